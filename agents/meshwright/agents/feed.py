@@ -1,0 +1,203 @@
+"""Feeds: how watchers of a task learn of its events, whichever process writes them.
+
+One subscription connection a process serves all watchers. Messages are hints with a payload: a watcher that misses one
+sees the hole in the sequence, or its heartbeat passes, and it reads the journal.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import structlog
+
+from meshwright.agents.journal import Journal, parse_ref
+from meshwright.agents.task import Entry, TaskName
+from meshwright.core.errors import MeshError
+from meshwright.core.store import partition_key
+from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
+
+log = structlog.get_logger("feed")
+QUEUE = 256
+RECONNECT_S = 0.2
+
+
+class Follower:
+    """One watcher's bounded queue; None in it says: read the journal."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[StepEvent | None] = asyncio.Queue(QUEUE)
+
+    def push(self, event: StepEvent | None) -> None:
+        """Adds an event; a watcher that is too slow loses what waits and reads the journal instead."""
+        if self._queue.full():
+            while not self._queue.empty():
+                self._queue.get_nowait()
+            event = None
+        self._queue.put_nowait(event)
+
+    async def next(self, timeout_s: float) -> StepEvent | None:
+        """Waits for the next event.
+
+        Raises:
+            TimeoutError: Nothing came.
+        """
+        async with asyncio.timeout(timeout_s):
+            return await self._queue.get()
+
+
+class Feeds:
+    """The feeds of all tasks that are watched or run in this process."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._followers: dict[str, set[Follower]] = {}
+        self._subscribed: set[str] = set()
+        self._listeners: dict[str, Callable[[str], None]] = {}
+        self._pubsub: Any = None
+        self._reader: asyncio.Task[None] | None = None
+
+    async def open(self, listeners: dict[str, Callable[[str], None]]) -> None:
+        """Starts to listen.
+
+        Args:
+            listeners: By name (an agent, an owner): what to do when a `wake` message for it arrives.
+        """
+        partitions = range(self._journal.store.partitions)
+        for noun_name, listener in listeners.items():
+            for partition in partitions:
+                self._listeners[partition_key(partition, "wake", noun_name)] = listener
+        self._pubsub = self._journal.store.client.pubsub()
+        await self._pubsub.ssubscribe(*self._listeners)
+        self._reader = asyncio.create_task(self._read())
+
+    async def close(self) -> None:
+        """Stops to listen."""
+        if self._reader:
+            self._reader.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._reader
+            await self._pubsub.aclose()
+
+    async def _read(self) -> None:
+        while True:
+            try:
+                message = await self._pubsub.get_message(ignore_subscribe_messages=True, timeout=None)
+            except (OSError, MeshError, Exception) as error:  # noqa: BLE001 - whatever the client raises, go on
+                log.warning("feed_reconnects", error=str(error))
+                await asyncio.sleep(RECONNECT_S)
+                for followers in self._followers.values():
+                    for follower in followers:
+                        follower.push(None)
+                continue
+            if message is not None and message["type"] == "smessage":
+                self._dispatch(message["channel"].decode(), message["data"])
+
+    def _dispatch(self, channel: str, data: bytes) -> None:
+        listener = self._listeners.get(channel)
+        if listener:
+            listener(data.decode())
+            return
+        ref = channel.partition(":tail:")[2]
+        if ref not in self._followers:
+            return
+        head, _, body = data.partition(b"\n")
+        sequence, time_ms, path = head.decode().split(" ")
+        if body[:1] == b"e":
+            self._push(ref, Entry(int(sequence), int(time_ms), path, body[1:]).event(parse_ref(ref).task_id))
+        else:
+            self._push(ref, None)
+
+    def _push(self, ref: str, event: StepEvent | None) -> None:
+        for follower in self._followers.get(ref, ()):
+            follower.push(event)
+
+    def show(self, name: TaskName, entry: Entry) -> None:
+        """Hands an event that this process wrote itself to the watchers here, without a round trip."""
+        ref = name.ref
+        if self._followers.get(ref):
+            self._push(ref, entry.event(name.task_id))
+
+    def show_passing(self, name: TaskName, frame: Entry) -> None:
+        """Hands a frame that is not kept to the watchers here, unless they will hear it from the store anyway."""
+        if name.ref not in self._subscribed:
+            self.show(name, frame)
+
+    async def give_up(self, name: TaskName) -> None:
+        """Lets watchers here follow a task that this process does not write any more."""
+        if self._followers.get(name.ref):
+            await self.listen(name)
+            self._push(name.ref, None)
+
+    async def listen(self, name: TaskName) -> None:
+        """Makes a feed hear what other processes write to the task."""
+        ref = name.ref
+        if ref not in self._subscribed:
+            self._subscribed.add(ref)
+            await self._pubsub.ssubscribe(self._channel(name))
+
+    def _channel(self, name: TaskName) -> str:
+        return partition_key(name.partition(self._journal.store.partitions), "tail", name.ref)
+
+    @contextlib.asynccontextmanager
+    async def following(self, name: TaskName, *, is_local: bool = False) -> AsyncIterator[Follower]:
+        """Joins a feed.
+
+        Args:
+            name: The task.
+            is_local: This process writes the task, and will call `listen` should that change.
+        """
+        follower = Follower()
+        ref = name.ref
+        self._followers.setdefault(ref, set()).add(follower)
+        try:
+            if not is_local:
+                await self.listen(name)
+            yield follower
+        finally:
+            self._followers[ref].discard(follower)
+            if not self._followers[ref]:
+                del self._followers[ref]
+                if ref in self._subscribed:
+                    self._subscribed.discard(ref)
+                    with contextlib.suppress(OSError, RuntimeError):
+                        await self._pubsub.sunsubscribe(self._channel(name))
+
+    async def follow(
+        self, name: TaskName, after: int, *, heartbeat_s: float = 15.0, is_local: bool = False
+    ) -> AsyncIterator[StepEvent | None]:
+        """Yields a task's events after a sequence, without gap or repetition, and ends after its result.
+
+        Yields:
+            Events; passing frames with sequence 0; None when nothing came for `heartbeat_s`.
+        """
+        async with self.following(name, is_local=is_local) as follower:
+            cursor, is_behind = after, True
+            while True:
+                if is_behind:
+                    seen = cursor
+                    async for entry in self._journal.replay(name, cursor):
+                        cursor = entry.sequence
+                        event = entry.event(name.task_id)
+                        yield event
+                        if event.HasField("result"):
+                            return
+                    if cursor == seen and not is_local and await self._is_over(name, cursor):
+                        return
+                try:
+                    fresh = await follower.next(heartbeat_s)
+                except TimeoutError:
+                    is_behind = True
+                    yield None
+                    continue
+                is_behind = fresh is None or fresh.sequence > cursor + 1
+                if fresh is None or is_behind or 0 < fresh.sequence <= cursor:
+                    continue
+                cursor = max(cursor, fresh.sequence)
+                yield fresh
+                if fresh.HasField("result"):
+                    return
+
+    async def _is_over(self, name: TaskName, cursor: int) -> bool:
+        record = await self._journal.record(name)
+        return record.is_terminal and cursor >= record.sequence

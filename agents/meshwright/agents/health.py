@@ -1,0 +1,76 @@
+"""Health: how an agent sees itself and what it depends on."""
+
+import hashlib
+import time
+from functools import cached_property
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from meshwright.core.errors import MeshError
+from meshwright.gen.agents.v1.agent_service_pb2 import (
+    HEALTH_STATUS_DEGRADED,
+    HEALTH_STATUS_NOT_SERVING,
+    HEALTH_STATUS_SERVING,
+    DependencyHealth,
+    HealthResponse,
+    HealthStatus,
+)
+
+if TYPE_CHECKING:
+    from meshwright.agents.serving import AgentProcess
+
+
+class HealthView:
+    """Looks at a process from outside: store, registry, model, work."""
+
+    def __init__(self, process: "AgentProcess") -> None:
+        self._process = process
+        self._started = time.time()
+        self.is_draining = False
+
+    @cached_property
+    def contract_digest(self) -> str:
+        """SHA-256 of the descriptor set that is served."""
+        return hashlib.sha256((files("meshwright.gen") / "descriptors.binpb").read_bytes()).hexdigest()
+
+    async def response(self) -> HealthResponse:
+        """Checks every dependency now."""
+        store, queued = await self._store()
+        dependencies = [store, await self._registry(), self._model()]
+        states = {dependency.status for dependency in dependencies}
+        status: HealthStatus = HEALTH_STATUS_SERVING
+        if store.status != HEALTH_STATUS_SERVING or self.is_draining:
+            status = HEALTH_STATUS_NOT_SERVING
+        elif states != {HEALTH_STATUS_SERVING}:
+            status = HEALTH_STATUS_DEGRADED
+        response = HealthResponse(
+            status=status,
+            agent_id=self._process.agent.name,
+            version=self._process.agent.version,
+            contract_digest=self.contract_digest,
+            dependencies=dependencies,
+            running_tasks=self._process.worker.running,
+            queued_tasks=queued,
+            draining=self.is_draining,
+        )
+        response.start_time.FromMilliseconds(int(self._started * 1000))
+        return response
+
+    async def _store(self) -> tuple[DependencyHealth, int]:
+        try:
+            queued = await self._process.journal.ready(self._process.agent.name)
+        except MeshError as error:
+            return DependencyHealth(name="store", status=HEALTH_STATUS_NOT_SERVING, detail=error.message), 0
+        return DependencyHealth(name="store", status=HEALTH_STATUS_SERVING), queued
+
+    async def _registry(self) -> DependencyHealth:
+        try:
+            await self._process.registry.list_agents()
+        except MeshError as error:
+            return DependencyHealth(name="registry", status=HEALTH_STATUS_NOT_SERVING, detail=error.message)
+        return DependencyHealth(name="registry", status=HEALTH_STATUS_SERVING)
+
+    def _model(self) -> DependencyHealth:
+        model = self._process.model
+        name = f"model {model.provider}" + (f":{model.name}" if model.name != model.provider else "")
+        return DependencyHealth(name=name, status=HEALTH_STATUS_SERVING)

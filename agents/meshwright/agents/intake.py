@@ -1,0 +1,149 @@
+"""Intake: a request from outside becomes a task, once; bad ones are refused with the field that is wrong."""
+
+import hashlib
+
+from google.protobuf.duration_pb2 import Duration
+
+from meshwright.agents.budget import (
+    DEFAULT_STEPS,
+    DEFAULT_TOKENS,
+    MAX_STEPS,
+    MAX_TOKENS,
+    MIN_STEPS,
+    MIN_TOKENS,
+)
+from meshwright.agents.task import NewTask, TaskName
+from meshwright.core import telemetry
+from meshwright.core.canonical import message_digest
+from meshwright.core.errors import DepthExceededError, InvalidRequestError, NotYetAvailableError
+from meshwright.core.grant import MAX_DEPTH
+from meshwright.core.ids import AGENT_ID, CALLER_ID, TASK_ID, TOOL_NAME, root_of, uuid7
+from meshwright.core.interceptors import Caller
+from meshwright.gen.agents.v1.task_pb2 import (
+    BUDGET_ACTION_ASK,
+    BUDGET_ACTION_DEGRADE,
+    BUDGET_ACTION_PARTIAL,
+    BUDGET_ACTION_UNSPECIFIED,
+    SESSION_POLICY_ENQUEUE,
+    SESSION_POLICY_REJECT,
+    SESSION_POLICY_UNSPECIFIED,
+    TaskRequest,
+)
+
+MAX_PROMPT_BYTES = 256 * 2**10
+MAX_LABELS, MAX_LABEL_CHARS = 32, 1_024
+MAX_TOOLS = 256
+DEFAULT_TIMEOUT_S, MAX_TIMEOUT_S = 600, 86_400
+
+
+def checked_request(request: TaskRequest) -> None:
+    """Refuses a request that is wrong as it stands.
+
+    Raises:
+        InvalidRequestError: Names every field that is wrong.
+        NotYetAvailableError: It asks for something that this version does not do.
+    """
+    problems = dict(problems_of(request))
+    if problems:
+        named = ", ".join(f"{field} {problem}" for field, problem in problems.items())
+        raise InvalidRequestError(f"the request is not valid: {named}", fields=problems)
+    absent = [name for name, is_asked in unserved(request).items() if is_asked]
+    if absent:
+        raise NotYetAvailableError(f"not served by this version: {', '.join(absent)}; leave it out")
+
+
+def problems_of(request: TaskRequest) -> list[tuple[str, str]]:
+    """Lists what is wrong, field by field."""
+    size = len(request.prompt.encode())
+    timeout_s = request.timeout.ToMilliseconds() / 1000
+    labels = request.metadata.items()
+    rules = [
+        ("prompt", not request.prompt.strip(), "is required"),
+        ("prompt", size > MAX_PROMPT_BYTES, f"has {size} bytes, at most {MAX_PROMPT_BYTES} are allowed"),
+        ("agent_id", request.agent_id and not AGENT_ID.fullmatch(request.agent_id), f"must match {AGENT_ID.pattern}"),
+        ("session_id", request.session_id and not CALLER_ID.fullmatch(request.session_id), f"must match {CALLER_ID.pattern}"),
+        ("max_steps", not in_range(request.max_steps, MIN_STEPS, MAX_STEPS), f"must be {MIN_STEPS}..{MAX_STEPS}"),
+        ("token_budget", not in_range(request.token_budget, MIN_TOKENS, MAX_TOKENS), f"must be {MIN_TOKENS}..{MAX_TOKENS}"),
+        ("cost_budget_micros", request.cost_budget_micros < 0, "must not be negative"),
+        ("timeout", request.HasField("timeout") and not 0 < timeout_s <= MAX_TIMEOUT_S, f"must be up to {MAX_TIMEOUT_S} s"),
+        ("metadata", len(labels) > MAX_LABELS, f"at most {MAX_LABELS} labels"),
+        ("metadata", any(len(k) + len(v) > MAX_LABEL_CHARS for k, v in labels), f"at most {MAX_LABEL_CHARS} characters each"),
+        ("allowed_tools", len(request.allowed_tools) > MAX_TOOLS, f"at most {MAX_TOOLS} names"),
+        ("allowed_tools", not all(map(TOOL_NAME.fullmatch, request.allowed_tools)), "holds what is no tool name"),
+    ]
+    return [(field, text) for field, is_wrong, text in rules if is_wrong]
+
+
+def in_range(value: int, least: int, most: int) -> bool:
+    """Whether a limit is unset or within its range."""
+    return value == 0 or least <= value <= most
+
+
+def unserved(request: TaskRequest) -> dict[str, bool]:
+    """Tells which parts of the contract a request asks for that this version does not do."""
+    actions = (BUDGET_ACTION_ASK, BUDGET_ACTION_DEGRADE)
+    return {
+        "on_budget_exceeded ASK and DEGRADE": request.on_budget_exceeded in actions,
+        "session_policy REJECT": request.session_policy == SESSION_POLICY_REJECT,
+        "cost_budget_micros": request.cost_budget_micros > 0,
+        "output_schema": request.HasField("output_schema"),
+        "model": bool(request.model),
+    }
+
+
+def task_id_of(request: TaskRequest, idempotency_key: str, caller: Caller) -> str:
+    """Returns the task's id: the caller's, its Idempotency-Key (hashed where it does not fit), or a new UUIDv7.
+
+    Raises:
+        InvalidRequestError: The id is malformed, belongs to a child without a grant, or differs from the key.
+    """
+    key = idempotency_key
+    if key and not CALLER_ID.fullmatch(key):
+        key = hashlib.sha256(key.encode()).hexdigest()
+    task_id = request.task_id
+    if key and task_id and key != task_id:
+        raise InvalidRequestError("task_id and Idempotency-Key differ", fields={"task_id": "send one of the two"})
+    task_id = task_id or key or uuid7()
+    pattern = TASK_ID if caller.grant else CALLER_ID
+    if not pattern.fullmatch(task_id):
+        raise InvalidRequestError("task_id is not valid", fields={"task_id": f"must match {pattern.pattern}"})
+    if caller.grant and root_of(task_id) != caller.grant.root_task_id:
+        raise InvalidRequestError("a child's id is <root>.<suffix>", fields={"task_id": "names another root"})
+    return task_id
+
+
+def new_task(request: TaskRequest, agent_id: str, idempotency_key: str, caller: Caller) -> NewTask:
+    """Makes the task that a request asks for, defaults filled in.
+
+    Raises:
+        InvalidRequestError: The request is wrong.
+        DepthExceededError: The parent may have no more children below it.
+    """
+    checked_request(request)
+    name = TaskName(caller.tenant, caller.principal, task_id_of(request, idempotency_key, caller))
+    filled = TaskRequest()
+    filled.CopyFrom(request)
+    filled.task_id = ""
+    filled.agent_id = agent_id
+    filled.max_steps = request.max_steps or DEFAULT_STEPS
+    filled.token_budget = request.token_budget or DEFAULT_TOKENS
+    if request.on_budget_exceeded == BUDGET_ACTION_UNSPECIFIED:
+        filled.on_budget_exceeded = BUDGET_ACTION_PARTIAL
+    if request.session_policy == SESSION_POLICY_UNSPECIFIED:
+        filled.session_policy = SESSION_POLICY_ENQUEUE
+    if not request.HasField("timeout"):
+        filled.timeout.CopyFrom(Duration(seconds=DEFAULT_TIMEOUT_S))
+    grant = caller.grant
+    if grant and grant.depth >= MAX_DEPTH:
+        raise DepthExceededError(f"a task may have at most {MAX_DEPTH} tasks above it")
+    return NewTask(
+        name=name,
+        agent_id=agent_id,
+        hash=message_digest(filled),
+        request=filled,
+        timeout_ms=filled.timeout.ToMilliseconds(),
+        parent_id=grant.task_id if grant else "",
+        root_id=grant.root_task_id if grant else name.task_id,
+        depth=grant.depth + 1 if grant else 0,
+        trace=telemetry.traceparent(),
+    )

@@ -1,0 +1,1 @@
+"""The researcher: answers from the documents of a folder, with their sources."""

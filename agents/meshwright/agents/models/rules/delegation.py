@@ -1,0 +1,144 @@
+"""Work handed to other agents: research in parallel, one summary of it, one answer."""
+
+import re
+from dataclasses import dataclass
+
+from meshwright.agents.extract import Passage, sectioned
+from meshwright.agents.models.model import ToolSpec
+from meshwright.agents.models.rules.citations import NOTHING_FOUND, Cited, cited, passages_in, with_sources
+from meshwright.agents.models.rules.material import material_in
+from meshwright.agents.models.rules.questions import LONGEST_QUESTION, sub_questions
+from meshwright.agents.models.rules.situation import Do, Move, Outcome, Request, Say, Situation
+
+ASK = "ask."
+"""How the names of tools begin that hand work to an agent."""
+MOST_MATERIAL = 24_000
+"""Characters that are handed to the agent that summarises."""
+
+_RESEARCHES = re.compile(r"research|\bfind|\bsearch|\bdocument|look(?:s|ing)? up|retriev", re.IGNORECASE)
+_SUMMARISES = re.compile(r"summar|condens|\bdigest|shorten", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    """What an agent that was asked gave back; `answer` is None when it failed."""
+
+    agent: str
+    question: str
+    answer: Cited | None
+    reason: str
+
+    @property
+    def is_finding(self) -> bool:
+        return self.answer is not None and bool(self.answer.body) and not self.answer.body.startswith(NOTHING_FOUND)
+
+
+def delegation(situation: Situation) -> Move | None:
+    """Asks the agent that researches, lets the agent that summarises condense its findings, and reports."""
+    asked = [outcome for outcome in situation.outcomes if outcome.call.tool.startswith(ASK)]
+    researcher, summariser = _team(situation.tools)
+    if not asked:
+        return _first(situation.task, situation.tools, researcher, summariser)
+    first = [outcome for outcome in asked if outcome.round == asked[0].round]
+    research = [_reply(outcome) for outcome in first]
+    later = [_reply(outcome) for outcome in asked if outcome not in first]
+    is_research = researcher is not None and asked[0].call.tool == researcher.name
+    findings = [reply for reply in research if reply.is_finding]
+    if is_research and findings and summariser and not later:
+        return Do((_request(summariser, _brief(situation.task, findings)),))
+    return Say(_report(situation.task, research, later))
+
+
+def _team(tools: tuple[ToolSpec, ...]) -> tuple[ToolSpec | None, ToolSpec | None]:
+    """Picks who researches and who summarises, by what their names and descriptions say."""
+
+    def strength(tool: ToolSpec, wanted: re.Pattern[str]) -> int:
+        return 2 * len(wanted.findall(tool.name)) + len(wanted.findall(tool.description))
+
+    agents = [tool for tool in tools if tool.name.startswith(ASK)]
+    lean = {tool.name: strength(tool, _RESEARCHES) - strength(tool, _SUMMARISES) for tool in agents}
+    able = [tool for tool in agents if strength(tool, _RESEARCHES) and lean[tool.name] >= 0]
+    researcher = max(able, key=lambda tool: lean[tool.name], default=None)
+    rest = [tool for tool in agents if strength(tool, _SUMMARISES) and tool is not researcher]
+    return researcher, min(rest, key=lambda tool: lean[tool.name], default=None)
+
+
+def _first(
+    task: str, tools: tuple[ToolSpec, ...], researcher: ToolSpec | None, summariser: ToolSpec | None
+) -> Move | None:
+    """Hands out the first work; leaves the task to the next rule when the user names another agent for it."""
+    if any(_is_named(tool, task) for tool in tools if tool not in (researcher, summariser)):
+        return None
+    if summariser and material_in(task):
+        return Do((_request(summariser, task),))
+    if researcher:
+        return Do(tuple(_request(researcher, question) for question in sub_questions(task)))
+    return None
+
+
+def _is_named(tool: ToolSpec, task: str) -> bool:
+    """Tells whether the user asks for this agent: `ask the reviewer ...`, `@reviewer ...`."""
+    agent = re.escape(tool.name.removeprefix(ASK))
+    pattern = rf"(?:\b(?:ask|let|have|tell|use)\s+(?:the\s+)?|@){agent}\b"
+    return tool.name.startswith(ASK) and bool(re.search(pattern, task[:LONGEST_QUESTION], re.IGNORECASE))
+
+
+def _request(tool: ToolSpec, prompt: str) -> Request:
+    return Request(tool.name, {"prompt": prompt})
+
+
+def _brief(question: str, findings: list[_Reply]) -> str:
+    """Writes the question and all findings, an equal share of each, sources kept."""
+    head = question[:LONGEST_QUESTION]
+    share = (MOST_MATERIAL - len(head) - 2) // len(findings) - 2
+    parts = [_shortened(reply, share) for reply in findings]
+    return "\n\n".join([head, *parts])
+
+
+def _shortened(reply: _Reply, characters: int) -> str:
+    """Writes a finding as sections, as many of its lines as fit."""
+    kept: dict[str, list[str]] = {}
+    for passage in passages_in(reply.answer.body if reply.answer else "", reply.agent):
+        characters -= len(sectioned([Passage(passage.source, "")])) + 2
+        for line in passage.text.splitlines():
+            if characters > 0:
+                kept.setdefault(passage.source, []).append(line[:characters])
+            characters -= len(line) + 1
+    return sectioned(Passage(source, "\n".join(lines)) for source, lines in kept.items())
+
+
+def _reply(outcome: Outcome) -> _Reply:
+    agent = outcome.call.tool.removeprefix(ASK)
+    text = outcome.value if isinstance(outcome.value, str) else outcome.text
+    answer = None if outcome.error else cited(text)
+    return _Reply(agent, str(outcome.call.arguments.get("prompt", "")), answer, outcome.reason)
+
+
+def _report(task: str, research: list[_Reply], later: list[_Reply]) -> str:
+    """Writes the answer: the summary if there is one, else the findings; then what is missing and all sources."""
+    findings = [reply for reply in research if reply.is_finding]
+    summary = [reply for reply in later if reply.is_finding][-1:]
+    told = summary or findings
+    bodies = [_told(reply, is_only=len(told) == 1) for reply in told]
+    if not told and any(reply.answer for reply in research):
+        bodies = [f"{NOTHING_FOUND} about: {task[:LONGEST_QUESTION]}"]
+    missing = _missing(research, later, is_any_found=bool(findings))
+    sources = [source for reply in told if reply.answer for source in reply.answer.sources]
+    if not sources:
+        sources = [source for reply in findings if reply.answer for source in reply.answer.sources]
+    return with_sources("\n\n".join([*bodies, *missing]), sources)
+
+
+def _told(reply: _Reply, *, is_only: bool) -> str:
+    body = reply.answer.body if reply.answer else ""
+    return body if is_only else f"{reply.question}\n{body}"
+
+
+def _missing(research: list[_Reply], later: list[_Reply], *, is_any_found: bool) -> list[str]:
+    """Says which questions stayed open, and why."""
+    failed = [reply for reply in [*research, *later] if reply.answer is None]
+    empty = [reply for reply in research if reply.answer is not None and not reply.is_finding]
+    lines = [f"The agent {reply.agent} failed: {reply.reason}" for reply in failed]
+    if is_any_found:
+        lines += [f"{NOTHING_FOUND} about: {reply.question}" for reply in empty]
+    return ["\n".join(lines)] if lines else []

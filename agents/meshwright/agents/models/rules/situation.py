@@ -1,0 +1,126 @@
+"""What a rule sees of a conversation, and the moves it can decide on."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from meshwright.agents.models.model import Call, JsonObject, Message, Prompt, ToolSpec
+
+LONGEST_REASON = 300
+"""Characters of a failure that are repeated to the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a call ended.
+
+    Attributes:
+        round: Which of the task's answers asked for it, from 0.
+        call: What was asked for.
+        text: What came back.
+        value: The JSON in `text`; None when it holds none.
+        is_json: Whether `text` is JSON, as the result of every tool is; an agent answers in plain words.
+    """
+
+    round: int
+    call: Call
+    text: str
+    value: Any
+    is_json: bool
+
+    @property
+    def error(self) -> str:
+        """The message of a failure, `{"error": {"message": ...}}`; empty when it is none."""
+        error = self.value.get("error") if isinstance(self.value, dict) and len(self.value) == 1 else None
+        return _first_line(str(error.get("message") or "no reason was given")) if isinstance(error, dict) else ""
+
+    @property
+    def is_failed(self) -> bool:
+        """Whether this is no result of a tool."""
+        return bool(self.error) or not self.is_json
+
+    @property
+    def reason(self) -> str:
+        """Why what came back is of no use."""
+        return self.error or _first_line(self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """A task as far as it has come: what is asked, what may be called, what was called."""
+
+    task: str
+    tools: tuple[ToolSpec, ...]
+    outcomes: tuple[Outcome, ...]
+
+    def tool(self, name: str) -> ToolSpec | None:
+        """Finds a tool that may be called now."""
+        return next((tool for tool in self.tools if tool.name == name), None)
+
+    def outcomes_of(self, name: str) -> list[Outcome]:
+        """Lists how the calls of one tool ended, oldest first."""
+        return [outcome for outcome in self.outcomes if outcome.call.tool == name]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A tool to call."""
+
+    tool: str
+    arguments: JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class Do:
+    """The move that calls tools, all at once."""
+
+    requests: tuple[Request, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """The move that ends the task with words."""
+
+    text: str
+
+
+Move = Do | Say
+Rule = Callable[[Situation], Move | None]
+"""Decides on a move, or leaves the situation to the next rule."""
+
+
+def situation_of(prompt: Prompt) -> Situation:
+    """Reads the current task out of a conversation that may hold earlier ones."""
+    answers = [index for index, message in enumerate(prompt.messages) if message.role == "assistant"]
+    begun = answers[-prompt.turn] if 0 < prompt.turn <= len(answers) else len(prompt.messages)
+    asked = [index for index, message in enumerate(prompt.messages[:begun]) if message.role == "user"]
+    start = asked[-1] if asked else 0
+    task = prompt.messages[start].text.strip() if asked else ""
+    return Situation(task, prompt.tools, tuple(_outcomes(prompt.messages[start:])))
+
+
+def _outcomes(messages: tuple[Message, ...]) -> list[Outcome]:
+    """Pairs calls with what came back; call ids are unique within one answer only."""
+    outcomes: list[Outcome] = []
+    calls: dict[str, Call] = {}
+    rounds = -1
+    for message in messages:
+        if message.role == "assistant" and message.calls:
+            calls = {call.call_id: call for call in message.calls}
+            rounds += 1
+        elif message.role == "tool" and message.call_id in calls:
+            outcomes.append(_outcome(rounds, calls.pop(message.call_id), message.text))
+    return outcomes
+
+
+def _outcome(rounds: int, call: Call, text: str) -> Outcome:
+    try:
+        return Outcome(rounds, call, text, json.loads(text), is_json=True)
+    except (ValueError, RecursionError):
+        return Outcome(rounds, call, text, None, is_json=False)
+
+
+def _first_line(text: str) -> str:
+    lines = text.strip().splitlines() or ["it gave back nothing"]
+    return lines[0][:LONGEST_REASON]

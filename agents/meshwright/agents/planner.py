@@ -1,0 +1,201 @@
+"""Planning: one model call, and what its answer means for the journal."""
+
+import asyncio
+import contextlib
+import time
+
+from meshwright.agents.agent import Agent
+from meshwright.agents.feed import Feeds
+from meshwright.agents.journal import Journal
+from meshwright.agents.models.model import Answer, Call, Message, Model, Prompt, ToolSpec
+from meshwright.agents.run import Run
+from meshwright.agents.state import exact_json
+from meshwright.agents.supervisor import Supervisor
+from meshwright.agents.task import Entry, TaskName
+from meshwright.agents.toolbox import Pin
+from meshwright.core import telemetry
+from meshwright.core.canonical import digest, to_struct
+from meshwright.core.errors import InvalidRequestError, MeshError, PermissionDeniedError, StoreUnavailableError
+from meshwright.core.ids import CALLER_ID, call_key
+from meshwright.gen.agents.v1.step_event_pb2 import (
+    TOOL_OUTCOME_DENIED,
+    TOOL_OUTCOME_INVALID_ARGUMENTS,
+    LlmCall,
+    PlannedCall,
+    StepEvent,
+    TextDelta,
+    ToolCall,
+    ToolResult,
+)
+from meshwright.gen.agents.v1.task_pb2 import Usage
+from meshwright.registry.schema import explained
+
+DELTA_S = 0.05
+MAX_CALLS = 32
+
+
+class Planner:
+    """Asks the model what to do next.
+
+    Args:
+        agent: Whose instructions and tools count.
+        model: The model.
+        supervisor: Knows who work can be delegated to.
+    """
+
+    def __init__(self, agent: Agent, model: Model, supervisor: Supervisor) -> None:
+        self._agent = agent
+        self._model = model
+        self._supervisor = supervisor
+
+    @property
+    def agent_id(self) -> str:
+        """The agent that plans."""
+        return self._agent.name
+
+    async def prompt(self, run: Run) -> Prompt:
+        """Builds the prompt: history, the task's prompt, the conversation so far."""
+        tools: list[ToolSpec] = [pin.spec for pin in run.tools.values()]
+        tools += await self._supervisor.specs(run)
+        messages = (*run.history, Message("user", run.request.prompt), *run.state.messages)
+        return Prompt(self._agent.name, self._agent.instructions, messages, tuple(tools), run.state.step)
+
+    async def ask(self, run: Run, prompt: Prompt) -> list[StepEvent]:
+        """Calls the model and returns the step's events: its answer, then an intent (or a refusal) for each call.
+
+        Raises:
+            MeshError: The model failed for good.
+        """
+        started = time.perf_counter()
+        deltas = Deltas(run.journal, run.feeds, run.record.name, run.state.step + 1)
+        try:
+            answer = await self._model.answer(prompt, deltas.add)
+        finally:
+            await deltas.close()
+        calls = with_ids(answer, run.state.step + 1)
+        return self._events(run, answer, calls, int((time.perf_counter() - started) * 1000))
+
+    def _events(self, run: Run, answer: Answer, calls: list[Call], latency_ms: int) -> list[StepEvent]:
+        step = run.state.step + 1
+        agent, usage = self._agent.name, answer.usage
+        telemetry.STEPS.labels(agent).inc()
+        telemetry.TOKENS.labels(agent, answer.model, "input").inc(usage.input_tokens)
+        telemetry.TOKENS.labels(agent, answer.model, "output").inc(usage.output_tokens)
+        said = LlmCall(
+            provider=answer.provider,
+            model=answer.model,
+            text=answer.text,
+            planned_calls=[planned(call) for call in calls],
+            stop_reason=answer.stop_reason,
+            usage=Usage(
+                input_tokens=usage.input_tokens,
+                output_tokens=usage.output_tokens,
+                cache_read_tokens=usage.cache_read_tokens,
+                cache_write_tokens=usage.cache_write_tokens,
+                model_calls=1,
+            ),
+            latency_ms=latency_ms,
+        )
+        children = sum(call.tool in self._supervisor.names for call in calls)
+        spent = usage.input_tokens + usage.output_tokens
+        intents = [self._intent(run, step, call, children, spent) for call in calls]
+        return [run.event(step, llm_call=said), *intents]
+
+    def _intent(self, run: Run, step: int, call: Call, children: int, spent: int) -> StepEvent:
+        try:
+            if call.tool in self._supervisor.names:
+                return run.event(step, delegation=self._supervisor.intent(run, step, call, children, spent))
+            return run.event(step, tool_call=tool_intent(run, step, call, checked_pin(run, call)))
+        except MeshError as error:
+            refused = TOOL_OUTCOME_INVALID_ARGUMENTS if isinstance(error, InvalidRequestError) else TOOL_OUTCOME_DENIED
+            return run.event(step, tool_result=ToolResult(call_id=call.call_id, outcome=refused, error=error.to_status()))
+
+
+def planned(call: Call) -> PlannedCall:
+    """Writes a call as it is journaled."""
+    exact = exact_json(call.arguments)
+    return PlannedCall(
+        call_id=call.call_id, tool=call.tool, arguments=to_struct(call.arguments), arguments_json=exact
+    )
+
+
+def with_ids(answer: Answer, step: int) -> list[Call]:
+    """Returns the answer's calls with ids that are unique and well-formed, whatever the provider sent."""
+    calls: dict[str, Call] = {}
+    for index, call in enumerate(answer.calls[:MAX_CALLS]):
+        is_good = CALLER_ID.fullmatch(call.call_id) and call.call_id not in calls
+        call_id = call.call_id if is_good else f"call_{step}_{index}"
+        calls[call_id] = Call(call_id, call.tool, call.arguments)
+    return list(calls.values())
+
+
+def checked_pin(run: Run, call: Call) -> Pin:
+    """Returns the pin that a call means.
+
+    Raises:
+        PermissionDeniedError: The agent has no such tool.
+        InvalidRequestError: The arguments do not fit the tool's schema.
+    """
+    pin = run.tools.get(call.tool)
+    if pin is None:
+        known = ", ".join(run.tools) or "none"
+        raise PermissionDeniedError(f"{run.record.agent_id} has no tool {call.tool}: its tools are {known}")
+    violations = pin.arguments.violations(call.arguments)
+    if violations:
+        problems = {f"arguments{violation.pointer}": violation.message for violation in violations}
+        raise InvalidRequestError(f"arguments of {call.tool}: {explained(violations)}", fields=problems)
+    return pin
+
+
+def tool_intent(run: Run, step: int, call: Call, pin: Pin) -> ToolCall:
+    """Writes what is about to be done, before it is done."""
+    intent = ToolCall(
+        call_id=call.call_id,
+        tool=pin.tool.name,
+        version=pin.tool.version,
+        arguments=to_struct(call.arguments),
+        intent_digest=digest([pin.tool.name, pin.tool.version, call.arguments]),
+        idempotency_key=call_key(run.task_id, step, call.call_id),
+    )
+    intent.deadline.FromMilliseconds(int((time.time() + min(pin.timeout_s, run.seconds_left)) * 1000))
+    return intent
+
+
+class Deltas:
+    """Shows text to watchers while the model writes it: whatever came within 50 ms goes as one frame."""
+
+    def __init__(self, journal: Journal, feeds: Feeds, name: TaskName, step: int) -> None:
+        self._journal = journal
+        self._feeds = feeds
+        self._name = name
+        self._step = step
+        self._text = ""
+        self._offset = 0
+        self._pending: asyncio.Task[None] | None = None
+
+    def add(self, text: str) -> None:
+        """Takes a piece of text."""
+        self._text += text
+        if self._pending is None:
+            self._pending = asyncio.create_task(self._later())
+
+    async def _later(self) -> None:
+        await asyncio.sleep(DELTA_S)
+        self._pending = None
+        await self._flush()
+
+    async def _flush(self) -> None:
+        text, self._text = self._text, ""
+        if not text:
+            return
+        frame = StepEvent(step=self._step, delta=TextDelta(text=text, offset=self._offset))
+        self._offset += len(text)
+        self._feeds.show_passing(self._name, Entry(0, int(time.time() * 1000), "", frame.SerializeToString()))
+        with contextlib.suppress(StoreUnavailableError):  # best effort: the whole text is journaled with the answer
+            await self._journal.pass_on(self._name, frame)
+
+    async def close(self) -> None:
+        """Shows what is left."""
+        if self._pending:
+            self._pending.cancel()
+        await self._flush()

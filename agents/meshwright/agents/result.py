@@ -1,0 +1,99 @@
+"""The result that ends a journal. Pure."""
+
+from dataclasses import dataclass
+
+from meshwright.agents.run import Run
+from meshwright.agents.task import Record
+from meshwright.core.errors import BudgetExceededError, MeshError, TaskCancelledError, TaskTimeoutError
+from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
+from meshwright.gen.agents.v1.task_pb2 import (
+    BUDGET_ACTION_FAIL,
+    FINISH_REASON_BLOCKED,
+    FINISH_REASON_CANCELLED,
+    FINISH_REASON_COST_BUDGET_EXCEEDED,
+    FINISH_REASON_DEADLINE,
+    FINISH_REASON_ERROR,
+    FINISH_REASON_MAX_STEPS,
+    FINISH_REASON_STOP,
+    FINISH_REASON_TOKEN_BUDGET_EXCEEDED,
+    TASK_STATUS_CANCELLED,
+    TASK_STATUS_COMPLETED,
+    TASK_STATUS_FAILED,
+    BudgetAction,
+    FinishReason,
+    TaskResponse,
+    TaskStatus,
+)
+
+MAX_OUTPUT_CHARS = 1 * 2**20
+OUT_OF_BUDGET = frozenset(
+    {FINISH_REASON_MAX_STEPS, FINISH_REASON_TOKEN_BUDGET_EXCEEDED, FINISH_REASON_COST_BUDGET_EXCEEDED}
+)
+STATES: dict[TaskStatus, str] = {
+    TASK_STATUS_COMPLETED: "COMPLETED",
+    TASK_STATUS_FAILED: "FAILED",
+    TASK_STATUS_CANCELLED: "CANCELLED",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Why a task ends."""
+
+    reason: FinishReason
+    error: MeshError | None = None
+
+    def status(self, action: BudgetAction) -> TaskStatus:
+        """Returns the status that the reason means."""
+        if self.reason == FINISH_REASON_CANCELLED:
+            return TASK_STATUS_CANCELLED
+        if self.reason in (FINISH_REASON_DEADLINE, FINISH_REASON_BLOCKED, FINISH_REASON_ERROR):
+            return TASK_STATUS_FAILED
+        is_failure = self.reason in OUT_OF_BUDGET and action == BUDGET_ACTION_FAIL
+        return TASK_STATUS_FAILED if is_failure else TASK_STATUS_COMPLETED
+
+
+STOP = End(FINISH_REASON_STOP)
+
+
+def timed_out() -> End:
+    """The end of a task whose own time is over."""
+    return End(FINISH_REASON_DEADLINE, TaskTimeoutError("the task's time is over: a longer timeout gives it more"))
+
+
+def cancelled(reason: str) -> End:
+    """The end of a task that somebody stopped."""
+    return End(FINISH_REASON_CANCELLED, TaskCancelledError(reason))
+
+
+def result_of(run: Run, end: End, version: str) -> TaskResponse:
+    """Builds the result of a run that ends now; the store adds number, end and duration."""
+    state = run.state
+    status = end.status(run.request.on_budget_exceeded)
+    response = run.record.response()
+    response.status = status
+    response.finish_reason = end.reason
+    response.output = (state.text if end.reason == FINISH_REASON_STOP else state.partial_output)[:MAX_OUTPUT_CHARS]
+    response.steps_used = state.step
+    response.tokens_used = state.tokens
+    response.tool_calls = state.usage.tool_calls
+    response.usage.CopyFrom(state.usage)
+    response.agent_version = version
+    error = end.error
+    if status == TASK_STATUS_FAILED and error is None:
+        error = BudgetExceededError(f"a budget is used up: {FinishReason.Name(end.reason)}")
+    if status == TASK_STATUS_FAILED and error is not None:
+        response.error.CopyFrom(error.with_metadata(task_id=run.task_id).to_status())
+    return response
+
+
+def idle_result(record: Record) -> tuple[str, StepEvent]:
+    """Builds state and result of a task that ends while nobody runs it: cancelled, or its time is over."""
+    end = cancelled(record.cancel) if record.cancel else timed_out()
+    response = record.response()
+    response.status = end.status(record.request.on_budget_exceeded)
+    response.finish_reason = end.reason
+    if response.status == TASK_STATUS_FAILED and end.error is not None:
+        response.error.CopyFrom(end.error.with_metadata(task_id=record.name.task_id).to_status())
+    return STATES[response.status], StepEvent(attempt=record.attempt, result=response)
+

@@ -1,0 +1,158 @@
+"""A run: one claimed task in this process, its state, and the one way to write to its journal."""
+
+import asyncio
+import functools
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from meshwright.agents.budget import Budget
+from meshwright.agents.feed import Feeds
+from meshwright.agents.journal import Appended, Claim, Journal
+from meshwright.agents.models.model import Message
+from meshwright.agents.state import RunState
+from meshwright.agents.task import Entry, Record
+from meshwright.agents.toolbox import Pin
+from meshwright.core.errors import StoreUnavailableError, TaskCancelledError
+from meshwright.core.grant import MAX_AGE_S, Signer
+from meshwright.gen.agents.v1.grant_pb2 import Grant
+from meshwright.gen.agents.v1.step_event_pb2 import RunnerNotice, StepEvent
+from meshwright.gen.agents.v1.task_pb2 import TaskRequest
+
+STORE_RETRY_S = 0.2
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Run:
+    """A task while this process owns it.
+
+    Attributes:
+        claim: The ownership; every write is held against it.
+        record: The task as it was when claimed.
+        journal: Where it is written.
+        feeds: Who watches it here.
+        signer: Signs its grant.
+        state: What its journal adds up to.
+        tools: Pinned tools by name.
+        history: Earlier turns of its session.
+        deadline: When its time is over, on the monotonic clock.
+        stop_reason: Why it is being cancelled; empty while nobody wants that.
+    """
+
+    claim: Claim
+    record: Record
+    journal: Journal
+    feeds: Feeds
+    signer: Signer
+    state: RunState = field(default_factory=RunState)
+    tools: dict[str, Pin] = field(default_factory=dict)
+    history: list[Message] = field(default_factory=list)
+    deadline: float = 0.0
+    stop_reason: str = ""
+    _catching_up: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _grant: tuple[float, Grant, bytes] | None = None
+
+    def __post_init__(self) -> None:
+        self.deadline = time.monotonic() + (self.record.deadline - self.record.now) / 1000
+
+    @property
+    def request(self) -> TaskRequest:
+        """What was asked, with defaults filled in."""
+        return self.record.request
+
+    @property
+    def task_id(self) -> str:
+        """The task's id."""
+        return self.record.name.task_id
+
+    @property
+    def budget(self) -> Budget:
+        """The task's limits."""
+        return Budget.of(self.request)
+
+    @property
+    def seconds_left(self) -> float:
+        """Time until the task times out."""
+        return max(0.0, self.deadline - time.monotonic())
+
+    def event(self, step: int = 0, **kind: Any) -> StepEvent:
+        """Makes an event of this run; the store adds number and time."""
+        return StepEvent(step=step or self.state.step, attempt=self.record.attempt, **kind)
+
+    def grant(self) -> tuple[Grant, bytes]:
+        """Returns the authority under which this run acts, and its signed reference, renewed when half its age is over."""
+        if self._grant is None or time.monotonic() - self._grant[0] > MAX_AGE_S / 2:
+            name = self.record.name
+            grant = Grant(
+                tenant=name.tenant,
+                principal=name.principal,
+                agent_id=self.record.agent_id,
+                task_id=name.task_id,
+                root_task_id=self.record.root_id or name.task_id,
+                depth=self.record.depth,
+                fence=int(self.claim.fence.partition("-")[0]),
+                tools=[pin.id for pin in self.tools.values()],
+            )
+            self._grant = (time.monotonic(), grant, self.signer.sign(grant))
+        return self._grant[1], self._grant[2]
+
+    def begun_with(self, events: Sequence[StepEvent], time_ms: int) -> None:
+        """Folds the events that were written when the task was accepted."""
+        for offset, event in enumerate(events):
+            self.state.apply(Entry(1 + offset, time_ms, "", event.SerializeToString()).event(self.task_id))
+
+    async def append(self, key: str, *events: StepEvent, is_progress: bool = True) -> None:
+        """Journals events under a key, shows them to watchers here and folds them into the state.
+
+        Raises:
+            FencedError: Another process owns the task.
+            TaskCancelledError: Somebody asked the task to stop.
+        """
+        write = functools.partial(self.journal.append, self.claim, key, events, is_progress=is_progress)
+        appended = await persistently(write)
+        await self._written(appended, events)
+        if appended.cancel:
+            raise TaskCancelledError(appended.cancel)
+
+    async def notice(self, key: str, notice: RunnerNotice) -> None:
+        """Journals what the machinery did; that alone is no progress."""
+        await self.append(key, self.event(notice=notice), is_progress=False)
+
+    async def finish(self, state: str, *events: StepEvent) -> None:
+        """Ends the task; the last event is its result.
+
+        Raises:
+            FencedError: Another process owns the task, or ended it first.
+        """
+        appended = await persistently(functools.partial(self.journal.finish, self.claim, state, events))
+        for offset, event in enumerate(events):
+            entry = Entry(appended.first + offset, appended.time_ms, "", event.SerializeToString())
+            self.feeds.show(self.record.name, entry)
+
+    async def _written(self, appended: Appended, events: Sequence[StepEvent]) -> None:
+        """Folds what this run wrote; events of others that came between are read first."""
+        for offset, event in enumerate(events):
+            entry = Entry(appended.first + offset, appended.time_ms, "", event.SerializeToString())
+            self.feeds.show(self.record.name, entry)
+            if entry.sequence == self.state.sequence + 1:
+                self.state.apply(entry.event(self.task_id))
+        if appended.first + len(events) - 1 > self.state.sequence:
+            await self.catch_up()
+
+    async def catch_up(self) -> None:
+        """Reads and folds what others, such as children, have written."""
+        async with self._catching_up:
+            async for entry in self.journal.replay(self.record.name, self.state.sequence):
+                if entry.sequence == self.state.sequence + 1:
+                    self.state.apply(entry.event(self.task_id))
+
+
+async def persistently(write: Callable[[], Awaitable[T]]) -> T:
+    """Repeats a keyed write until the store answers; who loses the lease meanwhile is cancelled from outside."""
+    while True:
+        try:
+            return await write()
+        except StoreUnavailableError:
+            await asyncio.sleep(STORE_RETRY_S)

@@ -1,0 +1,78 @@
+"""AgentService: run a task, stream its steps, tell how the agent is."""
+
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from meshwright.agents.desk import Desk, Taken
+from meshwright.core.errors import AgentNotFoundError, DeadlineExceededError
+from meshwright.core.interceptors import CALLER, Context
+from meshwright.gen.agents.v1.agent_service_pb2 import HealthRequest, HealthResponse
+from meshwright.gen.agents.v1.agent_service_pb2_grpc import AgentServiceServicer
+from meshwright.gen.agents.v1.step_event_pb2 import Heartbeat, StepEvent
+from meshwright.gen.agents.v1.task_pb2 import TaskRequest, TaskResponse
+
+TASK_ID_KEY = "x-task-id"
+CURSOR_KEY = "last-event-id"
+
+
+def metadata_of(context: Context, key: str) -> str:
+    """Returns one text entry of a call's metadata; empty: it was not sent."""
+    for name, value in context.invocation_metadata() or ():
+        if name == key:
+            return value if isinstance(value, str) else value.decode(errors="replace")
+    return ""
+
+
+def cursor_of(context: Context, after: int = 0) -> int:
+    """Returns where a watch resumes: `last-event-id` metadata wins over the field."""
+    text = metadata_of(context, CURSOR_KEY)
+    return int(text) if text.isdigit() else after
+
+
+class AgentService(AgentServiceServicer):
+    """Serves one agent; tasks for others are queued for them and followed."""
+
+    def __init__(self, desk: Desk, agent_id: str, health: Callable[[], Awaitable[HealthResponse]]) -> None:
+        self._desk = desk
+        self._agent_id = agent_id
+        self._health = health
+
+    async def _accepted(self, request: TaskRequest, context: Context) -> Taken:
+        key = metadata_of(context, "idempotency-key")
+        taken = await self._desk.accept(request, key, CALLER.get(), at_once=True)
+        await context.send_initial_metadata(((TASK_ID_KEY, taken.name.task_id),))
+        return taken
+
+    async def RunTask(self, request: TaskRequest, context: Context) -> TaskResponse:
+        taken = await self._accepted(request, context)
+        try:
+            async with contextlib.aclosing(self._desk.follow(taken)) as events:
+                async for event in events:
+                    if event is not None and (event.HasField("result") or event.HasField("input_requested")):
+                        break
+        except DeadlineExceededError as error:
+            raise error.with_metadata(task_id=taken.name.task_id) from None
+        return await self._desk.response(taken.name)
+
+    async def StreamSteps(self, request: TaskRequest, context: Context) -> AsyncIterator[StepEvent]:
+        taken = await self._accepted(request, context)
+        async with contextlib.aclosing(self._desk.follow(taken, cursor_of(context))) as events:
+            cursor = 0
+            async for event in events:
+                cursor = max(cursor, event.sequence if event else 0)
+                yield event or heartbeat(taken.name.task_id, cursor)
+
+    async def Health(self, request: HealthRequest, context: Context) -> HealthResponse:
+        if request.agent_id not in ("", self._agent_id):
+            raise AgentNotFoundError(f"this is {self._agent_id}, not {request.agent_id}")
+        return await self._health()
+
+
+def heartbeat(task_id: str, last_sequence: int) -> StepEvent:
+    """Makes the frame that keeps an idle stream open."""
+    now = Timestamp()
+    now.FromMilliseconds(int(time.time() * 1000))
+    return StepEvent(task_id=task_id, time=now, heartbeat=Heartbeat(last_sequence=last_sequence))

@@ -1,0 +1,172 @@
+"""Composition of an agent's process: builds the graph, starts it, drains it."""
+
+import asyncio
+import contextlib
+import secrets
+
+import structlog
+
+from meshwright.agents.actor import Actor
+from meshwright.agents.agent import Agent
+from meshwright.agents.desk import Desk
+from meshwright.agents.feed import Feeds
+from meshwright.agents.health import HealthView
+from meshwright.agents.journal import LIBRARY as JOURNAL_LIBRARY
+from meshwright.agents.journal import Journal
+from meshwright.agents.memory import Memory, Outbox
+from meshwright.agents.models.catalog import model_from
+from meshwright.agents.planner import Planner
+from meshwright.agents.runner import Runner
+from meshwright.agents.service import AgentService
+from meshwright.agents.settings import AgentSettings
+from meshwright.agents.supervisor import Supervisor
+from meshwright.agents.task_service import TaskService
+from meshwright.agents.toolbox import Toolbox
+from meshwright.agents.worker import Worker
+from meshwright.core import telemetry
+from meshwright.core.channel import Channels
+from meshwright.core.errors import MeshError, ToolNotFoundError
+from meshwright.core.grant import Signer, Verifier
+from meshwright.core.process import Process
+from meshwright.core.server import Server, bound
+from meshwright.core.settings import provider_key
+from meshwright.core.store import Store
+from meshwright.gen.agents.v1.agent_service_pb2_grpc import add_AgentServiceServicer_to_server
+from meshwright.gen.agents.v1.task_service_pb2_grpc import add_TaskServiceServicer_to_server
+from meshwright.gen.registry.v1.agent_directory_service_pb2 import AgentCard, Endpoint
+from meshwright.gen.tools.v1.tool_service_pb2_grpc import add_ToolServiceServicer_to_server
+from meshwright.registry.client import RegistryClient
+from meshwright.registry.host import ToolHost
+from meshwright.registry.store import LIBRARY as REGISTRY_LIBRARY
+from meshwright.registry.store import Ledger
+from meshwright.registry.tool_service import ToolService
+from meshwright.registry.tool_serving import keep_registered
+
+log = structlog.get_logger("agent")
+REGISTRY_PATIENCE_S = 30.0
+TOOLS_RETRY_S = 0.5
+
+
+class AgentProcess:
+    """Everything that one agent's process is made of."""
+
+    def __init__(self, agent: Agent, settings: AgentSettings) -> None:
+        self.agent = agent
+        self.settings = settings
+        self.instance_id = f"{agent.name}-{secrets.token_hex(4)}"
+        self.channels = Channels()
+        self.registry = RegistryClient(self.channels, settings.registry)
+        self.signer = Signer(self.instance_id)
+        self.store = Store(settings.store_url, JOURNAL_LIBRARY, REGISTRY_LIBRARY)
+        self.model = model_from(agent.model or settings.model, api_key=provider_key("openai"))
+        self.journal = Journal(
+            self.store, self.instance_id, lease_s=settings.lease_s, max_ready=settings.max_ready
+        )
+        self.feeds = Feeds(self.journal)
+        self.host = ToolHost(agent.local_tools, Ledger(self.store))
+        self.toolbox = Toolbox(agent.selectors, self.host, self.registry, self.channels)
+        self.supervisor = Supervisor(agent, self.registry, self.channels)
+        self.worker = self._worker()
+        self.health = HealthView(self)
+        self.server = self._server()
+        self._chores: list[asyncio.Task[None]] = []
+
+    def _worker(self) -> Worker:
+        memory = Memory(self.store)
+        runner = Runner(
+            Planner(self.agent, self.model, self.supervisor),
+            Actor(self.toolbox, self.supervisor),
+            memory,
+            self.toolbox,
+            self.agent.version,
+        )
+        return Worker(
+            self.agent.name,
+            self.journal,
+            self.feeds,
+            runner,
+            Outbox(self.journal, memory),
+            self.signer,
+            concurrency=self.settings.concurrency,
+            is_claiming=self.settings.role != "server",
+        )
+
+    def _server(self) -> Server:
+        desk = Desk(self.worker, self.journal, self.feeds, self.registry)
+        agent_service = AgentService(desk, self.agent.name, self.health.response)
+        services = {
+            "agents.v1.AgentService": bound(add_AgentServiceServicer_to_server, agent_service),
+            "agents.v1.TaskService": bound(add_TaskServiceServicer_to_server, TaskService(desk)),
+            "tools.v1.ToolService": bound(add_ToolServiceServicer_to_server, ToolService(self.host)),
+        }
+        return Server(self.settings, services, Verifier(self.registry.key))
+
+    @property
+    def card(self) -> AgentCard:
+        """What is announced."""
+        agent = self.agent
+        return AgentCard(
+            agent_id=agent.name,
+            version=agent.version,
+            description=agent.description or agent.instructions,
+            skills=agent.skills,
+            tools=agent.selectors,
+            contract_digest=self.health.contract_digest,
+        )
+
+    async def start(self) -> str:
+        """Opens the store, listens, makes its tools known, then itself; returns host:port."""
+        await self.store.open(self.settings.partitions)
+        await self.feeds.open({self.agent.name: self.worker.wake, self.instance_id: self.worker.interrupt})
+        target = await self.server.start()
+        await self.registry.wait_until_there(REGISTRY_PATIENCE_S)
+        for tool in self.host.tools:
+            await self.registry.register(tool.contract(target))
+        endpoint = Endpoint(instance_id=self.instance_id, target=target, public_key=self.signer.public_key)
+        self._chores = [
+            asyncio.create_task(self.registry.keep_known()),
+            asyncio.create_task(self.registry.keep_announced(self.card, endpoint)),
+            asyncio.create_task(keep_registered(self.registry, self.host.tools, target)),
+        ]
+        await self._resolve_tools()
+        self.worker.start()
+        if self.settings.role != "worker":
+            await self.registry.announce(self.card, endpoint)
+        return target
+
+    async def _resolve_tools(self) -> None:
+        """Waits for tools of other hosts: an agent without its tools would only disappoint."""
+        while True:
+            try:
+                await self.toolbox.resolve()
+            except ToolNotFoundError as error:
+                log.warning("tool_missing", error=error.message)
+                await asyncio.sleep(TOOLS_RETRY_S)
+            else:
+                return
+
+    async def stop(self) -> None:
+        """Drains: unannounced first, then no new calls, then tasks in flight end or go back to the queue."""
+        self.health.is_draining = True
+        for chore in self._chores:
+            chore.cancel()
+        await self.registry.withdraw(self.agent.name, self.instance_id)
+        await self.server.set_serving(is_serving=False)
+        await self.worker.drain(self.settings.drain_s)
+        await self.server.stop()
+        await self.feeds.close()
+        await self.channels.close()
+        await self.store.close()
+        telemetry.flush()
+
+
+async def serve(agent: Agent, settings: AgentSettings, running: Process) -> None:
+    """Serves an agent until the process is told to stop."""
+    telemetry.configure(settings, agent.name, f"{agent.name}-{settings.port}")
+    process = AgentProcess(agent, settings)
+    target = await process.start()
+    log.info("ready", agent=agent.name, target=target)
+    running.ready(target=target)
+    await running.stopping.wait()
+    with contextlib.suppress(MeshError):
+        await process.stop()

@@ -1,0 +1,166 @@
+"""The state of a run: what its journal adds up to. The live path and a takeover build it by the same fold. Pure."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from meshwright.agents.models.model import Call, JsonObject, Message
+from meshwright.agents.task import counters_of
+from meshwright.core.canonical import from_struct, from_value
+from meshwright.core.errors import MeshError
+from meshwright.gen.agents.v1.step_event_pb2 import (
+    NOTICE_KIND_PARKED,
+    TOOL_OUTCOME_OK,
+    Delegation,
+    LlmCall,
+    PlannedCall,
+    StepEvent,
+    ToolCall,
+    ToolResult,
+)
+from meshwright.gen.agents.v1.task_pb2 import TASK_STATUS_COMPLETED, TaskResponse, Usage
+
+SHORTEST_DIGITS = 2**53
+
+
+@dataclass(slots=True)
+class RunState:
+    """A conversation as far as it has been journaled.
+
+    Attributes:
+        messages: Since the task's prompt; outcomes stand in the order in which their calls were planned.
+        step: Plan-act-observe rounds begun.
+        pins: Tools pinned for the task's life.
+        planned: Calls of the last answer.
+        intents: By call id, what was journaled before it was done.
+        outcomes: By call id, what came of it, as the model will read it.
+        usage: What was spent, children included.
+        attempt: The highest attempt that has written here.
+        sequence: Last durable event seen.
+        is_parked: Whether the run gave up its place to wait.
+    """
+
+    messages: list[Message] = field(default_factory=list)
+    step: int = 0
+    pins: tuple[str, ...] = ()
+    planned: tuple[Call, ...] = ()
+    intents: dict[str, ToolCall | Delegation] = field(default_factory=dict)
+    outcomes: dict[str, str] = field(default_factory=dict)
+    usage: Usage = field(default_factory=Usage)
+    attempt: int = 0
+    sequence: int = 0
+    is_parked: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """Input and output tokens, children included: what budgets count."""
+        return self.usage.input_tokens + self.usage.output_tokens
+
+    @property
+    def open_calls(self) -> list[Call]:
+        """Calls of the last answer that have no outcome yet."""
+        return [call for call in self.planned if call.call_id not in self.outcomes]
+
+    @property
+    def text(self) -> str:
+        """The last words of the model: the output so far."""
+        said = (message.text for message in reversed(self.messages) if message.role == "assistant" and message.text)
+        return next(said, "")
+
+    @property
+    def partial_output(self) -> str:
+        """The best that can be shown when the run has to stop: the model's words, else what its calls brought."""
+        return self.text or "\n\n".join(message.text for message in self.messages if message.role == "tool")
+
+    def apply(self, event: StepEvent) -> None:
+        """Adds one durable event."""
+        self.sequence = max(self.sequence, event.sequence)
+        self.attempt = max(self.attempt, event.attempt)
+        add(self.usage, counters_of(event))
+        match event.WhichOneof("event"):
+            case "started":
+                self.pins = tuple(event.started.tool_pins)
+            case "llm_call":
+                self._planned(event.step, event.llm_call)
+            case "tool_call":
+                self.intents[event.tool_call.call_id] = event.tool_call
+            case "delegation":
+                self.intents[event.delegation.call_id] = event.delegation
+            case "tool_result":
+                self._settle(event.tool_result.call_id, tool_text(event.tool_result))
+            case "child":
+                self._child(event)
+            case "notice":
+                self.is_parked = event.notice.kind == NOTICE_KIND_PARKED
+
+    def _planned(self, step: int, answer: LlmCall) -> None:
+        self.step = step
+        self.planned = tuple(Call(call.call_id, call.tool, arguments_of(call)) for call in answer.planned_calls)
+        self.intents.clear()
+        self.outcomes.clear()
+        self.messages.append(Message("assistant", answer.text, self.planned))
+
+    def _child(self, event: StepEvent) -> None:
+        if event.child.event.HasField("result"):
+            for call_id, intent in self.intents.items():
+                if isinstance(intent, Delegation) and intent.child_task_id == event.child.child_task_id:
+                    self._settle(call_id, child_text(event.child.event.result))
+                    break
+
+    def _settle(self, call_id: str, text: str) -> None:
+        if call_id in self.outcomes or call_id not in {call.call_id for call in self.planned}:
+            return
+        self.outcomes[call_id] = text
+        if not self.open_calls:
+            self.messages += [Message("tool", self.outcomes[c.call_id], call_id=c.call_id) for c in self.planned]
+
+
+def add(usage: Usage, counters: Mapping[str, int]) -> None:
+    """Adds an event's counters; steps are no usage."""
+    for name, value in counters.items():
+        if name != "steps":
+            setattr(usage, name, getattr(usage, name) + value)
+
+
+def arguments_of(call: PlannedCall) -> JsonObject:
+    """Reads a call's arguments, exact numbers included."""
+    if call.arguments_json:
+        exact: JsonObject = json.loads(call.arguments_json)
+        return exact
+    return from_struct(call.arguments, "arguments")
+
+
+def exact_json(arguments: Any) -> str:
+    """Returns arguments as JSON text where a Struct would lose digits; else nothing."""
+    return json.dumps(arguments) if has_long_integer(arguments) else ""
+
+
+def has_long_integer(value: Any) -> bool:
+    """Whether a number in a JSON value has more digits than a double keeps."""
+    if isinstance(value, dict):
+        return any(map(has_long_integer, value.values()))
+    if isinstance(value, list):
+        return any(map(has_long_integer, value))
+    return isinstance(value, int) and abs(value) >= SHORTEST_DIGITS
+
+
+def tool_text(result: ToolResult) -> str:
+    """Writes a tool's outcome as the model reads it."""
+    if result.outcome == TOOL_OUTCOME_OK:
+        return json.dumps(from_value(result.result, "result"), ensure_ascii=False)
+    return failure_text(MeshError.from_status(result.error))
+
+
+def child_text(result: TaskResponse) -> str:
+    """Writes a child's result as the model reads it."""
+    if result.status == TASK_STATUS_COMPLETED:
+        return result.output
+    error = MeshError.from_status(result.error)
+    error.message = error.message or "the task was cancelled"
+    return failure_text(error)
+
+
+def failure_text(error: MeshError) -> str:
+    """Writes a failure so that a model can act on it."""
+    return json.dumps({"error": {"reason": error.reason, "message": error.message}}, ensure_ascii=False)

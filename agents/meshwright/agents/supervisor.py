@@ -1,0 +1,164 @@
+"""Delegation: a call of `ask.AGENT` becomes a child task at that agent; the parent waits for it, or parks."""
+
+import asyncio
+import random
+import time
+
+import structlog
+
+from meshwright.agents.agent import Agent
+from meshwright.agents.models.model import Call, ToolSpec
+from meshwright.agents.run import Run
+from meshwright.core import channel
+from meshwright.core.channel import Channels
+from meshwright.core.errors import (
+    AgentNotFoundError,
+    DepthExceededError,
+    FencedError,
+    InvalidRequestError,
+    MeshError,
+    PermissionDeniedError,
+    QueueFullError,
+    UnavailableError,
+)
+from meshwright.core.grant import MAX_DEPTH
+from meshwright.core.ids import child_id
+from meshwright.gen.agents.v1.step_event_pb2 import (
+    NOTICE_KIND_PARKED,
+    TOOL_OUTCOME_ERROR,
+    Delegation,
+    RunnerNotice,
+    ToolResult,
+)
+from meshwright.gen.agents.v1.task_pb2 import TaskRequest
+from meshwright.gen.agents.v1.task_service_pb2_grpc import TaskServiceStub
+from meshwright.registry.client import RegistryClient
+
+log = structlog.get_logger("supervisor")
+PREFIX = "ask."
+PARK_AFTER_S = 1.0
+SUBMIT_S = 5.0
+PATIENCE_S = 10.0
+"""How long a child is offered to an agent that is not there, for example since it restarts."""
+PARAMETERS = {
+    "type": "object",
+    "properties": {"prompt": {"type": "string", "minLength": 1, "description": "All that the agent needs to know"}},
+    "required": ["prompt"],
+    "additionalProperties": False,
+}
+
+
+class Parked(Exception):  # noqa: N818 - no error: the run ends here and goes on elsewhere
+    """The task was given up until its children have ended."""
+
+
+class Supervisor:
+    """Hands work to other agents.
+
+    Args:
+        agent: Whose delegates count.
+        registry: Knows who is here.
+        channels: Connections to them.
+    """
+
+    def __init__(self, agent: Agent, registry: RegistryClient, channels: Channels) -> None:
+        self._registry = registry
+        self._channels = channels
+        self._delegates = {PREFIX + delegate.replace("-", "_"): delegate for delegate in agent.delegates}
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Tool names that mean a delegation."""
+        return frozenset(self._delegates)
+
+    async def specs(self, run: Run) -> list[ToolSpec]:
+        """Returns the delegates that a run's model may choose from, with what they are good at."""
+        if run.record.depth >= MAX_DEPTH:
+            return []
+        found = []
+        for name, agent_id in self._delegates.items():
+            card = await self._registry.find(agent_id)
+            skills = f" Skills: {', '.join(card.skills)}." if card and card.skills else ""
+            found.append(ToolSpec(name, (card.description if card else f"The agent {agent_id}.") + skills, PARAMETERS))
+        return found
+
+    def intent(self, run: Run, step: int, call: Call, children: int, spent: int) -> Delegation:
+        """Writes a delegation before it is made; each child's share of the budget is fixed in it.
+
+        Raises:
+            InvalidRequestError: The call has no prompt.
+            DepthExceededError: The tree would grow too deep.
+            PermissionDeniedError: Too little budget is left.
+        """
+        prompt = call.arguments.get("prompt")
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise InvalidRequestError(f"{call.tool} needs a prompt", fields={"arguments/prompt": "is required"})
+        if run.record.depth >= MAX_DEPTH:
+            raise DepthExceededError(f"a task may have at most {MAX_DEPTH} tasks above it")
+        tokens = run.budget.share(run.state, children, spent)
+        if not tokens:
+            raise PermissionDeniedError("too little of the token budget is left for another agent")
+        return Delegation(
+            call_id=call.call_id,
+            child_task_id=child_id(run.record.root_id or run.task_id, run.task_id, step, call.call_id),
+            agent_id=self._delegates[call.tool],
+            granted_tokens=tokens,
+        )
+
+    async def submit(self, run: Run, call: Call, delegation: Delegation) -> None:
+        """Submits a child; a repetition attaches to it. A child that cannot be made is the call's outcome."""
+        request = TaskRequest(
+            task_id=delegation.child_task_id,
+            agent_id=delegation.agent_id,
+            prompt=call.arguments["prompt"],
+            token_budget=delegation.granted_tokens,
+            timeout=run.request.timeout,
+        )
+        try:
+            await self._offer(run, request)
+        except FencedError:
+            raise
+        except MeshError as error:
+            result = ToolResult(call_id=call.call_id, outcome=TOOL_OUTCOME_ERROR, error=error.to_status())
+            await run.append(f"result:{run.state.step}:{call.call_id}", run.event(tool_result=result))
+
+    async def _offer(self, run: Run, request: TaskRequest) -> None:
+        patience = time.monotonic() + min(PATIENCE_S, run.seconds_left)
+        while True:
+            try:
+                stub = TaskServiceStub(self._channels.to(await self._target(request.agent_id)))
+                await channel.unary(stub.SubmitTask, request, timeout_s=SUBMIT_S, grant=run.grant()[1])
+            except (AgentNotFoundError, UnavailableError, QueueFullError) as error:
+                if time.monotonic() > patience:
+                    raise
+                log.info("child_waits", child=request.task_id, agent=request.agent_id, error=error.message)
+                await asyncio.sleep(0.2)
+            else:
+                return
+
+    async def _target(self, agent_id: str) -> str:
+        card = await self._registry.find(agent_id)
+        ready = [endpoint.target for endpoint in card.endpoints if not endpoint.draining] if card else []
+        if not ready:
+            raise AgentNotFoundError(f"agent {agent_id} is not here")
+        return random.choice(ready)  # noqa: S311 - balancing, no secret
+
+    async def wait(self, run: Run) -> None:
+        """Waits until every child of the step has ended.
+
+        Raises:
+            Parked: They take longer: the task was given up, and is queued again when they have ended.
+        """
+        ends = time.monotonic() + PARK_AFTER_S
+        async with run.feeds.following(run.record.name) as follower:
+            await run.catch_up()
+            while waiting := len(run.state.open_calls):
+                try:
+                    fresh = await follower.next(max(0.01, ends - time.monotonic()))
+                except TimeoutError:
+                    notice = RunnerNotice(kind=NOTICE_KIND_PARKED, detail=f"waits for {waiting} tasks of other agents")
+                    if await run.journal.park(run.claim, run.state.sequence, waiting, run.event(notice=notice)):
+                        raise Parked from None
+                    fresh = None
+                if fresh is None or fresh.sequence > run.state.sequence:
+                    await run.catch_up()

@@ -1,0 +1,262 @@
+"""A task: its name in the store, its record, its events, and how it looks from outside."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from meshwright.core.ids import root_of
+from meshwright.core.store import partition_of, reference
+from meshwright.gen.agents.v1.step_event_pb2 import ChildStep, StepEvent
+from meshwright.gen.agents.v1.task_pb2 import (
+    TASK_STATUS_CANCELLED,
+    TASK_STATUS_COMPLETED,
+    TASK_STATUS_FAILED,
+    TASK_STATUS_INPUT_REQUIRED,
+    TASK_STATUS_PENDING,
+    TASK_STATUS_RUNNING,
+    TaskRequest,
+    TaskResponse,
+    TaskStatus,
+    Usage,
+)
+
+STATUS: dict[str, TaskStatus] = {
+    "PENDING": TASK_STATUS_PENDING,
+    "RUNNING": TASK_STATUS_RUNNING,
+    "PARKED": TASK_STATUS_RUNNING,
+    "INPUT_REQUIRED": TASK_STATUS_INPUT_REQUIRED,
+    "COMPLETED": TASK_STATUS_COMPLETED,
+    "FAILED": TASK_STATUS_FAILED,
+    "CANCELLED": TASK_STATUS_CANCELLED,
+}
+TERMINAL = frozenset({TASK_STATUS_COMPLETED, TASK_STATUS_FAILED, TASK_STATUS_CANCELLED})
+COUNTERS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "model_calls", "tool_calls")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskName:
+    """Whose task it is and which."""
+
+    tenant: str
+    principal: str
+    task_id: str
+
+    @property
+    def ref(self) -> str:
+        """The name as it stands in keys."""
+        return reference(self.tenant, self.principal, self.task_id)
+
+    def partition(self, partitions: int) -> int:
+        """The partition that holds the task, its root and all their descendants."""
+        return partition_of(self.tenant, root_of(self.task_id), partitions)
+
+    def sibling(self, task_id: str) -> "TaskName":
+        """Names another task of the same holder."""
+        return TaskName(self.tenant, self.principal, task_id)
+
+
+@dataclass(frozen=True, slots=True)
+class NewTask:
+    """A task about to be accepted: all that its record will say."""
+
+    name: TaskName
+    agent_id: str
+    hash: str
+    request: TaskRequest
+    timeout_ms: int
+    parent_id: str = ""
+    root_id: str = ""
+    depth: int = 0
+    call_id: str = ""
+    trace: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A task's record as it was read; times are store time in milliseconds, 0: not yet."""
+
+    name: TaskName
+    state: str
+    agent_id: str
+    request: TaskRequest
+    parent_id: str
+    root_id: str
+    depth: int
+    trace: str
+    created: int
+    started: int
+    ended: int
+    deadline: int
+    expire: int
+    attempt: int
+    barren: int
+    sequence: int
+    steps: int
+    cancel: str
+    usage: Usage = field(default_factory=Usage)
+    now: int = 0
+
+    @classmethod
+    def parse(cls, name: TaskName, fields: Mapping[bytes, bytes], now: int) -> "Record":
+        """Reads the store's hash; `now` is the store's time at that moment."""
+
+        def text(key: str) -> str:
+            return fields.get(key.encode(), b"").decode()
+
+        def number(key: str) -> int:
+            return int(fields.get(key.encode(), 0))
+
+        return cls(
+            name=name,
+            state=text("state"),
+            agent_id=text("agent"),
+            request=TaskRequest.FromString(fields[b"request"]),
+            parent_id=text("parent"),
+            root_id=text("root"),
+            depth=number("depth"),
+            trace=text("trace"),
+            created=number("created"),
+            started=number("started"),
+            ended=number("ended"),
+            deadline=number("deadline"),
+            expire=number("expire"),
+            attempt=number("attempt"),
+            barren=number("barren"),
+            sequence=number("seq"),
+            steps=number("steps"),
+            cancel=text("cancel"),
+            usage=Usage(**{key: number(key) for key in COUNTERS}),
+            now=now,
+        )
+
+    @classmethod
+    def fresh(cls, task: "NewTask", now: int) -> "Record":
+        """Builds the record of a task that was accepted and claimed just now, without reading it."""
+        return cls(
+            name=task.name,
+            state="RUNNING",
+            agent_id=task.agent_id,
+            request=task.request,
+            parent_id=task.parent_id,
+            root_id=task.root_id,
+            depth=task.depth,
+            trace=task.trace,
+            created=now,
+            started=now,
+            ended=0,
+            deadline=now + task.timeout_ms,
+            expire=0,
+            attempt=1,
+            barren=1,
+            sequence=0,
+            steps=0,
+            cancel="",
+            now=now,
+        )
+
+    @property
+    def status(self) -> TaskStatus:
+        """The status that the contract knows."""
+        return STATUS[self.state]
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the task has ended."""
+        return self.status in TERMINAL
+
+    def response(self) -> TaskResponse:
+        """Builds the task as it stands."""
+        end = self.ended or self.now
+        response = TaskResponse(
+            task_id=self.name.task_id,
+            status=self.status,
+            steps_used=self.steps,
+            tokens_used=self.usage.input_tokens + self.usage.output_tokens,
+            tool_calls=self.usage.tool_calls,
+            duration_ms=max(0, end - self.created),
+            usage=self.usage,
+            last_sequence=self.sequence,
+            attempt=self.attempt,
+            agent_id=self.agent_id,
+            session_id=self.request.session_id,
+            parent_task_id=self.parent_id,
+            trace_id=self.trace.split("-")[1] if self.trace else "",
+            metadata=self.request.metadata,
+        )
+        for target, at in (
+            (response.create_time, self.created),
+            (response.start_time, self.started),
+            (response.end_time, self.ended),
+            (response.expire_time, self.expire),
+        ):
+            if at:
+                target.FromMilliseconds(at)
+        return response
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of a journal.
+
+    Attributes:
+        sequence: 1, 2, 3 ...; 0 for a passing frame.
+        time_ms: Store time.
+        path: `child:sequence,...`, outermost first, where the event is a descendant's; else empty.
+        payload: The serialized StepEvent, without what the entry itself says.
+    """
+
+    sequence: int
+    time_ms: int
+    path: str
+    payload: bytes
+
+    def event(self, task_id: str) -> StepEvent:
+        """Builds the event as the watchers of `task_id` see it."""
+        time = Timestamp()
+        time.FromMilliseconds(self.time_ms)
+        event = StepEvent.FromString(self.payload)
+        for part in reversed(self.path.split(",") if self.path else ()):
+            child, _, sequence = part.partition(":")
+            stamp(event, child, int(sequence), time)
+            event = StepEvent(child=ChildStep(child_task_id=child, event=event))
+        stamp(event, task_id, self.sequence, time)
+        return event
+
+
+def stamp(event: StepEvent, task_id: str, sequence: int, time: Timestamp) -> None:
+    """Adds what only the store knows: whose event it is, its number and its time."""
+    event.task_id = task_id
+    event.sequence = sequence
+    event.time.CopyFrom(time)
+    if event.HasField("result") and event.result.HasField("create_time"):
+        result = event.result
+        result.last_sequence = sequence
+        result.end_time.CopyFrom(time)
+        result.duration_ms = max(0, time.ToMilliseconds() - result.create_time.ToMilliseconds())
+
+
+def leaf(event: StepEvent) -> StepEvent:
+    """Returns the event inside of all child wrappings."""
+    while event.HasField("child"):
+        event = event.child.event
+    return event
+
+
+def counters_of(event: StepEvent) -> dict[str, int]:
+    """Returns what an event adds to its task's counters, a descendant's event to its ancestors' likewise."""
+    inner = leaf(event)
+    if inner.HasField("llm_call"):
+        usage = inner.llm_call.usage
+        spent = {name: getattr(usage, name) for name in COUNTERS[:4]}
+        return {name: value for name, value in spent.items() if value} | {"steps": 1, "model_calls": 1}
+    return {"tool_calls": 1} if inner.HasField("tool_result") else {}
+
+
+def counted(events: Sequence[StepEvent]) -> dict[str, int]:
+    """Adds up the counters of several events."""
+    total: dict[str, int] = {}
+    for event in events:
+        for name, value in counters_of(event).items():
+            total[name] = total.get(name, 0) + value
+    return total

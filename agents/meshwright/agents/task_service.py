@@ -1,0 +1,163 @@
+"""TaskService: the asynchronous side; every agent serves it, for any task of the mesh."""
+
+import base64
+import contextlib
+from collections.abc import AsyncIterator
+
+from google.api.httpbody_pb2 import HttpBody
+from google.protobuf import json_format
+
+from meshwright.agents.desk import Desk, Taken
+from meshwright.agents.service import TASK_ID_KEY, cursor_of, heartbeat, metadata_of
+from meshwright.agents.task import TaskName
+from meshwright.core.errors import InvalidRequestError, NotYetAvailableError
+from meshwright.core.ids import TASK_ID, checked
+from meshwright.core.interceptors import CALLER, Context
+from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
+from meshwright.gen.agents.v1.task_pb2 import TaskRequest, TaskResponse
+from meshwright.gen.agents.v1.task_service_pb2 import (
+    CancelTaskRequest,
+    GetTaskRequest,
+    ListTasksRequest,
+    ListTasksResponse,
+    ResolveInputRequest,
+    WatchTaskEventsRequest,
+    WatchTaskRequest,
+)
+from meshwright.gen.agents.v1.task_service_pb2_grpc import TaskServiceServicer
+
+MAX_PAGE, DEFAULT_PAGE = 200, 50
+SCANNED = 2_000
+"""Tasks that one filtered page looks at, at the most."""
+SSE = "text/event-stream"
+STREAM_END_KEY = "x-mesh-stream-end"
+
+
+def name_of(task_id: str) -> TaskName:
+    """Names a task of the caller.
+
+    Raises:
+        InvalidRequestError: It is no task id.
+    """
+    caller = CALLER.get()
+    return TaskName(caller.tenant, caller.principal, checked("task_id", task_id, TASK_ID))
+
+
+class TaskService(TaskServiceServicer):
+    """Submits, reads, lists, watches and cancels tasks."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def SubmitTask(self, request: TaskRequest, context: Context) -> TaskResponse:
+        key = metadata_of(context, "idempotency-key")
+        taken = await self._desk.accept(request, key, CALLER.get(), at_once=False)
+        await context.send_initial_metadata(((TASK_ID_KEY, taken.name.task_id),))
+        return await self._desk.response(taken.name)
+
+    async def GetTask(self, request: GetTaskRequest, context: Context) -> TaskResponse:
+        return await self._desk.response(name_of(request.task_id))
+
+    async def ListTasks(self, request: ListTasksRequest, context: Context) -> ListTasksResponse:
+        if not 0 <= request.page_size <= MAX_PAGE:
+            raise InvalidRequestError("page_size out of range", fields={"page_size": f"1..{MAX_PAGE}; 0: {DEFAULT_PAGE}"})
+        size = request.page_size or DEFAULT_PAGE
+        cursor = parse_token(request.page_token)
+        found: list[TaskResponse] = []
+        scanned = 0
+        while True:
+            rows = await self._desk.page(CALLER.get(), cursor, size)
+            for response in await self._desk.responses([name_of(task_id) for _, task_id in rows]):
+                cursor = (response.create_time.ToMilliseconds(), response.task_id)
+                if is_wanted(request, response):
+                    found.append(response)
+                    if len(found) == size:
+                        return ListTasksResponse(tasks=found, next_page_token=token_of(cursor))
+            scanned += len(rows)
+            if len(rows) < size:
+                return ListTasksResponse(tasks=found)
+            if scanned >= SCANNED and cursor:
+                return ListTasksResponse(tasks=found, next_page_token=token_of(cursor))
+
+    async def WatchTask(self, request: WatchTaskRequest, context: Context) -> AsyncIterator[StepEvent]:
+        name = name_of(request.task_id)
+        cursor = cursor_of(context, request.after_sequence)
+        record = await self._desk.record(name)
+        await context.send_initial_metadata(((TASK_ID_KEY, name.task_id),))
+        if record.is_terminal and cursor >= record.sequence:
+            return
+        async with contextlib.aclosing(self._desk.follow(Taken(name, is_local=False), cursor)) as events:
+            async for event in events:
+                if event is None:
+                    yield heartbeat(name.task_id, cursor)
+                elif request.include_deltas or event.sequence:
+                    cursor = max(cursor, event.sequence)
+                    yield event
+
+    async def WatchTaskEvents(self, request: WatchTaskEventsRequest, context: Context) -> AsyncIterator[HttpBody]:
+        name = name_of(request.task_id)
+        cursor = cursor_of(context, request.after_sequence)
+        record = await self._desk.record(name)
+        is_over = record.is_terminal and cursor >= record.sequence
+        await context.send_initial_metadata(
+            ((TASK_ID_KEY, name.task_id), *(((STREAM_END_KEY, "1"),) if is_over else ()))
+        )
+        if is_over:
+            return
+        yield HttpBody(content_type=SSE, data=b"retry: 500\n\n")
+        async with contextlib.aclosing(self._desk.follow(Taken(name, is_local=False), cursor)) as events:
+            async for event in events:
+                if event is None:
+                    yield HttpBody(content_type=SSE, data=b": ping\n\n")
+                elif request.include_deltas or event.sequence:
+                    yield HttpBody(content_type=SSE, data=sse_frame(event))
+
+    async def CancelTask(self, request: CancelTaskRequest, context: Context) -> TaskResponse:
+        reason = request.reason[:1024] or "the task was cancelled"
+        return await self._desk.cancel(name_of(request.task_id), reason)
+
+    async def ResolveInput(self, request: ResolveInputRequest, context: Context) -> TaskResponse:
+        raise NotYetAvailableError("ResolveInput is not served by this version")
+
+
+def sse_frame(event: StepEvent) -> bytes:
+    """Writes an event as one Server-Sent Event; passing frames carry no id, which would reset the client's cursor."""
+    text = json_format.MessageToJson(
+        event, preserving_proto_field_name=True, always_print_fields_with_no_presence=True, indent=None
+    )
+    name = "event: result\n" if event.HasField("result") else ""
+    number = f"id: {event.sequence}\n" if event.sequence else ""
+    return f"{number}{name}data: {text}\n\n".encode()
+
+
+def is_wanted(request: ListTasksRequest, task: TaskResponse) -> bool:
+    """Whether a task passes a listing's filters."""
+    created = task.create_time.ToMilliseconds()
+    return (
+        (not request.agent_id or task.agent_id == request.agent_id)
+        and (not request.session_id or task.session_id == request.session_id)
+        and (not request.statuses or task.status in request.statuses)
+        and (not request.parent_task_id or task.parent_task_id == request.parent_task_id)
+        and (not request.HasField("created_after") or created > request.created_after.ToMilliseconds())
+        and (not request.HasField("created_before") or created < request.created_before.ToMilliseconds())
+    )
+
+
+def token_of(cursor: tuple[int, str]) -> str:
+    """Writes a listing's cursor as an opaque token."""
+    return base64.urlsafe_b64encode(f"{cursor[0]} {cursor[1]}".encode()).decode()
+
+
+def parse_token(token: str) -> tuple[int, str] | None:
+    """Reads a token.
+
+    Raises:
+        InvalidRequestError: It was not made by this service.
+    """
+    if not token:
+        return None
+    try:
+        created, _, task_id = base64.urlsafe_b64decode(token.encode()).decode().partition(" ")
+        return int(created), checked("page_token", task_id, TASK_ID)
+    except (ValueError, InvalidRequestError):
+        raise InvalidRequestError("page_token is not valid", fields={"page_token": "use next_page_token"}) from None

@@ -1,0 +1,107 @@
+"""An agent's tools: resolved to pins, schemas compiled, called where they are hosted."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from meshwright.agents.models.model import JsonObject, ToolSpec
+from meshwright.core import channel
+from meshwright.core.canonical import from_struct
+from meshwright.core.channel import Channels
+from meshwright.core.errors import ToolFailedError, UnavailableError
+from meshwright.gen.agents.v1.grant_pb2 import Grant
+from meshwright.gen.registry.v1.tool_registry_service_pb2 import Tool
+from meshwright.gen.tools.v1.tool_service_pb2 import InvokeRequest, Outcome
+from meshwright.gen.tools.v1.tool_service_pb2_grpc import ToolServiceStub
+from meshwright.registry.client import RegistryClient
+from meshwright.registry.host import ToolHost
+from meshwright.registry.schema import Schema
+
+GRACE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """One tool at one version, with its schema compiled."""
+
+    tool: Tool
+    arguments: Schema
+    spec: ToolSpec
+
+    @property
+    def id(self) -> str:
+        """The pin as it is journaled: `name@version`."""
+        return f"{self.tool.name}@{self.tool.version}"
+
+    @property
+    def timeout_s(self) -> float:
+        """Time for one call."""
+        return self.tool.timeout.ToMilliseconds() / 1000
+
+
+class Toolbox:
+    """The tools of one agent's process.
+
+    Args:
+        selectors: What the agent may use.
+        host: Tools that run in this process: called without a hop, through the same chain.
+        registry: Resolves selectors and finds hosts.
+        channels: Connections to other hosts.
+    """
+
+    def __init__(self, selectors: Sequence[str], host: ToolHost, registry: RegistryClient, channels: Channels) -> None:
+        self._selectors = selectors
+        self._host = host
+        self._registry = registry
+        self._channels = channels
+        self._pins: dict[str, Pin] = {}
+        self.current: tuple[str, ...] = ()
+
+    async def resolve(self) -> None:
+        """Pins the agent's selectors for tasks to come."""
+        tools = await self._registry.resolve(self._selectors)
+        self._keep(tools)
+        self.current = tuple(f"{tool.name}@{tool.version}" for tool in tools)
+
+    async def pinned(self, pins: Iterable[str]) -> dict[str, Pin]:
+        """Returns a task's tools by name; versions that this process has not seen are fetched."""
+        wanted = list(pins)
+        missing = [pin for pin in wanted if pin not in self._pins]
+        if missing:
+            self._keep(await self._registry.resolve(missing))
+        return {self._pins[pin].tool.name: self._pins[pin] for pin in wanted}
+
+    def _keep(self, tools: Iterable[Tool]) -> None:
+        for tool in tools:
+            schema: JsonObject = from_struct(tool.input_schema, "input_schema")
+            pin = Pin(tool, Schema(schema), ToolSpec(tool.name, tool.description, schema))
+            self._pins[pin.id] = pin
+
+    async def call(self, pin: Pin, arguments: dict[str, Any], key: str, grant: Grant, token: bytes) -> Outcome:
+        """Calls a tool; the same key never doubles its effect.
+
+        Raises:
+            MeshError: The call was refused or its host cannot be reached; the tool's own failure is in the outcome.
+        """
+        text = json.dumps(arguments)
+        if self._host.serves(pin.id):
+            return await self._host.invoke(grant, pin.id, text, key)
+        try:
+            return await self._dial(pin, text, key, token)
+        except UnavailableError:
+            (moved,) = await self._registry.resolve([pin.id])
+            self._keep([moved])
+            return await self._dial(self._pins[pin.id], text, key, token)
+
+    async def _dial(self, pin: Pin, arguments_json: str, key: str, token: bytes) -> Outcome:
+        stub = ToolServiceStub(self._channels.to(pin.tool.endpoint))
+        request = InvokeRequest(
+            tool=pin.tool.name, version=pin.tool.version, arguments_json=arguments_json, idempotency_key=key
+        )
+        timeout_s = pin.timeout_s + GRACE_S
+        async for response in channel.stream(stub.Invoke, request, timeout_s=timeout_s, grant=token):
+            if response.HasField("outcome"):
+                outcome: Outcome = response.outcome
+                return outcome
+        raise ToolFailedError(f"{pin.id} gave no outcome")

@@ -1,0 +1,128 @@
+"""Calling another service: deadlines, trace and grant go along, errors come back as ours."""
+
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from meshwright.core import telemetry
+from meshwright.core.errors import DeadlineExceededError, MeshError
+from meshwright.core.grant import METADATA_KEY
+from meshwright.core.interceptors import DEADLINE
+
+MARGIN_S = 0.05
+"""A callee must answer this much before its caller's own deadline."""
+
+KEYED = (
+    {"service": "agents.v1.TaskService"},
+    {"service": "agents.v1.AgentService", "method": "Health"},
+    {"service": "registry.v1.AgentDirectoryService"},
+    {"service": "registry.v1.ToolRegistryService"},
+)
+"""Calls that may be repeated: they read, or carry a key. The one layer that retries."""
+
+SERVICE_CONFIG = json.dumps(
+    {
+        "methodConfig": [
+            {
+                "name": list(KEYED),
+                "retryPolicy": {
+                    "maxAttempts": 4,
+                    "initialBackoff": "0.05s",
+                    "maxBackoff": "1s",
+                    "backoffMultiplier": 2,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            }
+        ],
+        "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
+    }
+)
+OPTIONS = (
+    ("grpc.service_config", SERVICE_CONFIG),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.max_receive_message_length", 8 * 2**20),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.enable_http_proxy", 0),
+)
+
+
+def dial(target: str) -> grpc.aio.Channel:
+    """Opens a channel to host:port."""
+    return grpc.aio.insecure_channel(target, options=OPTIONS)
+
+
+class Channels:
+    """Keeps one channel a target."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, grpc.aio.Channel] = {}
+
+    def to(self, target: str) -> grpc.aio.Channel:
+        """Returns the channel to host:port."""
+        if target not in self._open:
+            self._open[target] = dial(target)
+        return self._open[target]
+
+    async def close(self) -> None:
+        """Closes all of them."""
+        for channel in self._open.values():
+            await channel.close()
+        self._open.clear()
+
+
+def time_left(timeout_s: float) -> float:
+    """Returns the callee's share of time: its own, or what the current call has left, whichever is less.
+
+    Raises:
+        DeadlineExceededError: Nothing is left.
+    """
+    deadline = DEADLINE.get()
+    if deadline is not None:
+        timeout_s = min(timeout_s, deadline - time.monotonic() - MARGIN_S)
+    if timeout_s <= 0:
+        raise DeadlineExceededError("no time is left for a further call")
+    return timeout_s
+
+
+def outgoing(grant: bytes | None) -> list[tuple[str, str | bytes]]:
+    """Returns the metadata of a call: trace and grant."""
+    metadata: list[tuple[str, str | bytes]] = []
+    if parent := telemetry.traceparent():
+        metadata.append(("traceparent", parent))
+    if grant:
+        metadata.append((METADATA_KEY, grant))
+    return metadata
+
+
+async def unary(method: Any, request: Any, *, timeout_s: float, grant: bytes | None = None) -> Any:
+    """Calls a unary method of a stub.
+
+    Raises:
+        MeshError: What the server answered, as the class it raised there.
+    """
+    try:
+        return await method(request, timeout=time_left(timeout_s), metadata=outgoing(grant))
+    except grpc.aio.AioRpcError as error:
+        raise MeshError.from_rpc(error) from None
+
+
+async def stream(method: Any, request: Any, *, timeout_s: float | None, grant: bytes | None = None) -> AsyncIterator[Any]:
+    """Calls a streaming method of a stub; `timeout_s` None: as long as it stays open.
+
+    Raises:
+        MeshError: As `unary`.
+    """
+    call = method(request, timeout=None if timeout_s is None else time_left(timeout_s), metadata=outgoing(grant))
+    try:
+        async for message in call:
+            yield message
+    except grpc.aio.AioRpcError as error:
+        raise MeshError.from_rpc(error) from None
+    finally:
+        call.cancel()

@@ -1,0 +1,349 @@
+"""The one tree of errors: a class carries its gRPC code, a stable reason and whether trying again can help.
+
+Servers turn a `MeshError` into a google.rpc.Status with ErrorInfo, BadRequest and RetryInfo; clients turn that status
+back into the same class.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar, Self
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+DOMAIN = "meshwright"
+DETAILS_KEY = "grpc-status-details-bin"
+
+
+class MeshError(Exception):
+    """An error that a caller may see.
+
+    Args:
+        message: One sentence that says what to do next.
+        metadata: Facts for machines, for example `{"task_id": "..."}`.
+        fields: Offending request fields and what is wrong with each.
+        retry_after_s: Seconds after which trying again makes sense.
+    """
+
+    code: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
+    reason: ClassVar[str] = "INTERNAL"
+    is_retryable: ClassVar[bool] = False
+    by_reason: ClassVar[dict[str, type["MeshError"]]] = {}
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        fields: Mapping[str, str] | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.metadata = dict(metadata or {})
+        self.fields = dict(fields or {})
+        self.retry_after_s = retry_after_s
+
+    def __init_subclass__(cls) -> None:
+        MeshError.by_reason[cls.reason] = cls
+
+    def to_status(self) -> status_pb2.Status:
+        """Builds the google.rpc.Status that travels."""
+        info = error_details_pb2.ErrorInfo(reason=self.reason, domain=DOMAIN, metadata=self.metadata)
+        details = [packed(info)]
+        if self.fields:
+            bad = error_details_pb2.BadRequest()
+            for field, description in self.fields.items():
+                bad.field_violations.add(field=field, description=description)
+            details.append(packed(bad))
+        if self.retry_after_s is not None:
+            delay = duration_pb2.Duration()
+            delay.FromNanoseconds(int(self.retry_after_s * 1e9))
+            details.append(packed(error_details_pb2.RetryInfo(retry_delay=delay)))
+        return status_pb2.Status(code=self.code.value[0], message=self.message, details=details)
+
+    @classmethod
+    def from_status(cls, status: status_pb2.Status) -> "MeshError":
+        """Rebuilds the error that a server sent."""
+        info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+        for detail in status.details:
+            for message in (info, bad, retry):
+                detail.Unpack(message)
+        known = cls.by_reason.get(info.reason) or BY_CODE.get(status.code, InternalError)
+        return known(
+            status.message,
+            metadata=info.metadata,
+            fields={violation.field: violation.description for violation in bad.field_violations},
+            retry_after_s=retry.retry_delay.ToMilliseconds() / 1000 if retry.HasField("retry_delay") else None,
+        )
+
+    @classmethod
+    def from_rpc(cls, error: grpc.aio.AioRpcError) -> "MeshError":
+        """Rebuilds the error behind a failed call; a call that never reached a server keeps gRPC's own words."""
+        for key, value in error.trailing_metadata() or ():
+            if key == DETAILS_KEY:
+                return cls.from_status(status_pb2.Status.FromString(value if isinstance(value, bytes) else value.encode()))
+        return cls.from_status(status_pb2.Status(code=error.code().value[0], message=error.details() or error.code().name))
+
+    def with_metadata(self, **metadata: str) -> Self:
+        """Adds facts for machines."""
+        self.metadata.update(metadata)
+        return self
+
+
+def packed(message: error_details_pb2.ErrorInfo | error_details_pb2.BadRequest | error_details_pb2.RetryInfo) -> any_pb2.Any:
+    """Wraps a detail message into an Any."""
+    detail = any_pb2.Any()
+    detail.Pack(message)
+    return detail
+
+
+class InternalError(MeshError):
+    """Something broke on our side; the message holds an error id to look up in the log."""
+
+
+class InvalidRequestError(MeshError):
+    """The request is wrong as it stands; `fields` says where."""
+
+    code = grpc.StatusCode.INVALID_ARGUMENT
+    reason = "INVALID_REQUEST"
+
+
+class TaskNotFoundError(MeshError):
+    """No such task for this caller."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    reason = "TASK_NOT_FOUND"
+
+
+class AgentNotFoundError(MeshError):
+    """No such agent is announced."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    reason = "AGENT_NOT_FOUND"
+
+
+class ToolNotFoundError(MeshError):
+    """No such tool or version is registered."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    reason = "TOOL_NOT_FOUND"
+
+
+class KeyNotFoundError(MeshError):
+    """No living instance signs with this key."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    reason = "KEY_NOT_FOUND"
+
+
+class AssetNotFoundError(MeshError):
+    """The page has no such file."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    reason = "ASSET_NOT_FOUND"
+
+
+class TaskConflictError(MeshError):
+    """The task id is taken by another request."""
+
+    code = grpc.StatusCode.ALREADY_EXISTS
+    reason = "TASK_CONFLICT"
+
+
+class TaskExpiredError(MeshError):
+    """The task id belonged to a task that is deleted; it stays taken for a day."""
+
+    code = grpc.StatusCode.ALREADY_EXISTS
+    reason = "TASK_EXPIRED"
+
+
+class ToolConflictError(MeshError):
+    """The tool's version is registered with another contract; versions never change."""
+
+    code = grpc.StatusCode.ALREADY_EXISTS
+    reason = "TOOL_CONFLICT"
+
+
+class PermissionDeniedError(MeshError):
+    """The caller's authority does not reach this far."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+    reason = "PERMISSION_DENIED"
+
+
+class GrantInvalidError(MeshError):
+    """The grant is missing, forged, expired, or from an instance that is gone."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+    reason = "GRANT_INVALID"
+
+
+class FencedError(MeshError):
+    """Another process owns the task now; whoever sees this stops working on it."""
+
+    code = grpc.StatusCode.ABORTED
+    reason = "FENCED"
+
+
+class AbortedError(MeshError):
+    """The call was broken off on the server's side."""
+
+    code = grpc.StatusCode.ABORTED
+    reason = "ABORTED"
+    is_retryable = True
+
+
+class InvocationOpenError(MeshError):
+    """A call with the same key is under way; ask for its outcome."""
+
+    code = grpc.StatusCode.ABORTED
+    reason = "INVOCATION_OPEN"
+    is_retryable = True
+
+
+class OutcomeUnknownError(MeshError):
+    """The tool may or may not have run; it is not run again."""
+
+    code = grpc.StatusCode.ABORTED
+    reason = "OUTCOME_UNKNOWN"
+
+
+class QueueFullError(MeshError):
+    """More tasks wait than the mesh accepts."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    reason = "QUEUE_FULL"
+    is_retryable = True
+
+
+class ResultTooLargeError(MeshError):
+    """A result exceeds what the journal keeps."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    reason = "RESULT_TOO_LARGE"
+
+
+class RateLimitedError(MeshError):
+    """A model provider asks us to slow down."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    reason = "RATE_LIMITED"
+    is_retryable = True
+
+
+class UnavailableError(MeshError):
+    """A part of the mesh does not answer at the moment."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+    reason = "UNAVAILABLE"
+    is_retryable = True
+
+
+class StoreUnavailableError(MeshError):
+    """The store does not answer."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+    reason = "STORE_UNAVAILABLE"
+    is_retryable = True
+
+
+class ModelUnavailableError(MeshError):
+    """The model provider failed in a way that may pass."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+    reason = "MODEL_UNAVAILABLE"
+    is_retryable = True
+
+
+class ModelRejectedError(MeshError):
+    """The model provider refused the request for good: a key, a name or a limit is wrong."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "MODEL_REJECTED"
+
+
+class ToolFailedError(MeshError):
+    """The tool raised an error."""
+
+    code = grpc.StatusCode.UNKNOWN
+    reason = "TOOL_FAILED"
+
+
+class ToolResultInvalidError(MeshError):
+    """The tool returned what its own output schema forbids."""
+
+    code = grpc.StatusCode.INTERNAL
+    reason = "TOOL_RESULT_INVALID"
+
+
+class DeadlineExceededError(MeshError):
+    """The call's time is over; a task that it was waiting for goes on."""
+
+    code = grpc.StatusCode.DEADLINE_EXCEEDED
+    reason = "DEADLINE_EXCEEDED"
+    is_retryable = True
+
+
+class TaskTimeoutError(MeshError):
+    """The task's own time is over."""
+
+    code = grpc.StatusCode.DEADLINE_EXCEEDED
+    reason = "TASK_TIMEOUT"
+
+
+class DepthExceededError(MeshError):
+    """Delegation went deeper than five levels."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "DEPTH_EXCEEDED"
+
+
+class BudgetExceededError(MeshError):
+    """The task used up what it was given, and was to fail then."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    reason = "BUDGET_EXCEEDED"
+
+
+class PoisonTaskError(MeshError):
+    """Every process that took the task died before it got anywhere."""
+
+    code = grpc.StatusCode.ABORTED
+    reason = "POISON_TASK"
+
+
+class TaskCancelledError(MeshError):
+    """The task was cancelled."""
+
+    code = grpc.StatusCode.CANCELLED
+    reason = "TASK_CANCELLED"
+
+
+class NotYetAvailableError(MeshError):
+    """The contract names this call, but this version does not serve it."""
+
+    code = grpc.StatusCode.UNIMPLEMENTED
+    reason = "NOT_YET_AVAILABLE"
+
+
+class SetupError(MeshError):
+    """The process cannot start as it is configured: shown as one line, then exit 1."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "SETUP"
+
+
+BY_CODE: dict[int, type[MeshError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT.value[0]: InvalidRequestError,
+    grpc.StatusCode.NOT_FOUND.value[0]: TaskNotFoundError,
+    grpc.StatusCode.PERMISSION_DENIED.value[0]: PermissionDeniedError,
+    grpc.StatusCode.UNAUTHENTICATED.value[0]: GrantInvalidError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]: RateLimitedError,
+    grpc.StatusCode.UNAVAILABLE.value[0]: UnavailableError,
+    grpc.StatusCode.DEADLINE_EXCEEDED.value[0]: DeadlineExceededError,
+    grpc.StatusCode.ABORTED.value[0]: AbortedError,
+    grpc.StatusCode.CANCELLED.value[0]: TaskCancelledError,
+    grpc.StatusCode.UNIMPLEMENTED.value[0]: NotYetAvailableError,
+}
+"""What a status without a known reason becomes."""

@@ -1,0 +1,201 @@
+"""What stands around every call of every service, outermost first: see `server.interceptors`."""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError
+
+from meshwright.core import telemetry
+from meshwright.core.errors import (
+    DETAILS_KEY,
+    AbortedError,
+    DeadlineExceededError,
+    InternalError,
+    InvalidRequestError,
+    MeshError,
+)
+from meshwright.core.grant import METADATA_KEY, Verifier
+from meshwright.gen.agents.v1.grant_pb2 import Grant
+
+log = structlog.get_logger("call")
+if TYPE_CHECKING:
+    Context = grpc.aio.ServicerContext[Any, Any]
+else:
+    Context = grpc.aio.ServicerContext
+
+Continuation = Callable[[Any], Awaitable[Any]]
+Read = Callable[[Any], Any]
+DEFAULT_DEADLINE_S = 60.0
+OWN_DEADLINE = frozenset({"/agents.v1.AgentService/RunTask"})
+"""Methods whose wait is bounded by the task's own timeout instead of the default deadline."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who is calling: an outside principal, or an agent under a grant."""
+
+    tenant: str = "default"
+    principal: str = "default"
+    grant: Grant | None = None
+
+
+CALLER: ContextVar[Caller] = ContextVar("caller", default=Caller())  # noqa: B039 - frozen
+DEADLINE: ContextVar[float | None] = ContextVar("deadline", default=None)
+"""When the current call must have ended, on the monotonic clock."""
+
+
+class Interceptor(grpc.aio.ServerInterceptor):
+    """Wraps the handlers of all methods, unary and streaming alike, in one async context."""
+
+    parses: ClassVar[bool] = False
+    """Whether requests are read inside of the context, instead of before it."""
+
+    @abstractmethod
+    def around(self, method: str, context: Context) -> AbstractAsyncContextManager[None]:
+        """Returns what a call of `method` runs inside of."""
+
+    async def intercept_service(self, continuation: Continuation, handler_call_details: Any) -> Any:
+        """Wraps one handler; unknown methods stay unknown."""
+        handler: Any = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        method = handler_call_details.method
+        before = handler.request_deserializer
+        inside = reader(before) if self.parses else unread
+        codec = {"request_deserializer": None if self.parses else before, "response_serializer": handler.response_serializer}
+        if handler.unary_unary:
+            return grpc.unary_unary_rpc_method_handler(self._unary(method, handler.unary_unary, inside), **codec)
+        return grpc.unary_stream_rpc_method_handler(self._stream(method, handler.unary_stream, inside), **codec)
+
+    def _unary(self, method: str, behavior: Any, read: Read) -> Any:
+        async def unary(request: Any, context: Context) -> Any:
+            async with self.around(method, context):
+                return await behavior(read(request), context)
+
+        return unary
+
+    def _stream(self, method: str, behavior: Any, read: Read) -> Any:
+        async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
+            async with self.around(method, context), contextlib.aclosing(behavior(read(request), context)) as responses:
+                async for response in responses:
+                    yield response
+
+        return stream
+
+
+def unread(request: Any) -> Any:
+    """Leaves a request as it is."""
+    return request
+
+
+def reader(deserialize: Read | None) -> Read:
+    """Reads requests so that a malformed one is the caller's error."""
+
+    def read(request: bytes) -> Any:
+        try:
+            return deserialize(request) if deserialize else request
+        except DecodeError:
+            raise InvalidRequestError("the request is no protobuf message of the expected type") from None
+
+    return read
+
+
+class ErrorBoundary(Interceptor):
+    """Turns every way to fail into a status: ours as they are, all else into INTERNAL with an id to look up.
+
+    A CancelledError that is not the caller's own would leave the caller hanging: it becomes ABORTED. A request that
+    is no protobuf is read in here, so that it becomes INVALID_ARGUMENT rather than UNKNOWN.
+    """
+
+    parses = True
+
+    @contextlib.asynccontextmanager
+    async def around(self, method: str, context: Context) -> AsyncIterator[None]:
+        """Ends the call with a status where it fails."""
+        try:
+            yield
+        except MeshError as error:
+            await abort(context, error)
+        except asyncio.CancelledError:
+            if context.cancelled():
+                raise
+            await abort(context, AbortedError("the server broke this call off; try again"))
+        except grpc.aio.AbortError:
+            raise
+        except Exception:
+            error_id = secrets.token_hex(6)
+            log.exception("call_failed", method=method, error_id=error_id)
+            await abort(context, InternalError(f"internal error {error_id}: the server's log says more"))
+
+
+async def abort(context: Context, error: MeshError) -> None:
+    """Ends a call with the error's status and its details."""
+    status = error.to_status()
+    await context.abort(error.code, error.message, ((DETAILS_KEY, status.SerializeToString()),))
+
+
+class Deadline(Interceptor):
+    """Makes sure that every unary call ends, and lets outgoing calls know how much time is left."""
+
+    @contextlib.asynccontextmanager
+    async def around(self, method: str, context: Context) -> AsyncIterator[None]:
+        """Imposes the default where the caller set no deadline; streams may stay open."""
+        remaining = context.time_remaining()
+        is_bounded = remaining is not None
+        if not is_bounded and method not in OWN_DEADLINE and not method.rpartition("/")[2].startswith(("Watch", "Stream")):
+            remaining = DEFAULT_DEADLINE_S
+        token = DEADLINE.set(None if remaining is None else time.monotonic() + remaining)
+        try:
+            async with asyncio.timeout(None if is_bounded else remaining):
+                yield
+        except TimeoutError:
+            raise DeadlineExceededError(f"no answer within {DEFAULT_DEADLINE_S:.0f} s") from None
+        finally:
+            with contextlib.suppress(ValueError):  # a stream may be closed from another context
+                DEADLINE.reset(token)
+
+
+class Principal(Interceptor):
+    """Learns who is calling: from a signed grant inside the mesh, else the development principal."""
+
+    def __init__(self, verifier: Verifier | None) -> None:
+        self._verifier = verifier
+
+    @contextlib.asynccontextmanager
+    async def around(self, method: str, context: Context) -> AsyncIterator[None]:
+        """Sets `CALLER` for the time of the call."""
+        CALLER.set(await self._caller(context))
+        yield
+
+    async def _caller(self, context: Context) -> Caller:
+        for key, value in context.invocation_metadata() or ():
+            if key == METADATA_KEY and self._verifier and isinstance(value, bytes):
+                grant = await self._verifier.verify(value)
+                return Caller(grant.tenant, grant.principal, grant)
+        return Caller()
+
+
+class Measure(Interceptor):
+    """Counts calls and their time, per method and status."""
+
+    @contextlib.asynccontextmanager
+    async def around(self, method: str, context: Context) -> AsyncIterator[None]:
+        """Observes one call."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            code: Any = context.code()
+            name = code.name if isinstance(code, grpc.StatusCode) else "OK"
+            telemetry.CALLS.labels(method, name).inc()
+            telemetry.CALL_SECONDS.labels(method).observe(time.perf_counter() - start)

@@ -1,0 +1,58 @@
+"""Life of a service process: start, one ready line, signals, one-line errors, an end."""
+
+import asyncio
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
+
+from meshwright.core.errors import MeshError
+
+PR_SET_PDEATHSIG = 1
+
+
+class Process:
+    """Handed to a service's main function.
+
+    Attributes:
+        stopping: Set by SIGTERM and SIGINT.
+    """
+
+    def __init__(self) -> None:
+        self.stopping = asyncio.Event()
+
+    def ready(self, **facts: str | int) -> None:
+        """Tells the parent, in one line of JSON on stdout, that the service answers, and where."""
+        sys.stdout.write(json.dumps(facts | {"pid": os.getpid()}) + "\n")
+        sys.stdout.flush()
+
+
+def run(main: Callable[[Process], Awaitable[None]]) -> NoReturn:
+    """Runs a service until it is told to stop; exits 0, or 1 with one line on stderr."""
+    try:
+        asyncio.run(_run(main))
+    except MeshError as error:
+        sys.stderr.write(f"error: {error.message}\n")
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    raise SystemExit(0)
+
+
+async def _run(main: Callable[[Process], Awaitable[None]]) -> None:
+    process = Process()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, process.stopping.set)
+    await main(process)
+
+
+def die_with_parent() -> None:
+    """Asks the kernel for SIGTERM when the parent ends, however it ends; run in a child before exec (Linux)."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

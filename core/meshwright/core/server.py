@@ -1,0 +1,107 @@
+"""The gRPC server that every service of the mesh is: health, reflection, limits, interceptors, drain."""
+
+import ipaddress
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from meshwright.core import telemetry
+from meshwright.core.errors import SetupError
+from meshwright.core.grant import Verifier
+from meshwright.core.interceptors import Deadline, ErrorBoundary, Measure, Principal
+from meshwright.core.settings import Settings
+
+MESSAGE_BYTES = 4 * 2**20
+OPTIONS = (
+    ("grpc.max_receive_message_length", MESSAGE_BYTES),
+    ("grpc.max_send_message_length", 2 * MESSAGE_BYTES),
+    ("grpc.max_metadata_size", 16 * 2**10),
+    ("grpc.max_concurrent_streams", 100),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.max_connection_age_ms", 600_000),
+    ("grpc.max_connection_age_grace_ms", 600_000),
+    ("grpc.so_reuseport", 0),  # a taken port must be an error
+)
+
+Register = Callable[[grpc.aio.Server], None]
+
+
+def interceptors(settings: Settings, verifier: Verifier | None) -> list[grpc.aio.ServerInterceptor]:
+    """Returns what stands around every call, outermost first."""
+    return [*telemetry.server_interceptors(settings), Measure(), ErrorBoundary(), Deadline(), Principal(verifier)]
+
+
+class Server:
+    """A grpc.aio server of named services.
+
+    Args:
+        settings: Where to listen and how.
+        services: By full name, the function that adds the servicer, e.g. `add_AgentServiceServicer_to_server` bound to it.
+        verifier: Checks grants; None: a service that takes none.
+    """
+
+    def __init__(self, settings: Settings, services: dict[str, Register], verifier: Verifier | None = None) -> None:
+        self._settings = settings
+        self._server = grpc.aio.server(interceptors=interceptors(settings, verifier), options=OPTIONS)
+        self._health = health.aio.HealthServicer()
+        self._names = (*services, health.SERVICE_NAME)
+        for register in services.values():
+            register(self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        if settings.reflection:
+            reflect(self._server, self._names)
+        self.target = ""
+
+    async def start(self) -> str:
+        """Listens and returns the host:port to announce.
+
+        Raises:
+            SetupError: The port is taken, or plain text would leave this machine.
+        """
+        host, port = self._settings.host, self._settings.port
+        if not (is_loopback(host) or self._settings.insecure):
+            raise SetupError(f"{host} is not loopback and there is no TLS: set MESHWRIGHT_INSECURE=true if that is meant")
+        try:
+            bound = self._server.add_insecure_port(f"{host}:{port}")
+        except RuntimeError:
+            bound = 0
+        if not bound:
+            raise SetupError(f"port {port} on {host} is in use: choose another one, or stop what listens there")
+        await self._server.start()
+        self.target = f"{host}:{bound}"
+        await self.set_serving(is_serving=True)
+        return self.target
+
+    async def set_serving(self, *, is_serving: bool) -> None:
+        """Tells probes and balancers whether to send new calls here."""
+        status = health_pb2.HealthCheckResponse.SERVING if is_serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", *self._names):
+            await self._health.set(name, status)
+
+    async def stop(self) -> None:
+        """Refuses new calls, lets those in flight end within the drain time, then cuts them."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(self._settings.drain_s)
+
+
+def reflect(server: grpc.aio.Server, names: Iterable[str]) -> None:
+    """Serves the contract by reflection."""
+    from grpc_reflection.v1alpha import reflection
+
+    reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server)
+
+
+def is_loopback(host: str) -> bool:
+    """Tells whether an address stays on this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def bound(add: Callable[[Any, grpc.aio.Server], None], servicer: Any) -> Register:
+    """Binds a servicer to the generated function that adds it."""
+    return lambda server: add(servicer, server)

@@ -1,0 +1,77 @@
+"""Settings: the only place where the environment is read.
+
+A service declares its settings as fields of a frozen class; the field's name in upper case after `MESHWRIGHT_` is its
+environment variable, its default and its description stand beside it.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from meshwright.core.errors import SetupError
+
+PREFIX = "MESHWRIGHT_"
+
+
+class Settings(BaseModel):
+    """What every service of the mesh is told."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    store_url: str = Field("redis://127.0.0.1:6379/0", description="Redis-protocol store: redis://, rediss:// or unix://")
+    registry: str = Field("127.0.0.1:7070", description="host:port of the registry")
+    host: str = Field("127.0.0.1", description="Address to listen on and to announce")
+    port: int = Field(0, ge=0, le=65535, description="Port to listen on; 0: a free one")
+    metrics_port: int = Field(-1, ge=-1, le=65535, description="Prometheus listener; 0: a free port, -1: none")
+    log_level: str = Field("info", description="debug, info, warning or error")
+    tracing: bool = Field(True, description="Trace ids on every hop; spans leave only with otlp_endpoint")
+    otlp_endpoint: str = Field("", description="OTLP gRPC endpoint for spans; empty: none are exported")
+    reflection: bool = Field(False, description="Serve gRPC reflection (development)")
+    drain_s: float = Field(10.0, ge=0, le=600, description="Seconds that calls in flight get on SIGTERM")
+    insecure: bool = Field(False, description="Listen in plain text on an address that is not loopback")
+
+    @classmethod
+    def load(cls, **chosen: Any) -> Self:
+        """Reads the environment; what is chosen by flag wins, None counts as not chosen.
+
+        Raises:
+            SetupError: A value does not fit; names the variable.
+        """
+        values: dict[str, Any] = {
+            name: os.environ[variable] for name in cls.model_fields if (variable := PREFIX + name.upper()) in os.environ
+        }
+        values.update({name: value for name, value in chosen.items() if value is not None})
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = str(first["loc"][0])
+            raise SetupError(f"{PREFIX}{name.upper()}={values.get(name)!r}: {first['msg']}") from None
+
+    def environment(self) -> dict[str, str]:
+        """Spells these settings as environment variables, for a child process."""
+        return {PREFIX + name.upper(): str(value) for name, value in self.model_dump().items()}
+
+
+def provider_key(provider: str) -> str:
+    """Returns a model provider's API key from `<PROVIDER>_API_KEY`; empty: none is set."""
+    return os.environ.get(f"{provider.upper()}_API_KEY", "")
+
+
+def child_environment(settings: Settings) -> dict[str, str]:
+    """Returns the environment for a child process: ours, with its settings in place of inherited ones."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    return inherited | settings.environment()
+
+
+def data_home() -> Path:
+    """Returns the folder for data of this user: `$XDG_DATA_HOME/meshwright`, by default under ~/.local/share."""
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "meshwright"
+
+
+def runtime_home() -> Path | None:
+    """Returns the user's short-lived private folder (`$XDG_RUNTIME_DIR`), where there is one."""
+    home = os.environ.get("XDG_RUNTIME_DIR")
+    return Path(home) if home else None

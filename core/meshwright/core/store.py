@@ -1,0 +1,194 @@
+"""The store: one client, every key, and libraries of server-side functions."""
+
+import asyncio
+import contextlib
+import hashlib
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+from urllib.parse import quote
+
+import redis.asyncio as redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.exceptions import ConnectionError as StoreConnectionError
+from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as StoreTimeoutError
+
+from meshwright.core.errors import InternalError, SetupError, StoreUnavailableError
+
+Reply = Any
+Argument = str | int | bytes
+
+PATIENCE_S = 5.0
+"""How long a starting process waits for a store that starts as well."""
+
+MESH = "mesh"
+"""The partition of what belongs to no task: directory, catalog, partition count."""
+
+NOUNS = frozenset(
+    """
+    task log seen blob children tail ready wake leases deadlines expiry ending outbox index tomb boot ledger
+    partitions instances revision changes tool tools hosts session
+    """.split()  # noqa: SIM905 - reads better than a list of quoted words
+)
+"""Every noun a key may hold; functions in Lua spell keys through the same prologue."""
+
+PROLOGUE = """
+local function key(p, noun, name)
+  return 'mw:{' .. p .. '}:' .. noun .. (name and (':' .. name) or '')
+end
+local function now_ms()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+"""
+
+
+def partition_key(partition: int | str, noun: str, name: str = "") -> str:
+    """Spells a key: `mw:{partition}:noun[:name]`; what shares a partition shares a slot."""
+    assert noun in NOUNS, noun
+    return f"mw:{{{partition}}}:{noun}" + (f":{name}" if name else "")
+
+
+def reference(tenant: str, principal: str, task_id: str) -> str:
+    """Names a task in keys: tenant and principal are part of it, so nobody can reach another's by its id."""
+    return "/".join(map(segment, (tenant, principal, task_id)))
+
+
+def segment(name: str) -> str:
+    """Escapes what could be taken for a part of a key."""
+    return quote(name, safe="")
+
+
+def partition_of(tenant: str, root_task_id: str, partitions: int) -> int:
+    """Places a task and all its descendants into one partition."""
+    digest = hashlib.sha256(f"{tenant}\0{root_task_id}".encode()).digest()
+    return int.from_bytes(digest[:8]) % partitions
+
+
+class Library:
+    """A set of functions loaded into the store under names that hold their version: versions live side by side."""
+
+    def __init__(self, name: str, source: str) -> None:
+        version = hashlib.sha256((PROLOGUE + source).encode()).hexdigest()[:10]
+        self.name = f"mw_{name}_{version}"
+        self.code = f"#!lua name={self.name}\n{PROLOGUE}\n{source.replace('VERSION', version)}"
+        self._version = version
+
+    def function(self, name: str) -> str:
+        """Returns the name under which the store knows a function."""
+        return f"{name}_{self._version}"
+
+
+class Store:
+    """A connection pool to the store whose errors belong to our tree.
+
+    Args:
+        url: `redis://`, `rediss://` or `unix://` address.
+        libraries: Loaded on `open` and again whenever the store has lost them.
+    """
+
+    def __init__(self, url: str, *libraries: Library, timeout_s: float = 5.0) -> None:
+        self.url = url
+        self._libraries = libraries
+        try:
+            self.client: redis.Redis = redis.Redis.from_url(
+                url,
+                protocol=3,
+                socket_timeout=timeout_s,
+                socket_connect_timeout=timeout_s,
+                health_check_interval=0,
+                retry=Retry(ExponentialWithJitterBackoff(cap=0.5, base=0.02), retries=3),
+                retry_on_error=[StoreConnectionError, StoreTimeoutError],
+            )
+        except ValueError as error:
+            raise SetupError(f"MESHWRIGHT_STORE_URL {url!r} is not valid: {error}") from None
+        self.partitions = 1
+
+    async def open(self, partitions: int = 1) -> None:
+        """Checks the store, loads the functions and reads the number of partitions that it was started with.
+
+        Raises:
+            SetupError: The store does not answer, is too old, or would lose accepted tasks.
+        """
+        try:
+            await self._wait()
+            await self._check_policy()
+            await self._load()
+            await self.client.set(partition_key(MESH, "partitions"), partitions, nx=True)
+            self.partitions = int(await self.client.get(partition_key(MESH, "partitions")) or partitions)
+        except RedisError as error:
+            raise SetupError(f"the store at {public_url(self.url)} cannot be used: {error}") from None
+
+    async def _wait(self) -> None:
+        ends = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                await self.client.ping()
+            except (StoreConnectionError, StoreTimeoutError):
+                if time.monotonic() > ends:
+                    raise
+                await asyncio.sleep(0.05)
+            else:
+                return
+
+    async def _check_policy(self) -> None:
+        info = await self.client.info()
+        if int(str(info["redis_version"]).partition(".")[0]) < 7:  # noqa: PLR2004
+            raise SetupError(f"the store at {public_url(self.url)} is older than 7.0: functions are missing")
+        if info.get("maxmemory_policy", "noeviction") != "noeviction":
+            raise SetupError("the store evicts keys: set maxmemory-policy noeviction, or accepted tasks can vanish")
+
+    async def _load(self) -> None:
+        for library in self._libraries:
+            try:
+                await self.client.function_load(library.code)
+            except ResponseError as error:
+                if "already exists" not in str(error):
+                    raise SetupError(f"the store refused {library.name}: {error}") from None
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        await self.client.aclose()
+
+    async def call(self, function: str, key: str, *arguments: Argument) -> Reply:
+        """Runs a function; `key` picks the slot.
+
+        Raises:
+            StoreUnavailableError: No answer; it may or may not have run, and every function may be repeated.
+            InternalError: The function itself failed.
+        """
+        async with translated():
+            try:
+                return await self.client.fcall(function, 1, key, *arguments)
+            except ResponseError as error:
+                if "Function not found" not in str(error):
+                    raise
+                await self._load()  # the store was replaced by an empty one
+                return await self.client.fcall(function, 1, key, *arguments)
+
+    async def run(self, *commands: Sequence[Argument]) -> list[Reply]:
+        """Sends commands in one round trip (no transaction) and returns their replies."""
+        async with translated():
+            pipeline = self.client.pipeline(transaction=False)
+            for command in commands:
+                pipeline.execute_command(*command)
+            return await pipeline.execute()
+
+
+@contextlib.asynccontextmanager
+async def translated() -> AsyncIterator[None]:
+    """Turns the client's errors into ours."""
+    try:
+        yield
+    except (StoreConnectionError, StoreTimeoutError, OSError) as error:
+        raise StoreUnavailableError(f"the store does not answer: {error}", retry_after_s=1) from None
+    except ResponseError as error:
+        raise InternalError(f"the store refused a command: {error}") from None
+
+
+def public_url(url: str) -> str:
+    """Returns a store URL without its password."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"

@@ -1,0 +1,129 @@
+"""Logs, traces and metrics: one line of JSON an event, one trace across all hops, one Prometheus listener."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from opentelemetry import trace
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram, start_http_server
+
+from meshwright.core.errors import SetupError
+from meshwright.core.settings import Settings
+
+if TYPE_CHECKING:
+    import grpc
+
+CALLS = Counter("meshwright_calls", "Finished calls", ["method", "code"])
+CALL_SECONDS = Histogram("meshwright_call_seconds", "Time from first byte to last", ["method"])
+TASKS_ENDED = Counter("meshwright_tasks_ended", "Tasks that this process ended", ["agent", "status", "finish_reason"])
+TASKS_RUNNING = Gauge("meshwright_tasks_running", "Tasks that this process works on", ["agent"])
+TAKEOVERS = Counter("meshwright_takeovers", "Tasks claimed after their worker was lost", ["agent"])
+STEPS = Counter("meshwright_steps", "Plan-act-observe rounds", ["agent"])
+TOKENS = Counter("meshwright_tokens", "Model tokens", ["agent", "model", "kind"])
+TOOL_CALLS = Counter("meshwright_tool_calls", "Tool calls", ["tool", "outcome"])
+
+W3C = TraceContextTextMapPropagator()
+
+
+def configure(settings: Settings, service: str, instance: str) -> None:
+    """Sets up logs, traces and the metrics listener of this process.
+
+    Raises:
+        SetupError: The metrics port is taken, or the log level is unknown.
+    """
+    configure_logs(settings.log_level, service, instance)
+    if settings.tracing:
+        configure_traces(settings.otlp_endpoint, service, instance)
+    if settings.metrics_port >= 0:
+        try:
+            start_http_server(settings.metrics_port, addr=settings.host)
+        except OSError as error:
+            raise SetupError(f"metrics port {settings.metrics_port} cannot be used: {error.strerror}") from None
+
+
+def configure_logs(level: str, service: str, instance: str) -> None:
+    """Writes one JSON object a line to stderr; every line names service, instance and the current trace."""
+    number = logging.getLevelNamesMapping().get(level.upper())
+    if number is None:
+        raise SetupError(f"MESHWRIGHT_LOG_LEVEL={level!r}: use debug, info, warning or error")
+
+    def add_origin(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        event.update(service=service, instance=instance)
+        if trace_id := current_trace_id():
+            event["trace_id"] = trace_id
+        return event
+
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            add_origin,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,  # as text: the variables of a frame are nobody's business
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(level=max(number, logging.WARNING), stream=sys.stderr, format="%(name)s: %(message)s")
+
+
+def configure_traces(otlp_endpoint: str, service: str, instance: str) -> None:
+    """Makes trace ids; spans leave the process only towards an OTLP endpoint."""
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+
+    resource = Resource({"service.name": f"meshwright-{service}", "service.instance.id": instance})
+    provider = TracerProvider(resource=resource)
+    if otlp_endpoint:
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        exporter = OTLPSpanExporter(endpoint=otlp_endpoint, insecure=otlp_endpoint.startswith("http://"))
+        provider.add_span_processor(BatchSpanProcessor(exporter))
+    trace.set_tracer_provider(provider)
+
+
+def flush() -> None:
+    """Sends what is still buffered."""
+    provider: Any = trace.get_tracer_provider()
+    if hasattr(provider, "shutdown"):
+        provider.shutdown()
+
+
+def server_interceptors(settings: Settings) -> "list[grpc.aio.ServerInterceptor]":
+    """Returns the stock OpenTelemetry interceptor, or nothing where tracing is off."""
+    if not settings.tracing:
+        return []
+    from opentelemetry.instrumentation.grpc import aio_server_interceptor
+
+    return [aio_server_interceptor()]
+
+
+def current_trace_id() -> str:
+    """Returns the current trace's id in hex; empty outside of a trace."""
+    context = trace.get_current_span().get_span_context()
+    return trace.format_trace_id(context.trace_id) if context.is_valid else ""
+
+
+def traceparent() -> str:
+    """Returns the current W3C trace context; empty outside of a trace."""
+    carrier: dict[str, str] = {}
+    W3C.inject(carrier)
+    return carrier.get("traceparent", "")
+
+
+@contextmanager
+def span(name: str, parent: str = "", **attributes: str | int) -> Iterator[trace.Span]:
+    """Opens a span, under a W3C trace context where one is given (a task carries its own across the queue)."""
+    context = W3C.extract({"traceparent": parent}) if parent else None
+    with trace.get_tracer("meshwright").start_as_current_span(name, context, attributes=attributes) as current:
+        yield current
+
+
+__all__ = ["REGISTRY", "configure", "current_trace_id", "flush", "server_interceptors", "span", "traceparent"]

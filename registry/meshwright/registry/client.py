@@ -1,0 +1,148 @@
+"""The registry as other services see it: announce, find, resolve, verify."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Sequence
+
+import structlog
+
+from meshwright.core import channel
+from meshwright.core.channel import Channels
+from meshwright.core.errors import MeshError, UnavailableError
+from meshwright.core.grant import IssuerKey
+from meshwright.gen.registry.v1 import agent_directory_service_pb2 as directory_pb2
+from meshwright.gen.registry.v1.agent_directory_service_pb2_grpc import AgentDirectoryServiceStub
+from meshwright.gen.registry.v1.tool_registry_service_pb2 import RegisterToolRequest, ResolveToolsRequest, Tool
+from meshwright.gen.registry.v1.tool_registry_service_pb2_grpc import ToolRegistryServiceStub
+
+log = structlog.get_logger("registry_client")
+TIMEOUT_S = 5.0
+LEASE_S = 15.0
+BEAT_S = 4.0
+RETRY_S = 0.5
+KEY_KEPT_S = 60.0
+
+
+class RegistryClient:
+    """One service's view of the registry.
+
+    Args:
+        channels: Where connections are kept.
+        target: host:port of the registry.
+    """
+
+    def __init__(self, channels: Channels, target: str) -> None:
+        self._target = target
+        self._tools = ToolRegistryServiceStub(channels.to(target))
+        self._agents = AgentDirectoryServiceStub(channels.to(target))
+        self._keys: dict[str, tuple[float, IssuerKey]] = {}
+        self.known: dict[str, directory_pb2.AgentCard] = {}
+        self._is_watching = asyncio.Event()
+
+    async def wait_until_there(self, patience_s: float) -> None:
+        """Waits for the registry to answer.
+
+        Raises:
+            UnavailableError: It did not.
+        """
+        ends = time.monotonic() + patience_s
+        while True:
+            try:
+                await self.list_agents()
+            except MeshError as error:
+                if time.monotonic() > ends:
+                    message = f"the registry at {self._target} does not answer: {error.message}"
+                    raise UnavailableError(message, retry_after_s=1) from None
+                await asyncio.sleep(RETRY_S / 5)
+            else:
+                return
+
+    async def list_agents(self) -> list[directory_pb2.AgentCard]:
+        """Returns the first page of agents."""
+        request = directory_pb2.ListAgentsRequest(page_size=200)
+        return list((await channel.unary(self._agents.ListAgents, request, timeout_s=TIMEOUT_S)).agents)
+
+    async def register(self, tool: Tool) -> Tool:
+        """Registers a tool's version; repeating it is harmless."""
+        request = RegisterToolRequest(tool=tool)
+        registered: Tool = (await channel.unary(self._tools.RegisterTool, request, timeout_s=TIMEOUT_S)).tool
+        return registered
+
+    async def resolve(self, selectors: Sequence[str]) -> list[Tool]:
+        """Pins tools, all or nothing, in the selectors' order."""
+        if not selectors:
+            return []
+        request = ResolveToolsRequest(selectors=selectors)
+        return list((await channel.unary(self._tools.ResolveTools, request, timeout_s=TIMEOUT_S)).tools)
+
+    async def key(self, key_id: str) -> IssuerKey:
+        """Returns an instance's verification key.
+
+        Raises:
+            KeyNotFoundError: No such instance is here.
+        """
+        kept = self._keys.get(key_id)
+        if kept and time.monotonic() - kept[0] < KEY_KEPT_S:
+            return kept[1]
+        request = directory_pb2.GetKeyRequest(key_id=key_id)
+        reply = await channel.unary(self._agents.GetKey, request, timeout_s=TIMEOUT_S)
+        key = IssuerKey(reply.public_key, reply.agent_id, frozenset(reply.tools))
+        self._keys[key_id] = (time.monotonic(), key)
+        return key
+
+    async def announce(self, card: directory_pb2.AgentCard, endpoint: directory_pb2.Endpoint) -> None:
+        """Announces an instance once."""
+        request = directory_pb2.AnnounceAgentRequest(agent=card, endpoint=endpoint)
+        request.lease.FromMilliseconds(int(LEASE_S * 1000))
+        await channel.unary(self._agents.AnnounceAgent, request, timeout_s=TIMEOUT_S)
+
+    async def keep_announced(self, card: directory_pb2.AgentCard, endpoint: directory_pb2.Endpoint) -> None:
+        """Renews the lease until cancelled; a registry that is away is asked again soon."""
+        while True:
+            await asyncio.sleep(BEAT_S)
+            while True:
+                try:
+                    await self.announce(card, endpoint)
+                except MeshError as error:
+                    log.warning("announce_failed", error=error.message)
+                    await asyncio.sleep(RETRY_S)
+                else:
+                    break
+
+    async def withdraw(self, agent_id: str, instance_id: str) -> None:
+        """Removes an instance; a registry that is away lets its lease run out."""
+        request = directory_pb2.WithdrawAgentRequest(agent_id=agent_id, instance_id=instance_id)
+        with contextlib.suppress(MeshError):
+            await channel.unary(self._agents.WithdrawAgent, request, timeout_s=TIMEOUT_S)
+
+    async def watch(self) -> AsyncIterator[dict[str, directory_pb2.AgentCard]]:
+        """Yields all agents by id, anew after every change; survives a registry that goes away and comes back."""
+        while True:
+            known: dict[str, directory_pb2.AgentCard] = {}
+            try:
+                request = directory_pb2.WatchAgentsRequest()
+                for card in await self.list_agents():
+                    known[card.agent_id] = card
+                yield dict(known)
+                async for change in channel.stream(self._agents.WatchAgents, request, timeout_s=None):
+                    if change.removed:
+                        known.pop(change.agent.agent_id, None)
+                    else:
+                        known[change.agent.agent_id] = change.agent
+                    yield dict(known)
+            except MeshError as error:
+                log.warning("watch_broke", error=error.message)
+            await asyncio.sleep(RETRY_S)
+
+    async def keep_known(self) -> None:
+        """Keeps `known` true until cancelled."""
+        async for agents in self.watch():
+            self.known = agents
+            self._is_watching.set()
+
+    async def find(self, agent_id: str) -> directory_pb2.AgentCard | None:
+        """Returns an agent's card, or None where nobody by that name is here."""
+        async with asyncio.timeout(TIMEOUT_S):
+            await self._is_watching.wait()
+        return self.known.get(agent_id)

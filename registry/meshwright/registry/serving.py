@@ -1,0 +1,57 @@
+"""Composition of the registry's process."""
+
+import asyncio
+import secrets
+
+from meshwright.core import telemetry
+from meshwright.core.channel import Channels
+from meshwright.core.grant import Signer, Verifier
+from meshwright.core.process import Process
+from meshwright.core.server import Server, bound
+from meshwright.core.settings import Settings
+from meshwright.core.store import Store
+from meshwright.gen.registry.v1.agent_directory_service_pb2_grpc import add_AgentDirectoryServiceServicer_to_server
+from meshwright.gen.registry.v1.tool_registry_service_pb2_grpc import add_ToolRegistryServiceServicer_to_server
+from meshwright.registry.service import AgentDirectory, ToolRegistry
+from meshwright.registry.store import LIBRARY, CatalogStore, DirectoryStore
+
+
+class RegistryProcess:
+    """Everything that the registry's process is made of."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.signer = Signer(f"registry-{secrets.token_hex(4)}")
+        self._store = Store(settings.store_url, LIBRARY)
+        self._channels = Channels()
+        self._directory = AgentDirectory(DirectoryStore(self._store), self.signer)
+        tools = ToolRegistry(CatalogStore(self._store), self.signer, self._channels)
+        services = {
+            "registry.v1.AgentDirectoryService": bound(add_AgentDirectoryServiceServicer_to_server, self._directory),
+            "registry.v1.ToolRegistryService": bound(add_ToolRegistryServiceServicer_to_server, tools),
+        }
+        self._server = Server(settings, services, Verifier(self._directory.issuer))
+        self._chores: list[asyncio.Task[None]] = []
+
+    async def start(self) -> str:
+        """Opens the store and listens; returns host:port."""
+        await self._store.open()
+        self._chores = [asyncio.create_task(self._directory.sweep()), asyncio.create_task(self._directory.follow())]
+        return await self._server.start()
+
+    async def stop(self) -> None:
+        """Lets calls in flight end, then closes everything."""
+        await self._server.stop()
+        for chore in self._chores:
+            chore.cancel()
+        await self._channels.close()
+        await self._store.close()
+
+
+async def serve(settings: Settings, running: Process) -> None:
+    """Serves until the process is told to stop."""
+    registry = RegistryProcess(settings)
+    telemetry.configure(settings, "registry", registry.signer.key_id)
+    running.ready(target=await registry.start())
+    await running.stopping.wait()
+    await registry.stop()
+    telemetry.flush()

@@ -1,0 +1,61 @@
+"""Composition of a tool host's own process."""
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+
+import structlog
+
+from meshwright.core import telemetry
+from meshwright.core.channel import Channels
+from meshwright.core.errors import MeshError
+from meshwright.core.grant import Verifier
+from meshwright.core.process import Process
+from meshwright.core.server import Server, bound
+from meshwright.core.settings import Settings
+from meshwright.core.store import Store
+from meshwright.gen.tools.v1.tool_service_pb2_grpc import add_ToolServiceServicer_to_server
+from meshwright.registry.client import RegistryClient
+from meshwright.registry.host import ToolHost
+from meshwright.registry.store import LIBRARY, Ledger
+from meshwright.registry.tool import LocalTool
+from meshwright.registry.tool_service import ToolService
+
+log = structlog.get_logger("tool_host")
+REGISTRY_PATIENCE_S = 30.0
+REPEAT_S = 15.0
+
+
+async def serve(tools: Sequence[LocalTool], settings: Settings, running: Process) -> None:
+    """Registers and serves tools until the process is told to stop."""
+    telemetry.configure(settings, "tool-host", f"tool-host-{secrets.token_hex(4)}")
+    store = Store(settings.store_url, LIBRARY)
+    await store.open()
+    channels = Channels()
+    registry = RegistryClient(channels, settings.registry)
+    host = ToolHost(tools, Ledger(store))
+    services = {"tools.v1.ToolService": bound(add_ToolServiceServicer_to_server, ToolService(host))}
+    server = Server(settings, services, Verifier(registry.key))
+    target = await server.start()
+    await registry.wait_until_there(REGISTRY_PATIENCE_S)
+    for tool in tools:
+        await registry.register(tool.contract(target))
+    running.ready(target=target)
+    keeping = asyncio.create_task(keep_registered(registry, tools, target))
+    await running.stopping.wait()
+    keeping.cancel()
+    await server.stop()
+    await channels.close()
+    await store.close()
+    telemetry.flush()
+
+
+async def keep_registered(registry: RegistryClient, tools: Sequence[LocalTool], target: str) -> None:
+    """Repeats the registration, so that a store that was emptied learns of the tools again."""
+    while True:
+        await asyncio.sleep(REPEAT_S)
+        try:
+            for tool in tools:
+                await registry.register(tool.contract(target))
+        except MeshError as error:
+            log.warning("register_failed", error=error.message)

@@ -1,0 +1,84 @@
+"""Real parts for tests: a Valkey, a registry and agents of this process, each on a free port."""
+
+import asyncio
+import contextlib
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshwright.agents.agent import Agent
+from meshwright.agents.journal import LIBRARY as JOURNAL_LIBRARY
+from meshwright.agents.serving import AgentProcess
+from meshwright.agents.settings import AgentSettings
+from meshwright.core.settings import Settings
+from meshwright.core.store import Store
+from meshwright.core.valkey import EmbeddedValkey
+from meshwright.registry.serving import RegistryProcess
+from meshwright.registry.store import LIBRARY as REGISTRY_LIBRARY
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]:
+    """One real Valkey for all tests."""
+    embedded = EmbeddedValkey.prepare(tmp_path_factory.mktemp("valkey"))
+    with subprocess.Popen(embedded.command, stdout=subprocess.DEVNULL) as process:
+        yield embedded
+        process.terminate()
+
+
+@pytest.fixture
+async def store(valkey: EmbeddedValkey) -> AsyncIterator[Store]:
+    """An open and empty store."""
+    opened = Store(valkey.url, JOURNAL_LIBRARY, REGISTRY_LIBRARY)
+    await opened.open()
+    await opened.client.flushall()
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+class Mesh:
+    """A registry and agents, in this process, with real servers between them."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.url = url
+        self.folder = folder
+        self.target = ""
+        self.agents: dict[str, AgentProcess] = {}
+        self._stack = contextlib.AsyncExitStack()
+
+    async def open(self) -> None:
+        registry = RegistryProcess(Settings(store_url=self.url, drain_s=0))
+        self.target = await registry.start()
+        self._stack.push_async_callback(registry.stop)
+
+    async def agent(self, agent: Agent, *, script: str = "", **settings: Any) -> AgentProcess:
+        """Starts an agent; `script`: YAML of a scripted model."""
+        if script:
+            file = self.folder / f"{agent.name}.yaml"
+            file.write_text(script)
+            settings["model"] = f"scripted:{file}"
+        chosen = {"store_url": self.url, "registry": self.target, "drain_s": 0, "tracing": False} | settings
+        process = AgentProcess(agent, AgentSettings(**chosen))
+        self._stack.push_async_callback(process.stop)
+        await process.start()
+        self.agents[agent.name] = process
+        async with asyncio.timeout(5):
+            while any(agent.name not in other.registry.known for other in self.agents.values()):
+                await asyncio.sleep(0.01)
+        return process
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+
+
+@pytest.fixture
+async def mesh(store: Store, valkey: EmbeddedValkey, tmp_path: Path) -> AsyncIterator[Mesh]:
+    """A mesh with a registry and no agents yet."""
+    opened = Mesh(valkey.url, tmp_path)
+    await opened.open()
+    yield opened
+    await opened.close()
