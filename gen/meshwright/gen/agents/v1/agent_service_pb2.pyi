@@ -27,17 +27,25 @@ class _HealthStatus:
 class _HealthStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HealthStatus.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     HEALTH_STATUS_UNSPECIFIED: _HealthStatus.ValueType  # 0
+    """Never sent."""
     HEALTH_STATUS_SERVING: _HealthStatus.ValueType  # 1
+    """Works as it should."""
     HEALTH_STATUS_DEGRADED: _HealthStatus.ValueType  # 2
+    """Works with restrictions: slower, by a fallback, or without a dependency."""
     HEALTH_STATUS_NOT_SERVING: _HealthStatus.ValueType  # 3
+    """Does not work, or is about to stop."""
 
 class HealthStatus(_HealthStatus, metaclass=_HealthStatusEnumTypeWrapper):
     """HealthStatus is how something is."""
 
 HEALTH_STATUS_UNSPECIFIED: HealthStatus.ValueType  # 0
+"""Never sent."""
 HEALTH_STATUS_SERVING: HealthStatus.ValueType  # 1
+"""Works as it should."""
 HEALTH_STATUS_DEGRADED: HealthStatus.ValueType  # 2
+"""Works with restrictions: slower, by a fallback, or without a dependency."""
 HEALTH_STATUS_NOT_SERVING: HealthStatus.ValueType  # 3
+"""Does not work, or is about to stop."""
 Global___HealthStatus: _TypeAlias = HealthStatus  # noqa: Y015
 
 @_typing.final
@@ -48,6 +56,7 @@ class HealthRequest(_message.Message):
 
     AGENT_ID_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
+    """Agent that is asked; empty: the agent whose server was called."""
     def __init__(
         self,
         *,
@@ -77,17 +86,27 @@ class HealthResponse(_message.Message):
     DRAINING_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     status: Global___HealthStatus.ValueType
+    """The agent as a whole: DEGRADED when it works without one of its dependencies, NOT_SERVING when it takes no tasks."""
     agent_id: _builtins.str
+    """Agent that answered."""
     version: _builtins.str
+    """Agent's semantic version, as on its card."""
     contract_digest: _builtins.str
     """SHA-256 over the canonical descriptor set that is served."""
     running_tasks: _builtins.int
+    """Tasks that this process works on at the moment; parked ones are not counted."""
     queued_tasks: _builtins.int
+    """Tasks that are ready for this agent and that no process has taken yet."""
     draining: _builtins.bool
+    """The process is shutting down: it finishes its calls and takes no new tasks."""
     @_builtins.property
-    def dependencies(self) -> _containers.RepeatedCompositeFieldContainer[Global___DependencyHealth]: ...
+    def dependencies(self) -> _containers.RepeatedCompositeFieldContainer[Global___DependencyHealth]:
+        """Each dependency that this process talks to."""
+
     @_builtins.property
-    def start_time(self) -> _timestamp_pb2.Timestamp: ...
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When the process started."""
+
     def __init__(
         self,
         *,
@@ -120,10 +139,13 @@ class DependencyHealth(_message.Message):
     BREAKER_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """"store", "registry", or the model provider's name."""
     status: Global___HealthStatus.ValueType
+    """As this process last saw it."""
     breaker: _builtins.str
     """"closed", "open" or "half-open"; empty: no breaker."""
     detail: _builtins.str
+    """One line for people, not to be parsed; may be empty."""
     def __init__(
         self,
         *,

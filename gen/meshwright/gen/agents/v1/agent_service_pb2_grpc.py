@@ -28,7 +28,9 @@ if _version_not_supported:
 
 
 class AgentServiceStub:
-    """AgentService is what every agent serves.
+    """AgentService is what every agent serves. Its errors are a google.rpc.Status whose ErrorInfo has the domain
+    `meshwright` and a stable reason, with RetryInfo where waiting helps. Any RPC may also give UNAVAILABLE
+    STORE_UNAVAILABLE, UNAUTHENTICATED GRANT_INVALID, or INTERNAL with an error id to look up in the server's log.
     """
 
     def __init__(self, channel):
@@ -55,25 +57,36 @@ class AgentServiceStub:
 
 
 class AgentServiceServicer:
-    """AgentService is what every agent serves.
+    """AgentService is what every agent serves. Its errors are a google.rpc.Status whose ErrorInfo has the domain
+    `meshwright` and a stable reason, with RetryInfo where waiting helps. Any RPC may also give UNAVAILABLE
+    STORE_UNAVAILABLE, UNAUTHENTICATED GRANT_INVALID, or INTERNAL with an error id to look up in the server's log.
     """
 
     def RunTask(self, request, context):
         """RunTask does the work and answers at its end, or at INPUT_REQUIRED. A broken call ends the wait, not the task.
+        Idempotent by task_id: a repetition attaches to the first task. Initial metadata `x-task-id` names the accepted
+        task. A task that ends FAILED is an OK answer; the call itself gives INVALID_ARGUMENT INVALID_REQUEST (a
+        BadRequest detail for each field), NOT_FOUND AGENT_NOT_FOUND, ALREADY_EXISTS TASK_CONFLICT (id taken by another
+        request) or TASK_EXPIRED (id of a deleted task), RESOURCE_EXHAUSTED QUEUE_FULL, FAILED_PRECONDITION (session
+        busy, see SessionPolicy), or DEADLINE_EXCEEDED with the task_id in ErrorInfo. Without a deadline it waits for the
+        task's timeout.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamSteps(self, request, context):
-        """StreamSteps does the same work and streams its steps; the last one is the result.
+        """StreamSteps does the same work and streams its steps; the last one is the result. A known task_id attaches, and
+        `last-event-id` metadata resumes after that sequence. The stream stays open over INPUT_REQUIRED, with a heartbeat
+        after 15 s of silence. Before the first frame errors are those of RunTask; later ones are a result with FAILED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Health(self, request, context):
-        """Health is the agent's own view; probes use grpc.health.v1 beside it.
+        """Health is the agent's own view; probes use grpc.health.v1 beside it. It only reads; an agent id that this server
+        does not serve is NOT_FOUND AGENT_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -106,7 +119,9 @@ def add_AgentServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AgentService:
-    """AgentService is what every agent serves.
+    """AgentService is what every agent serves. Its errors are a google.rpc.Status whose ErrorInfo has the domain
+    `meshwright` and a stable reason, with RetryInfo where waiting helps. Any RPC may also give UNAVAILABLE
+    STORE_UNAVAILABLE, UNAUTHENTICATED GRANT_INVALID, or INTERNAL with an error id to look up in the server's log.
     """
 
     @staticmethod

@@ -29,33 +29,66 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AgentServiceStub:
-    """AgentService is what every agent serves."""
+    """AgentService is what every agent serves. Its errors are a google.rpc.Status whose ErrorInfo has the domain
+    `meshwright` and a stable reason, with RetryInfo where waiting helps. Any RPC may also give UNAVAILABLE
+    STORE_UNAVAILABLE, UNAUTHENTICATED GRANT_INVALID, or INTERNAL with an error id to look up in the server's log.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AgentServiceAsyncStub: ...
     RunTask: _grpc.UnaryUnaryMultiCallable[_task_pb2.TaskRequest, _task_pb2.TaskResponse]
-    """RunTask does the work and answers at its end, or at INPUT_REQUIRED. A broken call ends the wait, not the task."""
+    """RunTask does the work and answers at its end, or at INPUT_REQUIRED. A broken call ends the wait, not the task.
+    Idempotent by task_id: a repetition attaches to the first task. Initial metadata `x-task-id` names the accepted
+    task. A task that ends FAILED is an OK answer; the call itself gives INVALID_ARGUMENT INVALID_REQUEST (a
+    BadRequest detail for each field), NOT_FOUND AGENT_NOT_FOUND, ALREADY_EXISTS TASK_CONFLICT (id taken by another
+    request) or TASK_EXPIRED (id of a deleted task), RESOURCE_EXHAUSTED QUEUE_FULL, FAILED_PRECONDITION (session
+    busy, see SessionPolicy), or DEADLINE_EXCEEDED with the task_id in ErrorInfo. Without a deadline it waits for the
+    task's timeout.
+    """
     StreamSteps: _grpc.UnaryStreamMultiCallable[_task_pb2.TaskRequest, _step_event_pb2.StepEvent]
-    """StreamSteps does the same work and streams its steps; the last one is the result."""
+    """StreamSteps does the same work and streams its steps; the last one is the result. A known task_id attaches, and
+    `last-event-id` metadata resumes after that sequence. The stream stays open over INPUT_REQUIRED, with a heartbeat
+    after 15 s of silence. Before the first frame errors are those of RunTask; later ones are a result with FAILED.
+    """
     Health: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.HealthRequest, _agent_service_pb2.HealthResponse]
-    """Health is the agent's own view; probes use grpc.health.v1 beside it."""
+    """Health is the agent's own view; probes use grpc.health.v1 beside it. It only reads; an agent id that this server
+    does not serve is NOT_FOUND AGENT_NOT_FOUND.
+    """
 
 @_typing.type_check_only
 class AgentServiceAsyncStub(AgentServiceStub):
-    """AgentService is what every agent serves."""
+    """AgentService is what every agent serves. Its errors are a google.rpc.Status whose ErrorInfo has the domain
+    `meshwright` and a stable reason, with RetryInfo where waiting helps. Any RPC may also give UNAVAILABLE
+    STORE_UNAVAILABLE, UNAUTHENTICATED GRANT_INVALID, or INTERNAL with an error id to look up in the server's log.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     RunTask: _aio.UnaryUnaryMultiCallable[_task_pb2.TaskRequest, _task_pb2.TaskResponse]  # type: ignore[assignment]
-    """RunTask does the work and answers at its end, or at INPUT_REQUIRED. A broken call ends the wait, not the task."""
+    """RunTask does the work and answers at its end, or at INPUT_REQUIRED. A broken call ends the wait, not the task.
+    Idempotent by task_id: a repetition attaches to the first task. Initial metadata `x-task-id` names the accepted
+    task. A task that ends FAILED is an OK answer; the call itself gives INVALID_ARGUMENT INVALID_REQUEST (a
+    BadRequest detail for each field), NOT_FOUND AGENT_NOT_FOUND, ALREADY_EXISTS TASK_CONFLICT (id taken by another
+    request) or TASK_EXPIRED (id of a deleted task), RESOURCE_EXHAUSTED QUEUE_FULL, FAILED_PRECONDITION (session
+    busy, see SessionPolicy), or DEADLINE_EXCEEDED with the task_id in ErrorInfo. Without a deadline it waits for the
+    task's timeout.
+    """
     StreamSteps: _aio.UnaryStreamMultiCallable[_task_pb2.TaskRequest, _step_event_pb2.StepEvent]  # type: ignore[assignment]
-    """StreamSteps does the same work and streams its steps; the last one is the result."""
+    """StreamSteps does the same work and streams its steps; the last one is the result. A known task_id attaches, and
+    `last-event-id` metadata resumes after that sequence. The stream stays open over INPUT_REQUIRED, with a heartbeat
+    after 15 s of silence. Before the first frame errors are those of RunTask; later ones are a result with FAILED.
+    """
     Health: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.HealthRequest, _agent_service_pb2.HealthResponse]  # type: ignore[assignment]
-    """Health is the agent's own view; probes use grpc.health.v1 beside it."""
+    """Health is the agent's own view; probes use grpc.health.v1 beside it. It only reads; an agent id that this server
+    does not serve is NOT_FOUND AGENT_NOT_FOUND.
+    """
 
 class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
-    """AgentService is what every agent serves."""
+    """AgentService is what every agent serves. Its errors are a google.rpc.Status whose ErrorInfo has the domain
+    `meshwright` and a stable reason, with RetryInfo where waiting helps. Any RPC may also give UNAVAILABLE
+    STORE_UNAVAILABLE, UNAUTHENTICATED GRANT_INVALID, or INTERNAL with an error id to look up in the server's log.
+    """
 
     @_abc_1.abstractmethod
     def RunTask(
@@ -63,7 +96,14 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _task_pb2.TaskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_task_pb2.TaskResponse, _abc.Awaitable[_task_pb2.TaskResponse]]:
-        """RunTask does the work and answers at its end, or at INPUT_REQUIRED. A broken call ends the wait, not the task."""
+        """RunTask does the work and answers at its end, or at INPUT_REQUIRED. A broken call ends the wait, not the task.
+        Idempotent by task_id: a repetition attaches to the first task. Initial metadata `x-task-id` names the accepted
+        task. A task that ends FAILED is an OK answer; the call itself gives INVALID_ARGUMENT INVALID_REQUEST (a
+        BadRequest detail for each field), NOT_FOUND AGENT_NOT_FOUND, ALREADY_EXISTS TASK_CONFLICT (id taken by another
+        request) or TASK_EXPIRED (id of a deleted task), RESOURCE_EXHAUSTED QUEUE_FULL, FAILED_PRECONDITION (session
+        busy, see SessionPolicy), or DEADLINE_EXCEEDED with the task_id in ErrorInfo. Without a deadline it waits for the
+        task's timeout.
+        """
 
     @_abc_1.abstractmethod
     def StreamSteps(
@@ -71,7 +111,10 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _task_pb2.TaskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_step_event_pb2.StepEvent], _abc.AsyncIterator[_step_event_pb2.StepEvent]]:
-        """StreamSteps does the same work and streams its steps; the last one is the result."""
+        """StreamSteps does the same work and streams its steps; the last one is the result. A known task_id attaches, and
+        `last-event-id` metadata resumes after that sequence. The stream stays open over INPUT_REQUIRED, with a heartbeat
+        after 15 s of silence. Before the first frame errors are those of RunTask; later ones are a result with FAILED.
+        """
 
     @_abc_1.abstractmethod
     def Health(
@@ -79,6 +122,8 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_service_pb2.HealthRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_service_pb2.HealthResponse, _abc.Awaitable[_agent_service_pb2.HealthResponse]]:
-        """Health is the agent's own view; probes use grpc.health.v1 beside it."""
+        """Health is the agent's own view; probes use grpc.health.v1 beside it. It only reads; an agent id that this server
+        does not serve is NOT_FOUND AGENT_NOT_FOUND.
+        """
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

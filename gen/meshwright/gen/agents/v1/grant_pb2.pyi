@@ -21,8 +21,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Grant(_message.Message):
-    """Grant is the authority under which one task acts inside the mesh. The truth is the task's record; a SignedGrant is a
-    short-lived reference to it, carried as `x-mesh-grant-bin` metadata.
+    """Grant is the authority under which one task acts inside the mesh. The truth is the task's record; a SignedGrant is
+    a short-lived reference to it, carried as `x-mesh-grant-bin` metadata.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

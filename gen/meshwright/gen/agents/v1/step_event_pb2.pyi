@@ -30,9 +30,13 @@ class _ToolOutcome:
 class _ToolOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ToolOutcome.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     TOOL_OUTCOME_UNSPECIFIED: _ToolOutcome.ValueType  # 0
+    """Never sent."""
     TOOL_OUTCOME_OK: _ToolOutcome.ValueType  # 1
+    """The tool returned what its output schema promises."""
     TOOL_OUTCOME_ERROR: _ToolOutcome.ValueType  # 2
+    """The tool failed, took too long, broke its output schema, or could not be reached."""
     TOOL_OUTCOME_DENIED: _ToolOutcome.ValueType  # 3
+    """The agent, its grant, a guardrail or a person does not allow it; the backend was not reached."""
     TOOL_OUTCOME_INVALID_ARGUMENTS: _ToolOutcome.ValueType  # 4
     """Arguments did not fit the schema; the backend was not reached."""
     TOOL_OUTCOME_UNKNOWN: _ToolOutcome.ValueType  # 5
@@ -42,9 +46,13 @@ class ToolOutcome(_ToolOutcome, metaclass=_ToolOutcomeEnumTypeWrapper):
     """ToolOutcome is how a tool call ended."""
 
 TOOL_OUTCOME_UNSPECIFIED: ToolOutcome.ValueType  # 0
+"""Never sent."""
 TOOL_OUTCOME_OK: ToolOutcome.ValueType  # 1
+"""The tool returned what its output schema promises."""
 TOOL_OUTCOME_ERROR: ToolOutcome.ValueType  # 2
+"""The tool failed, took too long, broke its output schema, or could not be reached."""
 TOOL_OUTCOME_DENIED: ToolOutcome.ValueType  # 3
+"""The agent, its grant, a guardrail or a person does not allow it; the backend was not reached."""
 TOOL_OUTCOME_INVALID_ARGUMENTS: ToolOutcome.ValueType  # 4
 """Arguments did not fit the schema; the backend was not reached."""
 TOOL_OUTCOME_UNKNOWN: ToolOutcome.ValueType  # 5
@@ -58,19 +66,29 @@ class _GuardrailPoint:
 class _GuardrailPointEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GuardrailPoint.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     GUARDRAIL_POINT_UNSPECIFIED: _GuardrailPoint.ValueType  # 0
+    """Never sent."""
     GUARDRAIL_POINT_INPUT: _GuardrailPoint.ValueType  # 1
+    """The task's prompt, before the first model call."""
     GUARDRAIL_POINT_TOOL_ARGUMENTS: _GuardrailPoint.ValueType  # 2
+    """A planned call's arguments, before the tool is called."""
     GUARDRAIL_POINT_TOOL_RESULT: _GuardrailPoint.ValueType  # 3
+    """What a tool returned, before the model reads it."""
     GUARDRAIL_POINT_OUTPUT: _GuardrailPoint.ValueType  # 4
+    """The answer, before the task ends with it."""
 
 class GuardrailPoint(_GuardrailPoint, metaclass=_GuardrailPointEnumTypeWrapper):
     """GuardrailPoint is where a guardrail stands."""
 
 GUARDRAIL_POINT_UNSPECIFIED: GuardrailPoint.ValueType  # 0
+"""Never sent."""
 GUARDRAIL_POINT_INPUT: GuardrailPoint.ValueType  # 1
+"""The task's prompt, before the first model call."""
 GUARDRAIL_POINT_TOOL_ARGUMENTS: GuardrailPoint.ValueType  # 2
+"""A planned call's arguments, before the tool is called."""
 GUARDRAIL_POINT_TOOL_RESULT: GuardrailPoint.ValueType  # 3
+"""What a tool returned, before the model reads it."""
 GUARDRAIL_POINT_OUTPUT: GuardrailPoint.ValueType  # 4
+"""The answer, before the task ends with it."""
 Global___GuardrailPoint: _TypeAlias = GuardrailPoint  # noqa: Y015
 
 class _GuardrailAction:
@@ -80,19 +98,29 @@ class _GuardrailAction:
 class _GuardrailActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GuardrailAction.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     GUARDRAIL_ACTION_UNSPECIFIED: _GuardrailAction.ValueType  # 0
+    """Never sent."""
     GUARDRAIL_ACTION_ALLOW: _GuardrailAction.ValueType  # 1
+    """Goes on unchanged."""
     GUARDRAIL_ACTION_REDACT: _GuardrailAction.ValueType  # 2
+    """Goes on with the offending parts taken out."""
     GUARDRAIL_ACTION_BLOCK: _GuardrailAction.ValueType  # 3
+    """Stops here: a call is DENIED; on input or output the task ends FAILED with FINISH_REASON_BLOCKED."""
     GUARDRAIL_ACTION_ASK: _GuardrailAction.ValueType  # 4
+    """A person decides: an approval is requested."""
 
 class GuardrailAction(_GuardrailAction, metaclass=_GuardrailActionEnumTypeWrapper):
     """GuardrailAction is what a guardrail does."""
 
 GUARDRAIL_ACTION_UNSPECIFIED: GuardrailAction.ValueType  # 0
+"""Never sent."""
 GUARDRAIL_ACTION_ALLOW: GuardrailAction.ValueType  # 1
+"""Goes on unchanged."""
 GUARDRAIL_ACTION_REDACT: GuardrailAction.ValueType  # 2
+"""Goes on with the offending parts taken out."""
 GUARDRAIL_ACTION_BLOCK: GuardrailAction.ValueType  # 3
+"""Stops here: a call is DENIED; on input or output the task ends FAILED with FINISH_REASON_BLOCKED."""
 GUARDRAIL_ACTION_ASK: GuardrailAction.ValueType  # 4
+"""A person decides: an approval is requested."""
 Global___GuardrailAction: _TypeAlias = GuardrailAction  # noqa: Y015
 
 class _NoticeKind:
@@ -102,32 +130,52 @@ class _NoticeKind:
 class _NoticeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NoticeKind.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     NOTICE_KIND_UNSPECIFIED: _NoticeKind.ValueType  # 0
+    """Never sent."""
     NOTICE_KIND_TAKEN_OVER: _NoticeKind.ValueType  # 1
+    """Another worker goes on after the one before was lost."""
     NOTICE_KIND_RETRIED: _NoticeKind.ValueType  # 2
+    """A model or tool call is tried again after a failure that may pass."""
     NOTICE_KIND_FELL_BACK: _NoticeKind.ValueType  # 3
+    """The next model of the fallback chain answers."""
     NOTICE_KIND_BREAKER_OPEN: _NoticeKind.ValueType  # 4
+    """A circuit breaker keeps calls from a dependency for a while."""
     NOTICE_KIND_PARKED: _NoticeKind.ValueType  # 5
+    """The task waits for children, a person or its session without holding a worker; its status stays as it is."""
     NOTICE_KIND_RESUMED: _NoticeKind.ValueType  # 6
+    """A worker goes on with a task that was parked or handed back."""
     NOTICE_KIND_VERSION_CHANGED: _NoticeKind.ValueType  # 7
+    """A worker of another version of the agent goes on."""
     NOTICE_KIND_TOOL_DEPRECATED: _NoticeKind.ValueType  # 8
+    """A pinned tool version is deprecated."""
 
 class NoticeKind(_NoticeKind, metaclass=_NoticeKindEnumTypeWrapper):
     """NoticeKind is the kind of a RunnerNotice."""
 
 NOTICE_KIND_UNSPECIFIED: NoticeKind.ValueType  # 0
+"""Never sent."""
 NOTICE_KIND_TAKEN_OVER: NoticeKind.ValueType  # 1
+"""Another worker goes on after the one before was lost."""
 NOTICE_KIND_RETRIED: NoticeKind.ValueType  # 2
+"""A model or tool call is tried again after a failure that may pass."""
 NOTICE_KIND_FELL_BACK: NoticeKind.ValueType  # 3
+"""The next model of the fallback chain answers."""
 NOTICE_KIND_BREAKER_OPEN: NoticeKind.ValueType  # 4
+"""A circuit breaker keeps calls from a dependency for a while."""
 NOTICE_KIND_PARKED: NoticeKind.ValueType  # 5
+"""The task waits for children, a person or its session without holding a worker; its status stays as it is."""
 NOTICE_KIND_RESUMED: NoticeKind.ValueType  # 6
+"""A worker goes on with a task that was parked or handed back."""
 NOTICE_KIND_VERSION_CHANGED: NoticeKind.ValueType  # 7
+"""A worker of another version of the agent goes on."""
 NOTICE_KIND_TOOL_DEPRECATED: NoticeKind.ValueType  # 8
+"""A pinned tool version is deprecated."""
 Global___NoticeKind: _TypeAlias = NoticeKind  # noqa: Y015
 
 @_typing.final
 class StepEvent(_message.Message):
-    """StepEvent is one entry of a task's journal, or a passing frame (sequence 0) of its stream."""
+    """StepEvent is one entry of a task's journal, or a passing frame (sequence 0) of its stream. A task has at most
+    10,000 durable events.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -154,46 +202,79 @@ class StepEvent(_message.Message):
     GAP_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
+    """Task whose journal or stream this is; inside of a ChildStep, the child."""
     sequence: _builtins.int
     """1, 2, 3 ... without holes, per task; 0 on what is not durable: delta, heartbeat, gap."""
     step: _builtins.int
-    """Plan-act-observe round, from 1."""
+    """Plan-act-observe round, from 1; 0 before the first."""
     span_id: _builtins.str
+    """Trace span that the event belongs to, 16 hex digits; empty: not traced."""
     attempt: _builtins.int
+    """1 for the first runner, one more for every takeover; may be 0 on what no runner journaled."""
     @_builtins.property
-    def time(self) -> _timestamp_pb2.Timestamp: ...
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When the event was written, by the store's clock; on passing frames, when the frame was made."""
+
     @_builtins.property
-    def started(self) -> Global___TaskStarted: ...
+    def started(self) -> Global___TaskStarted:
+        """First event of every journal whose task was started."""
+
     @_builtins.property
-    def llm_call(self) -> Global___LlmCall: ...
+    def llm_call(self) -> Global___LlmCall:
+        """A model has answered; a new step begins."""
+
     @_builtins.property
-    def delta(self) -> Global___TextDelta: ...
+    def delta(self) -> Global___TextDelta:
+        """Passing: text of an answer that is still being written."""
+
     @_builtins.property
-    def tool_call(self) -> Global___ToolCall: ...
+    def tool_call(self) -> Global___ToolCall:
+        """A tool is about to be called."""
+
     @_builtins.property
-    def tool_result(self) -> Global___ToolResult: ...
+    def tool_result(self) -> Global___ToolResult:
+        """A tool call has its outcome; refused calls have one without a ToolCall before it."""
+
     @_builtins.property
-    def delegation(self) -> Global___Delegation: ...
+    def delegation(self) -> Global___Delegation:
+        """Another agent is about to get a child task."""
+
     @_builtins.property
     def child(self) -> Global___ChildStep:
         """A child's event, numbered by the parent."""
 
     @_builtins.property
-    def guardrail(self) -> Global___GuardrailVerdict: ...
+    def guardrail(self) -> Global___GuardrailVerdict:
+        """A guardrail has looked at something."""
+
     @_builtins.property
-    def context_compacted(self) -> Global___ContextCompacted: ...
+    def context_compacted(self) -> Global___ContextCompacted:
+        """Older parts of the conversation were shortened to fit the model."""
+
     @_builtins.property
-    def input_requested(self) -> _task_pb2.PendingInput: ...
+    def input_requested(self) -> _task_pb2.PendingInput:
+        """The task waits for a person."""
+
     @_builtins.property
-    def input_resolved(self) -> Global___InputResolved: ...
+    def input_resolved(self) -> Global___InputResolved:
+        """A person has decided; the task goes on."""
+
     @_builtins.property
-    def budget(self) -> Global___BudgetNotice: ...
+    def budget(self) -> Global___BudgetNotice:
+        """A limit comes near or is reached."""
+
     @_builtins.property
-    def notice(self) -> Global___RunnerNotice: ...
+    def notice(self) -> Global___RunnerNotice:
+        """The machinery did something worth knowing."""
+
     @_builtins.property
-    def heartbeat(self) -> Global___Heartbeat: ...
+    def heartbeat(self) -> Global___Heartbeat:
+        """Passing: sent after 15 s without another frame."""
+
     @_builtins.property
-    def gap(self) -> Global___StreamGap: ...
+    def gap(self) -> Global___StreamGap:
+        """Passing: part of what the client asked for no longer exists."""
+
     @_builtins.property
     def result(self) -> _task_pb2.TaskResponse:
         """Always last. A stream that ends without it was cut: reconnect after the last sequence."""
@@ -245,8 +326,11 @@ class TaskStarted(_message.Message):
     PARENT_TASK_ID_FIELD_NUMBER: _builtins.int
     TOOL_PINS_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
+    """Agent that does the work."""
     agent_version: _builtins.str
+    """Agent's semantic version when it started; a takeover by another version shows as a RunnerNotice."""
     parent_task_id: _builtins.str
+    """Task that delegated this one; empty: a root."""
     @_builtins.property
     def tool_pins(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Tools pinned for the task's life, "name@version"."""
@@ -283,18 +367,27 @@ class LlmCall(_message.Message):
     ROUTED_BECAUSE_FIELD_NUMBER: _builtins.int
     LATENCY_MS_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
+    """Kind of provider: "offline", "openai", ..."""
     model: _builtins.str
+    """Model's name at the provider."""
     text: _builtins.str
+    """What the model said; may be empty beside planned calls."""
     stop_reason: _builtins.str
+    """Why the model stopped, in the provider's words: "stop", "length", "tool_calls", ..."""
     cached: _builtins.bool
     """Answered from the response cache."""
     routed_because: _builtins.str
     """Why the router chose this model."""
     latency_ms: _builtins.int
+    """Milliseconds from the request to the end of the answer, retries included."""
     @_builtins.property
-    def planned_calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedCall]: ...
+    def planned_calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedCall]:
+        """Tool calls that the model asked for, at most 32; empty: the text is the answer."""
+
     @_builtins.property
-    def usage(self) -> _task_pb2.Usage: ...
+    def usage(self) -> _task_pb2.Usage:
+        """Of this call alone."""
+
     def __init__(
         self,
         *,
@@ -327,11 +420,17 @@ class PlannedCall(_message.Message):
     ARGUMENTS_FIELD_NUMBER: _builtins.int
     ARGUMENTS_JSON_FIELD_NUMBER: _builtins.int
     call_id: _builtins.str
+    """The model's own id for the call, unique within its answer; replaced by the runner where it is malformed or
+    repeated.
+    """
     tool: _builtins.str
+    """Tool's name as the model wrote it; "ask." and an agent's id (with _ for -) where it delegates."""
     arguments_json: _builtins.str
     """The arguments as JSON text, set only where a number would lose digits in `arguments`."""
     @_builtins.property
-    def arguments(self) -> _struct_pb2.Struct: ...
+    def arguments(self) -> _struct_pb2.Struct:
+        """Arguments, not checked yet; integers of magnitude 2^53 and above stand in it as decimal text."""
+
     def __init__(
         self,
         *,
@@ -350,13 +449,14 @@ Global___PlannedCall: _TypeAlias = PlannedCall  # noqa: Y015
 
 @_typing.final
 class TextDelta(_message.Message):
-    """TextDelta is a piece of text while the model writes; the LlmCall that follows holds all of it."""
+    """TextDelta is a piece of text while the model writes; the LlmCall that follows holds all of it. Deltas may be lost."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TEXT_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     text: _builtins.str
+    """The piece; several are joined when they come within a few hundredths of a second."""
     offset: _builtins.int
     """Offset in characters, so that a repeated delta is harmless."""
     def __init__(
@@ -387,15 +487,23 @@ class ToolCall(_message.Message):
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
     call_id: _builtins.str
+    """PlannedCall that it carries out."""
     tool: _builtins.str
+    """Tool's name."""
     version: _builtins.str
+    """Exact version, from the task's pins."""
     intent_digest: _builtins.str
+    """SHA-256 in hex over tool, version and arguments in canonical JSON (RFC 8785); what an approval refers to."""
     idempotency_key: _builtins.str
     """Made by the runner from task, step and call; the same after a crash."""
     @_builtins.property
-    def arguments(self) -> _struct_pb2.Struct: ...
+    def arguments(self) -> _struct_pb2.Struct:
+        """Arguments that have passed the tool's input schema; integers of magnitude 2^53 and above as decimal text."""
+
     @_builtins.property
-    def deadline(self) -> _timestamp_pb2.Timestamp: ...
+    def deadline(self) -> _timestamp_pb2.Timestamp:
+        """When the call must have ended: the tool's timeout or the task's end, whichever comes first."""
+
     def __init__(
         self,
         *,
@@ -428,14 +536,21 @@ class ToolResult(_message.Message):
     REPLAYED_FIELD_NUMBER: _builtins.int
     LATENCY_MS_FIELD_NUMBER: _builtins.int
     call_id: _builtins.str
+    """PlannedCall that it answers."""
     outcome: Global___ToolOutcome.ValueType
+    """How the call ended; it decides which of result and error is set."""
     replayed: _builtins.bool
     """Answered from the tool's outcome ledger, not run again."""
     latency_ms: _builtins.int
+    """Milliseconds from the call to its outcome, waits included; 0 where the tool was not reached."""
     @_builtins.property
-    def result(self) -> _struct_pb2.Value: ...
+    def result(self) -> _struct_pb2.Value:
+        """What the tool returned, set on OK only; integers of magnitude 2^53 and above as decimal text."""
+
     @_builtins.property
-    def error(self) -> _status_pb2.Status: ...
+    def error(self) -> _status_pb2.Status:
+        """What went wrong, with ErrorInfo and a stable reason; unset on OK."""
+
     def __init__(
         self,
         *,
@@ -456,7 +571,7 @@ Global___ToolResult: _TypeAlias = ToolResult  # noqa: Y015
 
 @_typing.final
 class Delegation(_message.Message):
-    """Delegation is a child task handed to another agent."""
+    """Delegation is a child task handed to another agent; journaled before the child is submitted."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -466,10 +581,15 @@ class Delegation(_message.Message):
     GRANTED_TOKENS_FIELD_NUMBER: _builtins.int
     GRANTED_COST_MICROS_FIELD_NUMBER: _builtins.int
     call_id: _builtins.str
+    """PlannedCall that asked for it."""
     child_task_id: _builtins.str
+    """"<root>.<suffix>", made from parent, step and call: the same after a crash."""
     agent_id: _builtins.str
+    """Agent that gets the child."""
     granted_tokens: _builtins.int
+    """Token budget of the child, a share of what the parent has left."""
     granted_cost_micros: _builtins.int
+    """Cost budget of the child in millionths of a US dollar; 0: its agent's policy."""
     def __init__(
         self,
         *,
@@ -489,15 +609,18 @@ Global___Delegation: _TypeAlias = Delegation  # noqa: Y015
 
 @_typing.final
 class ChildStep(_message.Message):
-    """ChildStep wraps a durable event of a child."""
+    """ChildStep wraps an event of a child: durable ones get a number of the parent's, deltas only pass through."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CHILD_TASK_ID_FIELD_NUMBER: _builtins.int
     EVENT_FIELD_NUMBER: _builtins.int
     child_task_id: _builtins.str
+    """The child, one level down; a grandchild's event is a ChildStep inside of the child's."""
     @_builtins.property
-    def event(self) -> Global___StepEvent: ...
+    def event(self) -> Global___StepEvent:
+        """The event as the child's own watchers see it, with the child's sequence."""
+
     def __init__(
         self,
         *,
@@ -523,9 +646,13 @@ class GuardrailVerdict(_message.Message):
     ACTION_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     rule: _builtins.str
+    """Name of the rule that decided."""
     point: Global___GuardrailPoint.ValueType
+    """What the rule looked at."""
     action: Global___GuardrailAction.ValueType
+    """What follows from it."""
     reason: _builtins.str
+    """One sentence for people, not to be parsed; may be empty."""
     def __init__(
         self,
         *,
@@ -551,7 +678,9 @@ class ContextCompacted(_message.Message):
     FROM_TOKENS_FIELD_NUMBER: _builtins.int
     TO_TOKENS_FIELD_NUMBER: _builtins.int
     from_tokens: _builtins.int
+    """Tokens of the conversation before, estimated."""
     to_tokens: _builtins.int
+    """Tokens of the conversation after, estimated."""
     def __init__(
         self,
         *,
@@ -577,9 +706,13 @@ class InputResolved(_message.Message):
     DECIDED_BY_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     input_id: _builtins.str
+    """PendingInput that was decided on."""
     decision: _task_pb2.Decision.ValueType
+    """What was decided."""
     decided_by: _builtins.str
+    """Principal that decided."""
     reason: _builtins.str
+    """As given with the decision; may be empty."""
     def __init__(
         self,
         *,
@@ -607,6 +740,7 @@ class BudgetNotice(_message.Message):
     limit: _builtins.str
     """"tokens", "cost", "steps", "tool_calls", "time"."""
     used_fraction: _builtins.float
+    """0.8 is 80 %, 1 is all of it; more where a provider counted only afterwards."""
     def __init__(
         self,
         *,
@@ -630,7 +764,9 @@ class RunnerNotice(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     kind: Global___NoticeKind.ValueType
+    """For programs."""
     detail: _builtins.str
+    """One sentence for people, not to be parsed."""
     def __init__(
         self,
         *,
@@ -653,6 +789,7 @@ class Heartbeat(_message.Message):
 
     LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
     last_sequence: _builtins.int
+    """Newest durable sequence of the task: a client that has seen less has missed something."""
     def __init__(
         self,
         *,
@@ -676,9 +813,13 @@ class StreamGap(_message.Message):
     TO_SEQUENCE_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     from_sequence: _builtins.int
+    """First sequence that is missing."""
     to_sequence: _builtins.int
+    """Last sequence that is missing; the stream goes on with the next one."""
     @_builtins.property
-    def snapshot(self) -> _task_pb2.TaskResponse: ...
+    def snapshot(self) -> _task_pb2.TaskResponse:
+        """The task as it stands, in place of what is missing."""
+
     def __init__(
         self,
         *,

@@ -30,7 +30,7 @@ class _BudgetAction:
 class _BudgetActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BudgetAction.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     BUDGET_ACTION_UNSPECIFIED: _BudgetAction.ValueType  # 0
-    """PARTIAL."""
+    """Taken as PARTIAL."""
     BUDGET_ACTION_PARTIAL: _BudgetAction.ValueType  # 1
     """Ends COMPLETED with the partial output and the finish reason."""
     BUDGET_ACTION_ASK: _BudgetAction.ValueType  # 2
@@ -41,10 +41,10 @@ class _BudgetActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BudgetAc
     """Ends FAILED, with the partial output."""
 
 class BudgetAction(_BudgetAction, metaclass=_BudgetActionEnumTypeWrapper):
-    """BudgetAction says what happens when a budget is used up."""
+    """BudgetAction says what happens when a budget (steps, tokens or cost) is used up."""
 
 BUDGET_ACTION_UNSPECIFIED: BudgetAction.ValueType  # 0
-"""PARTIAL."""
+"""Taken as PARTIAL."""
 BUDGET_ACTION_PARTIAL: BudgetAction.ValueType  # 1
 """Ends COMPLETED with the partial output and the finish reason."""
 BUDGET_ACTION_ASK: BudgetAction.ValueType  # 2
@@ -62,21 +62,21 @@ class _SessionPolicy:
 class _SessionPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SessionPolicy.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     SESSION_POLICY_UNSPECIFIED: _SessionPolicy.ValueType  # 0
-    """ENQUEUE."""
+    """Taken as ENQUEUE."""
     SESSION_POLICY_ENQUEUE: _SessionPolicy.ValueType  # 1
     """Waits its turn."""
     SESSION_POLICY_REJECT: _SessionPolicy.ValueType  # 2
-    """FAILED_PRECONDITION."""
+    """Is not accepted: FAILED_PRECONDITION."""
 
 class SessionPolicy(_SessionPolicy, metaclass=_SessionPolicyEnumTypeWrapper):
     """SessionPolicy says what a task does when another one of its session runs."""
 
 SESSION_POLICY_UNSPECIFIED: SessionPolicy.ValueType  # 0
-"""ENQUEUE."""
+"""Taken as ENQUEUE."""
 SESSION_POLICY_ENQUEUE: SessionPolicy.ValueType  # 1
 """Waits its turn."""
 SESSION_POLICY_REJECT: SessionPolicy.ValueType  # 2
-"""FAILED_PRECONDITION."""
+"""Is not accepted: FAILED_PRECONDITION."""
 Global___SessionPolicy: _TypeAlias = SessionPolicy  # noqa: Y015
 
 class _TaskStatus:
@@ -86,25 +86,37 @@ class _TaskStatus:
 class _TaskStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskStatus.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     TASK_STATUS_UNSPECIFIED: _TaskStatus.ValueType  # 0
+    """Never sent."""
     TASK_STATUS_PENDING: _TaskStatus.ValueType  # 1
+    """Accepted, and waits for a worker."""
     TASK_STATUS_RUNNING: _TaskStatus.ValueType  # 2
+    """A worker is at it, or it waits for its children."""
     TASK_STATUS_INPUT_REQUIRED: _TaskStatus.ValueType  # 3
     """Waits for a person: see pending_inputs."""
     TASK_STATUS_COMPLETED: _TaskStatus.ValueType  # 4
+    """Ended with an answer, or at a budget with a part of one: see finish_reason."""
     TASK_STATUS_FAILED: _TaskStatus.ValueType  # 5
+    """Ended without success: see error; output may hold a part."""
     TASK_STATUS_CANCELLED: _TaskStatus.ValueType  # 6
+    """Ended by CancelTask, or because its parent ended."""
 
 class TaskStatus(_TaskStatus, metaclass=_TaskStatusEnumTypeWrapper):
     """TaskStatus is where a task stands."""
 
 TASK_STATUS_UNSPECIFIED: TaskStatus.ValueType  # 0
+"""Never sent."""
 TASK_STATUS_PENDING: TaskStatus.ValueType  # 1
+"""Accepted, and waits for a worker."""
 TASK_STATUS_RUNNING: TaskStatus.ValueType  # 2
+"""A worker is at it, or it waits for its children."""
 TASK_STATUS_INPUT_REQUIRED: TaskStatus.ValueType  # 3
 """Waits for a person: see pending_inputs."""
 TASK_STATUS_COMPLETED: TaskStatus.ValueType  # 4
+"""Ended with an answer, or at a budget with a part of one: see finish_reason."""
 TASK_STATUS_FAILED: TaskStatus.ValueType  # 5
+"""Ended without success: see error; output may hold a part."""
 TASK_STATUS_CANCELLED: TaskStatus.ValueType  # 6
+"""Ended by CancelTask, or because its parent ended."""
 Global___TaskStatus: _TypeAlias = TaskStatus  # noqa: Y015
 
 class _FinishReason:
@@ -114,29 +126,45 @@ class _FinishReason:
 class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishReason.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     FINISH_REASON_UNSPECIFIED: _FinishReason.ValueType  # 0
+    """Not ended yet."""
     FINISH_REASON_STOP: _FinishReason.ValueType  # 1
+    """The model gave its answer: COMPLETED."""
     FINISH_REASON_MAX_STEPS: _FinishReason.ValueType  # 2
+    """max_steps rounds were used up: COMPLETED with a partial output, or as on_budget_exceeded says."""
     FINISH_REASON_TOKEN_BUDGET_EXCEEDED: _FinishReason.ValueType  # 3
+    """token_budget was used up, or too little is left for another call: as MAX_STEPS."""
     FINISH_REASON_COST_BUDGET_EXCEEDED: _FinishReason.ValueType  # 4
+    """cost_budget_micros was used up: as MAX_STEPS."""
     FINISH_REASON_DEADLINE: _FinishReason.ValueType  # 5
+    """The task's timeout passed: FAILED, reason TASK_TIMEOUT."""
     FINISH_REASON_CANCELLED: _FinishReason.ValueType  # 6
+    """Somebody cancelled it, or its parent ended: CANCELLED."""
     FINISH_REASON_BLOCKED: _FinishReason.ValueType  # 7
-    """A guardrail refused."""
+    """A guardrail refused: FAILED."""
     FINISH_REASON_ERROR: _FinishReason.ValueType  # 8
+    """A failure that could not be worked around: FAILED, `error` says which."""
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
     """FinishReason says why a task ended."""
 
 FINISH_REASON_UNSPECIFIED: FinishReason.ValueType  # 0
+"""Not ended yet."""
 FINISH_REASON_STOP: FinishReason.ValueType  # 1
+"""The model gave its answer: COMPLETED."""
 FINISH_REASON_MAX_STEPS: FinishReason.ValueType  # 2
+"""max_steps rounds were used up: COMPLETED with a partial output, or as on_budget_exceeded says."""
 FINISH_REASON_TOKEN_BUDGET_EXCEEDED: FinishReason.ValueType  # 3
+"""token_budget was used up, or too little is left for another call: as MAX_STEPS."""
 FINISH_REASON_COST_BUDGET_EXCEEDED: FinishReason.ValueType  # 4
+"""cost_budget_micros was used up: as MAX_STEPS."""
 FINISH_REASON_DEADLINE: FinishReason.ValueType  # 5
+"""The task's timeout passed: FAILED, reason TASK_TIMEOUT."""
 FINISH_REASON_CANCELLED: FinishReason.ValueType  # 6
+"""Somebody cancelled it, or its parent ended: CANCELLED."""
 FINISH_REASON_BLOCKED: FinishReason.ValueType  # 7
-"""A guardrail refused."""
+"""A guardrail refused: FAILED."""
 FINISH_REASON_ERROR: FinishReason.ValueType  # 8
+"""A failure that could not be worked around: FAILED, `error` says which."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
 class _InputKind:
@@ -146,9 +174,13 @@ class _InputKind:
 class _InputKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_InputKind.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     INPUT_KIND_UNSPECIFIED: _InputKind.ValueType  # 0
+    """Never sent."""
     INPUT_KIND_QUESTION: _InputKind.ValueType  # 1
+    """The agent needs to know something: answered by ANSWER."""
     INPUT_KIND_APPROVAL: _InputKind.ValueType  # 2
+    """A tool call waits for consent: APPROVE, REJECT or EDIT."""
     INPUT_KIND_BUDGET: _InputKind.ValueType  # 3
+    """A budget is used up and on_budget_exceeded is ASK: RAISE_BUDGET or FAIL."""
     INPUT_KIND_UNKNOWN_OUTCOME: _InputKind.ValueType  # 4
     """A non-idempotent tool may or may not have run."""
     INPUT_KIND_ESCALATION: _InputKind.ValueType  # 5
@@ -158,9 +190,13 @@ class InputKind(_InputKind, metaclass=_InputKindEnumTypeWrapper):
     """InputKind is what is asked for."""
 
 INPUT_KIND_UNSPECIFIED: InputKind.ValueType  # 0
+"""Never sent."""
 INPUT_KIND_QUESTION: InputKind.ValueType  # 1
+"""The agent needs to know something: answered by ANSWER."""
 INPUT_KIND_APPROVAL: InputKind.ValueType  # 2
+"""A tool call waits for consent: APPROVE, REJECT or EDIT."""
 INPUT_KIND_BUDGET: InputKind.ValueType  # 3
+"""A budget is used up and on_budget_exceeded is ASK: RAISE_BUDGET or FAIL."""
 INPUT_KIND_UNKNOWN_OUTCOME: InputKind.ValueType  # 4
 """A non-idempotent tool may or may not have run."""
 INPUT_KIND_ESCALATION: InputKind.ValueType  # 5
@@ -174,15 +210,21 @@ class _InputPriority:
 class _InputPriorityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_InputPriority.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     INPUT_PRIORITY_UNSPECIFIED: _InputPriority.ValueType  # 0
+    """Taken as NORMAL."""
     INPUT_PRIORITY_NORMAL: _InputPriority.ValueType  # 1
+    """In the order of arrival."""
     INPUT_PRIORITY_HIGH: _InputPriority.ValueType  # 2
+    """Before all of NORMAL."""
 
 class InputPriority(_InputPriority, metaclass=_InputPriorityEnumTypeWrapper):
     """InputPriority orders an inbox."""
 
 INPUT_PRIORITY_UNSPECIFIED: InputPriority.ValueType  # 0
+"""Taken as NORMAL."""
 INPUT_PRIORITY_NORMAL: InputPriority.ValueType  # 1
+"""In the order of arrival."""
 INPUT_PRIORITY_HIGH: InputPriority.ValueType  # 2
+"""Before all of NORMAL."""
 Global___InputPriority: _TypeAlias = InputPriority  # noqa: Y015
 
 class _Decision:
@@ -192,34 +234,52 @@ class _Decision:
 class _DecisionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Decision.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     DECISION_UNSPECIFIED: _Decision.ValueType  # 0
+    """Not decided; ResolveInput refuses it with INVALID_REQUEST."""
     DECISION_APPROVE: _Decision.ValueType  # 1
+    """Runs the tool call exactly as shown."""
     DECISION_REJECT: _Decision.ValueType  # 2
+    """Does not run the tool call; the model reads a DENIED outcome."""
     DECISION_EDIT: _Decision.ValueType  # 3
     """Approve with edited_arguments, which are validated again."""
     DECISION_ANSWER: _Decision.ValueType  # 4
+    """Hands `answer` to the agent."""
     DECISION_RETRY: _Decision.ValueType  # 5
+    """Runs a call of unknown outcome again: its effect may be doubled."""
     DECISION_SKIP: _Decision.ValueType  # 6
+    """Goes on without running the call again; the model reads that its outcome is unknown."""
     DECISION_FAIL: _Decision.ValueType  # 7
+    """Ends the task FAILED."""
     DECISION_RAISE_BUDGET: _Decision.ValueType  # 8
+    """Goes on with the budgets given beside the decision."""
 
 class Decision(_Decision, metaclass=_DecisionEnumTypeWrapper):
     """Decision answers a PendingInput."""
 
 DECISION_UNSPECIFIED: Decision.ValueType  # 0
+"""Not decided; ResolveInput refuses it with INVALID_REQUEST."""
 DECISION_APPROVE: Decision.ValueType  # 1
+"""Runs the tool call exactly as shown."""
 DECISION_REJECT: Decision.ValueType  # 2
+"""Does not run the tool call; the model reads a DENIED outcome."""
 DECISION_EDIT: Decision.ValueType  # 3
 """Approve with edited_arguments, which are validated again."""
 DECISION_ANSWER: Decision.ValueType  # 4
+"""Hands `answer` to the agent."""
 DECISION_RETRY: Decision.ValueType  # 5
+"""Runs a call of unknown outcome again: its effect may be doubled."""
 DECISION_SKIP: Decision.ValueType  # 6
+"""Goes on without running the call again; the model reads that its outcome is unknown."""
 DECISION_FAIL: Decision.ValueType  # 7
+"""Ends the task FAILED."""
 DECISION_RAISE_BUDGET: Decision.ValueType  # 8
+"""Goes on with the budgets given beside the decision."""
 Global___Decision: _TypeAlias = Decision  # noqa: Y015
 
 @_typing.final
 class TaskRequest(_message.Message):
-    """TaskRequest asks an agent for one unit of work."""
+    """TaskRequest asks an agent for one unit of work. A field beyond its limits is INVALID_ARGUMENT INVALID_REQUEST with
+    a BadRequest detail that names it.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -259,8 +319,8 @@ class TaskRequest(_message.Message):
     SESSION_POLICY_FIELD_NUMBER: _builtins.int
     NO_CACHE_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
-    """Chosen by the caller ([A-Za-z0-9_-]{1,64}), or made by the server (UUIDv7). It is the idempotency key: the same id
-    with the same request attaches to the first task, with another request it is ALREADY_EXISTS. Children are
+    """Chosen by the caller ([A-Za-z0-9_-]{1,64}), or made by the server (UUIDv7). It is the idempotency key: the same
+    id with the same request attaches to the first task, with another request it is ALREADY_EXISTS. Children are
     "<root>.<suffix>".
     """
     session_id: _builtins.str
@@ -274,11 +334,11 @@ class TaskRequest(_message.Message):
     max_steps: _builtins.int
     """Plan-act-observe rounds, 1..25; 0: 10."""
     token_budget: _builtins.int
-    """Tokens, 512..32768 unless the agent's policy allows more; 0: 8192."""
+    """Tokens, 512..32768 unless the agent's policy allows more; 0: 8192. Input and output count, children's too."""
     cost_budget_micros: _builtins.int
     """Millionths of a US dollar; 0: the policy's."""
     model: _builtins.str
-    """Routing hint: a class ("fast", "best") or a model name the policy allows."""
+    """Routing hint: a class ("fast", "best") or a model name the policy allows; empty: the agent's choice."""
     on_budget_exceeded: Global___BudgetAction.ValueType
     """What happens at a budget's end."""
     session_policy: Global___SessionPolicy.ValueType
@@ -291,11 +351,11 @@ class TaskRequest(_message.Message):
 
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
-        """Bounds the task (not the call) from acceptance; unset: the policy's."""
+        """Bounds the task (not the call) from acceptance, at most 24 hours; unset: the policy's, by default 10 minutes."""
 
     @_builtins.property
     def output_schema(self) -> _struct_pb2.Struct:
-        """JSON Schema 2020-12, of type object, that output_data must satisfy."""
+        """JSON Schema 2020-12, of type object, that output_data must satisfy; unset: text alone."""
 
     @_builtins.property
     def allowed_tools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -381,26 +441,37 @@ class TaskResponse(_message.Message):
     AGENT_VERSION_FIELD_NUMBER: _builtins.int
     USAGE_SHARES_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
+    """As in the request, or made by the server."""
     status: Global___TaskStatus.ValueType
+    """COMPLETED, FAILED and CANCELLED are final: nothing changes after them."""
     output: _builtins.str
     """Answer, or the part of it that exists."""
     steps_used: _builtins.int
+    """Plan-act-observe rounds of this task alone, without its children."""
     tokens_used: _builtins.int
+    """Input and output tokens of this task with its children: what token_budget counts."""
     tool_calls: _builtins.int
+    """Tool calls that have an outcome, refused ones too, of this task with its children."""
     duration_ms: _builtins.int
     """Milliseconds from acceptance to now or to the end."""
     finish_reason: Global___FinishReason.ValueType
+    """Set when the task has ended."""
     last_sequence: _builtins.int
     """The last durable step: the cursor to resume after."""
     attempt: _builtins.int
-    """1, and one more for every takeover."""
+    """1, and one more for every takeover; 0 before a worker has taken it."""
     degraded: _builtins.bool
     """A fallback answered."""
     agent_id: _builtins.str
+    """Agent that does the work, also where the request named none."""
     session_id: _builtins.str
+    """As in the request."""
     parent_task_id: _builtins.str
+    """Task that delegated this one; empty: a root."""
     trace_id: _builtins.str
+    """W3C trace id, 32 hex digits, the same for the whole tree; empty: not traced."""
     agent_version: _builtins.str
+    """Semantic version of the agent that ended it; may be empty before."""
     @_builtins.property
     def error(self) -> _status_pb2.Status:
         """Set when FAILED; details carry google.rpc.ErrorInfo with a stable reason."""
@@ -414,18 +485,28 @@ class TaskResponse(_message.Message):
         """This task with its children."""
 
     @_builtins.property
-    def pending_inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___PendingInput]: ...
+    def pending_inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___PendingInput]:
+        """Questions that wait for a person, those of children included; empty: there are none."""
+
     @_builtins.property
-    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """As in the request."""
+
     @_builtins.property
-    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When the task was accepted; this and the other times are by the store's clock."""
+
     @_builtins.property
-    def start_time(self) -> _timestamp_pb2.Timestamp: ...
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When a worker first took it; unset before."""
+
     @_builtins.property
-    def end_time(self) -> _timestamp_pb2.Timestamp: ...
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ended; unset before."""
+
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When record and journal are deleted."""
+        """When record and journal are deleted, by default 7 days after the end; unset before the end."""
 
     @_builtins.property
     def usage_shares(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageShare]:
@@ -484,16 +565,21 @@ class Usage(_message.Message):
     MODEL_CALLS_FIELD_NUMBER: _builtins.int
     TOOL_CALLS_FIELD_NUMBER: _builtins.int
     input_tokens: _builtins.int
+    """Tokens read by models, as the provider counts; without those of the two cache fields."""
     output_tokens: _builtins.int
+    """Tokens written by models, as the provider counts."""
     cache_read_tokens: _builtins.int
     """Kept apart, so that caps do not count cached context as work."""
     cache_write_tokens: _builtins.int
+    """Tokens that the provider wrote to its prompt cache."""
     cost_micros: _builtins.int
     """Millionths of a US dollar."""
     saved_cost_micros: _builtins.int
-    """What response-cache hits saved."""
+    """What response-cache hits saved, in millionths of a US dollar."""
     model_calls: _builtins.int
+    """Model calls that were answered."""
     tool_calls: _builtins.int
+    """Tool calls that have an outcome."""
     def __init__(
         self,
         *,
@@ -525,10 +611,15 @@ class UsageShare(_message.Message):
     TOOL_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
+    """Agent that spent it: this task's own or a descendant's."""
     model: _builtins.str
+    """Model that was called; empty: a tool's share."""
     tool: _builtins.str
+    """Tool that was called; empty: a model's share."""
     @_builtins.property
-    def usage(self) -> Global___Usage: ...
+    def usage(self) -> Global___Usage:
+        """Part of TaskResponse.usage."""
+
     def __init__(
         self,
         *,
@@ -564,26 +655,37 @@ class PendingInput(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     CHOICES_FIELD_NUMBER: _builtins.int
     input_id: _builtins.str
+    """Made by the runner, unique within the task; ResolveInput names it."""
     kind: Global___InputKind.ValueType
+    """Tells which of the fields below are set."""
     prompt: _builtins.str
+    """What is asked, for people."""
     tool: _builtins.str
     """For approvals: exactly what will run."""
     tool_version: _builtins.str
+    """For approvals: exact version of the tool."""
     intent_digest: _builtins.str
     """Digest over tool, version and arguments; the decision must quote it."""
     origin_task_id: _builtins.str
     """Task that asks, when a child's question is shown on its parent."""
     priority: Global___InputPriority.ValueType
+    """Place in an inbox; does not change how the task runs."""
     @_builtins.property
     def answer_schema(self) -> _struct_pb2.Struct:
-        """JSON Schema of the answer."""
+        """JSON Schema of the answer; unset: any answer fits."""
 
     @_builtins.property
-    def arguments(self) -> _struct_pb2.Struct: ...
+    def arguments(self) -> _struct_pb2.Struct:
+        """For approvals: arguments exactly as they will be sent."""
+
     @_builtins.property
-    def expire_time(self) -> _timestamp_pb2.Timestamp: ...
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the question lapses; unset: only with the task."""
+
     @_builtins.property
-    def choices(self) -> _containers.RepeatedScalarFieldContainer[Global___Decision.ValueType]: ...
+    def choices(self) -> _containers.RepeatedScalarFieldContainer[Global___Decision.ValueType]:
+        """Decisions that ResolveInput takes for this input."""
+
     def __init__(
         self,
         *,

@@ -29,6 +29,7 @@ class GetTaskRequest(_message.Message):
 
     TASK_ID_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
+    """Task to read; a child's id works too."""
     def __init__(
         self,
         *,
@@ -44,7 +45,7 @@ Global___GetTaskRequest: _TypeAlias = GetTaskRequest  # noqa: Y015
 
 @_typing.final
 class ListTasksRequest(_message.Message):
-    """ListTasksRequest filters and pages."""
+    """ListTasksRequest filters and pages; filters are joined by AND."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -59,15 +60,25 @@ class ListTasksRequest(_message.Message):
     page_size: _builtins.int
     """1..200; 0: 50."""
     page_token: _builtins.str
+    """next_page_token of the page before, with the same filters; empty: the first page."""
     agent_id: _builtins.str
+    """Only tasks of this agent; empty: of all."""
     session_id: _builtins.str
+    """Only tasks of this session; empty: of all and of none."""
     parent_task_id: _builtins.str
+    """Only direct children of this task; empty: no such filter."""
     @_builtins.property
-    def statuses(self) -> _containers.RepeatedScalarFieldContainer[_task_pb2.TaskStatus.ValueType]: ...
+    def statuses(self) -> _containers.RepeatedScalarFieldContainer[_task_pb2.TaskStatus.ValueType]:
+        """Only tasks in one of these; empty: in any."""
+
     @_builtins.property
-    def created_after(self) -> _timestamp_pb2.Timestamp: ...
+    def created_after(self) -> _timestamp_pb2.Timestamp:
+        """Only tasks accepted after this time; unset: no lower bound."""
+
     @_builtins.property
-    def created_before(self) -> _timestamp_pb2.Timestamp: ...
+    def created_before(self) -> _timestamp_pb2.Timestamp:
+        """Only tasks accepted before this time; unset: no upper bound."""
+
     def __init__(
         self,
         *,
@@ -97,8 +108,11 @@ class ListTasksResponse(_message.Message):
     TASKS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
+    """Opaque cursor of the next page; empty: this was the last one."""
     @_builtins.property
-    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[_task_pb2.TaskResponse]: ...
+    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[_task_pb2.TaskResponse]:
+        """As GetTask would return them; may hold fewer than page_size before the last page."""
+
     def __init__(
         self,
         *,
@@ -123,7 +137,9 @@ class WatchTaskRequest(_message.Message):
     AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
     INCLUDE_DELTAS_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
+    """Task to watch; its children's events come with it."""
     after_sequence: _builtins.int
+    """Last sequence already seen; 0: from the beginning."""
     include_deltas: _builtins.bool
     """Text deltas too."""
     def __init__(
@@ -151,8 +167,11 @@ class WatchTaskEventsRequest(_message.Message):
     AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
     INCLUDE_DELTAS_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
+    """Task to watch; its children's events come with it."""
     after_sequence: _builtins.int
+    """Last sequence already seen; 0: from the beginning. Ignored where last-event-id is sent."""
     include_deltas: _builtins.bool
+    """Text deltas too; they carry no SSE id."""
     def __init__(
         self,
         *,
@@ -177,7 +196,9 @@ class CancelTaskRequest(_message.Message):
     TASK_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
+    """Task to stop; its descendants stop with it, its parent goes on."""
     reason: _builtins.str
+    """For people, kept with the task; may be empty. The first cancellation's reason stays."""
     def __init__(
         self,
         *,
@@ -208,17 +229,27 @@ class ResolveInputRequest(_message.Message):
     COST_BUDGET_MICROS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
+    """Task that shows the input among its pending_inputs."""
     input_id: _builtins.str
+    """PendingInput to decide on."""
     decision: _task_pb2.Decision.ValueType
+    """Required; one of the input's choices."""
     intent_digest: _builtins.str
     """Must equal the pending one for approvals; else FAILED_PRECONDITION and nothing changes."""
     token_budget: _builtins.int
+    """For RAISE_BUDGET: the task's new total in tokens; 0: unchanged."""
     cost_budget_micros: _builtins.int
+    """For RAISE_BUDGET: the task's new total in millionths of a US dollar; 0: unchanged."""
     reason: _builtins.str
+    """For people, kept in the journal; may be empty."""
     @_builtins.property
-    def answer(self) -> _struct_pb2.Value: ...
+    def answer(self) -> _struct_pb2.Value:
+        """For ANSWER: must fit the input's answer_schema."""
+
     @_builtins.property
-    def edited_arguments(self) -> _struct_pb2.Struct: ...
+    def edited_arguments(self) -> _struct_pb2.Struct:
+        """For EDIT: replaces the arguments as a whole; must fit the tool's input schema."""
+
     def __init__(
         self,
         *,

@@ -29,7 +29,10 @@ if _version_not_supported:
 
 
 class TaskServiceStub:
-    """TaskService is the asynchronous side; every agent serves it, for any task of the mesh.
+    """TaskService is the asynchronous side; every agent serves it, for any task of the mesh. A caller sees its own tasks
+    alone: those of others are NOT_FOUND TASK_NOT_FOUND. Any RPC may also give UNAVAILABLE STORE_UNAVAILABLE,
+    UNAUTHENTICATED GRANT_INVALID, or INTERNAL with an error id; one that a server does not offer yet is UNIMPLEMENTED
+    NOT_YET_AVAILABLE.
     """
 
     def __init__(self, channel):
@@ -76,32 +79,42 @@ class TaskServiceStub:
 
 
 class TaskServiceServicer:
-    """TaskService is the asynchronous side; every agent serves it, for any task of the mesh.
+    """TaskService is the asynchronous side; every agent serves it, for any task of the mesh. A caller sees its own tasks
+    alone: those of others are NOT_FOUND TASK_NOT_FOUND. Any RPC may also give UNAVAILABLE STORE_UNAVAILABLE,
+    UNAUTHENTICATED GRANT_INVALID, or INTERNAL with an error id; one that a server does not offer yet is UNIMPLEMENTED
+    NOT_YET_AVAILABLE.
     """
 
     def SubmitTask(self, request, context):
-        """SubmitTask queues a task and answers at once (HTTP 202).
+        """SubmitTask queues a task and answers at once (HTTP 202). Idempotent by task_id: a repetition returns the first
+        task as it stands. Gives INVALID_ARGUMENT INVALID_REQUEST (a BadRequest detail for each field), NOT_FOUND
+        AGENT_NOT_FOUND, ALREADY_EXISTS TASK_CONFLICT or TASK_EXPIRED, RESOURCE_EXHAUSTED QUEUE_FULL with RetryInfo,
+        FAILED_PRECONDITION (session busy, see SessionPolicy), or CANCELLED TASK_CANCELLED for a child of an ended
+        parent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetTask(self, request, context):
-        """GetTask reads one task.
+        """GetTask reads one task. Gives NOT_FOUND TASK_NOT_FOUND for an id that is unknown or has expired.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListTasks(self, request, context):
-        """ListTasks lists the caller's tasks, newest first.
+        """ListTasks lists the caller's tasks, newest first. Gives INVALID_ARGUMENT INVALID_REQUEST for a page size out of
+        range or a page token that is none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchTask(self, request, context):
-        """WatchTask replays the journal after a sequence, then follows it; finished tasks too, until they expire.
+        """WatchTask replays the journal after a sequence, then follows it; finished tasks too, until they expire. The
+        stream ends after the result and stays open over INPUT_REQUIRED, with a heartbeat after 15 s of silence. Breaking
+        it off leaves the task alone. Gives NOT_FOUND TASK_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -109,21 +122,26 @@ class TaskServiceServicer:
 
     def WatchTaskEvents(self, request, context):
         """WatchTaskEvents is WatchTask as Server-Sent Events with ids: a plain EventSource resumes by itself. The cursor
-        may also come as last-event-id metadata, which wins.
+        may also come as last-event-id metadata, which wins. Each `data:` is a StepEvent in JSON, the last one of event
+        type `result`; when the task has ended and nothing follows the cursor, the edge answers 204, and EventSource
+        stops.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelTask(self, request, context):
-        """CancelTask stops a task and its children; a finished task is returned as it is.
+        """CancelTask stops a task and its children; a finished task is returned as it is. Idempotent. A task that a worker
+        holds may still be RUNNING in the answer: the worker stops at its next write. Gives NOT_FOUND TASK_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResolveInput(self, request, context):
-        """ResolveInput answers a PendingInput; then the task goes on.
+        """ResolveInput answers a PendingInput; then the task goes on. The first decision counts: an input that is no longer
+        pending, or another digest, is FAILED_PRECONDITION. Also gives NOT_FOUND TASK_NOT_FOUND and INVALID_ARGUMENT
+        INVALID_REQUEST (a decision that is no choice, an answer that does not fit its schema).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -176,7 +194,10 @@ def add_TaskServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TaskService:
-    """TaskService is the asynchronous side; every agent serves it, for any task of the mesh.
+    """TaskService is the asynchronous side; every agent serves it, for any task of the mesh. A caller sees its own tasks
+    alone: those of others are NOT_FOUND TASK_NOT_FOUND. Any RPC may also give UNAVAILABLE STORE_UNAVAILABLE,
+    UNAUTHENTICATED GRANT_INVALID, or INTERNAL with an error id; one that a server does not offer yet is UNIMPLEMENTED
+    NOT_YET_AVAILABLE.
     """
 
     @staticmethod

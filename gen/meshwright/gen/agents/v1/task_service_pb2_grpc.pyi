@@ -30,53 +30,99 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TaskServiceStub:
-    """TaskService is the asynchronous side; every agent serves it, for any task of the mesh."""
+    """TaskService is the asynchronous side; every agent serves it, for any task of the mesh. A caller sees its own tasks
+    alone: those of others are NOT_FOUND TASK_NOT_FOUND. Any RPC may also give UNAVAILABLE STORE_UNAVAILABLE,
+    UNAUTHENTICATED GRANT_INVALID, or INTERNAL with an error id; one that a server does not offer yet is UNIMPLEMENTED
+    NOT_YET_AVAILABLE.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TaskServiceAsyncStub: ...
     SubmitTask: _grpc.UnaryUnaryMultiCallable[_task_pb2.TaskRequest, _task_pb2.TaskResponse]
-    """SubmitTask queues a task and answers at once (HTTP 202)."""
+    """SubmitTask queues a task and answers at once (HTTP 202). Idempotent by task_id: a repetition returns the first
+    task as it stands. Gives INVALID_ARGUMENT INVALID_REQUEST (a BadRequest detail for each field), NOT_FOUND
+    AGENT_NOT_FOUND, ALREADY_EXISTS TASK_CONFLICT or TASK_EXPIRED, RESOURCE_EXHAUSTED QUEUE_FULL with RetryInfo,
+    FAILED_PRECONDITION (session busy, see SessionPolicy), or CANCELLED TASK_CANCELLED for a child of an ended
+    parent.
+    """
     GetTask: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.GetTaskRequest, _task_pb2.TaskResponse]
-    """GetTask reads one task."""
+    """GetTask reads one task. Gives NOT_FOUND TASK_NOT_FOUND for an id that is unknown or has expired."""
     ListTasks: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.ListTasksRequest, _task_service_pb2.ListTasksResponse]
-    """ListTasks lists the caller's tasks, newest first."""
+    """ListTasks lists the caller's tasks, newest first. Gives INVALID_ARGUMENT INVALID_REQUEST for a page size out of
+    range or a page token that is none.
+    """
     WatchTask: _grpc.UnaryStreamMultiCallable[_task_service_pb2.WatchTaskRequest, _step_event_pb2.StepEvent]
-    """WatchTask replays the journal after a sequence, then follows it; finished tasks too, until they expire."""
+    """WatchTask replays the journal after a sequence, then follows it; finished tasks too, until they expire. The
+    stream ends after the result and stays open over INPUT_REQUIRED, with a heartbeat after 15 s of silence. Breaking
+    it off leaves the task alone. Gives NOT_FOUND TASK_NOT_FOUND.
+    """
     WatchTaskEvents: _grpc.UnaryStreamMultiCallable[_task_service_pb2.WatchTaskEventsRequest, _httpbody_pb2.HttpBody]
     """WatchTaskEvents is WatchTask as Server-Sent Events with ids: a plain EventSource resumes by itself. The cursor
-    may also come as last-event-id metadata, which wins.
+    may also come as last-event-id metadata, which wins. Each `data:` is a StepEvent in JSON, the last one of event
+    type `result`; when the task has ended and nothing follows the cursor, the edge answers 204, and EventSource
+    stops.
     """
     CancelTask: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.CancelTaskRequest, _task_pb2.TaskResponse]
-    """CancelTask stops a task and its children; a finished task is returned as it is."""
+    """CancelTask stops a task and its children; a finished task is returned as it is. Idempotent. A task that a worker
+    holds may still be RUNNING in the answer: the worker stops at its next write. Gives NOT_FOUND TASK_NOT_FOUND.
+    """
     ResolveInput: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.ResolveInputRequest, _task_pb2.TaskResponse]
-    """ResolveInput answers a PendingInput; then the task goes on."""
+    """ResolveInput answers a PendingInput; then the task goes on. The first decision counts: an input that is no longer
+    pending, or another digest, is FAILED_PRECONDITION. Also gives NOT_FOUND TASK_NOT_FOUND and INVALID_ARGUMENT
+    INVALID_REQUEST (a decision that is no choice, an answer that does not fit its schema).
+    """
 
 @_typing.type_check_only
 class TaskServiceAsyncStub(TaskServiceStub):
-    """TaskService is the asynchronous side; every agent serves it, for any task of the mesh."""
+    """TaskService is the asynchronous side; every agent serves it, for any task of the mesh. A caller sees its own tasks
+    alone: those of others are NOT_FOUND TASK_NOT_FOUND. Any RPC may also give UNAVAILABLE STORE_UNAVAILABLE,
+    UNAUTHENTICATED GRANT_INVALID, or INTERNAL with an error id; one that a server does not offer yet is UNIMPLEMENTED
+    NOT_YET_AVAILABLE.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     SubmitTask: _aio.UnaryUnaryMultiCallable[_task_pb2.TaskRequest, _task_pb2.TaskResponse]  # type: ignore[assignment]
-    """SubmitTask queues a task and answers at once (HTTP 202)."""
+    """SubmitTask queues a task and answers at once (HTTP 202). Idempotent by task_id: a repetition returns the first
+    task as it stands. Gives INVALID_ARGUMENT INVALID_REQUEST (a BadRequest detail for each field), NOT_FOUND
+    AGENT_NOT_FOUND, ALREADY_EXISTS TASK_CONFLICT or TASK_EXPIRED, RESOURCE_EXHAUSTED QUEUE_FULL with RetryInfo,
+    FAILED_PRECONDITION (session busy, see SessionPolicy), or CANCELLED TASK_CANCELLED for a child of an ended
+    parent.
+    """
     GetTask: _aio.UnaryUnaryMultiCallable[_task_service_pb2.GetTaskRequest, _task_pb2.TaskResponse]  # type: ignore[assignment]
-    """GetTask reads one task."""
+    """GetTask reads one task. Gives NOT_FOUND TASK_NOT_FOUND for an id that is unknown or has expired."""
     ListTasks: _aio.UnaryUnaryMultiCallable[_task_service_pb2.ListTasksRequest, _task_service_pb2.ListTasksResponse]  # type: ignore[assignment]
-    """ListTasks lists the caller's tasks, newest first."""
+    """ListTasks lists the caller's tasks, newest first. Gives INVALID_ARGUMENT INVALID_REQUEST for a page size out of
+    range or a page token that is none.
+    """
     WatchTask: _aio.UnaryStreamMultiCallable[_task_service_pb2.WatchTaskRequest, _step_event_pb2.StepEvent]  # type: ignore[assignment]
-    """WatchTask replays the journal after a sequence, then follows it; finished tasks too, until they expire."""
+    """WatchTask replays the journal after a sequence, then follows it; finished tasks too, until they expire. The
+    stream ends after the result and stays open over INPUT_REQUIRED, with a heartbeat after 15 s of silence. Breaking
+    it off leaves the task alone. Gives NOT_FOUND TASK_NOT_FOUND.
+    """
     WatchTaskEvents: _aio.UnaryStreamMultiCallable[_task_service_pb2.WatchTaskEventsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """WatchTaskEvents is WatchTask as Server-Sent Events with ids: a plain EventSource resumes by itself. The cursor
-    may also come as last-event-id metadata, which wins.
+    may also come as last-event-id metadata, which wins. Each `data:` is a StepEvent in JSON, the last one of event
+    type `result`; when the task has ended and nothing follows the cursor, the edge answers 204, and EventSource
+    stops.
     """
     CancelTask: _aio.UnaryUnaryMultiCallable[_task_service_pb2.CancelTaskRequest, _task_pb2.TaskResponse]  # type: ignore[assignment]
-    """CancelTask stops a task and its children; a finished task is returned as it is."""
+    """CancelTask stops a task and its children; a finished task is returned as it is. Idempotent. A task that a worker
+    holds may still be RUNNING in the answer: the worker stops at its next write. Gives NOT_FOUND TASK_NOT_FOUND.
+    """
     ResolveInput: _aio.UnaryUnaryMultiCallable[_task_service_pb2.ResolveInputRequest, _task_pb2.TaskResponse]  # type: ignore[assignment]
-    """ResolveInput answers a PendingInput; then the task goes on."""
+    """ResolveInput answers a PendingInput; then the task goes on. The first decision counts: an input that is no longer
+    pending, or another digest, is FAILED_PRECONDITION. Also gives NOT_FOUND TASK_NOT_FOUND and INVALID_ARGUMENT
+    INVALID_REQUEST (a decision that is no choice, an answer that does not fit its schema).
+    """
 
 class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
-    """TaskService is the asynchronous side; every agent serves it, for any task of the mesh."""
+    """TaskService is the asynchronous side; every agent serves it, for any task of the mesh. A caller sees its own tasks
+    alone: those of others are NOT_FOUND TASK_NOT_FOUND. Any RPC may also give UNAVAILABLE STORE_UNAVAILABLE,
+    UNAUTHENTICATED GRANT_INVALID, or INTERNAL with an error id; one that a server does not offer yet is UNIMPLEMENTED
+    NOT_YET_AVAILABLE.
+    """
 
     @_abc_1.abstractmethod
     def SubmitTask(
@@ -84,7 +130,12 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _task_pb2.TaskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_task_pb2.TaskResponse, _abc.Awaitable[_task_pb2.TaskResponse]]:
-        """SubmitTask queues a task and answers at once (HTTP 202)."""
+        """SubmitTask queues a task and answers at once (HTTP 202). Idempotent by task_id: a repetition returns the first
+        task as it stands. Gives INVALID_ARGUMENT INVALID_REQUEST (a BadRequest detail for each field), NOT_FOUND
+        AGENT_NOT_FOUND, ALREADY_EXISTS TASK_CONFLICT or TASK_EXPIRED, RESOURCE_EXHAUSTED QUEUE_FULL with RetryInfo,
+        FAILED_PRECONDITION (session busy, see SessionPolicy), or CANCELLED TASK_CANCELLED for a child of an ended
+        parent.
+        """
 
     @_abc_1.abstractmethod
     def GetTask(
@@ -92,7 +143,7 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _task_service_pb2.GetTaskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_task_pb2.TaskResponse, _abc.Awaitable[_task_pb2.TaskResponse]]:
-        """GetTask reads one task."""
+        """GetTask reads one task. Gives NOT_FOUND TASK_NOT_FOUND for an id that is unknown or has expired."""
 
     @_abc_1.abstractmethod
     def ListTasks(
@@ -100,7 +151,9 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _task_service_pb2.ListTasksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_task_service_pb2.ListTasksResponse, _abc.Awaitable[_task_service_pb2.ListTasksResponse]]:
-        """ListTasks lists the caller's tasks, newest first."""
+        """ListTasks lists the caller's tasks, newest first. Gives INVALID_ARGUMENT INVALID_REQUEST for a page size out of
+        range or a page token that is none.
+        """
 
     @_abc_1.abstractmethod
     def WatchTask(
@@ -108,7 +161,10 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _task_service_pb2.WatchTaskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_step_event_pb2.StepEvent], _abc.AsyncIterator[_step_event_pb2.StepEvent]]:
-        """WatchTask replays the journal after a sequence, then follows it; finished tasks too, until they expire."""
+        """WatchTask replays the journal after a sequence, then follows it; finished tasks too, until they expire. The
+        stream ends after the result and stays open over INPUT_REQUIRED, with a heartbeat after 15 s of silence. Breaking
+        it off leaves the task alone. Gives NOT_FOUND TASK_NOT_FOUND.
+        """
 
     @_abc_1.abstractmethod
     def WatchTaskEvents(
@@ -117,7 +173,9 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
         """WatchTaskEvents is WatchTask as Server-Sent Events with ids: a plain EventSource resumes by itself. The cursor
-        may also come as last-event-id metadata, which wins.
+        may also come as last-event-id metadata, which wins. Each `data:` is a StepEvent in JSON, the last one of event
+        type `result`; when the task has ended and nothing follows the cursor, the edge answers 204, and EventSource
+        stops.
         """
 
     @_abc_1.abstractmethod
@@ -126,7 +184,9 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _task_service_pb2.CancelTaskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_task_pb2.TaskResponse, _abc.Awaitable[_task_pb2.TaskResponse]]:
-        """CancelTask stops a task and its children; a finished task is returned as it is."""
+        """CancelTask stops a task and its children; a finished task is returned as it is. Idempotent. A task that a worker
+        holds may still be RUNNING in the answer: the worker stops at its next write. Gives NOT_FOUND TASK_NOT_FOUND.
+        """
 
     @_abc_1.abstractmethod
     def ResolveInput(
@@ -134,6 +194,9 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _task_service_pb2.ResolveInputRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_task_pb2.TaskResponse, _abc.Awaitable[_task_pb2.TaskResponse]]:
-        """ResolveInput answers a PendingInput; then the task goes on."""
+        """ResolveInput answers a PendingInput; then the task goes on. The first decision counts: an input that is no longer
+        pending, or another digest, is FAILED_PRECONDITION. Also gives NOT_FOUND TASK_NOT_FOUND and INVALID_ARGUMENT
+        INVALID_REQUEST (a decision that is no choice, an answer that does not fit its schema).
+        """
 
 def add_TaskServiceServicer_to_server(servicer: TaskServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

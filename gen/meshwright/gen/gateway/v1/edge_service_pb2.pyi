@@ -63,7 +63,9 @@ class GetReadyResponse(_message.Message):
 
     CHECKS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def checks(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def checks(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """By name of the part ("store", "registry", "model", "agents"): its state in a few words for people."""
+
     def __init__(
         self,
         *,
@@ -119,6 +121,7 @@ class GetAssetRequest(_message.Message):
 
     PATH_FIELD_NUMBER: _builtins.int
     path: _builtins.str
+    """Path below /assets/, with forward slashes; a path that leads out of the folder is not found."""
     def __init__(
         self,
         *,

@@ -27,7 +27,7 @@ if _version_not_supported:
 
 
 class EdgeServiceStub:
-    """EdgeService is served by the gateway process to Envoy alone; the edge transcodes it.
+    """EdgeService is served by the gateway process to Envoy alone; the edge transcodes it. All of it only reads.
     """
 
     def __init__(self, channel):
@@ -59,7 +59,7 @@ class EdgeServiceStub:
 
 
 class EdgeServiceServicer:
-    """EdgeService is served by the gateway process to Envoy alone; the edge transcodes it.
+    """EdgeService is served by the gateway process to Envoy alone; the edge transcodes it. All of it only reads.
     """
 
     def GetReady(self, request, context):
@@ -71,21 +71,22 @@ class EdgeServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetOpenApi(self, request, context):
-        """GetOpenApi returns the OpenAPI document.
+        """GetOpenApi returns the OpenAPI document: version 3.1, as application/json.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetPage(self, request, context):
-        """GetPage returns the page.
+        """GetPage returns the page: the console's HTML.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetAsset(self, request, context):
-        """GetAsset returns a file of the page or of the documentation.
+        """GetAsset returns a file of the page or of the documentation, with the content type of its ending. Gives NOT_FOUND
+        ASSET_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,7 +124,7 @@ def add_EdgeServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EdgeService:
-    """EdgeService is served by the gateway process to Envoy alone; the edge transcodes it.
+    """EdgeService is served by the gateway process to Envoy alone; the edge transcodes it. All of it only reads.
     """
 
     @staticmethod

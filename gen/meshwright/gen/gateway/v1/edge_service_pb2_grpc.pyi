@@ -28,7 +28,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class EdgeServiceStub:
-    """EdgeService is served by the gateway process to Envoy alone; the edge transcodes it."""
+    """EdgeService is served by the gateway process to Envoy alone; the edge transcodes it. All of it only reads."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -39,15 +39,17 @@ class EdgeServiceStub:
     (HTTP 503) naming what is missing.
     """
     GetOpenApi: _grpc.UnaryUnaryMultiCallable[_edge_service_pb2.GetOpenApiRequest, _httpbody_pb2.HttpBody]
-    """GetOpenApi returns the OpenAPI document."""
+    """GetOpenApi returns the OpenAPI document: version 3.1, as application/json."""
     GetPage: _grpc.UnaryUnaryMultiCallable[_edge_service_pb2.GetPageRequest, _httpbody_pb2.HttpBody]
-    """GetPage returns the page."""
+    """GetPage returns the page: the console's HTML."""
     GetAsset: _grpc.UnaryUnaryMultiCallable[_edge_service_pb2.GetAssetRequest, _httpbody_pb2.HttpBody]
-    """GetAsset returns a file of the page or of the documentation."""
+    """GetAsset returns a file of the page or of the documentation, with the content type of its ending. Gives NOT_FOUND
+    ASSET_NOT_FOUND.
+    """
 
 @_typing.type_check_only
 class EdgeServiceAsyncStub(EdgeServiceStub):
-    """EdgeService is served by the gateway process to Envoy alone; the edge transcodes it."""
+    """EdgeService is served by the gateway process to Envoy alone; the edge transcodes it. All of it only reads."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetReady: _aio.UnaryUnaryMultiCallable[_edge_service_pb2.GetReadyRequest, _edge_service_pb2.GetReadyResponse]  # type: ignore[assignment]
@@ -55,14 +57,16 @@ class EdgeServiceAsyncStub(EdgeServiceStub):
     (HTTP 503) naming what is missing.
     """
     GetOpenApi: _aio.UnaryUnaryMultiCallable[_edge_service_pb2.GetOpenApiRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """GetOpenApi returns the OpenAPI document."""
+    """GetOpenApi returns the OpenAPI document: version 3.1, as application/json."""
     GetPage: _aio.UnaryUnaryMultiCallable[_edge_service_pb2.GetPageRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """GetPage returns the page."""
+    """GetPage returns the page: the console's HTML."""
     GetAsset: _aio.UnaryUnaryMultiCallable[_edge_service_pb2.GetAssetRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """GetAsset returns a file of the page or of the documentation."""
+    """GetAsset returns a file of the page or of the documentation, with the content type of its ending. Gives NOT_FOUND
+    ASSET_NOT_FOUND.
+    """
 
 class EdgeServiceServicer(metaclass=_abc_1.ABCMeta):
-    """EdgeService is served by the gateway process to Envoy alone; the edge transcodes it."""
+    """EdgeService is served by the gateway process to Envoy alone; the edge transcodes it. All of it only reads."""
 
     @_abc_1.abstractmethod
     def GetReady(
@@ -80,7 +84,7 @@ class EdgeServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _edge_service_pb2.GetOpenApiRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """GetOpenApi returns the OpenAPI document."""
+        """GetOpenApi returns the OpenAPI document: version 3.1, as application/json."""
 
     @_abc_1.abstractmethod
     def GetPage(
@@ -88,7 +92,7 @@ class EdgeServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _edge_service_pb2.GetPageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """GetPage returns the page."""
+        """GetPage returns the page: the console's HTML."""
 
     @_abc_1.abstractmethod
     def GetAsset(
@@ -96,6 +100,8 @@ class EdgeServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _edge_service_pb2.GetAssetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """GetAsset returns a file of the page or of the documentation."""
+        """GetAsset returns a file of the page or of the documentation, with the content type of its ending. Gives NOT_FOUND
+        ASSET_NOT_FOUND.
+        """
 
 def add_EdgeServiceServicer_to_server(servicer: EdgeServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -23,7 +23,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class AgentCard(_message.Message):
-    """AgentCard describes an agent."""
+    """AgentCard describes an agent; where instances differ, the newest version's words count."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -59,8 +59,11 @@ class AgentCard(_message.Message):
     agent_id: _builtins.str
     """[a-z][a-z0-9-]{0,62}."""
     version: _builtins.str
+    """Semantic version, required."""
     description: _builtins.str
+    """What the agent does, for people and for agents that delegate."""
     contract_digest: _builtins.str
+    """SHA-256 over the canonical descriptor set that its server serves; empty: not told."""
     @_builtins.property
     def skills(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What it is good at, for people and for supervisors."""
@@ -70,13 +73,17 @@ class AgentCard(_message.Message):
         """Tool selectors it may use."""
 
     @_builtins.property
-    def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Endpoint]: ...
+    def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Endpoint]:
+        """Running instances of all versions. Written by the directory; ignored in an announcement."""
+
     @_builtins.property
     def output_schema(self) -> _struct_pb2.Struct:
         """JSON Schema of its typed result, if it always gives one."""
 
     @_builtins.property
-    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The author's own labels; the mesh gives them no meaning."""
+
     def __init__(
         self,
         *,
@@ -110,13 +117,17 @@ class Endpoint(_message.Message):
     LEASE_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     PUBLIC_KEY_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
+    """1 to 128 characters, chosen by the process, new at every start; also the key id of the grants that it signs."""
     target: _builtins.str
     """host:port."""
     draining: _builtins.bool
+    """The instance finishes its calls and takes no new ones."""
     public_key: _builtins.bytes
     """Ed25519 public key (32 bytes) with which the instance signs grants; never listed, see GetKey."""
     @_builtins.property
-    def lease_expire_time(self) -> _timestamp_pb2.Timestamp: ...
+    def lease_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the instance is removed unless it renews; written by the directory."""
+
     def __init__(
         self,
         *,
@@ -144,11 +155,17 @@ class AnnounceAgentRequest(_message.Message):
     ENDPOINT_FIELD_NUMBER: _builtins.int
     LEASE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def agent(self) -> Global___AgentCard: ...
+    def agent(self) -> Global___AgentCard:
+        """The agent's card as this instance knows it."""
+
     @_builtins.property
-    def endpoint(self) -> Global___Endpoint: ...
+    def endpoint(self) -> Global___Endpoint:
+        """The instance itself; id and target are required."""
+
     @_builtins.property
-    def lease(self) -> _duration_pb2.Duration: ...
+    def lease(self) -> _duration_pb2.Duration:
+        """Time without a renewal after which the instance is removed, 1 to 120 s; unset: 15 s."""
+
     def __init__(
         self,
         *,
@@ -172,7 +189,9 @@ class AnnounceAgentResponse(_message.Message):
 
     LEASE_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def lease_expire_time(self) -> _timestamp_pb2.Timestamp: ...
+    def lease_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """End of the lease by the store's clock; renew well before it."""
+
     def __init__(
         self,
         *,
@@ -195,7 +214,9 @@ class WithdrawAgentRequest(_message.Message):
     AGENT_ID_FIELD_NUMBER: _builtins.int
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
+    """Agent it was announced for; nothing is removed where it is another."""
     instance_id: _builtins.str
+    """Instance, as announced."""
     def __init__(
         self,
         *,
@@ -235,6 +256,7 @@ class GetAgentRequest(_message.Message):
 
     AGENT_ID_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
+    """[a-z][a-z0-9-]{0,62}."""
     def __init__(
         self,
         *,
@@ -257,7 +279,9 @@ class ListAgentsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
+    """1..200; 0: 50."""
     page_token: _builtins.str
+    """next_page_token of the page before; empty: the first page."""
     def __init__(
         self,
         *,
@@ -281,8 +305,11 @@ class ListAgentsResponse(_message.Message):
     AGENTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
+    """Opaque cursor of the next page; empty: this was the last one."""
     @_builtins.property
-    def agents(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentCard]: ...
+    def agents(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentCard]:
+        """Cards in the order of their ids."""
+
     def __init__(
         self,
         *,
@@ -359,6 +386,7 @@ class WatchAgentsRequest(_message.Message):
 
     AFTER_REVISION_FIELD_NUMBER: _builtins.int
     after_revision: _builtins.int
+    """Changes after this revision; 0: every agent that is here first, then changes."""
     def __init__(
         self,
         *,
@@ -382,9 +410,13 @@ class WatchAgentsResponse(_message.Message):
     AGENT_FIELD_NUMBER: _builtins.int
     REMOVED_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
+    """Number of the newest change that it covers; several changes of one agent may come as one."""
     removed: _builtins.bool
+    """The agent has no instance left."""
     @_builtins.property
-    def agent(self) -> Global___AgentCard: ...
+    def agent(self) -> Global___AgentCard:
+        """The card as it is now; only its agent_id where the agent was removed."""
+
     def __init__(
         self,
         *,

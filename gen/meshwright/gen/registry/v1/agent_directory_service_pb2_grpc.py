@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class AgentDirectoryServiceStub:
-    """AgentDirectoryService knows who is here and what they can do.
+    """AgentDirectoryService knows who is here and what they can do. Internal RPCs are not served at the edge. Any RPC may
+    also give UNAVAILABLE STORE_UNAVAILABLE, or INTERNAL with an error id to look up in the registry's log.
     """
 
     def __init__(self, channel):
@@ -68,46 +69,53 @@ class AgentDirectoryServiceStub:
 
 
 class AgentDirectoryServiceServicer:
-    """AgentDirectoryService knows who is here and what they can do.
+    """AgentDirectoryService knows who is here and what they can do. Internal RPCs are not served at the edge. Any RPC may
+    also give UNAVAILABLE STORE_UNAVAILABLE, or INTERNAL with an error id to look up in the registry's log.
     """
 
     def AnnounceAgent(self, request, context):
-        """AnnounceAgent registers or renews an instance; silence past the lease removes it. Internal.
+        """AnnounceAgent registers or renews an instance; silence past the lease removes it. Internal. Idempotent; what is
+        announced last for an instance counts. Gives INVALID_ARGUMENT INVALID_REQUEST naming the field.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WithdrawAgent(self, request, context):
-        """WithdrawAgent removes an instance at once (drain). Internal.
+        """WithdrawAgent removes an instance at once (drain). Internal. Idempotent: an instance that is not here is no
+        error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetAgent(self, request, context):
-        """GetAgent reads an agent's card.
+        """GetAgent reads an agent's card. Gives INVALID_ARGUMENT INVALID_REQUEST for an id that is none, and NOT_FOUND
+        AGENT_NOT_FOUND where no instance of the agent is here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListAgents(self, request, context):
-        """ListAgents lists the agents that are here.
+        """ListAgents lists the agents that are here, by agent_id. Gives INVALID_ARGUMENT INVALID_REQUEST for a page size
+        out of range.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetKey(self, request, context):
-        """GetKey reads the key with which an instance signs grants; NOT_FOUND once its lease has ended. Internal.
+        """GetKey reads the key with which an instance signs grants; NOT_FOUND KEY_NOT_FOUND once its lease has ended.
+        Internal.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchAgents(self, request, context):
-        """WatchAgents streams changes after a revision. Internal.
+        """WatchAgents streams changes after a revision and stays open; a broken stream resumes after the last revision
+        seen. Internal.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -155,7 +163,8 @@ def add_AgentDirectoryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AgentDirectoryService:
-    """AgentDirectoryService knows who is here and what they can do.
+    """AgentDirectoryService knows who is here and what they can do. Internal RPCs are not served at the edge. Any RPC may
+    also give UNAVAILABLE STORE_UNAVAILABLE, or INTERNAL with an error id to look up in the registry's log.
     """
 
     @staticmethod

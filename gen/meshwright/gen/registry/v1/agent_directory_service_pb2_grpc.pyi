@@ -27,45 +27,75 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AgentDirectoryServiceStub:
-    """AgentDirectoryService knows who is here and what they can do."""
+    """AgentDirectoryService knows who is here and what they can do. Internal RPCs are not served at the edge. Any RPC may
+    also give UNAVAILABLE STORE_UNAVAILABLE, or INTERNAL with an error id to look up in the registry's log.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AgentDirectoryServiceAsyncStub: ...
     AnnounceAgent: _grpc.UnaryUnaryMultiCallable[_agent_directory_service_pb2.AnnounceAgentRequest, _agent_directory_service_pb2.AnnounceAgentResponse]
-    """AnnounceAgent registers or renews an instance; silence past the lease removes it. Internal."""
+    """AnnounceAgent registers or renews an instance; silence past the lease removes it. Internal. Idempotent; what is
+    announced last for an instance counts. Gives INVALID_ARGUMENT INVALID_REQUEST naming the field.
+    """
     WithdrawAgent: _grpc.UnaryUnaryMultiCallable[_agent_directory_service_pb2.WithdrawAgentRequest, _agent_directory_service_pb2.WithdrawAgentResponse]
-    """WithdrawAgent removes an instance at once (drain). Internal."""
+    """WithdrawAgent removes an instance at once (drain). Internal. Idempotent: an instance that is not here is no
+    error.
+    """
     GetAgent: _grpc.UnaryUnaryMultiCallable[_agent_directory_service_pb2.GetAgentRequest, _agent_directory_service_pb2.AgentCard]
-    """GetAgent reads an agent's card."""
+    """GetAgent reads an agent's card. Gives INVALID_ARGUMENT INVALID_REQUEST for an id that is none, and NOT_FOUND
+    AGENT_NOT_FOUND where no instance of the agent is here.
+    """
     ListAgents: _grpc.UnaryUnaryMultiCallable[_agent_directory_service_pb2.ListAgentsRequest, _agent_directory_service_pb2.ListAgentsResponse]
-    """ListAgents lists the agents that are here."""
+    """ListAgents lists the agents that are here, by agent_id. Gives INVALID_ARGUMENT INVALID_REQUEST for a page size
+    out of range.
+    """
     GetKey: _grpc.UnaryUnaryMultiCallable[_agent_directory_service_pb2.GetKeyRequest, _agent_directory_service_pb2.GetKeyResponse]
-    """GetKey reads the key with which an instance signs grants; NOT_FOUND once its lease has ended. Internal."""
+    """GetKey reads the key with which an instance signs grants; NOT_FOUND KEY_NOT_FOUND once its lease has ended.
+    Internal.
+    """
     WatchAgents: _grpc.UnaryStreamMultiCallable[_agent_directory_service_pb2.WatchAgentsRequest, _agent_directory_service_pb2.WatchAgentsResponse]
-    """WatchAgents streams changes after a revision. Internal."""
+    """WatchAgents streams changes after a revision and stays open; a broken stream resumes after the last revision
+    seen. Internal.
+    """
 
 @_typing.type_check_only
 class AgentDirectoryServiceAsyncStub(AgentDirectoryServiceStub):
-    """AgentDirectoryService knows who is here and what they can do."""
+    """AgentDirectoryService knows who is here and what they can do. Internal RPCs are not served at the edge. Any RPC may
+    also give UNAVAILABLE STORE_UNAVAILABLE, or INTERNAL with an error id to look up in the registry's log.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     AnnounceAgent: _aio.UnaryUnaryMultiCallable[_agent_directory_service_pb2.AnnounceAgentRequest, _agent_directory_service_pb2.AnnounceAgentResponse]  # type: ignore[assignment]
-    """AnnounceAgent registers or renews an instance; silence past the lease removes it. Internal."""
+    """AnnounceAgent registers or renews an instance; silence past the lease removes it. Internal. Idempotent; what is
+    announced last for an instance counts. Gives INVALID_ARGUMENT INVALID_REQUEST naming the field.
+    """
     WithdrawAgent: _aio.UnaryUnaryMultiCallable[_agent_directory_service_pb2.WithdrawAgentRequest, _agent_directory_service_pb2.WithdrawAgentResponse]  # type: ignore[assignment]
-    """WithdrawAgent removes an instance at once (drain). Internal."""
+    """WithdrawAgent removes an instance at once (drain). Internal. Idempotent: an instance that is not here is no
+    error.
+    """
     GetAgent: _aio.UnaryUnaryMultiCallable[_agent_directory_service_pb2.GetAgentRequest, _agent_directory_service_pb2.AgentCard]  # type: ignore[assignment]
-    """GetAgent reads an agent's card."""
+    """GetAgent reads an agent's card. Gives INVALID_ARGUMENT INVALID_REQUEST for an id that is none, and NOT_FOUND
+    AGENT_NOT_FOUND where no instance of the agent is here.
+    """
     ListAgents: _aio.UnaryUnaryMultiCallable[_agent_directory_service_pb2.ListAgentsRequest, _agent_directory_service_pb2.ListAgentsResponse]  # type: ignore[assignment]
-    """ListAgents lists the agents that are here."""
+    """ListAgents lists the agents that are here, by agent_id. Gives INVALID_ARGUMENT INVALID_REQUEST for a page size
+    out of range.
+    """
     GetKey: _aio.UnaryUnaryMultiCallable[_agent_directory_service_pb2.GetKeyRequest, _agent_directory_service_pb2.GetKeyResponse]  # type: ignore[assignment]
-    """GetKey reads the key with which an instance signs grants; NOT_FOUND once its lease has ended. Internal."""
+    """GetKey reads the key with which an instance signs grants; NOT_FOUND KEY_NOT_FOUND once its lease has ended.
+    Internal.
+    """
     WatchAgents: _aio.UnaryStreamMultiCallable[_agent_directory_service_pb2.WatchAgentsRequest, _agent_directory_service_pb2.WatchAgentsResponse]  # type: ignore[assignment]
-    """WatchAgents streams changes after a revision. Internal."""
+    """WatchAgents streams changes after a revision and stays open; a broken stream resumes after the last revision
+    seen. Internal.
+    """
 
 class AgentDirectoryServiceServicer(metaclass=_abc_1.ABCMeta):
-    """AgentDirectoryService knows who is here and what they can do."""
+    """AgentDirectoryService knows who is here and what they can do. Internal RPCs are not served at the edge. Any RPC may
+    also give UNAVAILABLE STORE_UNAVAILABLE, or INTERNAL with an error id to look up in the registry's log.
+    """
 
     @_abc_1.abstractmethod
     def AnnounceAgent(
@@ -73,7 +103,9 @@ class AgentDirectoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_directory_service_pb2.AnnounceAgentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_directory_service_pb2.AnnounceAgentResponse, _abc.Awaitable[_agent_directory_service_pb2.AnnounceAgentResponse]]:
-        """AnnounceAgent registers or renews an instance; silence past the lease removes it. Internal."""
+        """AnnounceAgent registers or renews an instance; silence past the lease removes it. Internal. Idempotent; what is
+        announced last for an instance counts. Gives INVALID_ARGUMENT INVALID_REQUEST naming the field.
+        """
 
     @_abc_1.abstractmethod
     def WithdrawAgent(
@@ -81,7 +113,9 @@ class AgentDirectoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_directory_service_pb2.WithdrawAgentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_directory_service_pb2.WithdrawAgentResponse, _abc.Awaitable[_agent_directory_service_pb2.WithdrawAgentResponse]]:
-        """WithdrawAgent removes an instance at once (drain). Internal."""
+        """WithdrawAgent removes an instance at once (drain). Internal. Idempotent: an instance that is not here is no
+        error.
+        """
 
     @_abc_1.abstractmethod
     def GetAgent(
@@ -89,7 +123,9 @@ class AgentDirectoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_directory_service_pb2.GetAgentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_directory_service_pb2.AgentCard, _abc.Awaitable[_agent_directory_service_pb2.AgentCard]]:
-        """GetAgent reads an agent's card."""
+        """GetAgent reads an agent's card. Gives INVALID_ARGUMENT INVALID_REQUEST for an id that is none, and NOT_FOUND
+        AGENT_NOT_FOUND where no instance of the agent is here.
+        """
 
     @_abc_1.abstractmethod
     def ListAgents(
@@ -97,7 +133,9 @@ class AgentDirectoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_directory_service_pb2.ListAgentsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_directory_service_pb2.ListAgentsResponse, _abc.Awaitable[_agent_directory_service_pb2.ListAgentsResponse]]:
-        """ListAgents lists the agents that are here."""
+        """ListAgents lists the agents that are here, by agent_id. Gives INVALID_ARGUMENT INVALID_REQUEST for a page size
+        out of range.
+        """
 
     @_abc_1.abstractmethod
     def GetKey(
@@ -105,7 +143,9 @@ class AgentDirectoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_directory_service_pb2.GetKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_directory_service_pb2.GetKeyResponse, _abc.Awaitable[_agent_directory_service_pb2.GetKeyResponse]]:
-        """GetKey reads the key with which an instance signs grants; NOT_FOUND once its lease has ended. Internal."""
+        """GetKey reads the key with which an instance signs grants; NOT_FOUND KEY_NOT_FOUND once its lease has ended.
+        Internal.
+        """
 
     @_abc_1.abstractmethod
     def WatchAgents(
@@ -113,6 +153,8 @@ class AgentDirectoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_directory_service_pb2.WatchAgentsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_agent_directory_service_pb2.WatchAgentsResponse], _abc.AsyncIterator[_agent_directory_service_pb2.WatchAgentsResponse]]:
-        """WatchAgents streams changes after a revision. Internal."""
+        """WatchAgents streams changes after a revision and stays open; a broken stream resumes after the last revision
+        seen. Internal.
+        """
 
 def add_AgentDirectoryServiceServicer_to_server(servicer: AgentDirectoryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

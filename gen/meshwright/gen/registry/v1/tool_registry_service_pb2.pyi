@@ -57,26 +57,30 @@ class _ApprovalRule:
 class _ApprovalRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ApprovalRule.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     APPROVAL_RULE_UNSPECIFIED: _ApprovalRule.ValueType  # 0
-    """NEVER."""
+    """Taken as NEVER."""
     APPROVAL_RULE_NEVER: _ApprovalRule.ValueType  # 1
+    """Runs without asking, unless a guardrail asks."""
     APPROVAL_RULE_WHEN_TAINTED: _ApprovalRule.ValueType  # 2
     """After untrusted content has entered the context."""
     APPROVAL_RULE_ALWAYS: _ApprovalRule.ValueType  # 3
+    """Before every call."""
 
 class ApprovalRule(_ApprovalRule, metaclass=_ApprovalRuleEnumTypeWrapper):
     """ApprovalRule says when a person is asked."""
 
 APPROVAL_RULE_UNSPECIFIED: ApprovalRule.ValueType  # 0
-"""NEVER."""
+"""Taken as NEVER."""
 APPROVAL_RULE_NEVER: ApprovalRule.ValueType  # 1
+"""Runs without asking, unless a guardrail asks."""
 APPROVAL_RULE_WHEN_TAINTED: ApprovalRule.ValueType  # 2
 """After untrusted content has entered the context."""
 APPROVAL_RULE_ALWAYS: ApprovalRule.ValueType  # 3
+"""Before every call."""
 Global___ApprovalRule: _TypeAlias = ApprovalRule  # noqa: Y015
 
 @_typing.final
 class Tool(_message.Message):
-    """Tool is one immutable version of a tool's contract."""
+    """Tool is one immutable version of a tool's contract. Only endpoint, aliases, sunset_time and replaced_by may change."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -103,23 +107,33 @@ class Tool(_message.Message):
     version: _builtins.str
     """Semantic version."""
     description: _builtins.str
+    """What the tool does, 1 to 4096 characters: models choose tools by it."""
     digest: _builtins.str
     """SHA-256 over the canonical contract; set by the registry."""
     effect: Global___Effect.ValueType
+    """What a retry may do."""
     endpoint: _builtins.str
     """gRPC target of the tool host."""
     cost_micros: _builtins.int
+    """Expected cost of one call in millionths of a US dollar; 0: free."""
     approval: Global___ApprovalRule.ValueType
+    """When a person is asked before a call."""
     owner: _builtins.str
+    """Team or person who answers for the tool; may be empty."""
     replaced_by: _builtins.str
+    """Selector of what to use instead; empty: nothing is named."""
     @_builtins.property
     def input_schema(self) -> _struct_pb2.Struct:
-        """JSON Schema 2020-12."""
+        """JSON Schema 2020-12. Of type object; at most 64 KiB, 32 levels and 2000 nodes, without references to elsewhere."""
 
     @_builtins.property
-    def output_schema(self) -> _struct_pb2.Struct: ...
+    def output_schema(self) -> _struct_pb2.Struct:
+        """JSON Schema 2020-12 of the result, within the same limits; empty: any result fits."""
+
     @_builtins.property
-    def timeout(self) -> _duration_pb2.Duration: ...
+    def timeout(self) -> _duration_pb2.Duration:
+        """Bounds one call, at most 1 hour; unset: 30 s."""
+
     @_builtins.property
     def required_scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Scopes a caller must hold."""
@@ -129,11 +143,17 @@ class Tool(_message.Message):
         """JSON Pointers that stay out of logs, spans and streams."""
 
     @_builtins.property
-    def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Aliases that point at this version; moved by SetAlias."""
+
     @_builtins.property
-    def sunset_time(self) -> _timestamp_pb2.Timestamp: ...
+    def sunset_time(self) -> _timestamp_pb2.Timestamp:
+        """After this time nobody should rely on the version; unset: not deprecated. See DeprecateTool."""
+
     @_builtins.property
-    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When the version was registered; set by the registry."""
+
     def __init__(
         self,
         *,
@@ -175,7 +195,9 @@ class RegisterToolRequest(_message.Message):
     validate_only: _builtins.bool
     """Checks everything, stores nothing."""
     @_builtins.property
-    def tool(self) -> Global___Tool: ...
+    def tool(self) -> Global___Tool:
+        """The contract; digest and create_time are set by the registry, whatever stands here."""
+
     def __init__(
         self,
         *,
@@ -199,9 +221,13 @@ class RegisterToolResponse(_message.Message):
     TOOL_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def tool(self) -> Global___Tool: ...
+    def tool(self) -> Global___Tool:
+        """With defaults and digest; where only validated, as it would be stored."""
+
     @_builtins.property
-    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___SchemaChange]: ...
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___SchemaChange]:
+        """Differences from the version before; empty: the first version, or none."""
+
     def __init__(
         self,
         *,
@@ -231,7 +257,9 @@ class SchemaChange(_message.Message):
     rule: _builtins.str
     """For example REQUIRED_PROPERTY_ADDED, UNDECIDABLE."""
     breaking: _builtins.bool
+    """A caller of the old version may fail with the new one; true also where no rule can tell."""
     message: _builtins.str
+    """One sentence for people, not to be parsed."""
     def __init__(
         self,
         *,
@@ -257,7 +285,9 @@ class GetToolRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Without a version: "docs.search"."""
     version: _builtins.str
+    """Exact ("1.2.3"), range ("^1", "^1.2": same major, at least that), or alias; empty: the newest that is released."""
     def __init__(
         self,
         *,
@@ -283,9 +313,13 @@ class ListToolsRequest(_message.Message):
     NAME_PREFIX_FIELD_NUMBER: _builtins.int
     ALL_VERSIONS_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
+    """1..200; 0: 50."""
     page_token: _builtins.str
+    """next_page_token of the page before, with the same filters; empty: the first page."""
     name_prefix: _builtins.str
+    """Only names that begin with it, for example "docs."; empty: all."""
     all_versions: _builtins.bool
+    """Every version of each tool, oldest first."""
     def __init__(
         self,
         *,
@@ -311,8 +345,11 @@ class ListToolsResponse(_message.Message):
     TOOLS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
+    """Opaque cursor of the next page; empty: this was the last one."""
     @_builtins.property
-    def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tool]: ...
+    def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tool]:
+        """In the order of names."""
+
     def __init__(
         self,
         *,
@@ -335,7 +372,9 @@ class ResolveToolsRequest(_message.Message):
 
     SELECTORS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def selectors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def selectors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """"name", "name@1.2.3" or "name@^1", at most 256; without a version: the newest that is released."""
+
     def __init__(
         self,
         *,
@@ -358,8 +397,11 @@ class ResolveToolsResponse(_message.Message):
     TOOLS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
+    """Catalog's revision at that moment: where WatchTools goes on."""
     @_builtins.property
-    def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tool]: ...
+    def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tool]:
+        """One for each selector, with the endpoint that serves it now."""
+
     def __init__(
         self,
         *,
@@ -383,8 +425,11 @@ class CheckCompatibilityRequest(_message.Message):
     CANDIDATE_FIELD_NUMBER: _builtins.int
     AGAINST_FIELD_NUMBER: _builtins.int
     against: _builtins.str
+    """Registered version to compare with; empty: the newest of the candidate's major."""
     @_builtins.property
-    def candidate(self) -> Global___Tool: ...
+    def candidate(self) -> Global___Tool:
+        """Contract that might be registered; its name says which tool it is compared with."""
+
     def __init__(
         self,
         *,
@@ -408,8 +453,11 @@ class CheckCompatibilityResponse(_message.Message):
     COMPATIBLE_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
     compatible: _builtins.bool
+    """No change is breaking."""
     @_builtins.property
-    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___SchemaChange]: ...
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___SchemaChange]:
+        """All differences, harmless ones too."""
+
     def __init__(
         self,
         *,
@@ -434,8 +482,11 @@ class SetAliasRequest(_message.Message):
     ALIAS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Tool whose alias it is."""
     alias: _builtins.str
+    """For example "stable"; made where it does not exist."""
     version: _builtins.str
+    """Exact registered version that it points at from now on."""
     def __init__(
         self,
         *,
@@ -462,10 +513,15 @@ class DeprecateToolRequest(_message.Message):
     SUNSET_TIME_FIELD_NUMBER: _builtins.int
     REPLACED_BY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Tool whose version is meant."""
     version: _builtins.str
+    """Exact registered version."""
     replaced_by: _builtins.str
+    """Selector of what to use instead; may be empty."""
     @_builtins.property
-    def sunset_time(self) -> _timestamp_pb2.Timestamp: ...
+    def sunset_time(self) -> _timestamp_pb2.Timestamp:
+        """After this time nobody should rely on it."""
+
     def __init__(
         self,
         *,
@@ -493,9 +549,11 @@ class InvokeToolRequest(_message.Message):
     ARGUMENTS_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Without a version: "docs.search"."""
     version: _builtins.str
+    """As in GetToolRequest; empty: the newest that is released."""
     idempotency_key: _builtins.str
-    """Required for tools that are not PURE."""
+    """Required for tools that are not PURE. [A-Za-z0-9_-]{1,64}."""
     @_builtins.property
     def arguments(self) -> _struct_pb2.Struct:
         """Numbers beyond 2^53 are refused here; the mesh's own path carries JSON text."""
@@ -526,9 +584,13 @@ class InvokeToolResponse(_message.Message):
     REPLAYED_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     replayed: _builtins.bool
+    """Answered from the host's ledger, not run again."""
     version: _builtins.str
+    """Exact version that was called."""
     @_builtins.property
-    def result(self) -> _struct_pb2.Value: ...
+    def result(self) -> _struct_pb2.Value:
+        """Fits the tool's output schema; integers of magnitude 2^53 and above stand in it as decimal text."""
+
     def __init__(
         self,
         *,
@@ -552,6 +614,7 @@ class WatchToolsRequest(_message.Message):
 
     AFTER_REVISION_FIELD_NUMBER: _builtins.int
     after_revision: _builtins.int
+    """Changes after this revision; 0: every registered tool first, then changes."""
     def __init__(
         self,
         *,
@@ -574,8 +637,11 @@ class WatchToolsResponse(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     TOOL_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
+    """Number of the change; a broken stream resumes after it."""
     @_builtins.property
-    def tool(self) -> Global___Tool: ...
+    def tool(self) -> Global___Tool:
+        """The version as it is now."""
+
     def __init__(
         self,
         *,

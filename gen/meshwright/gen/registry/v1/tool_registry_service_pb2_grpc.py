@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class ToolRegistryServiceStub:
-    """ToolRegistryService keeps the contracts of tools.
+    """ToolRegistryService keeps the contracts of tools. Any RPC may also give UNAVAILABLE STORE_UNAVAILABLE, or INTERNAL
+    with an error id; one that a registry does not offer yet is UNIMPLEMENTED NOT_YET_AVAILABLE.
     """
 
     def __init__(self, channel):
@@ -83,67 +84,83 @@ class ToolRegistryServiceStub:
 
 
 class ToolRegistryServiceServicer:
-    """ToolRegistryService keeps the contracts of tools.
+    """ToolRegistryService keeps the contracts of tools. Any RPC may also give UNAVAILABLE STORE_UNAVAILABLE, or INTERNAL
+    with an error id; one that a registry does not offer yet is UNIMPLEMENTED NOT_YET_AVAILABLE.
     """
 
     def RegisterTool(self, request, context):
-        """RegisterTool adds an immutable version after checking schemas and compatibility. Repeating it is harmless.
+        """RegisterTool adds an immutable version after checking schemas and compatibility. Repeating it is harmless: the
+        same contract only moves its endpoint. Gives INVALID_ARGUMENT INVALID_REQUEST naming the field, and
+        ALREADY_EXISTS TOOL_CONFLICT where the version is taken by another contract.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetTool(self, request, context):
-        """GetTool reads a version; an empty version, a range ("^2") or an alias ("stable") is resolved.
+        """GetTool reads a version; an empty version, a range ("^2") or an alias ("stable") is resolved. Gives
+        INVALID_ARGUMENT INVALID_REQUEST for a name that is none, and NOT_FOUND TOOL_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListTools(self, request, context):
-        """ListTools lists the tools that the caller may see, newest version of each unless all are asked for.
+        """ListTools lists the tools that the caller may see, newest version of each unless all are asked for. Sorted by
+        name; gives INVALID_ARGUMENT INVALID_REQUEST for a page size out of range.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResolveTools(self, request, context):
-        """ResolveTools turns selectors ("docs.search@^2") into pins, all or nothing.
+        """ResolveTools turns selectors ("docs.search@^2") into pins, all or nothing. It only reads, and is not served at
+        the edge. Gives INVALID_ARGUMENT INVALID_REQUEST, and NOT_FOUND TOOL_NOT_FOUND where one selector matches
+        nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CheckCompatibility(self, request, context):
-        """CheckCompatibility compares a candidate with a registered version; nothing is stored.
+        """CheckCompatibility compares a candidate with a registered version; nothing is stored. A breaking change is an
+        answer, not an error. Gives INVALID_ARGUMENT INVALID_REQUEST, NOT_FOUND TOOL_NOT_FOUND, UNIMPLEMENTED
+        NOT_YET_AVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetAlias(self, request, context):
-        """SetAlias points an alias at a version.
+        """SetAlias points an alias at a version. Idempotent; tasks keep the pins they have. Gives INVALID_ARGUMENT
+        INVALID_REQUEST, NOT_FOUND TOOL_NOT_FOUND, UNIMPLEMENTED NOT_YET_AVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeprecateTool(self, request, context):
-        """DeprecateTool marks a version with a date and a replacement.
+        """DeprecateTool marks a version with a date and a replacement. Idempotent; the version stays callable. Gives
+        INVALID_ARGUMENT INVALID_REQUEST, NOT_FOUND TOOL_NOT_FOUND, UNIMPLEMENTED NOT_YET_AVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def InvokeTool(self, request, context):
-        """InvokeTool validates, then calls the tool's host: for callers without a mesh client.
+        """InvokeTool validates, then calls the tool's host: for callers without a mesh client. The same idempotency key
+        never doubles an effect. Gives INVALID_ARGUMENT INVALID_REQUEST (each violation with its JSON Pointer), NOT_FOUND
+        TOOL_NOT_FOUND, PERMISSION_DENIED, UNAVAILABLE (host not reached), ABORTED INVOCATION_OPEN (being run; ask again)
+        or OUTCOME_UNKNOWN (may have run), and the tool's own failure: UNKNOWN TOOL_FAILED, DEADLINE_EXCEEDED, INTERNAL
+        TOOL_RESULT_INVALID, RESOURCE_EXHAUSTED RESULT_TOO_LARGE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchTools(self, request, context):
-        """WatchTools streams changes after a revision.
+        """WatchTools streams changes after a revision and stays open. It is not served at the edge. Gives UNIMPLEMENTED
+        NOT_YET_AVAILABLE where it is not offered: list the tools instead.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -206,7 +223,8 @@ def add_ToolRegistryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ToolRegistryService:
-    """ToolRegistryService keeps the contracts of tools.
+    """ToolRegistryService keeps the contracts of tools. Any RPC may also give UNAVAILABLE STORE_UNAVAILABLE, or INTERNAL
+    with an error id; one that a registry does not offer yet is UNIMPLEMENTED NOT_YET_AVAILABLE.
     """
 
     @staticmethod

@@ -27,57 +27,111 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ToolRegistryServiceStub:
-    """ToolRegistryService keeps the contracts of tools."""
+    """ToolRegistryService keeps the contracts of tools. Any RPC may also give UNAVAILABLE STORE_UNAVAILABLE, or INTERNAL
+    with an error id; one that a registry does not offer yet is UNIMPLEMENTED NOT_YET_AVAILABLE.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ToolRegistryServiceAsyncStub: ...
     RegisterTool: _grpc.UnaryUnaryMultiCallable[_tool_registry_service_pb2.RegisterToolRequest, _tool_registry_service_pb2.RegisterToolResponse]
-    """RegisterTool adds an immutable version after checking schemas and compatibility. Repeating it is harmless."""
+    """RegisterTool adds an immutable version after checking schemas and compatibility. Repeating it is harmless: the
+    same contract only moves its endpoint. Gives INVALID_ARGUMENT INVALID_REQUEST naming the field, and
+    ALREADY_EXISTS TOOL_CONFLICT where the version is taken by another contract.
+    """
     GetTool: _grpc.UnaryUnaryMultiCallable[_tool_registry_service_pb2.GetToolRequest, _tool_registry_service_pb2.Tool]
-    """GetTool reads a version; an empty version, a range ("^2") or an alias ("stable") is resolved."""
+    """GetTool reads a version; an empty version, a range ("^2") or an alias ("stable") is resolved. Gives
+    INVALID_ARGUMENT INVALID_REQUEST for a name that is none, and NOT_FOUND TOOL_NOT_FOUND.
+    """
     ListTools: _grpc.UnaryUnaryMultiCallable[_tool_registry_service_pb2.ListToolsRequest, _tool_registry_service_pb2.ListToolsResponse]
-    """ListTools lists the tools that the caller may see, newest version of each unless all are asked for."""
+    """ListTools lists the tools that the caller may see, newest version of each unless all are asked for. Sorted by
+    name; gives INVALID_ARGUMENT INVALID_REQUEST for a page size out of range.
+    """
     ResolveTools: _grpc.UnaryUnaryMultiCallable[_tool_registry_service_pb2.ResolveToolsRequest, _tool_registry_service_pb2.ResolveToolsResponse]
-    """ResolveTools turns selectors ("docs.search@^2") into pins, all or nothing."""
+    """ResolveTools turns selectors ("docs.search@^2") into pins, all or nothing. It only reads, and is not served at
+    the edge. Gives INVALID_ARGUMENT INVALID_REQUEST, and NOT_FOUND TOOL_NOT_FOUND where one selector matches
+    nothing.
+    """
     CheckCompatibility: _grpc.UnaryUnaryMultiCallable[_tool_registry_service_pb2.CheckCompatibilityRequest, _tool_registry_service_pb2.CheckCompatibilityResponse]
-    """CheckCompatibility compares a candidate with a registered version; nothing is stored."""
+    """CheckCompatibility compares a candidate with a registered version; nothing is stored. A breaking change is an
+    answer, not an error. Gives INVALID_ARGUMENT INVALID_REQUEST, NOT_FOUND TOOL_NOT_FOUND, UNIMPLEMENTED
+    NOT_YET_AVAILABLE.
+    """
     SetAlias: _grpc.UnaryUnaryMultiCallable[_tool_registry_service_pb2.SetAliasRequest, _tool_registry_service_pb2.Tool]
-    """SetAlias points an alias at a version."""
+    """SetAlias points an alias at a version. Idempotent; tasks keep the pins they have. Gives INVALID_ARGUMENT
+    INVALID_REQUEST, NOT_FOUND TOOL_NOT_FOUND, UNIMPLEMENTED NOT_YET_AVAILABLE.
+    """
     DeprecateTool: _grpc.UnaryUnaryMultiCallable[_tool_registry_service_pb2.DeprecateToolRequest, _tool_registry_service_pb2.Tool]
-    """DeprecateTool marks a version with a date and a replacement."""
+    """DeprecateTool marks a version with a date and a replacement. Idempotent; the version stays callable. Gives
+    INVALID_ARGUMENT INVALID_REQUEST, NOT_FOUND TOOL_NOT_FOUND, UNIMPLEMENTED NOT_YET_AVAILABLE.
+    """
     InvokeTool: _grpc.UnaryUnaryMultiCallable[_tool_registry_service_pb2.InvokeToolRequest, _tool_registry_service_pb2.InvokeToolResponse]
-    """InvokeTool validates, then calls the tool's host: for callers without a mesh client."""
+    """InvokeTool validates, then calls the tool's host: for callers without a mesh client. The same idempotency key
+    never doubles an effect. Gives INVALID_ARGUMENT INVALID_REQUEST (each violation with its JSON Pointer), NOT_FOUND
+    TOOL_NOT_FOUND, PERMISSION_DENIED, UNAVAILABLE (host not reached), ABORTED INVOCATION_OPEN (being run; ask again)
+    or OUTCOME_UNKNOWN (may have run), and the tool's own failure: UNKNOWN TOOL_FAILED, DEADLINE_EXCEEDED, INTERNAL
+    TOOL_RESULT_INVALID, RESOURCE_EXHAUSTED RESULT_TOO_LARGE.
+    """
     WatchTools: _grpc.UnaryStreamMultiCallable[_tool_registry_service_pb2.WatchToolsRequest, _tool_registry_service_pb2.WatchToolsResponse]
-    """WatchTools streams changes after a revision."""
+    """WatchTools streams changes after a revision and stays open. It is not served at the edge. Gives UNIMPLEMENTED
+    NOT_YET_AVAILABLE where it is not offered: list the tools instead.
+    """
 
 @_typing.type_check_only
 class ToolRegistryServiceAsyncStub(ToolRegistryServiceStub):
-    """ToolRegistryService keeps the contracts of tools."""
+    """ToolRegistryService keeps the contracts of tools. Any RPC may also give UNAVAILABLE STORE_UNAVAILABLE, or INTERNAL
+    with an error id; one that a registry does not offer yet is UNIMPLEMENTED NOT_YET_AVAILABLE.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     RegisterTool: _aio.UnaryUnaryMultiCallable[_tool_registry_service_pb2.RegisterToolRequest, _tool_registry_service_pb2.RegisterToolResponse]  # type: ignore[assignment]
-    """RegisterTool adds an immutable version after checking schemas and compatibility. Repeating it is harmless."""
+    """RegisterTool adds an immutable version after checking schemas and compatibility. Repeating it is harmless: the
+    same contract only moves its endpoint. Gives INVALID_ARGUMENT INVALID_REQUEST naming the field, and
+    ALREADY_EXISTS TOOL_CONFLICT where the version is taken by another contract.
+    """
     GetTool: _aio.UnaryUnaryMultiCallable[_tool_registry_service_pb2.GetToolRequest, _tool_registry_service_pb2.Tool]  # type: ignore[assignment]
-    """GetTool reads a version; an empty version, a range ("^2") or an alias ("stable") is resolved."""
+    """GetTool reads a version; an empty version, a range ("^2") or an alias ("stable") is resolved. Gives
+    INVALID_ARGUMENT INVALID_REQUEST for a name that is none, and NOT_FOUND TOOL_NOT_FOUND.
+    """
     ListTools: _aio.UnaryUnaryMultiCallable[_tool_registry_service_pb2.ListToolsRequest, _tool_registry_service_pb2.ListToolsResponse]  # type: ignore[assignment]
-    """ListTools lists the tools that the caller may see, newest version of each unless all are asked for."""
+    """ListTools lists the tools that the caller may see, newest version of each unless all are asked for. Sorted by
+    name; gives INVALID_ARGUMENT INVALID_REQUEST for a page size out of range.
+    """
     ResolveTools: _aio.UnaryUnaryMultiCallable[_tool_registry_service_pb2.ResolveToolsRequest, _tool_registry_service_pb2.ResolveToolsResponse]  # type: ignore[assignment]
-    """ResolveTools turns selectors ("docs.search@^2") into pins, all or nothing."""
+    """ResolveTools turns selectors ("docs.search@^2") into pins, all or nothing. It only reads, and is not served at
+    the edge. Gives INVALID_ARGUMENT INVALID_REQUEST, and NOT_FOUND TOOL_NOT_FOUND where one selector matches
+    nothing.
+    """
     CheckCompatibility: _aio.UnaryUnaryMultiCallable[_tool_registry_service_pb2.CheckCompatibilityRequest, _tool_registry_service_pb2.CheckCompatibilityResponse]  # type: ignore[assignment]
-    """CheckCompatibility compares a candidate with a registered version; nothing is stored."""
+    """CheckCompatibility compares a candidate with a registered version; nothing is stored. A breaking change is an
+    answer, not an error. Gives INVALID_ARGUMENT INVALID_REQUEST, NOT_FOUND TOOL_NOT_FOUND, UNIMPLEMENTED
+    NOT_YET_AVAILABLE.
+    """
     SetAlias: _aio.UnaryUnaryMultiCallable[_tool_registry_service_pb2.SetAliasRequest, _tool_registry_service_pb2.Tool]  # type: ignore[assignment]
-    """SetAlias points an alias at a version."""
+    """SetAlias points an alias at a version. Idempotent; tasks keep the pins they have. Gives INVALID_ARGUMENT
+    INVALID_REQUEST, NOT_FOUND TOOL_NOT_FOUND, UNIMPLEMENTED NOT_YET_AVAILABLE.
+    """
     DeprecateTool: _aio.UnaryUnaryMultiCallable[_tool_registry_service_pb2.DeprecateToolRequest, _tool_registry_service_pb2.Tool]  # type: ignore[assignment]
-    """DeprecateTool marks a version with a date and a replacement."""
+    """DeprecateTool marks a version with a date and a replacement. Idempotent; the version stays callable. Gives
+    INVALID_ARGUMENT INVALID_REQUEST, NOT_FOUND TOOL_NOT_FOUND, UNIMPLEMENTED NOT_YET_AVAILABLE.
+    """
     InvokeTool: _aio.UnaryUnaryMultiCallable[_tool_registry_service_pb2.InvokeToolRequest, _tool_registry_service_pb2.InvokeToolResponse]  # type: ignore[assignment]
-    """InvokeTool validates, then calls the tool's host: for callers without a mesh client."""
+    """InvokeTool validates, then calls the tool's host: for callers without a mesh client. The same idempotency key
+    never doubles an effect. Gives INVALID_ARGUMENT INVALID_REQUEST (each violation with its JSON Pointer), NOT_FOUND
+    TOOL_NOT_FOUND, PERMISSION_DENIED, UNAVAILABLE (host not reached), ABORTED INVOCATION_OPEN (being run; ask again)
+    or OUTCOME_UNKNOWN (may have run), and the tool's own failure: UNKNOWN TOOL_FAILED, DEADLINE_EXCEEDED, INTERNAL
+    TOOL_RESULT_INVALID, RESOURCE_EXHAUSTED RESULT_TOO_LARGE.
+    """
     WatchTools: _aio.UnaryStreamMultiCallable[_tool_registry_service_pb2.WatchToolsRequest, _tool_registry_service_pb2.WatchToolsResponse]  # type: ignore[assignment]
-    """WatchTools streams changes after a revision."""
+    """WatchTools streams changes after a revision and stays open. It is not served at the edge. Gives UNIMPLEMENTED
+    NOT_YET_AVAILABLE where it is not offered: list the tools instead.
+    """
 
 class ToolRegistryServiceServicer(metaclass=_abc_1.ABCMeta):
-    """ToolRegistryService keeps the contracts of tools."""
+    """ToolRegistryService keeps the contracts of tools. Any RPC may also give UNAVAILABLE STORE_UNAVAILABLE, or INTERNAL
+    with an error id; one that a registry does not offer yet is UNIMPLEMENTED NOT_YET_AVAILABLE.
+    """
 
     @_abc_1.abstractmethod
     def RegisterTool(
@@ -85,7 +139,10 @@ class ToolRegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tool_registry_service_pb2.RegisterToolRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tool_registry_service_pb2.RegisterToolResponse, _abc.Awaitable[_tool_registry_service_pb2.RegisterToolResponse]]:
-        """RegisterTool adds an immutable version after checking schemas and compatibility. Repeating it is harmless."""
+        """RegisterTool adds an immutable version after checking schemas and compatibility. Repeating it is harmless: the
+        same contract only moves its endpoint. Gives INVALID_ARGUMENT INVALID_REQUEST naming the field, and
+        ALREADY_EXISTS TOOL_CONFLICT where the version is taken by another contract.
+        """
 
     @_abc_1.abstractmethod
     def GetTool(
@@ -93,7 +150,9 @@ class ToolRegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tool_registry_service_pb2.GetToolRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tool_registry_service_pb2.Tool, _abc.Awaitable[_tool_registry_service_pb2.Tool]]:
-        """GetTool reads a version; an empty version, a range ("^2") or an alias ("stable") is resolved."""
+        """GetTool reads a version; an empty version, a range ("^2") or an alias ("stable") is resolved. Gives
+        INVALID_ARGUMENT INVALID_REQUEST for a name that is none, and NOT_FOUND TOOL_NOT_FOUND.
+        """
 
     @_abc_1.abstractmethod
     def ListTools(
@@ -101,7 +160,9 @@ class ToolRegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tool_registry_service_pb2.ListToolsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tool_registry_service_pb2.ListToolsResponse, _abc.Awaitable[_tool_registry_service_pb2.ListToolsResponse]]:
-        """ListTools lists the tools that the caller may see, newest version of each unless all are asked for."""
+        """ListTools lists the tools that the caller may see, newest version of each unless all are asked for. Sorted by
+        name; gives INVALID_ARGUMENT INVALID_REQUEST for a page size out of range.
+        """
 
     @_abc_1.abstractmethod
     def ResolveTools(
@@ -109,7 +170,10 @@ class ToolRegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tool_registry_service_pb2.ResolveToolsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tool_registry_service_pb2.ResolveToolsResponse, _abc.Awaitable[_tool_registry_service_pb2.ResolveToolsResponse]]:
-        """ResolveTools turns selectors ("docs.search@^2") into pins, all or nothing."""
+        """ResolveTools turns selectors ("docs.search@^2") into pins, all or nothing. It only reads, and is not served at
+        the edge. Gives INVALID_ARGUMENT INVALID_REQUEST, and NOT_FOUND TOOL_NOT_FOUND where one selector matches
+        nothing.
+        """
 
     @_abc_1.abstractmethod
     def CheckCompatibility(
@@ -117,7 +181,10 @@ class ToolRegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tool_registry_service_pb2.CheckCompatibilityRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tool_registry_service_pb2.CheckCompatibilityResponse, _abc.Awaitable[_tool_registry_service_pb2.CheckCompatibilityResponse]]:
-        """CheckCompatibility compares a candidate with a registered version; nothing is stored."""
+        """CheckCompatibility compares a candidate with a registered version; nothing is stored. A breaking change is an
+        answer, not an error. Gives INVALID_ARGUMENT INVALID_REQUEST, NOT_FOUND TOOL_NOT_FOUND, UNIMPLEMENTED
+        NOT_YET_AVAILABLE.
+        """
 
     @_abc_1.abstractmethod
     def SetAlias(
@@ -125,7 +192,9 @@ class ToolRegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tool_registry_service_pb2.SetAliasRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tool_registry_service_pb2.Tool, _abc.Awaitable[_tool_registry_service_pb2.Tool]]:
-        """SetAlias points an alias at a version."""
+        """SetAlias points an alias at a version. Idempotent; tasks keep the pins they have. Gives INVALID_ARGUMENT
+        INVALID_REQUEST, NOT_FOUND TOOL_NOT_FOUND, UNIMPLEMENTED NOT_YET_AVAILABLE.
+        """
 
     @_abc_1.abstractmethod
     def DeprecateTool(
@@ -133,7 +202,9 @@ class ToolRegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tool_registry_service_pb2.DeprecateToolRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tool_registry_service_pb2.Tool, _abc.Awaitable[_tool_registry_service_pb2.Tool]]:
-        """DeprecateTool marks a version with a date and a replacement."""
+        """DeprecateTool marks a version with a date and a replacement. Idempotent; the version stays callable. Gives
+        INVALID_ARGUMENT INVALID_REQUEST, NOT_FOUND TOOL_NOT_FOUND, UNIMPLEMENTED NOT_YET_AVAILABLE.
+        """
 
     @_abc_1.abstractmethod
     def InvokeTool(
@@ -141,7 +212,12 @@ class ToolRegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tool_registry_service_pb2.InvokeToolRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tool_registry_service_pb2.InvokeToolResponse, _abc.Awaitable[_tool_registry_service_pb2.InvokeToolResponse]]:
-        """InvokeTool validates, then calls the tool's host: for callers without a mesh client."""
+        """InvokeTool validates, then calls the tool's host: for callers without a mesh client. The same idempotency key
+        never doubles an effect. Gives INVALID_ARGUMENT INVALID_REQUEST (each violation with its JSON Pointer), NOT_FOUND
+        TOOL_NOT_FOUND, PERMISSION_DENIED, UNAVAILABLE (host not reached), ABORTED INVOCATION_OPEN (being run; ask again)
+        or OUTCOME_UNKNOWN (may have run), and the tool's own failure: UNKNOWN TOOL_FAILED, DEADLINE_EXCEEDED, INTERNAL
+        TOOL_RESULT_INVALID, RESOURCE_EXHAUSTED RESULT_TOO_LARGE.
+        """
 
     @_abc_1.abstractmethod
     def WatchTools(
@@ -149,6 +225,8 @@ class ToolRegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tool_registry_service_pb2.WatchToolsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_tool_registry_service_pb2.WatchToolsResponse], _abc.AsyncIterator[_tool_registry_service_pb2.WatchToolsResponse]]:
-        """WatchTools streams changes after a revision."""
+        """WatchTools streams changes after a revision and stays open. It is not served at the edge. Gives UNIMPLEMENTED
+        NOT_YET_AVAILABLE where it is not offered: list the tools instead.
+        """
 
 def add_ToolRegistryServiceServicer_to_server(servicer: ToolRegistryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -26,10 +26,13 @@ class _InvocationState:
 class _InvocationStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_InvocationState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     INVOCATION_STATE_UNSPECIFIED: _InvocationState.ValueType  # 0
+    """Never sent."""
     INVOCATION_STATE_NOT_SEEN: _InvocationState.ValueType  # 1
     """Never seen: safe to run."""
     INVOCATION_STATE_RUNNING: _InvocationState.ValueType  # 2
+    """Begun, and its deadline has not passed: ask again."""
     INVOCATION_STATE_DONE: _InvocationState.ValueType  # 3
+    """Ended; the outcome is final."""
     INVOCATION_STATE_UNKNOWN: _InvocationState.ValueType  # 4
     """Begun, and the host that ran it is gone."""
 
@@ -37,10 +40,13 @@ class InvocationState(_InvocationState, metaclass=_InvocationStateEnumTypeWrappe
     """InvocationState is where an invocation stands."""
 
 INVOCATION_STATE_UNSPECIFIED: InvocationState.ValueType  # 0
+"""Never sent."""
 INVOCATION_STATE_NOT_SEEN: InvocationState.ValueType  # 1
 """Never seen: safe to run."""
 INVOCATION_STATE_RUNNING: InvocationState.ValueType  # 2
+"""Begun, and its deadline has not passed: ask again."""
 INVOCATION_STATE_DONE: InvocationState.ValueType  # 3
+"""Ended; the outcome is final."""
 INVOCATION_STATE_UNKNOWN: InvocationState.ValueType  # 4
 """Begun, and the host that ran it is gone."""
 Global___InvocationState: _TypeAlias = InvocationState  # noqa: Y015
@@ -57,11 +63,15 @@ class InvokeRequest(_message.Message):
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     INTENT_DIGEST_FIELD_NUMBER: _builtins.int
     tool: _builtins.str
+    """Tool's name, as registered."""
     version: _builtins.str
+    """Exact version; ranges and aliases are resolved by the registry, not here."""
     arguments_json: _builtins.str
-    """JSON text: integers keep their digits."""
+    """JSON text: integers keep their digits. One object, at most 256 KiB, checked against the input schema."""
     idempotency_key: _builtins.str
+    """The same for every repetition of the same call, within the task that the grant names."""
     intent_digest: _builtins.str
+    """SHA-256 in hex over tool, version and arguments, as journaled by the caller; empty: not compared."""
     def __init__(
         self,
         *,
@@ -88,9 +98,13 @@ class InvokeResponse(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def progress(self) -> Global___Progress: ...
+    def progress(self) -> Global___Progress:
+        """The tool is still at work."""
+
     @_builtins.property
-    def outcome(self) -> Global___Outcome: ...
+    def outcome(self) -> Global___Outcome:
+        """The call has ended."""
+
     def __init__(
         self,
         *,
@@ -118,6 +132,7 @@ class Progress(_message.Message):
     fraction: _builtins.float
     """0..1, or negative: unknown."""
     message: _builtins.str
+    """One line for people; may be empty."""
     def __init__(
         self,
         *,
@@ -144,11 +159,17 @@ class Outcome(_message.Message):
     COST_MICROS_FIELD_NUMBER: _builtins.int
     ANNOTATIONS_FIELD_NUMBER: _builtins.int
     result_json: _builtins.str
+    """JSON text that fits the output schema, at most 1 MiB; empty where error is set."""
     replayed: _builtins.bool
     """Answered from the ledger."""
     cost_micros: _builtins.int
+    """What the call cost in millionths of a US dollar; 0: nothing, or not known."""
     @_builtins.property
-    def error(self) -> _status_pb2.Status: ...
+    def error(self) -> _status_pb2.Status:
+        """The tool's failure with a stable reason (TOOL_FAILED, TOOL_RESULT_INVALID, RESULT_TOO_LARGE, DEADLINE_EXCEEDED);
+        unset on success.
+        """
+
     @_builtins.property
     def annotations(self) -> _struct_pb2.Struct:
         """Progress metadata for the journal."""
@@ -178,6 +199,7 @@ class GetOutcomeRequest(_message.Message):
 
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     idempotency_key: _builtins.str
+    """As sent with Invoke, within the task that the grant names."""
     def __init__(
         self,
         *,
@@ -200,8 +222,11 @@ class GetOutcomeResponse(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
     state: Global___InvocationState.ValueType
+    """Says what the caller may do next."""
     @_builtins.property
-    def outcome(self) -> Global___Outcome: ...
+    def outcome(self) -> Global___Outcome:
+        """Set on DONE only."""
+
     def __init__(
         self,
         *,

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class ToolServiceStub:
-    """ToolService is what a tool host serves: the one place where the chain of checks runs and where a tool is called.
+    """ToolService is what a tool host serves: the one place where the chain of checks runs and where a tool is called. It
+    is not served at the edge; callers need a grant (`x-mesh-grant-bin` metadata), else UNAUTHENTICATED GRANT_INVALID.
     """
 
     def __init__(self, channel):
@@ -48,18 +49,25 @@ class ToolServiceStub:
 
 
 class ToolServiceServicer:
-    """ToolService is what a tool host serves: the one place where the chain of checks runs and where a tool is called.
+    """ToolService is what a tool host serves: the one place where the chain of checks runs and where a tool is called. It
+    is not served at the edge; callers need a grant (`x-mesh-grant-bin` metadata), else UNAUTHENTICATED GRANT_INVALID.
     """
 
     def Invoke(self, request, context):
-        """Invoke runs a tool at most once per idempotency key and streams progress; the last message is the outcome.
+        """Invoke runs a tool at most once per idempotency key and streams progress; the last message is the outcome. A
+        known key is answered from the ledger; PURE tools may run again, IDEMPOTENT ones after their host was lost. A
+        tool's own failure is in the outcome. As a status: INVALID_ARGUMENT INVALID_REQUEST (each violation with its JSON
+        Pointer), NOT_FOUND TOOL_NOT_FOUND (not hosted here), PERMISSION_DENIED (not in the grant), ABORTED
+        INVOCATION_OPEN (the key is being run; ask again), OUTCOME_UNKNOWN (may have run) or FENCED (a newer owner of the
+        task has called).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetOutcome(self, request, context):
-        """GetOutcome tells what became of a key after a lost answer.
+        """GetOutcome tells what became of a key after a lost answer. It only reads; an unseen key is NOT_SEEN, no error.
+        Hosts that do not offer it give UNIMPLEMENTED NOT_YET_AVAILABLE: repeat Invoke with the same key there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,7 +95,8 @@ def add_ToolServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ToolService:
-    """ToolService is what a tool host serves: the one place where the chain of checks runs and where a tool is called.
+    """ToolService is what a tool host serves: the one place where the chain of checks runs and where a tool is called. It
+    is not served at the edge; callers need a grant (`x-mesh-grant-bin` metadata), else UNAUTHENTICATED GRANT_INVALID.
     """
 
     @staticmethod

@@ -27,29 +27,51 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ToolServiceStub:
-    """ToolService is what a tool host serves: the one place where the chain of checks runs and where a tool is called."""
+    """ToolService is what a tool host serves: the one place where the chain of checks runs and where a tool is called. It
+    is not served at the edge; callers need a grant (`x-mesh-grant-bin` metadata), else UNAUTHENTICATED GRANT_INVALID.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ToolServiceAsyncStub: ...
     Invoke: _grpc.UnaryStreamMultiCallable[_tool_service_pb2.InvokeRequest, _tool_service_pb2.InvokeResponse]
-    """Invoke runs a tool at most once per idempotency key and streams progress; the last message is the outcome."""
+    """Invoke runs a tool at most once per idempotency key and streams progress; the last message is the outcome. A
+    known key is answered from the ledger; PURE tools may run again, IDEMPOTENT ones after their host was lost. A
+    tool's own failure is in the outcome. As a status: INVALID_ARGUMENT INVALID_REQUEST (each violation with its JSON
+    Pointer), NOT_FOUND TOOL_NOT_FOUND (not hosted here), PERMISSION_DENIED (not in the grant), ABORTED
+    INVOCATION_OPEN (the key is being run; ask again), OUTCOME_UNKNOWN (may have run) or FENCED (a newer owner of the
+    task has called).
+    """
     GetOutcome: _grpc.UnaryUnaryMultiCallable[_tool_service_pb2.GetOutcomeRequest, _tool_service_pb2.GetOutcomeResponse]
-    """GetOutcome tells what became of a key after a lost answer."""
+    """GetOutcome tells what became of a key after a lost answer. It only reads; an unseen key is NOT_SEEN, no error.
+    Hosts that do not offer it give UNIMPLEMENTED NOT_YET_AVAILABLE: repeat Invoke with the same key there.
+    """
 
 @_typing.type_check_only
 class ToolServiceAsyncStub(ToolServiceStub):
-    """ToolService is what a tool host serves: the one place where the chain of checks runs and where a tool is called."""
+    """ToolService is what a tool host serves: the one place where the chain of checks runs and where a tool is called. It
+    is not served at the edge; callers need a grant (`x-mesh-grant-bin` metadata), else UNAUTHENTICATED GRANT_INVALID.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Invoke: _aio.UnaryStreamMultiCallable[_tool_service_pb2.InvokeRequest, _tool_service_pb2.InvokeResponse]  # type: ignore[assignment]
-    """Invoke runs a tool at most once per idempotency key and streams progress; the last message is the outcome."""
+    """Invoke runs a tool at most once per idempotency key and streams progress; the last message is the outcome. A
+    known key is answered from the ledger; PURE tools may run again, IDEMPOTENT ones after their host was lost. A
+    tool's own failure is in the outcome. As a status: INVALID_ARGUMENT INVALID_REQUEST (each violation with its JSON
+    Pointer), NOT_FOUND TOOL_NOT_FOUND (not hosted here), PERMISSION_DENIED (not in the grant), ABORTED
+    INVOCATION_OPEN (the key is being run; ask again), OUTCOME_UNKNOWN (may have run) or FENCED (a newer owner of the
+    task has called).
+    """
     GetOutcome: _aio.UnaryUnaryMultiCallable[_tool_service_pb2.GetOutcomeRequest, _tool_service_pb2.GetOutcomeResponse]  # type: ignore[assignment]
-    """GetOutcome tells what became of a key after a lost answer."""
+    """GetOutcome tells what became of a key after a lost answer. It only reads; an unseen key is NOT_SEEN, no error.
+    Hosts that do not offer it give UNIMPLEMENTED NOT_YET_AVAILABLE: repeat Invoke with the same key there.
+    """
 
 class ToolServiceServicer(metaclass=_abc_1.ABCMeta):
-    """ToolService is what a tool host serves: the one place where the chain of checks runs and where a tool is called."""
+    """ToolService is what a tool host serves: the one place where the chain of checks runs and where a tool is called. It
+    is not served at the edge; callers need a grant (`x-mesh-grant-bin` metadata), else UNAUTHENTICATED GRANT_INVALID.
+    """
 
     @_abc_1.abstractmethod
     def Invoke(
@@ -57,7 +79,13 @@ class ToolServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tool_service_pb2.InvokeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_tool_service_pb2.InvokeResponse], _abc.AsyncIterator[_tool_service_pb2.InvokeResponse]]:
-        """Invoke runs a tool at most once per idempotency key and streams progress; the last message is the outcome."""
+        """Invoke runs a tool at most once per idempotency key and streams progress; the last message is the outcome. A
+        known key is answered from the ledger; PURE tools may run again, IDEMPOTENT ones after their host was lost. A
+        tool's own failure is in the outcome. As a status: INVALID_ARGUMENT INVALID_REQUEST (each violation with its JSON
+        Pointer), NOT_FOUND TOOL_NOT_FOUND (not hosted here), PERMISSION_DENIED (not in the grant), ABORTED
+        INVOCATION_OPEN (the key is being run; ask again), OUTCOME_UNKNOWN (may have run) or FENCED (a newer owner of the
+        task has called).
+        """
 
     @_abc_1.abstractmethod
     def GetOutcome(
@@ -65,6 +93,8 @@ class ToolServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tool_service_pb2.GetOutcomeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tool_service_pb2.GetOutcomeResponse, _abc.Awaitable[_tool_service_pb2.GetOutcomeResponse]]:
-        """GetOutcome tells what became of a key after a lost answer."""
+        """GetOutcome tells what became of a key after a lost answer. It only reads; an unseen key is NOT_SEEN, no error.
+        Hosts that do not offer it give UNIMPLEMENTED NOT_YET_AVAILABLE: repeat Invoke with the same key there.
+        """
 
 def add_ToolServiceServicer_to_server(servicer: ToolServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
