@@ -1,6 +1,6 @@
 """An agent as its author writes it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from meshwright.core.errors import SetupError
@@ -24,6 +24,7 @@ class Agent:
         skills: Keywords of the same.
         version: Semantic version.
         model: Model spec (`offline`, `openai:NAME@URL`, `scripted:FILE`) that wins over the mesh's.
+        prepare: Called once in a thread before the agent is announced, for example to build an index.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Agent:
     skills: Sequence[str] = ()
     version: str = "1.0.0"
     model: str = ""
+    prepare: Callable[[], None] | None = None
     local_tools: tuple[LocalTool, ...] = field(init=False, default=())
     selectors: tuple[str, ...] = field(init=False, default=())
 

@@ -15,9 +15,9 @@ MOST_CHARACTERS = 1_000_000
 """Characters that are looked at in one call, an equal share of each passage."""
 POSITION_WEIGHT = 0.1
 """How much the first sentence of a passage is worth more than a late one."""
-QUESTION_WEIGHT = 0.5
+QUESTION_WEIGHT = 0.25
 """A sentence that asks seldom answers."""
-FEW_WORDS = 4
+FEWEST_WORDS = 2
 """Meaningful words below which a sentence is worth less: it is a label rather than a statement."""
 LEAST_SHARE = 0.25
 """Part of the best score below which a sentence only fills space."""
@@ -25,6 +25,7 @@ MOST_ALIKE = 0.6
 """Shared part of the words from which two sentences say the same."""
 
 _SATURATION, _LENGTH = 1.2, 0.5  # k1 and b of BM25; sentences vary less in length than documents
+_SHORT = 4  # words that are added to each sentence, so that the shortest ones do not stand for the whole
 _SOURCE_LINE = re.compile(r"^[ \t]*source:[ \t]*(\S[^\r\n]*?)[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
 
 
@@ -139,14 +140,14 @@ def _salience(candidates: Sequence[_Candidate]) -> list[float]:
 
     def score(each: _Candidate) -> float:
         said = sum(math.log1p(spread[word]) for word in each.counts)
-        return said / math.pow(len(each.counts) + FEW_WORDS, 0.75)
+        return said / math.pow(len(each.counts) + _SHORT, 0.75)
 
     return [score(each) for each in candidates]
 
 
 def _weighted(score: float, candidate: _Candidate) -> float:
     early = 1 + POSITION_WEIGHT / (1 + candidate.place)
-    full = min(1.0, len(candidate.counts) / FEW_WORDS)
+    full = min(1.0, len(candidate.counts) / FEWEST_WORDS)
     return score * early * full * (QUESTION_WEIGHT if candidate.sentence.endswith("?") else 1.0)
 
 

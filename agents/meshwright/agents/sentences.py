@@ -66,7 +66,11 @@ def words(text: str) -> list[str]:
         Stems in reading order, repeated ones included: `Caches are cached` gives `["cach", "cach"]`.
     """
     found = (match.group().lower().replace("’", "'") for match in _WORD.finditer(text))  # noqa: RUF001
-    return [stem(word) for word in found if word not in STOP_WORDS and (len(word) > 1 or not word.isascii())]
+    return [
+        stem(word)
+        for word in found
+        if word not in STOP_WORDS and (len(word) > 1 or word.isdigit() or not word.isascii())
+    ]
 
 
 def stem(word: str) -> str:

@@ -116,6 +116,8 @@ class AgentProcess:
 
     async def start(self) -> str:
         """Opens the store, listens, makes its tools known, then itself; returns host:port."""
+        if self.agent.prepare:
+            await asyncio.to_thread(self.agent.prepare)
         await self.store.open(self.settings.partitions)
         await self.feeds.open({self.agent.name: self.worker.wake, self.instance_id: self.worker.interrupt})
         target = await self.server.start()
@@ -166,7 +168,7 @@ async def serve(agent: Agent, settings: AgentSettings, running: Process) -> None
     process = AgentProcess(agent, settings)
     target = await process.start()
     log.info("ready", agent=agent.name, target=target)
-    running.ready(target=target)
+    running.ready(target=target, agent=agent.name)
     await running.stopping.wait()
     with contextlib.suppress(MeshError):
         await process.stop()

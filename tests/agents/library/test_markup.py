@@ -1,8 +1,11 @@
 import time
+from collections.abc import Callable, Iterable
 
 import pytest
 
 from meshwright.agents.library.researcher.markup import Block, markdown, plain, restructured_text
+
+Reader = Callable[[str], Iterable[Block]]
 
 
 def text(*lines: str) -> Block:
@@ -50,7 +53,10 @@ def test_a_rule_at_the_top_is_no_front_matter() -> None:
 
 
 def test_rst_levels_follow_the_order_of_first_use() -> None:
-    source = "=====\nTitle\n=====\n\nIntro\n\nPart\n====\n\n.. note:: kept\n\nSection\n-------\nbody\n\nPart `two`\n==========\n\n----\n"
+    source = (
+        "=====\nTitle\n=====\n\nIntro\n\nPart\n====\n\n.. note:: kept\n\n"
+        "Section\n-------\nbody\n\nPart `two`\n==========\n\n----\n"
+    )
     assert list(restructured_text(source)) == [
         Block(1, "Title"), text("Intro"), Block(2, "Part"), text(".. note:: kept"), Block(3, "Section"), text("body"),
         Block(2, "Part two"),
@@ -80,8 +86,9 @@ def test_rst_rules_too_short_or_inside_text_make_no_heading() -> None:
     ],
     ids=range(11),
 )
-def test_hostile_text_is_read_in_linear_time_and_small_pieces(read: type, source: str) -> None:
+def test_hostile_text_is_read_in_linear_time_and_small_pieces(read: Reader, source: str) -> None:
     start = time.monotonic()
     blocks = list(read(source))
-    assert time.monotonic() - start < 3
-    assert all(len(block.text) <= max(len(line) for line in source.split("\n")) + 65_536 for block in blocks)
+    assert time.monotonic() - start < 10
+    longest = 65_536 + max(len(line) for line in source.split("\n"))
+    assert all(len(block.text) <= longest for block in blocks)

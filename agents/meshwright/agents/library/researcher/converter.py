@@ -25,8 +25,8 @@ _LONGEST_ERROR = 1_024
 class Converter:
     """Reads the documents of one kind.
 
-    Its process starts with the first document, gets no environment variables, opens no files and reaches at most the
-    memory and processor time of the limits. Not safe for use by several threads at once.
+    Its process starts with the first document, gets no environment variables, can write no files and reaches at most
+    the memory and processor time of the limits. Not safe for use by several threads at once.
 
     Args:
         kind: `html` or `pdf`.
@@ -71,6 +71,7 @@ class Converter:
         """Has the process read a document."""
         process = self._ready()
         killer = Timer(self._limits.document_s, process.kill)
+        killer.daemon = True
         killer.start()
         start = time.monotonic()
         try:

@@ -107,8 +107,11 @@ def answer(kind: str, data: bytes, most: int) -> bytes:
     try:
         result = encoded({"blocks": list(bounded(READERS[kind](data), most))})
         return result if len(result) <= most else encoded({"error": too_much(most)})
+    except MemoryError:
+        why = "it needs too much memory"
     except Exception as error:  # noqa: BLE001 - parsers of hostile input raise everything
-        return encoded({"error": reason(error)})
+        why = reason(error)
+    return encoded({"error": why})
 
 
 def bounded(blocks: Iterator[Block], most: int) -> Iterator[Block]:

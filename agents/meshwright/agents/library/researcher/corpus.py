@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -113,8 +114,10 @@ class Corpus:
         skips = Skips(limits.skipped)
         opened = Folder.open(folder, limits, skips)
         try:
-            corpus = cls(connected(), skips)
+            connection = sqlite3.connect(":memory:", check_same_thread=False)  # a lock keeps the threads apart
+            corpus = cls(connection, skips)
             try:
+                prepare(connection)
                 corpus._fill(opened, limits)
             except BaseException:
                 corpus.close()
@@ -159,11 +162,12 @@ class Corpus:
         Raises:
             UnknownPassageError: The index has no such id; the message says what to do.
         """
+        found = None
         with self._lock:
-            found = self._connection.execute(
-                "SELECT number, source, title FROM passages WHERE id = ?",
-                (passage_id.encode(errors="replace").decode(),),
-            ).fetchone()
+            with suppress(UnicodeEncodeError):  # half a character is part of no id
+                found = self._connection.execute(
+                    "SELECT number, source, title FROM passages WHERE id = ?", (passage_id,)
+                ).fetchone()
             if found is None:
                 raise UnknownPassageError(
                     f"No passage has the id {passage_id[:_LONGEST_ECHO]!r}: use an id that docs.search returned."
@@ -218,22 +222,19 @@ class Corpus:
             yield f"{source}#{number}", source, piece.title, piece.text
 
 
-def connected() -> sqlite3.Connection:
-    """Creates an empty index.
+def prepare(connection: sqlite3.Connection) -> None:
+    """Creates the tables of an empty index.
 
     Raises:
         SetupError: This Python's SQLite lacks FTS5.
     """
-    connection = sqlite3.connect(":memory:", check_same_thread=False)  # a lock keeps the threads apart
     try:
         connection.executescript(_SCHEMA)
     except sqlite3.Error as error:
-        connection.close()
         raise SetupError(
             f"The SQLite of this Python has no full-text search ({error}): "
             "use a Python whose sqlite3 module comes with FTS5, as those of python.org, Debian, Homebrew and uv do."
         ) from None
-    return connection
 
 
 def _bounded(rows: list[tuple[int, str, str]], number: int) -> str:

@@ -10,10 +10,10 @@ from meshwright.agents.models.model import JsonObject
 SHORTEST_NAME = 3
 """Letters from which a parameter's name beside a number (`20 sides`) says that the number is meant for it."""
 
-_QUOTED = re.compile(r'"([^"\n]+)"|“([^”\n]+)”|`([^`\n]+)`|(?<![^\s(])\'([^\'\n]+)\'(?![^\s).,;:!?])')
+_QUOTED = re.compile(r'"([^"\n]+)"|“([^“”\n]+)”|`([^`\n]+)`|(?<![^\s(])\'([^\'\n]+)\'(?![^\s).,;:!?])')
 _NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
 _AFTER_COLON = re.compile(r":\s+(?=\S)")
-_BETWEEN = re.compile(r"\s*[,;\n]\s*(?:and\s+)?|\s+and\s+")
+_BETWEEN = re.compile(r"[,;\n]|\band\b", re.IGNORECASE)
 _NOTHING = object()
 
 
@@ -116,11 +116,12 @@ class Clues:
     def _list(self, schema: JsonObject) -> Any:
         if schema.get("type") in {"integer", "number"}:
             values: list[Any] = [number for number in self._numbers if _fits(number, schema)]
-            self._numbers = [number for number in self._numbers if number not in values]
+            self._numbers = [number for number in self._numbers if not _fits(number, schema)]
         elif "enum" in schema:
             values = [value for value in schema["enum"] if self._choice([value]) is not _NOTHING]
         else:
-            values = self._quoted or [item for item in _BETWEEN.split(self._after_colon()) if item]
+            listed = (item.strip() for item in _BETWEEN.split(self._after_colon()))
+            values = self._quoted or [item for item in listed if item]
             self._quoted = []
         return values or _NOTHING
 

@@ -87,7 +87,7 @@ def evaluate(expression: str) -> str:
 
 def _value(node: ast.expr) -> Fraction:
     match node:
-        case ast.Constant(value=int() | float() as number):
+        case ast.Constant(value=number) if type(number) in {int, float}:
             return Fraction(str(number))
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             return -_value(operand)

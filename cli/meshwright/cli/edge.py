@@ -1,0 +1,102 @@
+"""The edge as the command line sees it: the contract's own services, through Envoy."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from meshwright.core import channel
+from meshwright.core.errors import MeshError, SetupError, UnavailableError
+from meshwright.core.ids import uuid7
+from meshwright.gen.agents.v1.agent_service_pb2 import HealthRequest, HealthResponse
+from meshwright.gen.agents.v1.agent_service_pb2_grpc import AgentServiceStub
+from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
+from meshwright.gen.agents.v1.task_pb2 import TaskRequest, TaskResponse
+from meshwright.gen.agents.v1.task_service_pb2 import WatchTaskRequest
+from meshwright.gen.agents.v1.task_service_pb2_grpc import TaskServiceStub
+from meshwright.gen.registry.v1.agent_directory_service_pb2_grpc import AgentDirectoryServiceStub
+from meshwright.gen.registry.v1.tool_registry_service_pb2_grpc import ToolRegistryServiceStub
+
+CALL_S = 10.0
+RECONNECT_S = 0.3
+PATIENCE = 40
+"""Attempts in a row, without an event in between, to reach a stream again."""
+
+
+class Edge:
+    """A client of one mesh.
+
+    Args:
+        url: `http://host:port`.
+    """
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme != "http" or not parts.hostname:
+            raise SetupError(f"{url!r} is no URL of an edge: write http://HOST:PORT")
+        self.url = url
+        self._channel = channel.dial(f"{parts.hostname}:{parts.port or 80}")
+        self.agents = AgentServiceStub(self._channel)
+        self.tasks = TaskServiceStub(self._channel)
+        self.directory = AgentDirectoryServiceStub(self._channel)
+        self.tools = ToolRegistryServiceStub(self._channel)
+
+    async def close(self) -> None:
+        """Closes the connection."""
+        await self._channel.close()
+
+    async def call(self, method: Any, request: Any, timeout_s: float = CALL_S) -> Any:
+        """Calls a unary method of one of the stubs.
+
+        Raises:
+            MeshError: What the mesh answered, or that it is not there.
+        """
+        try:
+            return await channel.unary(method, request, timeout_s=timeout_s)
+        except UnavailableError as error:
+            hint = f"no mesh answers at {self.url}: start one with `meshwright dev`, or name another one with --edge"
+            raise UnavailableError(hint if "connect" in error.message else error.message) from None
+
+    async def health(self, agent_id: str) -> HealthResponse:
+        """Asks one agent how it is; the edge picks it by a header."""
+        call = self.agents.Health(
+            HealthRequest(agent_id=agent_id), timeout=CALL_S, metadata=[("x-agent-id", agent_id)]
+        )
+        try:
+            response: HealthResponse = await call
+        except channel.grpc.aio.AioRpcError as error:
+            raise MeshError.from_rpc(error) from None
+        return response
+
+    async def steps(self, request: TaskRequest) -> AsyncIterator[StepEvent]:
+        """Submits a task and yields its steps as they happen; a stream that breaks is resumed where it was.
+
+        Raises:
+            MeshError: The task was not accepted, or the mesh stays away.
+        """
+        request.task_id = request.task_id or uuid7()
+        accepted: TaskResponse = await self.call(self.tasks.SubmitTask, request)
+        async for event in self.watch(accepted.task_id):
+            yield event
+
+    async def watch(self, task_id: str, after: int = 0) -> AsyncIterator[StepEvent]:
+        """Yields a task's steps after a sequence until its result, across broken connections."""
+        failures = 0
+        while True:
+            request = WatchTaskRequest(task_id=task_id, after_sequence=after, include_deltas=True)
+            try:
+                async for event in channel.stream(self.tasks.WatchTask, request, timeout_s=None):
+                    failures = 0
+                    after = max(after, event.sequence)
+                    yield event
+                    if event.HasField("result"):
+                        return
+            except MeshError as error:
+                failures += 1
+                if not error.is_retryable or failures > PATIENCE:
+                    raise
+            else:
+                failures += 1
+                if failures > 1:
+                    return  # nothing follows any more
+            await asyncio.sleep(RECONNECT_S)

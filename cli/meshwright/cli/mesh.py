@@ -1,0 +1,278 @@
+"""A whole mesh on one machine, as one supervised process tree."""
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from meshwright.agents.settings import AgentSettings
+from meshwright.cli import ports
+from meshwright.cli.child import Child
+from meshwright.cli.edge import Edge
+from meshwright.core.errors import MeshError, SetupError
+from meshwright.core.settings import Settings, child_environment
+from meshwright.core.store import Store
+from meshwright.core.valkey import EmbeddedValkey
+from meshwright.gateway.envoy import command as envoy_command
+from meshwright.gateway.settings import GatewaySettings
+
+HOST = "127.0.0.1"
+LIBRARY = "meshwright.agents.library.{}.agent:agent"
+BUNDLED = ("orchestrator", "researcher", "summarizer")
+EDGE_READY_S = 30.0
+POLL_S = 0.03
+DRAIN_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class MeshPlan:
+    """What `meshwright dev` was asked for.
+
+    Attributes:
+        port: Port of the edge.
+        data: Folder of store, logs and sockets.
+        docs: Folder that the researcher searches; None: none.
+        model: Model spec for all agents.
+        agents: `FILE.py:NAME` of a user's own.
+        store_port: TCP port of the store beside its socket; 0: none.
+        lease_s: How long a task stays with a silent worker.
+    """
+
+    port: int
+    data: Path
+    docs: Path | None
+    model: str
+    agents: Sequence[str] = ()
+    store_port: int = 0
+    lease_s: float = 15.0
+
+
+class Mesh:
+    """Starts, watches and stops all processes of a plan."""
+
+    def __init__(self, plan: MeshPlan, ready_file: Path | None) -> None:
+        self.plan = plan
+        self.children: dict[str, Child] = {}
+        self._ready_file = ready_file
+        self._taken: set[int] = set()
+        self._keepers: list[asyncio.Task[None]] = []
+        self._locks = contextlib.ExitStack()
+        self._store_url = ""
+        self._is_ready = False
+        self.internal_port = 0
+
+    @property
+    def edge_url(self) -> str:
+        """Where the edge answers."""
+        return f"http://{HOST}:{self.plan.port}"
+
+    async def start(self) -> None:
+        """Starts everything and returns once the edge serves every agent.
+
+        Raises:
+            SetupError: Something is in the way; nothing is left running.
+        """
+        self._check()
+        try:
+            await self._start_store()
+            registry = self._service("registry", ["meshwright.registry"])
+            registry_target = f"{HOST}:{registry.environment['MESHWRIGHT_PORT']}"
+            gateway = self._gateway(registry_target)
+            agents = [self._agent(spec, registry_target) for spec in self._specs()]
+            async with asyncio.TaskGroup() as group:
+                for child in (registry, gateway, *agents):
+                    group.create_task(child.start())
+            self._name_agents(agents)
+            await self._start_envoy()
+            await self._wait_until_served([child.name for child in agents])
+        except BaseExceptionGroup as failures:
+            await self.stop()
+            raise failures.exceptions[0] from None
+        except BaseException:
+            await self.stop()
+            raise
+        self._is_ready = True
+        self._write_ready_file()
+        for child in self.children.values():
+            self._keepers.append(asyncio.create_task(child.keep(self._write_ready_file)))
+
+    def _check(self) -> None:
+        """Refuses at once what would fail later."""
+        if self.plan.docs is not None and not (self.plan.docs.is_dir() and os.access(self.plan.docs, os.R_OK | os.X_OK)):
+            raise SetupError(f"the documents folder {self.plan.docs} is no folder that can be read: choose one with --docs")
+        self._lock()
+        if not ports.is_free(HOST, self.plan.port):
+            raise SetupError(f"port {self.plan.port} is in use: choose another one with --port, or stop what listens there")
+
+    def _lock(self) -> None:
+        data = self.plan.data
+        try:
+            (data / "logs").mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = self._locks.enter_context((data / "lock").open("a+"))
+        except OSError as error:
+            raise SetupError(f"the data folder {data} cannot be used: {error.strerror}") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
+            self._locks.close()
+            raise SetupError(
+                f"the data folder {data} is in use by the mesh with pid {holder}: stop it, or choose another one with --data"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+
+    def _child(self, name: str, command: list[str], environment: dict[str, str], *, speaks: bool = True) -> Child:
+        child = Child(name, command, environment, self.plan.data, self.plan.data / "logs" / f"{name}.log", speaks)
+        self.children[name] = child
+        return child
+
+    def _environment(self, settings: Settings) -> dict[str, str]:
+        port = ports.reserve(HOST, self._taken)
+        chosen = settings.model_copy(update={"store_url": self._store_url, "port": port})
+        return child_environment(chosen) | {"PYTHONUNBUFFERED": "1"}
+
+    def _service(self, name: str, arguments: list[str]) -> Child:
+        settings = Settings.load(reflection=True, drain_s=DRAIN_S, store_url="", metrics_port=None)
+        return self._child(name, [sys.executable, "-m", *arguments], self._environment(settings))
+
+    def _gateway(self, registry_target: str) -> Child:
+        self.internal_port = ports.reserve(HOST, self._taken)
+        settings = GatewaySettings.load(
+            registry=registry_target,
+            edge_host=HOST,
+            edge_port=self.plan.port,
+            internal_port=self.internal_port,
+            folder=str(self.plan.data / "envoy"),
+            drain_s=DRAIN_S,
+            reflection=True,
+        )
+        return self._child("gateway", [sys.executable, "-m", "meshwright.gateway"], self._environment(settings))
+
+    def _specs(self) -> list[tuple[str, str]]:
+        own = [(f"agent-{index}", str(spec)) for index, spec in enumerate(self.plan.agents)]
+        return [(name, LIBRARY.format(name)) for name in BUNDLED] + own
+
+    def _agent(self, named: tuple[str, str], registry_target: str) -> Child:
+        name, spec = named
+        settings = AgentSettings.load(
+            registry=registry_target,
+            model=self.plan.model,
+            docs=str(self.plan.docs.resolve()) if self.plan.docs else "",
+            lease_s=self.plan.lease_s,
+            drain_s=DRAIN_S,
+            reflection=True,
+        )
+        child = self._child(name, [sys.executable, "-m", "meshwright.agents", spec], self._environment(settings))
+        child.folder = Path.cwd()
+        return child
+
+    def _name_agents(self, agents: list[Child]) -> None:
+        """Gives a user's agents the names that they told; two of one name would share their tasks."""
+        for child in agents:
+            name = str(child.facts["agent"])
+            if name != child.name:
+                if name in self.children:
+                    raise SetupError(f"two agents are called {name}: give yours another name")
+                self.children[name] = self.children.pop(child.name)
+                child.name = name
+
+    async def _start_store(self) -> None:
+        valkey = EmbeddedValkey.prepare(self.plan.data, port=self.plan.store_port)
+        self._store_url = valkey.url
+        await end_orphan(valkey)
+        store = self._child("store", list(valkey.command), child_environment(Settings.load()), speaks=False)
+        await store.start()
+        client = Store(valkey.url)
+        try:
+            await client.open()
+        except SetupError as error:
+            raise SetupError(f"{error.message}; see {store.log}") from None
+        finally:
+            await client.close()
+
+    async def _start_envoy(self) -> None:
+        envoy = self._child("envoy", envoy_command(), child_environment(Settings.load()), speaks=False)
+        envoy.folder = self.plan.data / "envoy"
+        await envoy.start()
+
+    async def _wait_until_served(self, agents: list[str]) -> None:
+        edge = Edge(self.edge_url)
+        envoy = self.children["envoy"]
+        try:
+            async with asyncio.timeout(EDGE_READY_S):
+                waiting = list(agents)
+                while waiting:
+                    if not envoy.pid:
+                        raise SetupError(f"Envoy ended at once: see {envoy.log}")
+                    try:
+                        await edge.health(waiting[0])
+                        waiting.pop(0)
+                    except MeshError:
+                        await asyncio.sleep(POLL_S)
+        except TimeoutError:
+            raise SetupError(f"the edge does not serve {waiting[0]}: see {self.plan.data / 'logs'}") from None
+        finally:
+            await edge.close()
+
+    def facts(self) -> dict[str, object]:
+        """Returns what the ready file says."""
+        services = ("store", "registry", "gateway", "envoy")
+        return {
+            "edge": self.edge_url,
+            "internal": f"http://{HOST}:{self.internal_port}",
+            "registry": self.children["registry"].target,
+            "store": self._store_url,
+            "agents": {name: child.target for name, child in self.children.items() if name not in services},
+            "pids": {name: child.pid for name, child in self.children.items()},
+        }
+
+    def _write_ready_file(self) -> None:
+        if self._ready_file is None or not self._is_ready:
+            return
+        temporary = self._ready_file.with_name(f".{self._ready_file.name}.{os.getpid()}")
+        temporary.write_text(json.dumps(self.facts(), indent=2) + "\n")
+        temporary.replace(self._ready_file)
+
+    async def stop(self) -> None:
+        """Stops everything: the edge first, the store last."""
+        self._is_ready = False
+        if self._ready_file is not None:
+            self._ready_file.unlink(missing_ok=True)
+        for keeper in self._keepers:
+            keeper.cancel()
+        last = ("gateway", "registry", "store")
+        first = [child for name, child in self.children.items() if name not in last]
+        await asyncio.gather(*(child.stop() for child in first))
+        for name in last:
+            if name in self.children:
+                await self.children[name].stop()
+        self._locks.close()
+
+
+async def end_orphan(valkey: EmbeddedValkey) -> None:
+    """Ends a store that outlived the mesh that started it: the lock says that nobody else uses the folder."""
+    if not valkey.socket.exists():
+        return
+    import redis.asyncio as redis
+
+    client = redis.Redis(unix_socket_path=str(valkey.socket), socket_timeout=5)
+    try:
+        with contextlib.suppress(redis.RedisError, OSError):
+            await client.shutdown()
+        async with asyncio.timeout(10):
+            while True:
+                try:
+                    await client.ping()
+                except (redis.RedisError, OSError):
+                    break
+                await asyncio.sleep(0.05)
+    finally:
+        await client.aclose()

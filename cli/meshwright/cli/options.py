@@ -1,0 +1,28 @@
+"""Options that several commands share."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Annotated, TypeVar
+
+import typer
+
+from meshwright.cli.edge import Edge
+from meshwright.cli.output import Format
+from meshwright.cli.settings import CliSettings
+
+EdgeUrl = Annotated[str | None, typer.Option("--edge", help="URL of the edge  [default: http://127.0.0.1:8080]")]
+Output = Annotated[Format, typer.Option("--output", "-o", help="How data is printed")]
+T = TypeVar("T")
+
+
+def with_edge(url: str | None, work: Callable[[Edge], Awaitable[T]]) -> T:
+    """Runs a command's work against the edge that it names."""
+
+    async def run() -> T:
+        edge = Edge(CliSettings.load(edge=url).edge)
+        try:
+            return await work(edge)
+        finally:
+            await edge.close()
+
+    return asyncio.run(run())

@@ -1,0 +1,52 @@
+"""What commands print: data on stdout as a table, JSON or lines of JSON."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+
+from google.protobuf import json_format
+from google.protobuf.message import Message
+
+
+class Format(StrEnum):
+    """How data is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    JSONL = "jsonl"
+
+
+def as_json(message: Message, indent: int | None = 2) -> str:
+    """Writes a message exactly as the edge does."""
+    return json_format.MessageToJson(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True, indent=indent
+    )
+
+
+def show(text: str) -> None:
+    """Prints one piece of data."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def show_messages(messages: Sequence[Message], form: Format) -> None:
+    """Prints messages as a JSON array, or one a line."""
+    if form is Format.JSONL:
+        for message in messages:
+            show(as_json(message, None))
+    else:
+        show("[" + ",\n".join(as_json(message) for message in messages) + "]")
+
+
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Prints a table as wide as the terminal; unwrapped where it is no terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    console.print(table, width=console.width if console.is_terminal else 240)

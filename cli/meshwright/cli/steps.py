@@ -1,0 +1,98 @@
+"""Steps drawn as they happen: one line an event, children indented under their parents."""
+
+import json
+
+from google.protobuf import json_format
+from rich.console import Console
+from rich.text import Text
+
+from meshwright.gen.agents.v1.step_event_pb2 import NoticeKind, StepEvent, ToolOutcome
+from meshwright.gen.agents.v1.task_pb2 import FinishReason, TaskResponse, TaskStatus
+
+LONGEST = 100
+
+
+class Steps:
+    """Draws one task's stream.
+
+    Args:
+        console: Where to.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._agents: dict[str, str] = {}
+
+    def draw(self, event: StepEvent) -> None:
+        """Draws one event; passing frames are left out."""
+        if event.sequence == 0:
+            return
+        depth, inner = 0, event
+        while inner.HasField("child"):
+            depth, inner = depth + 1, inner.child.event
+        if inner.HasField("started"):
+            self._agents[inner.task_id] = inner.started.agent_id
+        told = described(inner)
+        if told is None:
+            return
+        sign, style, words = told
+        line = Text(f"{event.sequence:4} ")
+        line.append("   " * depth)
+        line.append(f"{sign} ", style)
+        line.append(f"{self._agents.get(inner.task_id, ''):<13}", "bold" if depth == 0 else "")
+        line.append(shortened(words), style if style == "red" else "")
+        self._console.print(line, highlight=False, soft_wrap=True)
+
+
+def described(event: StepEvent) -> tuple[str, str, str] | None:
+    """Returns sign, style and words of an event; None: nothing worth a line."""
+    match event.WhichOneof("event"):
+        case "started":
+            pins = ", ".join(event.started.tool_pins)
+            return "▶", "cyan", f"starts with {pins}" if pins else "starts"
+        case "llm_call":
+            call = event.llm_call
+            tokens = call.usage.input_tokens + call.usage.output_tokens
+            plan = f"plans {len(call.planned_calls)} calls" if call.planned_calls else "answers"
+            return "●", "blue", f"{plan}  ({call.model}, {tokens} tokens, {call.latency_ms} ms)"
+        case "tool_call":
+            arguments = json.dumps(json_format.MessageToDict(event.tool_call.arguments), ensure_ascii=False)
+            return "→", "yellow", f"{event.tool_call.tool} {arguments}"
+        case "tool_result":
+            return result_of(event)
+        case "delegation":
+            asked = event.delegation
+            return "↳", "magenta", f"asks {asked.agent_id}, with up to {asked.granted_tokens} tokens"
+        case "notice":
+            notice = event.notice
+            kind = NoticeKind.Name(notice.kind).removeprefix("NOTICE_KIND_").lower().replace("_", " ")
+            return "!", "yellow", f"{kind}: {notice.detail} (attempt {event.attempt})"
+        case "result":
+            return ended(event.result)
+    return None
+
+
+def result_of(event: StepEvent) -> tuple[str, str, str]:
+    """Describes a tool's outcome."""
+    result = event.tool_result
+    outcome = ToolOutcome.Name(result.outcome).removeprefix("TOOL_OUTCOME_").lower()
+    if result.HasField("error"):
+        return "✗", "red", f"{outcome}: {result.error.message}"
+    replayed = ", replayed" if result.replayed else ""
+    return "←", "green", f"{outcome}  ({result.latency_ms} ms{replayed})"
+
+
+def ended(result: TaskResponse) -> tuple[str, str, str]:
+    """Describes a task's end."""
+    status = TaskStatus.Name(result.status).removeprefix("TASK_STATUS_").lower()
+    reason = FinishReason.Name(result.finish_reason).removeprefix("FINISH_REASON_").lower()
+    facts = f"{result.steps_used} steps, {result.tokens_used} tokens, {result.duration_ms} ms, attempt {result.attempt}"
+    if result.HasField("error"):
+        return "✗", "red", f"{status}: {result.error.message}  ({facts})"
+    return "■", "green", f"{status} ({reason}): {facts}"
+
+
+def shortened(text: str) -> str:
+    """Returns one line of bounded length."""
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"

@@ -1,0 +1,107 @@
+"""`meshwright task`: submit, look at, watch and cancel tasks."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from meshwright.cli.edge import Edge
+from meshwright.cli.options import EdgeUrl, Output, with_edge
+from meshwright.cli.output import Format, as_json, show, show_messages, show_table
+from meshwright.cli.steps import Steps, shortened
+from meshwright.gen.agents.v1.task_pb2 import TaskRequest, TaskResponse, TaskStatus
+from meshwright.gen.agents.v1.task_service_pb2 import CancelTaskRequest, GetTaskRequest, ListTasksRequest
+
+app = typer.Typer(no_args_is_help=True, help="Submit, look at, watch and cancel tasks.")
+TaskId = Annotated[str, typer.Argument(help="The task's id")]
+
+
+@app.command()
+def submit(
+    question: Annotated[str, typer.Argument(help="What to do")],
+    agent: Annotated[str, typer.Option("--agent", "-a", help="Agent that does it; by default the orchestrator")] = "",
+    task_id: Annotated[str, typer.Option("--id", help="Your own id; the same id again is the same task")] = "",
+    session: Annotated[str, typer.Option(help="Conversation that the task belongs to")] = "",
+    output: Output = Format.TABLE,
+    edge: EdgeUrl = None,
+) -> None:
+    """Queues a task and prints its id at once."""
+    request = TaskRequest(prompt=question, agent_id=agent, task_id=task_id, session_id=session)
+    show_task(with_edge(edge, lambda mesh: mesh.call(mesh.tasks.SubmitTask, request)), output, is_short=True)
+
+
+@app.command()
+def get(task_id: TaskId, output: Output = Format.TABLE, edge: EdgeUrl = None) -> None:
+    """Shows a task as it stands."""
+    show_task(with_edge(edge, lambda mesh: mesh.call(mesh.tasks.GetTask, GetTaskRequest(task_id=task_id))), output)
+
+
+@app.command("list")
+def list_tasks(
+    agent: Annotated[str, typer.Option("--agent", "-a", help="Only tasks of this agent")] = "",
+    session: Annotated[str, typer.Option(help="Only tasks of this conversation")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=200, help="How many")] = 20,
+    output: Output = Format.TABLE,
+    edge: EdgeUrl = None,
+) -> None:
+    """Lists tasks, newest first."""
+    request = ListTasksRequest(page_size=limit, agent_id=agent, session_id=session)
+    found = with_edge(edge, lambda mesh: mesh.call(mesh.tasks.ListTasks, request)).tasks
+    if output is not Format.TABLE:
+        show_messages(found, output)
+        return
+    show_table(
+        ("TASK", "AGENT", "STATUS", "STEPS", "TOKENS", "MS", "ANSWER"),
+        (
+            (t.task_id, t.agent_id, status(t), str(t.steps_used), str(t.tokens_used), str(t.duration_ms), shortened(t.output)[:60])
+            for t in found
+        ),
+    )
+
+
+@app.command()
+def watch(
+    task_id: TaskId,
+    after: Annotated[int, typer.Option(min=0, help="Sequence to resume after")] = 0,
+    output: Output = Format.TABLE,
+    edge: EdgeUrl = None,
+) -> None:
+    """Shows a task's steps from the beginning and then as they happen, to the end."""
+
+    async def follow(mesh: Edge) -> None:
+        steps = Steps(Console())
+        async for event in mesh.watch(task_id, after):
+            if output is Format.TABLE:
+                steps.draw(event)
+            elif event.sequence:
+                show(as_json(event, None))
+
+    with_edge(edge, follow)
+
+
+@app.command()
+def cancel(
+    task_id: TaskId,
+    reason: Annotated[str, typer.Option(help="Kept with the task")] = "",
+    output: Output = Format.TABLE,
+    edge: EdgeUrl = None,
+) -> None:
+    """Stops a task and its children; one that has ended stays as it is."""
+    request = CancelTaskRequest(task_id=task_id, reason=reason)
+    show_task(with_edge(edge, lambda mesh: mesh.call(mesh.tasks.CancelTask, request)), output, is_short=True)
+
+
+def status(task: TaskResponse) -> str:
+    """Returns a task's status as people read it."""
+    return TaskStatus.Name(task.status).removeprefix("TASK_STATUS_").lower()
+
+
+def show_task(task: TaskResponse, form: Format, *, is_short: bool = False) -> None:
+    """Prints one task."""
+    if form is not Format.TABLE:
+        show(as_json(task, 2 if form is Format.JSON else None))
+        return
+    show(f"{task.task_id}  {status(task)}")
+    if not is_short:
+        show(f"{task.agent_id}, {task.steps_used} steps, {task.tokens_used} tokens, {task.duration_ms} ms")
+        show(task.output or task.error.message)

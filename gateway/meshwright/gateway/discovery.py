@@ -1,0 +1,132 @@
+"""Discovery: Envoy's clusters and endpoints as files, kept true to the directory."""
+
+import datetime
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import structlog
+from envoy_data_plane.envoy.config.cluster.v3 import (
+    Cluster,
+    ClusterCommonLbConfig,
+    ClusterDiscoveryType,
+    ClusterEdsClusterConfig,
+    ClusterLbPolicy,
+)
+from envoy_data_plane.envoy.config.core.v3 import (
+    Address,
+    ApiVersion,
+    ConfigSource,
+    HealthCheck,
+    HealthCheckGrpcHealthCheck,
+    Http2ProtocolOptions,
+    KeepaliveSettings,
+    PathConfigSource,
+    SocketAddress,
+    WatchedDirectory,
+)
+from envoy_data_plane.envoy.config.endpoint.v3 import (
+    ClusterLoadAssignment,
+    Endpoint,
+    LbEndpoint,
+    LocalityLbEndpoints,
+)
+from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
+    HttpProtocolOptions,
+    HttpProtocolOptionsExplicitHttpConfig,
+)
+from envoy_data_plane.envoy.service.discovery.v3 import DiscoveryResponse
+from envoy_data_plane.envoy.type.v3 import Percent
+from envoy_data_plane.google.protobuf import Any
+
+from meshwright.gateway.bootstrap import CDS
+from meshwright.gen.registry.v1.agent_directory_service_pb2 import AgentCard
+
+log = structlog.get_logger("discovery")
+ALL = "agents"
+"""The cluster of every agent: any of them serves any task of the mesh."""
+HTTP2_KEY = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+
+def seconds(count: float) -> datetime.timedelta:
+    """Spells a duration."""
+    return datetime.timedelta(seconds=count)
+
+
+def endpoints_file(cluster_name: str) -> str:
+    """Names the file that holds one cluster's endpoints: Envoy reads exactly one resource from each."""
+    return f"eds-{cluster_name}.pb"
+
+
+class EnvoyFiles:
+    """Writes the files beside Envoy; a file is replaced whole or not at all."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._written: dict[str, bytes] = {}
+
+    def update(self, agents: Mapping[str, AgentCard]) -> bool:
+        """Makes the files say what the directory says; False: they did already.
+
+        Endpoints are written before clusters, so that a new cluster finds its endpoints.
+        """
+        targets = {
+            f"agent-{name}": [endpoint.target for endpoint in card.endpoints if not endpoint.draining]
+            for name, card in sorted(agents.items())
+        }
+        targets[ALL] = sorted({target for some in targets.values() for target in some})
+        endpoints = [self._write(endpoints_file(name), [assignment(name, some)]) for name, some in targets.items()]
+        clusters = self._write(CDS, [cluster(name) for name in targets])
+        for stale in set(self._written) - {CDS, *map(endpoints_file, targets)}:
+            (self._folder / stale).unlink(missing_ok=True)
+            del self._written[stale]
+        return clusters or any(endpoints)
+
+    def _write(self, name: str, resources: Sequence[Cluster | ClusterLoadAssignment]) -> bool:
+        content = bytes(DiscoveryResponse(resources=[Any.pack(resource) for resource in resources]))
+        if self._written.get(name) == content:
+            return False
+        temporary = self._folder / f".{name}.{os.getpid()}"
+        temporary.write_bytes(content)
+        temporary.replace(self._folder / name)
+        self._written[name] = content
+        return True
+
+
+def cluster(name: str) -> Cluster:
+    """A cluster whose endpoints come from the file; no traffic to what does not answer its health check."""
+    http2 = Http2ProtocolOptions(connection_keepalive=KeepaliveSettings(interval=seconds(30), timeout=seconds(10)))
+    options = HttpProtocolOptions(explicit_http_config=HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=http2))
+    source = PathConfigSource(path=endpoints_file(name), watched_directory=WatchedDirectory(path="."))
+    return Cluster(
+        name=name,
+        type=ClusterDiscoveryType.EDS,
+        eds_cluster_config=ClusterEdsClusterConfig(
+            eds_config=ConfigSource(path_config_source=source, resource_api_version=ApiVersion.V3)
+        ),
+        connect_timeout=seconds(1),
+        lb_policy=ClusterLbPolicy.LEAST_REQUEST,
+        typed_extension_protocol_options={HTTP2_KEY: Any.pack(options)},
+        common_lb_config=ClusterCommonLbConfig(healthy_panic_threshold=Percent(value=0)),
+        health_checks=[
+            HealthCheck(
+                timeout=seconds(1),
+                interval=seconds(1),
+                no_traffic_interval=seconds(1),
+                unhealthy_threshold=2,
+                healthy_threshold=1,
+                grpc_health_check=HealthCheckGrpcHealthCheck(),
+            )
+        ],
+        ignore_health_on_host_removal=True,
+    )
+
+
+def assignment(name: str, targets: list[str]) -> ClusterLoadAssignment:
+    """The endpoints of a cluster."""
+    found = []
+    for target in targets:
+        host, _, port = target.rpartition(":")
+        address = Address(socket_address=SocketAddress(address=host, port_value=int(port)))
+        found.append(LbEndpoint(endpoint=Endpoint(address=address)))
+    return ClusterLoadAssignment(cluster_name=name, endpoints=[LocalityLbEndpoints(lb_endpoints=found)])

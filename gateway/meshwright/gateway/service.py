@@ -1,0 +1,99 @@
+"""EdgeService: readiness and the page, served to Envoy alone."""
+
+import mimetypes
+from importlib.resources import files
+
+from google.api.httpbody_pb2 import HttpBody
+
+from meshwright.core import channel
+from meshwright.core.channel import Channels
+from meshwright.core.errors import AssetNotFoundError, MeshError, NotYetAvailableError, UnavailableError
+from meshwright.core.interceptors import Context
+from meshwright.gen.agents.v1.agent_service_pb2 import (
+    HEALTH_STATUS_SERVING,
+    HealthRequest,
+    HealthResponse,
+    HealthStatus,
+)
+from meshwright.gen.agents.v1.agent_service_pb2_grpc import AgentServiceStub
+from meshwright.gen.gateway.v1.edge_service_pb2 import (
+    GetAssetRequest,
+    GetOpenApiRequest,
+    GetPageRequest,
+    GetReadyRequest,
+    GetReadyResponse,
+)
+from meshwright.gen.gateway.v1.edge_service_pb2_grpc import EdgeServiceServicer
+from meshwright.gen.registry.v1.agent_directory_service_pb2 import AgentCard, ListAgentsRequest
+from meshwright.gen.registry.v1.agent_directory_service_pb2_grpc import AgentDirectoryServiceStub
+
+CHECK_S = 2.0
+CONSOLE = "console"
+DESCRIPTORS = "descriptors.binpb"
+
+
+class EdgeService(EdgeServiceServicer):
+    """Answers what no agent can answer for the mesh as a whole."""
+
+    def __init__(self, channels: Channels, registry: str) -> None:
+        self._channels = channels
+        self._directory = AgentDirectoryServiceStub(channels.to(registry))
+
+    async def GetReady(self, request: GetReadyRequest, context: Context) -> GetReadyResponse:
+        checks: dict[str, str] = {}
+        agents: list[AgentCard] = []
+        try:
+            agents = list((await channel.unary(self._directory.ListAgents, ListAgentsRequest(), timeout_s=CHECK_S)).agents)
+            checks["registry"] = "ok"
+        except MeshError as error:
+            checks["registry"] = error.message
+        checks["agents"] = "ok" if agents else "no agent is here"
+        for card in agents:
+            health = await self._health(card)
+            if health is None:
+                checks[f"agent {card.agent_id}"] = "does not answer"
+                continue
+            for dependency in health.dependencies:
+                state = HealthStatus.Name(dependency.status)
+                is_well = dependency.status == HEALTH_STATUS_SERVING
+                checks[dependency.name] = "ok" if is_well else dependency.detail or state
+        missing = {name: state for name, state in checks.items() if state != "ok"}
+        if missing:
+            named = "; ".join(f"{name}: {state}" for name, state in missing.items())
+            raise UnavailableError(f"not ready: {named}", metadata=missing, retry_after_s=1)
+        return GetReadyResponse(checks=checks)
+
+    async def _health(self, card: AgentCard) -> HealthResponse | None:
+        for endpoint in card.endpoints:
+            stub = AgentServiceStub(self._channels.to(endpoint.target))
+            try:
+                health: HealthResponse = await channel.unary(stub.Health, HealthRequest(), timeout_s=CHECK_S)
+            except MeshError:
+                continue
+            return health
+        return None
+
+    async def GetOpenApi(self, request: GetOpenApiRequest, context: Context) -> HttpBody:
+        raise NotYetAvailableError("/openapi.json is not served by this version: use the descriptor set")
+
+    async def GetPage(self, request: GetPageRequest, context: Context) -> HttpBody:
+        return asset("index.html")
+
+    async def GetAsset(self, request: GetAssetRequest, context: Context) -> HttpBody:
+        if request.path == DESCRIPTORS:
+            content = (files("meshwright.gen") / DESCRIPTORS).read_bytes()
+            return HttpBody(content_type="application/octet-stream", data=content)
+        return asset(request.path)
+
+
+def asset(path: str) -> HttpBody:
+    """Returns a file of the page.
+
+    Raises:
+        AssetNotFoundError: The page has no such file; only names in its own folder are read.
+    """
+    found = {item.name: item for item in (files("meshwright.gateway") / CONSOLE).iterdir() if item.is_file()}
+    if path not in found:
+        raise AssetNotFoundError(f"the page has no file {path[:100]!r}")
+    kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
+    return HttpBody(content_type=f"{kind}; charset=utf-8", data=found[path].read_bytes())
