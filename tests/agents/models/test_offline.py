@@ -137,8 +137,8 @@ async def test_independent_questions_are_researched_in_parallel_and_summarised_o
         "what happens when a worker dies?",
     ]
     assert handed[0].startswith(task)
-    assert "source: store.md\nThe store is Valkey." in handed[0]
-    assert "source: leases.md\nA lease lasts 15 seconds." in handed[0]
+    assert "source: store.md\n- The store is Valkey." in handed[0]
+    assert "source: leases.md\n- A lease lasts 15 seconds." in handed[0]
     assert MARK not in handed[0]
     assert played.text.startswith("- The store is Valkey. [store.md]\n- A lease lasts 15 seconds. [leases.md]\n")
     assert played.text.endswith(f"Sources:\n- store.md\n- leases.md\n\n{MARK}")
@@ -221,6 +221,12 @@ async def test_material_is_handed_to_the_tool_that_extracts(play: Any) -> None:
     assert call.arguments["question"] == "What is the store?"
     assert call.arguments["text"] == f"source: store.md\n{STORE}\n\nsource: leases.md\n{LEASES}"
     assert played.text == f"- The store is Valkey. [store.md]\n\nSources:\n- store.md\n\n{MARK}"
+
+
+async def test_words_that_only_ask_for_a_summary_are_no_question(play: Any) -> None:
+    bounded = tool("summary.extract", "", 1, text={**TEXT, "maxLength": 30}, question=TEXT)
+    played = await play(OfflineModel(), f"Please summarise the following text: {LEASES}", [(bounded, lambda _: {})])
+    assert played.rounds[0][0].arguments == {"text": LEASES[:30], "question": ""}
 
 
 async def test_a_failed_extraction_is_said_and_done_by_the_model_itself(play: Any, raw: Any) -> None:
@@ -349,7 +355,7 @@ JSON = st.recursive(
 ALL = (RESEARCHER, SUMMARISER, REVIEWER, SEARCH, READ, SUMMARY, tool("dice.roll", "Rolls.", sides={"type": "integer"}))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     task=st.text(max_size=60) | st.sampled_from(["What is A1 and what is B2?", "Summarise: A b c. D e f.", "Roll 6"]),
     specs=st.lists(st.sampled_from(ALL), unique_by=lambda spec: spec.name),

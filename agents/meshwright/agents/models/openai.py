@@ -125,14 +125,12 @@ def _host_and_place(base_url: str) -> tuple[str, str]:
     """Returns the host, and the URL as it may be shown: without credentials."""
     try:
         parts = urlsplit(base_url)
-        is_whole = parts.scheme in {"http", "https"} and (parts.port is None or parts.port > 0)
-        host = parts.hostname if is_whole else None
-        shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        host = parts.hostname if parts.scheme in {"http", "https"} and parts.port != 0 else None
     except ValueError:
-        host = None
+        parts, host = urlsplit(""), None
     if not host:
         raise SetupError("the base URL of the model is none: write http://HOST:PORT/v1")
-    return host, shown
+    return host, f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _wish_s(error: BaseException | None) -> float | None:

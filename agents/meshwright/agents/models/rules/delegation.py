@@ -96,14 +96,15 @@ def _brief(question: str, findings: list[_Reply]) -> str:
 
 
 def _shortened(reply: _Reply, characters: int) -> str:
-    """Writes a finding as sections, as many of its lines as fit."""
+    """Writes a finding as sections, as many of its lines as fit; as a list, so that no line runs into the next."""
     kept: dict[str, list[str]] = {}
     for passage in passages_in(reply.answer.body if reply.answer else "", reply.agent):
         characters -= len(sectioned([Passage(passage.source, "")])) + 2
         for line in passage.text.splitlines():
+            item = f"- {line}"
             if characters > 0:
-                kept.setdefault(passage.source, []).append(line[:characters])
-            characters -= len(line) + 1
+                kept.setdefault(passage.source, []).append(item[:characters])
+            characters -= len(item) + 1
     return sectioned(Passage(source, "\n".join(lines)) for source, lines in kept.items())
 
 

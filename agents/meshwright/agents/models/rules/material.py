@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from meshwright.agents.extract import Extract, Passage, extract, sections
-from meshwright.agents.sentences import sentences
+from meshwright.agents.sentences import sentences, words
 
 LONG_TEXT = 600
 """Characters from which a prompt is taken for text to work on."""
@@ -31,6 +31,12 @@ class Material:
     question: str
     passages: tuple[Passage, ...]
 
+    @property
+    def subject(self) -> str:
+        """What the question is about, without the words that only ask for a summary; empty when it says no more."""
+        subject = " ".join(_INSTRUCTION.sub(" ", self.question).split())
+        return subject if words(subject) else ""
+
 
 def material_in(task: str, *, is_all: bool = False) -> Material | None:
     """Finds the text that a prompt is about: below `source:` lines, beside words that ask for a summary, or long.
@@ -53,8 +59,7 @@ def material_in(task: str, *, is_all: bool = False) -> Material | None:
 
 def best_of(material: Material, most: int = 5) -> list[Extract]:
     """Chooses the sentences that answer the question; those that stand for the whole when none does."""
-    subject = _INSTRUCTION.sub(" ", material.question)
-    return extract(subject, material.passages, most) or extract("", material.passages, most)
+    return extract(material.subject, material.passages, most) or extract("", material.passages, most)
 
 
 def _apart(task: str) -> tuple[str, str]:

@@ -1,6 +1,9 @@
 """Summaries: the material of a prompt goes to the tool that extracts sentences, once."""
 
+from typing import Any
+
 from meshwright.agents.extract import Extract, sectioned
+from meshwright.agents.models.model import JsonObject
 from meshwright.agents.models.rules.citations import bullets, with_sources
 from meshwright.agents.models.rules.material import UNNAMED, Material, best_of, material_in
 from meshwright.agents.models.rules.situation import Do, Move, Outcome, Request, Say, Situation
@@ -21,8 +24,10 @@ def summaries(situation: Situation) -> Move | None:
         return Say(_listed(done[-1], material))
     if tool and material:
         known = tool.parameters.get("properties", {})
-        arguments = {"text": _text(material), "question": material.question, "sentences": MOST_SENTENCES}
-        return Do((Request(EXTRACT, {name: value for name, value in arguments.items() if name in known}),))
+        arguments = {"text": _text(material), "question": material.subject, "sentences": MOST_SENTENCES}
+        return Do(
+            (Request(EXTRACT, {name: _cut(arguments[name], known[name]) for name in arguments if name in known}),)
+        )
     is_alone = len(situation.tools) == 1
     return Say("There is nothing to summarise: put the text below the question.") if is_alone else None
 
@@ -31,6 +36,11 @@ def _text(material: Material) -> str:
     """Writes the material with its sources, plain when it came without any."""
     is_unnamed = [passage.source for passage in material.passages] == [UNNAMED]
     return material.passages[0].text if is_unnamed else sectioned(material.passages)
+
+
+def _cut(value: Any, schema: JsonObject) -> Any:
+    """Keeps a text within the length that the tool takes."""
+    return value[: schema.get("maxLength")] if isinstance(value, str) else value
 
 
 def _listed(outcome: Outcome, material: Material | None) -> str:

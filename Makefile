@@ -1,0 +1,83 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+DOCS ?= docs
+Q ?=
+MODEL ?= offline
+KILL ?=
+CODE := core registry agents gateway cli
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: help
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/.runtime: requirements.lock pyproject.toml | .venv/bin/python
+	@echo "installing what Meshwright needs (about 60 MB of downloads, once) …"
+	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/.dev: requirements-dev.lock .venv/.runtime
+	@echo "installing what the tests and checks need (once) …"
+	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@touch $@
+
+.PHONY: demo
+demo: .venv/.runtime ## Start a mesh, ask it a real question, watch every step: DOCS=~/notes Q="…" MODEL=… KILL=1
+	@$(BIN)/meshwright demo --docs "$(DOCS)" --question "$(Q)" --model "$(MODEL)" $(if $(filter-out 0 no,$(KILL)),--kill)
+
+.PHONY: test
+test: .venv/.dev ## The whole suite, on real Valkey, Envoy and servers
+	$(BIN)/python -m pytest
+
+.PHONY: test-browser
+test-browser: .venv/.dev ## The page in a real Chromium (installs Debian's chromium)
+	command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq chromium)
+	$(PIP) install playwright
+	$(BIN)/python -m pytest tests/browser
+
+.PHONY: check
+check: .venv/.dev ## Format, lint, types, contract, generated code
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy $(CODE)
+	$(BIN)/basedpyright
+	$(BIN)/buf format --diff --exit-code protos
+	$(BIN)/buf lint
+	@$(MAKE) --no-print-directory breaking
+	@$(MAKE) --no-print-directory gen
+	@git diff --exit-code --stat -- gen gateway/envoy.json || { echo "error: generated files differ: commit what \`make gen\` wrote"; exit 1; }
+
+.PHONY: breaking
+breaking: .venv/.dev
+	@base=$$(git merge-base HEAD origin/main 2>/dev/null || true); \
+	 if [ -z "$$base" ] || [ "$$base" = "$$(git rev-parse HEAD)" ]; then base=$$(git rev-parse --verify --quiet HEAD~1 || git rev-parse HEAD); fi; \
+	 echo "buf breaking against $$base"; $(BIN)/buf breaking --against ".git#ref=$$base"
+
+.PHONY: gen
+gen: .venv/.dev ## Regenerate stubs, descriptor set and Envoy's bootstrap
+	$(BIN)/python gen/generate.py
+	$(BIN)/python -m meshwright.gateway.bootstrap > gateway/envoy.json
+
+.PHONY: format
+format: .venv/.dev ## Format code and contract
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix --exit-zero --quiet .
+	$(BIN)/buf format --write protos
+
+.PHONY: lock
+lock: .venv/.dev ## Pin the newest dependencies that fit
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
+	  --extra local --extra llm --group build --output-file requirements.lock pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
+	  --constraint requirements.lock --group dev --output-file requirements-dev.lock
+
+.PHONY: clean
+clean: ## Remove what was installed and built
+	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
