@@ -53,6 +53,5 @@ def rehomed(image: bytes) -> FileDescriptorSet:
     return files
 
 
-
 if __name__ == "__main__":
     main()

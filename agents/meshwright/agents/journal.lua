@@ -6,7 +6,7 @@
 --   agent, hash, request, id, parent, root, depth, call, trace      as accepted
 --   created, started, ended, deadline, expire                       store time, ms
 --   owner, fence, fences, attempt, barren                           ownership
---   seq, waiting, cancel, retention                                 journal, parking, cancellation
+--   seq, blobs, waiting, cancel, retention                          journal, parking, cancellation
 --   steps, input_tokens, ...                                        counters, this task with its children
 -- Its log is a stream whose ids are 0-<sequence>; an entry holds t (ms), e (event) or b (size of the blob that holds
 -- it), and p (path) where it is a descendant's event: "child:sequence,grandchild:sequence", outermost first.
@@ -14,6 +14,8 @@
 local INLINE = 65536
 local MAX_EVENTS = 10000
 local MAX_EVENT_BYTES = 4194304
+local MAX_BLOB_BYTES = 33554432
+local KNOWN_TURNS = 1000  -- task ids by which a session tells a repetition
 local RESUMED_FIRST_MS = 60000  -- children and resumed tasks overtake new roots that wait less than this
 
 local TERMINAL = {COMPLETED = true, FAILED = true, CANCELLED = true}
@@ -26,6 +28,25 @@ local function parent_ref(ref, parent_id)
   return string.match(ref, '^(.*/)[^/]*$') .. parent_id
 end
 
+-- A task and its living ancestors, innermost first.
+local function lineage(p, ref)
+  local line = {ref}
+  while true do
+    local parent = task(p, ref, 'parent')[1]
+    if not parent or parent == '' then return line end
+    ref = parent_ref(ref, parent)
+    local state = task(p, ref, 'state')[1]
+    if not state or TERMINAL[state] then return line end
+    line[#line + 1] = ref
+  end
+end
+
+-- The path of an event as the parent of `ref` sees it.
+local function outward(ref, sequence, path)
+  local step = string.match(ref, '[^/]*$') .. ':' .. sequence
+  return path == '' and step or step .. ',' .. path
+end
+
 -- Writes one entry and hands it to followers; returns its sequence.
 local function write(p, ref, path, payload, now)
   local sequence = redis.call('HINCRBY', key(p, 'task', ref), 'seq', 1)
@@ -34,6 +55,7 @@ local function write(p, ref, path, payload, now)
   if path ~= '' then entry[3] = 'p'; entry[4] = path end
   if #payload > INLINE then
     redis.call('HSET', key(p, 'blob', ref), sequence, payload)
+    redis.call('HINCRBY', key(p, 'task', ref), 'blobs', #payload)
     entry[#entry + 1] = 'b'; entry[#entry + 1] = #payload
     frame = frame .. 'b'
   else
@@ -45,58 +67,56 @@ local function write(p, ref, path, payload, now)
   return sequence
 end
 
-local function fenced(p, ref, fence)
-  return task(p, ref, 'fence')[1] ~= fence
-end
-
 local function words(text)
   local list = {}
   for word in string.gmatch(text, '%S+') do list[#list + 1] = word end
   return list
 end
 
-local function count(p, ref, counters)
-  for i = 1, #counters, 2 do
-    if counters[i + 1] ~= '0' then redis.call('HINCRBY', key(p, 'task', ref), counters[i], counters[i + 1]) end
-  end
-end
-
--- Writes events to a task and, numbered anew, to every living ancestor; returns the first sequence.
+-- Writes events to a task and, numbered anew, to every living ancestor, and adds up what they cost; returns the first
+-- sequence.
 local function record(p, ref, payloads, counters, now)
-  local first
+  local line, first = lineage(p, ref), nil
   for _, payload in ipairs(payloads) do
-    local here, path = ref, ''
-    local sequence = write(p, here, path, payload, now)
-    first = first or sequence
-    while true do
-      local facts = task(p, here, 'id', 'parent')
-      if not facts[2] or facts[2] == '' then break end
-      path = facts[1] .. ':' .. sequence .. (path ~= '' and (',' .. path) or '')
-      here = parent_ref(here, facts[2])
-      local state = task(p, here, 'state')[1]
-      if not state or TERMINAL[state] then break end
-      sequence = write(p, here, path, payload, now)
+    local path = ''
+    for _, here in ipairs(line) do
+      local sequence = write(p, here, path, payload, now)
+      first = first or sequence
+      path = outward(here, sequence, path)
     end
   end
-  local here = ref
-  while here do
-    count(p, here, counters)
-    local parent = task(p, here, 'parent')[1]
-    here = parent and parent ~= '' and parent_ref(here, parent) or nil
-    if here and redis.call('EXISTS', key(p, 'task', here)) == 0 then here = nil end
-    for i = #counters - 1, 1, -2 do  -- steps are a task's own
-      if counters[i] == 'steps' then table.remove(counters, i + 1); table.remove(counters, i) end
+  for _, here in ipairs(line) do
+    for i = 1, #counters, 2 do
+      local is_counted = here == ref or counters[i] ~= 'steps'  -- steps are a task's own
+      if is_counted then redis.call('HINCRBY', key(p, 'task', here), counters[i], counters[i + 1]) end
     end
   end
   return first
 end
 
+-- Whether a task and its living ancestors can take further events.
+local function has_room(p, ref, payloads)
+  local large = 0
+  for _, payload in ipairs(payloads) do
+    if #payload > MAX_EVENT_BYTES then return false end
+    if #payload > INLINE then large = large + #payload end
+  end
+  for _, here in ipairs(lineage(p, ref)) do
+    local facts = task(p, here, 'seq', 'blobs')
+    if tonumber(facts[1] or '0') + #payloads > MAX_EVENTS then return false end
+    if large > 0 and tonumber(facts[2] or '0') + large > MAX_BLOB_BYTES then return false end
+  end
+  return true
+end
+
 local function enqueue(p, ref, now, is_first)
-  local agent = task(p, ref, 'agent')[1]
+  local facts = task(p, ref, 'agent', 'cancel')
+  local agent = facts[1]
   redis.call('HSET', key(p, 'task', ref), 'state', 'PENDING')
   redis.call('HDEL', key(p, 'task', ref), 'owner', 'fence')
   redis.call('ZREM', key(p, 'leases'), ref)
   redis.call('ZADD', key(p, 'ready', agent), is_first and now - RESUMED_FIRST_MS or now, ref)
+  if facts[2] then redis.call('SADD', key(p, 'ending'), ref) end
   redis.call('SPUBLISH', key(p, 'wake', agent), ref)
 end
 
@@ -214,7 +234,7 @@ end
 -- Returns {first sequence, now, cancel reason or ''} | {'fenced'} | {'full'}. A repeated event key writes nothing.
 local function append(keys, a)
   local p, ref = a[1], a[2]
-  local facts = task(p, ref, 'fence', 'cancel', 'seq')
+  local facts = task(p, ref, 'fence', 'cancel')
   if facts[1] ~= a[3] then return {'fenced'} end
   local seen = redis.call('HGET', key(p, 'seen', ref), a[4])
   if seen then
@@ -222,10 +242,7 @@ local function append(keys, a)
     return {tonumber(first), tonumber(at), facts[2] or ''}
   end
   local payloads = slice(a, 8, tonumber(a[7]))
-  if tonumber(facts[3] or '0') + #payloads > MAX_EVENTS then return {'full'} end
-  for _, payload in ipairs(payloads) do
-    if #payload > MAX_EVENT_BYTES then return {'full'} end
-  end
+  if not has_room(p, ref, payloads) then return {'full'} end
   local now = now_ms()
   local first = record(p, ref, payloads, words(a[6]), now)
   redis.call('HSET', key(p, 'seen', ref), a[4], string.format('%d %d', first, now))
@@ -282,33 +299,35 @@ end
 
 -- pass_on: p ref event. Shows a frame that is not kept to the watchers of a task and of its ancestors.
 local function pass_on(keys, a)
-  local p, here, path = a[1], a[2], ''
-  while true do
+  local p, path = a[1], ''
+  for _, here in ipairs(lineage(p, a[2])) do
     redis.call('SPUBLISH', key(p, 'tail', here), '0 ' .. now_ms() .. ' ' .. path .. '\ne' .. a[3])
-    local facts = task(p, here, 'id', 'parent')
-    if not facts[2] or facts[2] == '' then return 1 end
-    path = facts[1] .. ':0' .. (path ~= '' and (',' .. path) or '')
-    here = parent_ref(here, facts[2])
+    path = outward(here, 0, path)
   end
 end
 
 -- release: p ref fence. Hands a task back uncounted, for a draining worker.
 local function release(keys, a)
   local p, ref = a[1], a[2]
-  if fenced(p, ref, a[3]) then return 0 end
+  if task(p, ref, 'fence')[1] ~= a[3] then return 0 end
   redis.call('HINCRBY', key(p, 'task', ref), 'barren', -1)
   enqueue(p, ref, now_ms(), true)
   return 1
 end
 
--- beat: p lease (ref fence)... Returns the refs that are lost.
+-- beat: p lease (ref fence)... Returns {refs that are lost, refs that somebody wants to stop}.
 local function beat(keys, a)
-  local p, lost, now = a[1], {}, now_ms()
+  local p, lost, cancelled, now = a[1], {}, {}, now_ms()
   for i = 3, #a, 2 do
-    if fenced(p, a[i], a[i + 1]) then lost[#lost + 1] = a[i]
-    else redis.call('ZADD', key(p, 'leases'), now + tonumber(a[2]), a[i]) end
+    local facts = task(p, a[i], 'fence', 'cancel')
+    if facts[1] == a[i + 1] then
+      redis.call('ZADD', key(p, 'leases'), now + tonumber(a[2]), a[i])
+      if facts[2] then cancelled[#cancelled + 1] = a[i] end
+    else
+      lost[#lost + 1] = a[i]
+    end
   end
-  return lost
+  return {lost, cancelled}
 end
 
 -- After a restart of the store nobody is taken over for one full lease: living owners beat first.
@@ -330,12 +349,10 @@ local function sweep(keys, a)
   local taken, idle = 0, {}
   if not is_grace(p, lease_ms, now) then
     for _, ref in ipairs(redis.call('ZRANGEBYSCORE', key(p, 'leases'), '-inf', now, 'LIMIT', 0, 100)) do
-      local facts = task(p, ref, 'state', 'cancel')
-      if facts[1] == 'RUNNING' then
+      if task(p, ref, 'state')[1] == 'RUNNING' then
         taken = taken + 1
         redis.call('HINCRBY', key(p, 'task', ref), 'attempt', 1)
         enqueue(p, ref, now, true)
-        if facts[2] then redis.call('SADD', key(p, 'ending'), ref) end
       else
         redis.call('ZREM', key(p, 'leases'), ref)
       end
@@ -362,6 +379,17 @@ local function purge(keys, a)
   return #expired
 end
 
+-- remember: p task prompt output kept_turns kept_ms; p is the session's own slot. Adds a turn once; returns whether.
+local function remember(keys, a)
+  local session, known = key(a[1], 'session'), key(a[1], 'session', 'tasks')
+  if redis.call('ZADD', known, 'NX', now_ms(), a[2]) == 0 then return 0 end
+  redis.call('ZREMRANGEBYRANK', known, 0, -KNOWN_TURNS - 1)
+  redis.call('XADD', session, 'MAXLEN', a[5], '*', 'task', a[2], 'prompt', a[3], 'output', a[4])
+  redis.call('PEXPIRE', session, a[6])
+  redis.call('PEXPIRE', known, a[6])
+  return 1
+end
+
 local function define(name, callback, flags)
   redis.register_function({function_name = name .. '_VERSION', callback = callback, flags = flags})
 end
@@ -378,3 +406,4 @@ define('release', release, {'allow-oom'})
 define('beat', beat, {'allow-oom'})
 define('sweep', sweep, {'allow-oom'})
 define('purge', purge, {'allow-oom'})
+define('remember', remember)

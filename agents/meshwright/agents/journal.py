@@ -53,6 +53,14 @@ class Appended:
     cancel: str
 
 
+@dataclass(frozen=True, slots=True)
+class Beaten:
+    """Refs of tasks that a beat found lost, and of those that somebody wants to stop."""
+
+    lost: frozenset[str]
+    cancelled: frozenset[str]
+
+
 class Journal:
     """Writes and reads tasks.
 
@@ -99,9 +107,9 @@ class Journal:
         owner, nonce = (self.owner, secrets.token_hex(8)) if claim else ("", "")
         # fmt: off
         reply = await self._call(
-            "accept", partition, ref, task.name.task_id, task.agent_id, task.hash, task.request.SerializeToString(), task.timeout_ms,
-            RETENTION_MS, task.parent_id, task.root_id, task.depth, task.call_id, task.trace, self._max_ready,
-            owner, nonce, self.lease_ms, len(payloads), *payloads,
+            "accept", partition, ref, task.name.task_id, task.agent_id, task.hash, task.request.SerializeToString(),
+            task.timeout_ms, RETENTION_MS, task.parent_id, task.root_id, task.depth, task.call_id, task.trace,
+            self._max_ready, owner, nonce, self.lease_ms, len(payloads), *payloads,
         )
         # fmt: on
         match reply[0]:
@@ -144,7 +152,7 @@ class Journal:
         if reply[0] == b"fenced":
             raise FencedError(f"task {claim.name.task_id} is owned by another process now")
         if reply[0] == b"full":
-            raise ResultTooLargeError("the journal holds at most 10,000 events of 4 MiB each: narrow the task")
+            raise ResultTooLargeError("a journal holds 10,000 events of up to 4 MiB, 32 MiB of large ones: narrow the task")
         return Appended(reply[0], reply[1], reply[2].decode())
 
     async def park(self, claim: Claim, last_sequence: int, waiting: int, event: StepEvent) -> bool:
@@ -168,7 +176,8 @@ class Journal:
         """
         partition, ref = self._place(claim.name)
         payloads = [event.SerializeToString() for event in events]
-        reply = await self._call("finish", partition, ref, claim.fence, state, spelled(events), len(payloads), *payloads)
+        counters = spelled(events)
+        reply = await self._call("finish", partition, ref, claim.fence, state, counters, len(payloads), *payloads)
         if reply[0] in (b"fenced", b"ended"):
             raise FencedError(f"task {claim.name.task_id} has ended or is owned by another process now")
         return Appended(reply[0], reply[1], "")
@@ -194,17 +203,19 @@ class Journal:
         partition, ref = self._place(claim.name)
         await self._call("release", partition, ref, claim.fence)
 
-    async def beat(self, claims: Sequence[Claim]) -> set[str]:
-        """Renews leases; returns the refs of the tasks that are lost."""
+    async def beat(self, claims: Sequence[Claim]) -> Beaten:
+        """Renews leases."""
         lost: set[str] = set()
+        cancelled: set[str] = set()
         placed: dict[int, list[str]] = {}
         for claim in claims:
             partition, ref = self._place(claim.name)
             placed.setdefault(partition, []).extend((ref, claim.fence))
         for partition, pairs in placed.items():
             reply = await self._call("beat", partition, self.lease_ms, *pairs)
-            lost.update(ref.decode() for ref in reply)
-        return lost
+            lost.update(ref.decode() for ref in reply[0])
+            cancelled.update(ref.decode() for ref in reply[1])
+        return Beaten(frozenset(lost), frozenset(cancelled))
 
     async def sweep(self, partition: int) -> tuple[int, list[TaskName]]:
         """Re-queues tasks of lost workers; returns how many, and the idle tasks that must be ended."""
@@ -300,7 +311,9 @@ class Journal:
             entries.append(Entry(sequence, int(fields[b"t"]), fields.get(b"p", b"").decode(), payload))
         return entries
 
-    async def page(self, tenant: str, principal: str, before: tuple[int, str] | None, limit: int) -> list[tuple[int, str]]:
+    async def page(
+        self, tenant: str, principal: str, before: tuple[int, str] | None, limit: int
+    ) -> list[tuple[int, str]]:
         """Lists (created ms, task id) of a holder's tasks, newest first, after a cursor of the same form."""
         holder = TaskName(tenant, principal, "").ref.rstrip("/")
         top = str(before[0]) if before else "+inf"

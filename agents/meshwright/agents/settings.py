@@ -10,10 +10,12 @@ from meshwright.core.settings import Settings
 class AgentSettings(Settings):
     """What an agent's process is told beside what every service is."""
 
-    model: str = Field("offline", description="offline, openai:NAME[@URL] or scripted:FILE")
-    role: Literal["all", "server", "worker"] = Field("all", description="Serve calls, run tasks, or both")
-    concurrency: int = Field(8, ge=1, le=1_000, description="Tasks run at once; waiting ones cost nothing")
-    lease_s: float = Field(15.0, ge=0.5, le=300, description="How long a task stays with a silent worker")
-    max_ready: int = Field(10_000, ge=1, description="Tasks that may wait for the agent before new ones are refused")
-    docs: str = Field("", description="Folder that the researcher searches")
-    partitions: int = Field(1, ge=1, le=1_024, description="Partitions of a store that is new")
+    model: str = Field(default="offline", description="offline, openai:NAME[@URL] or scripted:FILE")
+    role: Literal["all", "server", "worker"] = Field(default="all", description="Serve calls, run tasks, or both")
+    concurrency: int = Field(default=8, ge=1, le=1_000, description="Tasks run at once; waiting ones cost nothing")
+    lease_s: float = Field(default=15.0, ge=0.5, le=300, description="How long a task stays with a silent worker")
+    max_ready: int = Field(
+        default=10_000, ge=1, description="Tasks that may wait for the agent before new ones are refused"
+    )
+    docs: str = Field(default="", description="Folder that the researcher searches")
+    partitions: int = Field(default=1, ge=1, le=1_024, description="Partitions of a store that is new")

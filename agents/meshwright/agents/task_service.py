@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import json
 from collections.abc import AsyncIterator
 
 from google.api.httpbody_pb2 import HttpBody
@@ -122,9 +123,10 @@ class TaskService(TaskServiceServicer):
 
 def sse_frame(event: StepEvent) -> bytes:
     """Writes an event as one Server-Sent Event; passing frames carry no id, which would reset the client's cursor."""
-    text = json_format.MessageToJson(
-        event, preserving_proto_field_name=True, always_print_fields_with_no_presence=True, indent=None
+    fields = json_format.MessageToDict(
+        event, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
+    text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))  # as the edge's transcoder writes it
     name = "event: result\n" if event.HasField("result") else ""
     number = f"id: {event.sequence}\n" if event.sequence else ""
     return f"{number}{name}data: {text}\n\n".encode()

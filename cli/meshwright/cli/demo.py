@@ -14,8 +14,8 @@ from rich.console import Console
 from meshwright.cli import ports
 from meshwright.cli.edge import Edge
 from meshwright.cli.mesh import HOST, Mesh, MeshPlan
-from meshwright.cli.run import show_result
 from meshwright.cli.output import Format
+from meshwright.cli.run import show_result
 from meshwright.cli.steps import Steps
 from meshwright.core.errors import UnavailableError
 from meshwright.gen.agents.v1.task_pb2 import TaskRequest, TaskResponse
@@ -28,7 +28,9 @@ PACE = "offline:0.3"
 
 
 def demo(
-    docs: Annotated[Path, typer.Option(help="Folder of text, Markdown, reStructuredText, HTML or PDF files")] = Path("docs"),
+    docs: Annotated[Path, typer.Option(help="Folder of text, Markdown, reStructuredText, HTML or PDF files")] = Path(
+        "docs"
+    ),
     question: Annotated[str, typer.Option("--question", "-q", help="What to ask")] = QUESTION,
     model: Annotated[str, typer.Option(help="offline, openai:NAME[@URL] or scripted:FILE")] = "offline",
     kill: Annotated[bool, typer.Option(help="Kill the working agent in the middle")] = False,
@@ -74,7 +76,9 @@ class Demo:
 
     async def _asked(self) -> TaskResponse:
         self._console.print(f"[bold]{self._question}[/bold]", highlight=False)
-        self._console.print(f"of the files in {self._plan.docs}, through Envoy at {self._mesh.edge_url}\n", highlight=False)
+        self._console.print(
+            f"of the files in {self._plan.docs}, through Envoy at {self._mesh.edge_url}\n", highlight=False
+        )
         edge = Edge(self._mesh.edge_url)
         steps = Steps(self._console)
         is_first = True
@@ -98,5 +102,7 @@ class Demo:
         """Kills the agent that works, once, as a crash would."""
         self._is_killing = False
         agent = self._mesh.children["orchestrator"]
-        self._console.print(f"     ✗ kill -9 {agent.pid}: the orchestrator is gone; its task is not", style="red", highlight=False)
+        self._console.print(
+            f"     ✗ kill -9 {agent.pid}: the orchestrator is gone; its task is not", style="red", highlight=False
+        )
         os.kill(agent.pid, signal.SIGKILL)

@@ -17,13 +17,21 @@ DEFAULT_PORT = 8080
 
 def dev(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the edge, on loopback")] = DEFAULT_PORT,
-    data: Annotated[Path | None, typer.Option(help="Folder for store, logs and sockets  [default: ~/.local/share/meshwright/dev]")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder for store, logs and sockets  [default: ~/.local/share/meshwright/dev]")
+    ] = None,
     docs: Annotated[Path | None, typer.Option(help="Folder that the researcher searches")] = None,
     model: Annotated[str, typer.Option(help="offline, openai:NAME[@URL] or scripted:FILE")] = "offline",
     agent: Annotated[list[str] | None, typer.Option(help="An agent of yours, FILE.py:NAME; may be repeated")] = None,
-    ready_file: Annotated[Path | None, typer.Option(help="JSON file that says what runs where, once all of it does")] = None,
-    store_port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port of the store, with a random password; 0: socket only")] = 0,
-    lease: Annotated[float, typer.Option(min=0.5, max=300, help="Seconds until a lost worker's task is taken over")] = 15.0,
+    ready_file: Annotated[
+        Path | None, typer.Option(help="JSON file that says what runs where, once all of it does")
+    ] = None,
+    store_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="TCP port of the store, with a random password; 0: socket only")
+    ] = 0,
+    lease: Annotated[
+        float, typer.Option(min=0.5, max=300, help="Seconds until a lost worker's task is taken over")
+    ] = 15.0,
 ) -> None:
     """Runs store, registry, agents, gateway and Envoy; starts again what dies; stops all of it on Ctrl-C."""
     plan = MeshPlan(
@@ -69,7 +77,7 @@ def introduce(mesh: Mesh) -> None:
         ((name, own.get(name, child.target), f"kill -9 {child.pid}") for name, child in mesh.children.items()),
     )
     typer.echo(
-        f"\nedge     {mesh.edge_url}   (open it in a browser, or: meshwright run \"…\" --stream --edge {mesh.edge_url})"
+        f'\nedge     {mesh.edge_url}   (open it in a browser, or: meshwright run "…" --stream --edge {mesh.edge_url})'
         f"\nmetrics  http://127.0.0.1:{mesh.internal_port}/metrics"
         f"\nlogs     {mesh.plan.data / 'logs'}"
         "\nCtrl-C stops everything."

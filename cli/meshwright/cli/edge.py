@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
 
+import grpc
+
 from meshwright.core import channel
 from meshwright.core.errors import MeshError, SetupError, UnavailableError
 from meshwright.core.ids import uuid7
@@ -59,12 +61,10 @@ class Edge:
 
     async def health(self, agent_id: str) -> HealthResponse:
         """Asks one agent how it is; the edge picks it by a header."""
-        call = self.agents.Health(
-            HealthRequest(agent_id=agent_id), timeout=CALL_S, metadata=[("x-agent-id", agent_id)]
-        )
+        call = self.agents.Health(HealthRequest(agent_id=agent_id), timeout=CALL_S, metadata=[("x-agent-id", agent_id)])
         try:
             response: HealthResponse = await call
-        except channel.grpc.aio.AioRpcError as error:
+        except grpc.aio.AioRpcError as error:
             raise MeshError.from_rpc(error) from None
         return response
 

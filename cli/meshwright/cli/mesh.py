@@ -103,11 +103,17 @@ class Mesh:
 
     def _check(self) -> None:
         """Refuses at once what would fail later."""
-        if self.plan.docs is not None and not (self.plan.docs.is_dir() and os.access(self.plan.docs, os.R_OK | os.X_OK)):
-            raise SetupError(f"the documents folder {self.plan.docs} is no folder that can be read: choose one with --docs")
+        if self.plan.docs is not None and not (
+            self.plan.docs.is_dir() and os.access(self.plan.docs, os.R_OK | os.X_OK)
+        ):
+            raise SetupError(
+                f"the documents folder {self.plan.docs} is no folder that can be read: choose one with --docs"
+            )
         self._lock()
         if not ports.is_free(HOST, self.plan.port):
-            raise SetupError(f"port {self.plan.port} is in use: choose another one with --port, or stop what listens there")
+            raise SetupError(
+                f"port {self.plan.port} is in use: choose another one with --port, or stop what listens there"
+            )
 
     def _lock(self) -> None:
         data = self.plan.data
@@ -122,9 +128,8 @@ class Mesh:
             lock.seek(0)
             holder = lock.read().strip() or "unknown"
             self._locks.close()
-            raise SetupError(
-                f"the data folder {data} is in use by the mesh with pid {holder}: stop it, or choose another one with --data"
-            ) from None
+            message = f"the data folder {data} is in use by the mesh with pid {holder}: stop it, or choose another"
+            raise SetupError(f"{message} with --data") from None
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()

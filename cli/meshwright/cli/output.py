@@ -7,6 +7,9 @@ from enum import StrEnum
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
+UNWRAPPED = 400
+"""Columns of a table that is read by a program."""
+
 
 class Format(StrEnum):
     """How data is printed."""
@@ -49,4 +52,6 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*row)
     console = Console()
-    console.print(table, width=console.width if console.is_terminal else 240)
+    if not console.is_terminal:
+        console = Console(width=UNWRAPPED)
+    console.print(table)

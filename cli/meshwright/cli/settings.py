@@ -8,4 +8,4 @@ from meshwright.core.settings import Settings
 class CliSettings(Settings):
     """What the commands that talk to a mesh are told."""
 
-    edge: str = Field("http://127.0.0.1:8080", description="URL of the edge")
+    edge: str = Field(default="http://127.0.0.1:8080", description="URL of the edge")

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from meshwright.gen.agents.v1.step_event_pb2 import NoticeKind, StepEvent, ToolOutcome
-from meshwright.gen.agents.v1.task_pb2 import FinishReason, TaskResponse, TaskStatus
+from meshwright.gen.agents.v1.task_pb2 import FinishReason, TaskStatus
 
 LONGEST = 100
 
@@ -46,30 +46,40 @@ class Steps:
 
 def described(event: StepEvent) -> tuple[str, str, str] | None:
     """Returns sign, style and words of an event; None: nothing worth a line."""
-    match event.WhichOneof("event"):
-        case "started":
-            pins = ", ".join(event.started.tool_pins)
-            return "▶", "cyan", f"starts with {pins}" if pins else "starts"
-        case "llm_call":
-            call = event.llm_call
-            tokens = call.usage.input_tokens + call.usage.output_tokens
-            plan = f"plans {len(call.planned_calls)} calls" if call.planned_calls else "answers"
-            return "●", "blue", f"{plan}  ({call.model}, {tokens} tokens, {call.latency_ms} ms)"
-        case "tool_call":
-            arguments = json.dumps(json_format.MessageToDict(event.tool_call.arguments), ensure_ascii=False)
-            return "→", "yellow", f"{event.tool_call.tool} {arguments}"
-        case "tool_result":
-            return result_of(event)
-        case "delegation":
-            asked = event.delegation
-            return "↳", "magenta", f"asks {asked.agent_id}, with up to {asked.granted_tokens} tokens"
-        case "notice":
-            notice = event.notice
-            kind = NoticeKind.Name(notice.kind).removeprefix("NOTICE_KIND_").lower().replace("_", " ")
-            return "!", "yellow", f"{kind}: {notice.detail} (attempt {event.attempt})"
-        case "result":
-            return ended(event.result)
-    return None
+    describe = DESCRIBED.get(event.WhichOneof("event") or "")
+    return describe(event) if describe else None
+
+
+def started(event: StepEvent) -> tuple[str, str, str]:
+    """Describes a task's beginning."""
+    pins = ", ".join(event.started.tool_pins)
+    return "▶", "cyan", f"starts with {pins}" if pins else "starts"
+
+
+def planned(event: StepEvent) -> tuple[str, str, str]:
+    """Describes a model's answer."""
+    call = event.llm_call
+    tokens = call.usage.input_tokens + call.usage.output_tokens
+    plan = f"plans {len(call.planned_calls)} calls" if call.planned_calls else "answers"
+    return "●", "blue", f"{plan}  ({call.model}, {tokens} tokens, {call.latency_ms} ms)"
+
+
+def called(event: StepEvent) -> tuple[str, str, str]:
+    """Describes what is about to be called."""
+    arguments = json.dumps(json_format.MessageToDict(event.tool_call.arguments), ensure_ascii=False)
+    return "→", "yellow", f"{event.tool_call.tool} {arguments}"
+
+
+def delegated(event: StepEvent) -> tuple[str, str, str]:
+    """Describes work handed on."""
+    asked = event.delegation
+    return "↳", "magenta", f"asks {asked.agent_id}, with up to {asked.granted_tokens} tokens"
+
+
+def noted(event: StepEvent) -> tuple[str, str, str]:
+    """Describes what the machinery did."""
+    kind = NoticeKind.Name(event.notice.kind).removeprefix("NOTICE_KIND_").lower().replace("_", " ")
+    return "!", "yellow", f"{kind}: {event.notice.detail} (attempt {event.attempt})"
 
 
 def result_of(event: StepEvent) -> tuple[str, str, str]:
@@ -82,8 +92,9 @@ def result_of(event: StepEvent) -> tuple[str, str, str]:
     return "←", "green", f"{outcome}  ({result.latency_ms} ms{replayed})"
 
 
-def ended(result: TaskResponse) -> tuple[str, str, str]:
+def ended(event: StepEvent) -> tuple[str, str, str]:
     """Describes a task's end."""
+    result = event.result
     status = TaskStatus.Name(result.status).removeprefix("TASK_STATUS_").lower()
     reason = FinishReason.Name(result.finish_reason).removeprefix("FINISH_REASON_").lower()
     facts = f"{result.steps_used} steps, {result.tokens_used} tokens, {result.duration_ms} ms, attempt {result.attempt}"
@@ -96,3 +107,15 @@ def shortened(text: str) -> str:
     """Returns one line of bounded length."""
     line = " ".join(text.split())
     return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
+
+
+DESCRIBED = {
+    "started": started,
+    "llm_call": planned,
+    "tool_call": called,
+    "tool_result": result_of,
+    "delegation": delegated,
+    "notice": noted,
+    "result": ended,
+}
+"""How each kind of event is told; other kinds are not drawn."""

@@ -53,7 +53,15 @@ def list_tasks(
     show_table(
         ("TASK", "AGENT", "STATUS", "STEPS", "TOKENS", "MS", "ANSWER"),
         (
-            (t.task_id, t.agent_id, status(t), str(t.steps_used), str(t.tokens_used), str(t.duration_ms), shortened(t.output)[:60])
+            (
+                t.task_id,
+                t.agent_id,
+                status(t),
+                str(t.steps_used),
+                str(t.tokens_used),
+                str(t.duration_ms),
+                shortened(t.output)[:60],
+            )
             for t in found
         ),
     )

@@ -43,7 +43,9 @@ def list_tools(output: Output = Format.TABLE, edge: EdgeUrl = None) -> None:
 def call(
     name: Annotated[str, typer.Argument(help="The tool, with a version where it matters: docs.search@^1")],
     arguments: Annotated[str, typer.Argument(help="Arguments as a JSON object")] = "{}",
-    key: Annotated[str, typer.Option(help="Idempotency key: the same key never doubles an effect; by default a new one")] = "",
+    key: Annotated[
+        str, typer.Option(help="Idempotency key: the same key never doubles an effect; by default a new one")
+    ] = "",
     output: Output = Format.TABLE,
     edge: EdgeUrl = None,
 ) -> None:
@@ -55,9 +57,7 @@ def call(
     if not isinstance(values, dict):
         raise InvalidRequestError("the arguments are no JSON object: write them as '{\"name\": value}'")
     tool, _, version = name.partition("@")
-    request = InvokeToolRequest(
-        name=tool, version=version, arguments=to_struct(values), idempotency_key=key or uuid7()
-    )
+    request = InvokeToolRequest(name=tool, version=version, arguments=to_struct(values), idempotency_key=key or uuid7())
     response = with_edge(edge, lambda mesh: mesh.call(mesh.tools.InvokeTool, request, CALL_S))
     if output is Format.TABLE:
         show(json.dumps(json_format.MessageToDict(response.result), indent=2, ensure_ascii=False))

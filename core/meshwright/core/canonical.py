@@ -19,14 +19,14 @@ def from_struct(struct: struct_pb2.Struct, field: str) -> dict[str, Any]:
     Raises:
         InvalidRequestError: An integral number of magnitude 2^53 or more lost digits on its way; names its pointer.
     """
-    return {key: from_value(value, field, f"/{escaped(key)}") for key, value in struct.fields.items()}
+    return {key: from_value(value, field, f"/{escaped(key)}") for key, value in sorted(struct.fields.items())}
 
 
 def from_value(value: struct_pb2.Value, field: str, pointer: str = "") -> Any:
     """Turns a Value into JSON, as `from_struct` does."""
     match value.WhichOneof("kind"):
         case "struct_value":
-            items = value.struct_value.fields.items()
+            items = sorted(value.struct_value.fields.items())  # a map has no order of its own
             return {key: from_value(item, field, f"{pointer}/{escaped(key)}") for key, item in items}
         case "list_value":
             return [from_value(item, field, f"{pointer}/{i}") for i, item in enumerate(value.list_value.values)]

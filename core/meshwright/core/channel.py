@@ -112,7 +112,9 @@ async def unary(method: Any, request: Any, *, timeout_s: float, grant: bytes | N
         raise MeshError.from_rpc(error) from None
 
 
-async def stream(method: Any, request: Any, *, timeout_s: float | None, grant: bytes | None = None) -> AsyncIterator[Any]:
+async def stream(
+    method: Any, request: Any, *, timeout_s: float | None, grant: bytes | None = None
+) -> AsyncIterator[Any]:
     """Calls a streaming method of a stub; `timeout_s` None: as long as it stays open.
 
     Raises:

@@ -4,15 +4,23 @@ Servers turn a `MeshError` into a google.rpc.Status with ErrorInfo, BadRequest a
 back into the same class.
 """
 
+import contextlib
 from collections.abc import Mapping
 from typing import ClassVar, Self
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 DOMAIN = "meshwright"
 DETAILS_KEY = "grpc-status-details-bin"
+MESSAGE_BYTES = 1_000
+DETAIL_BYTES = 2_000
+"""How much of message and details travels: clients refuse trailers of more than 8 KiB, where the message stands
+percent-encoded and the details in base64, message included."""
+FACT_BYTES = 300
+"""How much of one field, description or fact travels."""
 
 
 class MeshError(Exception):
@@ -49,18 +57,27 @@ class MeshError(Exception):
 
     def to_status(self) -> status_pb2.Status:
         """Builds the google.rpc.Status that travels."""
-        info = error_details_pb2.ErrorInfo(reason=self.reason, domain=DOMAIN, metadata=self.metadata)
-        details = [packed(info)]
+        facts = {key: shortened(value, FACT_BYTES) for key, value in self.metadata.items()}
+        details = [packed(error_details_pb2.ErrorInfo(reason=self.reason, domain=DOMAIN, metadata=facts))]
         if self.fields:
-            bad = error_details_pb2.BadRequest()
-            for field, description in self.fields.items():
-                bad.field_violations.add(field=field, description=description)
-            details.append(packed(bad))
+            details.append(packed(self._violations(DETAIL_BYTES - details[0].ByteSize())))
         if self.retry_after_s is not None:
             delay = duration_pb2.Duration()
             delay.FromNanoseconds(int(self.retry_after_s * 1e9))
             details.append(packed(error_details_pb2.RetryInfo(retry_delay=delay)))
-        return status_pb2.Status(code=self.code.value[0], message=self.message, details=details)
+        return status_pb2.Status(
+            code=self.code.value[0], message=shortened(self.message, MESSAGE_BYTES), details=details
+        )
+
+    def _violations(self, limit: int) -> error_details_pb2.BadRequest:
+        """Lists the offending fields, as many as fit."""
+        bad = error_details_pb2.BadRequest()
+        for field, text in self.fields.items():
+            violation = bad.FieldViolation(field=shortened(field, FACT_BYTES), description=shortened(text, FACT_BYTES))
+            if bad.field_violations and bad.ByteSize() + violation.ByteSize() > limit:
+                break
+            bad.field_violations.append(violation)
+        return bad
 
     @classmethod
     def from_status(cls, status: status_pb2.Status) -> "MeshError":
@@ -81,9 +98,11 @@ class MeshError(Exception):
     def from_rpc(cls, error: grpc.aio.AioRpcError) -> "MeshError":
         """Rebuilds the error behind a failed call; a call that never reached a server keeps gRPC's own words."""
         for key, value in error.trailing_metadata() or ():
-            if key == DETAILS_KEY:
-                return cls.from_status(status_pb2.Status.FromString(value if isinstance(value, bytes) else value.encode()))
-        return cls.from_status(status_pb2.Status(code=error.code().value[0], message=error.details() or error.code().name))
+            if key == DETAILS_KEY and isinstance(value, bytes):
+                with contextlib.suppress(DecodeError):
+                    return cls.from_status(status_pb2.Status.FromString(value))
+        code: int = error.code().value[0]
+        return cls.from_status(status_pb2.Status(code=code, message=error.details() or error.code().name))
 
     def with_metadata(self, **metadata: str) -> Self:
         """Adds facts for machines."""
@@ -91,7 +110,17 @@ class MeshError(Exception):
         return self
 
 
-def packed(message: error_details_pb2.ErrorInfo | error_details_pb2.BadRequest | error_details_pb2.RetryInfo) -> any_pb2.Any:
+def shortened(text: str, limit: int) -> str:
+    """Returns text that protobuf takes and that is at most `limit` bytes long."""
+    encoded = text.encode(errors="replace")
+    if len(encoded) <= limit:
+        return encoded.decode()
+    return encoded[: limit - 3].decode(errors="ignore") + "…"
+
+
+def packed(
+    message: error_details_pb2.ErrorInfo | error_details_pb2.BadRequest | error_details_pb2.RetryInfo,
+) -> any_pb2.Any:
     """Wraps a detail message into an Any."""
     detail = any_pb2.Any()
     detail.Pack(message)

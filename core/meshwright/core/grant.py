@@ -42,11 +42,13 @@ class Signer:
         return self._key.public_key().public_bytes_raw()
 
     def sign(self, grant: Grant) -> bytes:
-        """Returns the serialized SignedGrant; the grant ends at most `MAX_AGE_S` from now."""
+        """Returns the serialized SignedGrant; what is signed ends at most `MAX_AGE_S` from now."""
+        bounded = Grant()
+        bounded.CopyFrom(grant)
         latest = int(time.time()) + MAX_AGE_S
         if not grant.HasField("expire_time") or grant.expire_time.seconds > latest:
-            grant.expire_time.FromSeconds(latest)
-        payload = grant.SerializeToString(deterministic=True)
+            bounded.expire_time.FromSeconds(latest)
+        payload = bounded.SerializeToString(deterministic=True)
         signed = SignedGrant(grant=payload, signature=self._key.sign(payload), key_id=self.key_id)
         return signed.SerializeToString(deterministic=True)
 
@@ -85,9 +87,26 @@ class Verifier:
             Ed25519PublicKey.from_public_bytes(issuer.public_key).verify(signed.signature, signed.grant)
         except (InvalidSignature, KeyNotFoundError, ValueError):
             raise GrantInvalidError("the grant was not signed by an instance that is here") from None
-        if issuer.agent_id and issuer.agent_id != grant.agent_id:
-            raise GrantInvalidError(f"{issuer.agent_id} signed a grant for {grant.agent_id}")
+        check_issuer(issuer, grant)
         return grant
+
+
+def check_issuer(issuer: IssuerKey, grant: Grant) -> None:
+    """Holds a grant against its issuer: an agent signs for itself alone, and for tools on its own list.
+
+    Versions are not compared: a task keeps its pins when its agent moves on to another version of a tool.
+
+    Raises:
+        GrantInvalidError: The grant is another agent's, or wider than its issuer's list.
+    """
+    if not issuer.agent_id:
+        return
+    if issuer.agent_id != grant.agent_id:
+        raise GrantInvalidError(f"{issuer.agent_id} signed a grant for {grant.agent_id}")
+    own = {selector.partition("@")[0] for selector in issuer.tools}
+    wider = [pin for pin in grant.tools if pin.partition("@")[0] not in own]
+    if wider:
+        raise GrantInvalidError(f"{issuer.agent_id} signed a grant for {wider[0]}, which is not on its own list")
 
 
 def check_tool(grant: Grant, pin: str) -> None:

@@ -12,7 +12,12 @@ CALLER_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 TASK_ID = re.compile(r"[A-Za-z0-9_-]{1,64}(\.[a-z0-9]{1,32})?")
 AGENT_ID = re.compile(r"[a-z][a-z0-9-]{0,62}")
 TOOL_NAME = re.compile(r"(?=.{1,64}\Z)[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*")
-VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")
+NUMBER = "(0|[1-9][0-9]*)"
+MARK = "(0|[1-9][0-9]*|[0-9]*[A-Za-z-][0-9A-Za-z-]*)"
+BUILD = "[0-9A-Za-z-]+"
+VERSION = re.compile(rf"(?=.{{1,64}}\Z){NUMBER}\.{NUMBER}\.{NUMBER}(-{MARK}(\.{MARK})*)?(\+{BUILD}(\.{BUILD})*)?")
+TARGET = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):[0-9]{1,5}")
+"""host:port; an IPv6 address stands in brackets."""
 
 
 def checked(field: str, value: str, pattern: re.Pattern[str]) -> str:
@@ -51,4 +56,4 @@ def call_key(task_id: str, step: int, call_id: str) -> str:
 
 def digest(*parts: str) -> str:
     """Hashes text parts (SHA-256, hex) so that no two lists of parts collide."""
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    return hashlib.sha256("".join(f"{len(part)}:{part}" for part in parts).encode()).hexdigest()

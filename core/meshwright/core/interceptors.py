@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import inspect
 import secrets
 import time
 from abc import abstractmethod
@@ -65,17 +66,18 @@ class Interceptor(grpc.aio.ServerInterceptor):
         """Returns what a call of `method` runs inside of."""
 
     async def intercept_service(self, continuation: Continuation, handler_call_details: Any) -> Any:
-        """Wraps one handler; unknown methods stay unknown."""
+        """Wraps one handler; unknown methods stay unknown, and reflection, which alone streams requests, as it is."""
         handler: Any = await continuation(handler_call_details)
-        if handler is None:
-            return None
+        if handler is None or handler.request_streaming:
+            return handler
         method = handler_call_details.method
-        before = handler.request_deserializer
-        inside = reader(before) if self.parses else unread
-        codec = {"request_deserializer": None if self.parses else before, "response_serializer": handler.response_serializer}
+        read, before = unread, handler.request_deserializer
+        if self.parses:
+            read, before = reader(before), None
+        codec = {"request_deserializer": before, "response_serializer": handler.response_serializer}
         if handler.unary_unary:
-            return grpc.unary_unary_rpc_method_handler(self._unary(method, handler.unary_unary, inside), **codec)
-        return grpc.unary_stream_rpc_method_handler(self._stream(method, handler.unary_stream, inside), **codec)
+            return grpc.unary_unary_rpc_method_handler(self._unary(method, handler.unary_unary, read), **codec)
+        return grpc.unary_stream_rpc_method_handler(self._stream(method, handler.unary_stream, read), **codec)
 
     def _unary(self, method: str, behavior: Any, read: Read) -> Any:
         async def unary(request: Any, context: Context) -> Any:
@@ -86,9 +88,14 @@ class Interceptor(grpc.aio.ServerInterceptor):
 
     def _stream(self, method: str, behavior: Any, read: Read) -> Any:
         async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
-            async with self.around(method, context), contextlib.aclosing(behavior(read(request), context)) as responses:
-                async for response in responses:
-                    yield response
+            async with self.around(method, context):
+                responses = behavior(read(request), context)
+                if inspect.isawaitable(responses):  # it writes to the context itself, as health.Watch does
+                    await responses
+                    return
+                async with contextlib.aclosing(responses):
+                    async for response in responses:
+                        yield response
 
         return stream
 
@@ -113,8 +120,9 @@ def reader(deserialize: Read | None) -> Read:
 class ErrorBoundary(Interceptor):
     """Turns every way to fail into a status: ours as they are, all else into INTERNAL with an id to look up.
 
-    A CancelledError that is not the caller's own would leave the caller hanging: it becomes ABORTED. A request that
-    is no protobuf is read in here, so that it becomes INVALID_ARGUMENT rather than UNKNOWN.
+    A CancelledError that leaks from the handler would leave the caller hanging: it becomes ABORTED; one by which the
+    call itself is cancelled passes. A request that is no protobuf is read in here, so that it becomes
+    INVALID_ARGUMENT rather than UNKNOWN.
     """
 
     parses = True
@@ -124,15 +132,16 @@ class ErrorBoundary(Interceptor):
         """Ends the call with a status where it fails."""
         try:
             yield
-        except MeshError as error:
-            await abort(context, error)
         except asyncio.CancelledError:
-            if context.cancelled():
+            task = asyncio.current_task()
+            if task and task.cancelling():
                 raise
             await abort(context, AbortedError("the server broke this call off; try again"))
         except grpc.aio.AbortError:
             raise
-        except Exception:
+        except Exception as error:
+            if isinstance(error, MeshError) and not isinstance(error, InternalError):
+                await abort(context, error)
             error_id = secrets.token_hex(6)
             log.exception("call_failed", method=method, error_id=error_id)
             await abort(context, InternalError(f"internal error {error_id}: the server's log says more"))
@@ -151,18 +160,25 @@ class Deadline(Interceptor):
     async def around(self, method: str, context: Context) -> AsyncIterator[None]:
         """Imposes the default where the caller set no deadline; streams may stay open."""
         remaining = context.time_remaining()
-        is_bounded = remaining is not None
-        if not is_bounded and method not in OWN_DEADLINE and not method.rpartition("/")[2].startswith(("Watch", "Stream")):
-            remaining = DEFAULT_DEADLINE_S
+        imposed = DEFAULT_DEADLINE_S if remaining is None and not may_stay_open(method) else None
+        remaining = imposed if remaining is None else remaining
         token = DEADLINE.set(None if remaining is None else time.monotonic() + remaining)
+        limit = asyncio.timeout(imposed)
         try:
-            async with asyncio.timeout(None if is_bounded else remaining):
+            async with limit:
                 yield
         except TimeoutError:
-            raise DeadlineExceededError(f"no answer within {DEFAULT_DEADLINE_S:.0f} s") from None
+            if not limit.expired():
+                raise
+            raise DeadlineExceededError(f"no answer within {imposed:g} s") from None
         finally:
             with contextlib.suppress(ValueError):  # a stream may be closed from another context
                 DEADLINE.reset(token)
+
+
+def may_stay_open(method: str) -> bool:
+    """Whether a call without a deadline gets none: its task's timeout bounds it, or it is a stream to be watched."""
+    return method in OWN_DEADLINE or method.rpartition("/")[2].startswith(("Watch", "Stream"))
 
 
 class Principal(Interceptor):
@@ -192,10 +208,15 @@ class Measure(Interceptor):
     async def around(self, method: str, context: Context) -> AsyncIterator[None]:
         """Observes one call."""
         start = time.perf_counter()
+        code: Any = None
         try:
             yield
+        except asyncio.CancelledError:
+            is_late = context.time_remaining() == 0
+            code = grpc.StatusCode.DEADLINE_EXCEEDED if is_late else grpc.StatusCode.CANCELLED
+            raise
         finally:
-            code: Any = context.code()
+            code = code or context.code()
             name = code.name if isinstance(code, grpc.StatusCode) else "OK"
             telemetry.CALLS.labels(method, name).inc()
             telemetry.CALL_SECONDS.labels(method).observe(time.perf_counter() - start)

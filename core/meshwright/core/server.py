@@ -39,7 +39,7 @@ class Server:
 
     Args:
         settings: Where to listen and how.
-        services: By full name, the function that adds the servicer, e.g. `add_AgentServiceServicer_to_server` bound to it.
+        services: By full name, the function that adds the servicer: see `bound`.
         verifier: Checks grants; None: a service that takes none.
     """
 
@@ -63,15 +63,16 @@ class Server:
         """
         host, port = self._settings.host, self._settings.port
         if not (is_loopback(host) or self._settings.insecure):
-            raise SetupError(f"{host} is not loopback and there is no TLS: set MESHWRIGHT_INSECURE=true if that is meant")
+            raise SetupError(f"{host} is not loopback, and there is no TLS: is plain text meant, MESHWRIGHT_INSECURE=true?")
+        address = f"[{host}]" if ":" in host else host
         try:
-            bound = self._server.add_insecure_port(f"{host}:{port}")
+            listening = self._server.add_insecure_port(f"{address}:{port}")
         except RuntimeError:
-            bound = 0
-        if not bound:
+            listening = 0
+        if not listening:
             raise SetupError(f"port {port} on {host} is in use: choose another one, or stop what listens there")
         await self._server.start()
-        self.target = f"{host}:{bound}"
+        self.target = f"{address}:{listening}"
         await self.set_serving(is_serving=True)
         return self.target
 

@@ -20,17 +20,19 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    store_url: str = Field("redis://127.0.0.1:6379/0", description="Redis-protocol store: redis://, rediss:// or unix://")
-    registry: str = Field("127.0.0.1:7070", description="host:port of the registry")
-    host: str = Field("127.0.0.1", description="Address to listen on and to announce")
-    port: int = Field(0, ge=0, le=65535, description="Port to listen on; 0: a free one")
-    metrics_port: int = Field(-1, ge=-1, le=65535, description="Prometheus listener; 0: a free port, -1: none")
-    log_level: str = Field("info", description="debug, info, warning or error")
-    tracing: bool = Field(True, description="Trace ids on every hop; spans leave only with otlp_endpoint")
-    otlp_endpoint: str = Field("", description="OTLP gRPC endpoint for spans; empty: none are exported")
-    reflection: bool = Field(False, description="Serve gRPC reflection (development)")
-    drain_s: float = Field(10.0, ge=0, le=600, description="Seconds that calls in flight get on SIGTERM")
-    insecure: bool = Field(False, description="Listen in plain text on an address that is not loopback")
+    store_url: str = Field(
+        default="redis://127.0.0.1:6379/0", description="Redis-protocol store: redis://, rediss:// or unix://"
+    )
+    registry: str = Field(default="127.0.0.1:7070", description="host:port of the registry")
+    host: str = Field(default="127.0.0.1", description="Address to listen on and to announce")
+    port: int = Field(default=0, ge=0, le=65535, description="Port to listen on; 0: a free one")
+    metrics_port: int = Field(default=-1, ge=-1, le=65535, description="Prometheus listener; 0: a free port, -1: none")
+    log_level: str = Field(default="info", description="debug, info, warning or error")
+    tracing: bool = Field(default=True, description="Trace ids on every hop; spans leave only with otlp_endpoint")
+    otlp_endpoint: str = Field(default="", description="OTLP gRPC endpoint for spans; empty: none are exported")
+    reflection: bool = Field(default=False, description="Serve gRPC reflection (development)")
+    drain_s: float = Field(default=10.0, ge=0, le=600, description="Seconds that calls in flight get on SIGTERM")
+    insecure: bool = Field(default=False, description="Listen in plain text on an address that is not loopback")
 
     @classmethod
     def load(cls, **chosen: Any) -> Self:

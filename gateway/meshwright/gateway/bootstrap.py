@@ -36,11 +36,11 @@ HTTP2 = {
 LOCAL_REPLIES = {
     400: (3, "INVALID_REQUEST", "%LOCAL_REPLY_BODY%"),
     401: (16, "UNAUTHENTICATED", "%LOCAL_REPLY_BODY%"),
-    403: (7, "PERMISSION_DENIED", "%LOCAL_REPLY_BODY%"),
+    403: (7, "%REQ(X-EDGE-REASON)%", "%LOCAL_REPLY_BODY%"),
     404: (5, "NOT_FOUND", "nothing is served here: see GET /v1/agents and the contract for what is"),
     408: (4, "REQUEST_TIMEOUT", "the request did not arrive in time"),
     413: (8, "REQUEST_TOO_LARGE", "the request is too large: at most 4 MiB"),
-    415: (3, "CONTENT_TYPE_REFUSED", "send content-type: application/json"),
+    415: (3, "%REQ(X-EDGE-REASON)%", "%LOCAL_REPLY_BODY%"),
     429: (8, "RATE_LIMITED", "too many requests: slow down"),
     431: (8, "REQUEST_TOO_LARGE", "the request's headers are too large"),
     500: (13, "INTERNAL", "the edge failed"),
@@ -121,7 +121,14 @@ def listener(name: str, host: str, port: int, manager: Config) -> Config:
 
 def early_mutation() -> Config:
     """Strips what only the mesh itself may say, before anything looks at the request."""
-    inside = ("x-mesh-grant-bin", "x-mesh-tenant", "x-mesh-principal", "x-mesh-scopes", "x-agent-cluster")
+    inside = (
+        "x-mesh-grant-bin",
+        "x-mesh-tenant",
+        "x-mesh-principal",
+        "x-mesh-scopes",
+        "x-agent-cluster",
+        "x-edge-reason",
+    )
     return {
         "name": "strip",
         "typed_config": {
@@ -208,7 +215,7 @@ def routes() -> Config:
         "retry_policy": {"retry_on": "connect-failure,refused-stream", "num_retries": 2},
     }
     off = {"@type": TYPE + "envoy.config.route.v3.FilterConfig", "disabled": True}
-    is_open = {name: off for name in ("envoy.filters.http.grpc_json_transcoder", "rules")}
+    is_open = dict.fromkeys(("envoy.filters.http.grpc_json_transcoder", "rules"), off)
     json_type = [{"header": {"key": "content-type", "value": "application/json"}}]
     health = {
         "name": "health",

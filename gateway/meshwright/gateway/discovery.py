@@ -1,8 +1,8 @@
 """Discovery: Envoy's clusters and endpoints as files, kept true to the directory."""
 
-import datetime
 import os
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import structlog
@@ -48,9 +48,9 @@ ALL = "agents"
 HTTP2_KEY = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
-def seconds(count: float) -> datetime.timedelta:
+def seconds(count: float) -> timedelta:
     """Spells a duration."""
-    return datetime.timedelta(seconds=count)
+    return timedelta(seconds=count)
 
 
 def endpoints_file(cluster_name: str) -> str:
@@ -96,7 +96,9 @@ class EnvoyFiles:
 def cluster(name: str) -> Cluster:
     """A cluster whose endpoints come from the file; no traffic to what does not answer its health check."""
     http2 = Http2ProtocolOptions(connection_keepalive=KeepaliveSettings(interval=seconds(30), timeout=seconds(10)))
-    options = HttpProtocolOptions(explicit_http_config=HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=http2))
+    options = HttpProtocolOptions(
+        explicit_http_config=HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=http2)
+    )
     source = PathConfigSource(path=endpoints_file(name), watched_directory=WatchedDirectory(path="."))
     return Cluster(
         name=name,

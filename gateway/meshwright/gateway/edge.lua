@@ -13,21 +13,20 @@ local function refuse(handle, status, grpc_code, reason, message)
       ['grpc-message'] = message}, '')
     return
   end
-  local detail = '{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"' .. reason ..
-    '","domain":"meshwright","metadata":{"request_id":"' .. (handle:headers():get('x-request-id') or '') .. '"}}'
-  handle:respond({[':status'] = tostring(status), ['content-type'] = 'application/json'},
-    '{"code":' .. grpc_code .. ',"message":"' .. message .. '","details":[' .. detail .. ']}')
+  handle:headers():replace('x-edge-reason', reason)  -- from here the reply takes the form of all other errors
+  handle:respond({[':status'] = tostring(status)}, message)
 end
 
 -- A web page of another site must not drive this mesh: neither by a simple request nor by a name that it rebinds.
 local function is_refused(handle)
   local headers = handle:headers()
-  if not HOSTS[host_of(headers:get(':authority'))] then
+  local authority = headers:get(':authority')
+  if not HOSTS[host_of(authority)] then
     refuse(handle, 403, 7, 'HOST_REFUSED', 'this edge answers for its own host names only')
     return true
   end
   local origin = headers:get('origin')
-  if origin ~= nil and not HOSTS[host_of(string.match(origin, '^https?://(.+)$'))] then
+  if origin ~= nil and string.match(origin, '^https?://(.+)$') ~= authority then
     refuse(handle, 403, 7, 'ORIGIN_REFUSED', 'pages of other origins may not call this edge')
     return true
   end

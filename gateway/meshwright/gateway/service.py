@@ -43,7 +43,9 @@ class EdgeService(EdgeServiceServicer):
         checks: dict[str, str] = {}
         agents: list[AgentCard] = []
         try:
-            agents = list((await channel.unary(self._directory.ListAgents, ListAgentsRequest(), timeout_s=CHECK_S)).agents)
+            agents = list(
+                (await channel.unary(self._directory.ListAgents, ListAgentsRequest(), timeout_s=CHECK_S)).agents
+            )
             checks["registry"] = "ok"
         except MeshError as error:
             checks["registry"] = error.message

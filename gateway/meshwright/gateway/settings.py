@@ -8,11 +8,12 @@ from meshwright.core.settings import Settings
 class GatewaySettings(Settings):
     """What the gateway's process is told beside what every service is."""
 
-    edge_host: str = Field("127.0.0.1", description="Address that Envoy listens on")
-    edge_port: int = Field(8080, ge=0, le=65535, description="Port that Envoy listens on")
-    internal_port: int = Field(8081, ge=0, le=65535, description="Loopback port of Envoy's /metrics")
-    default_agent: str = Field("orchestrator", description="Agent that does the work of unnamed calls")
-    folder: str = Field(".", description="Folder that this process and Envoy share; Envoy's working directory")
+    edge_host: str = Field(default="127.0.0.1", description="Address that Envoy listens on")
+    edge_port: int = Field(default=8080, ge=0, le=65535, description="Port that Envoy listens on")
+    internal_port: int = Field(default=8081, ge=0, le=65535, description="Loopback port of Envoy's /metrics")
+    default_agent: str = Field(default="orchestrator", description="Agent that does the work of unnamed calls")
+    folder: str = Field(default=".", description="Folder that this process and Envoy share; Envoy's working directory")
     allowed_hosts: str = Field(
-        "localhost 127.0.0.1 [::1]", description="Host names that a request and its Origin may name; others are refused"
+        default="localhost 127.0.0.1 [::1]",
+        description="Host names that a request and its Origin may name; others are refused",
     )

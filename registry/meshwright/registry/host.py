@@ -151,7 +151,9 @@ def checked_arguments(hosted: Hosted, arguments_json: str) -> dict[str, Any]:
         InvalidRequestError: Lists every violation by JSON Pointer.
     """
     if len(arguments_json) > MAX_ARGUMENT_BYTES:
-        raise InvalidRequestError("arguments are too large", fields={"arguments": f"at most {MAX_ARGUMENT_BYTES} bytes"})
+        raise InvalidRequestError(
+            "arguments are too large", fields={"arguments": f"at most {MAX_ARGUMENT_BYTES} bytes"}
+        )
     try:
         arguments = json.loads(arguments_json)
     except ValueError:

@@ -92,7 +92,9 @@ def check_reference(node: dict[str, Any], field: str, pointer: str) -> None:
         target = node.get(keyword)
         is_inside = not isinstance(target, str) or target.startswith(("#", "https://json-schema.org/draft/2020-12/"))
         if keyword in node and (not is_inside or (keyword == "$id" and isinstance(target, str))):
-            raise InvalidRequestError(f"{field}{pointer}/{keyword} points elsewhere", fields={field: "only '#/...' is read"})
+            raise InvalidRequestError(
+                f"{field}{pointer}/{keyword} points elsewhere", fields={field: "only '#/...' is read"}
+            )
     pattern = node.get("pattern")
     if isinstance(pattern, str) and len(pattern) > MAX_PATTERN:
         raise InvalidRequestError(f"{field}{pointer}/pattern is too long", fields={field: f"at most {MAX_PATTERN}"})

@@ -218,7 +218,8 @@ class ToolRegistry(ToolRegistryServiceServicer):
         is_pure = tool.effect == registry_pb2.EFFECT_PURE
         if not request.idempotency_key and not is_pure:
             raise InvalidRequestError(
-                f"{tool.name} has effects: a key keeps them from being doubled", fields={"idempotency_key": "is required"}
+                f"{tool.name} has effects: a key keeps them from being doubled",
+                fields={"idempotency_key": "is required"},
             )
         key = checked("idempotency_key", request.idempotency_key or secrets.token_hex(16), CALLER_ID)
         arguments = json.dumps(from_struct(request.arguments, "arguments"))

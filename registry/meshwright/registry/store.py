@@ -114,9 +114,7 @@ class Ledger:
             `run`, `done` with its outcome, `open`, `unknown` or `fenced`.
         """
         partition, ref = self._place(holder)
-        reply = await self._call(
-            "begin", partition, ref, key, deadline_ms, int(may_rerun), fence, LEDGER_KEPT_MS
-        )
+        reply = await self._call("begin", partition, ref, key, deadline_ms, int(may_rerun), fence, LEDGER_KEPT_MS)
         return reply[0].decode(), reply[1] if len(reply) > 1 and isinstance(reply[1], bytes) else b""
 
     async def settle(self, holder: tuple[str, str, str], key: str, outcome: bytes) -> bytes:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from threading import Timer
+from threading import Event, Timer
 
 from meshwright.agents.library.researcher.folder import Kind
 from meshwright.agents.library.researcher.limits import Limits
@@ -70,17 +70,26 @@ class Converter:
     def _answer(self, data: bytes) -> bytes:
         """Has the process read a document."""
         process = self._ready()
-        killer = Timer(self._limits.document_s, process.kill)
+        is_late = Event()
+
+        def give_up() -> None:
+            is_late.set()
+            process.kill()
+
+        killer = Timer(self._limits.document_s, give_up)
         killer.daemon = True
         killer.start()
-        start = time.monotonic()
         try:
-            return _exchanged(process, data, self._limits.text_bytes)
+            answer = _exchanged(process, data, self._limits.text_bytes)
         except (OSError, EOFError):
+            answer = b""
+        killer.cancel()
+        killer.join()  # or a process killed at the last moment would be blamed on the next document
+        if not answer or is_late.is_set():
             self.close()
-            raise SkipError(self._cause(process.returncode, time.monotonic() - start)) from None
-        finally:
-            killer.cancel()
+        if not answer:
+            raise SkipError(self._cause(process.returncode, is_late=is_late.is_set()))
+        return answer
 
     def _ready(self) -> subprocess.Popen[bytes]:
         """Returns a process that waits for a document."""
@@ -102,11 +111,11 @@ class Converter:
                 raise SkipError(f"no process to read it could be started: {error.strerror}") from None
         return self._process
 
-    def _cause(self, status: int, elapsed_s: float) -> str:
+    def _cause(self, status: int, *, is_late: bool) -> str:
         """Says why a process ended before it answered."""
         if status == -signal.SIGXCPU:
             return f"takes more than {self._limits.cpu_s} s of processor time to read"
-        if elapsed_s >= self._limits.document_s:
+        if is_late:
             return f"takes more than {self._limits.document_s:g} s to read"
         return f"ended the process that read it (status {status})"
 
