@@ -54,6 +54,11 @@ def test_a_question_in_the_text_is_worth_less_than_its_answer() -> None:
     assert extract("How long does a lease last?", [Passage("faq", text)])[0].sentence.startswith("A lease")
 
 
+def test_a_heading_is_worth_less_than_a_statement() -> None:
+    text = "The lease\n\nOf the lease it holds that it lasts 15 seconds."
+    assert extract("lease", [Passage("a", text)])[0].sentence.startswith("Of the lease")
+
+
 def test_the_same_input_gives_the_same_output_and_ties_keep_reading_order() -> None:
     twins = [Passage("b", "Alpha one beta two."), Passage("a", "Alpha three beta four.")]
     assert [each.source for each in extract("alpha beta", twins)] == ["b", "a"]

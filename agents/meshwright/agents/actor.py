@@ -75,7 +75,7 @@ class Actor:
             grant, token = run.grant()
             try:
                 return await self._toolbox.call(pin, call.arguments, intent.idempotency_key, grant, token)
-            except (InvocationOpenError, StoreUnavailableError):  # begun before a crash, or the ledger is away: same key again
+            except (InvocationOpenError, StoreUnavailableError):  # begun before a crash, or no ledger: same key again
                 await asyncio.sleep(OPEN_RETRY_S)
 
 

@@ -33,7 +33,7 @@ class Budget:
         """Tokens that are left."""
         return max(0, self.tokens - state.tokens)
 
-    def exhausted(self, state: RunState) -> FinishReason | None:
+    def exhausted(self, state: RunState) -> FinishReason.ValueType | None:
         """Says why no further model call may be made, if so."""
         if state.tokens >= self.tokens:
             return FINISH_REASON_TOKEN_BUDGET_EXCEEDED

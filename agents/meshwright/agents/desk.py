@@ -1,7 +1,7 @@
 """The desk: where every way in becomes a task, and every way out reads its journal."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 import structlog
@@ -11,7 +11,7 @@ from meshwright.agents.intake import new_task
 from meshwright.agents.journal import Journal
 from meshwright.agents.task import Record, TaskName
 from meshwright.agents.worker import Worker
-from meshwright.core.errors import AgentNotFoundError, UnavailableError
+from meshwright.core.errors import AgentNotFoundError, TaskNotFoundError, UnavailableError
 from meshwright.core.interceptors import Caller
 from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
 from meshwright.gen.agents.v1.task_pb2 import TaskRequest, TaskResponse
@@ -60,24 +60,35 @@ class Desk:
         task = new_task(request, agent_id, idempotency_key, caller)
         is_own = agent_id == self._worker.agent_id
         if not is_own:
-            await self._check_agent(agent_id)
-        claim_here = at_once and is_own and self._worker.has_room
-        events = [self._worker.runner.started(task.parent_id)] if claim_here else []
-        accepted = await self._journal.accept(task, claim=claim_here, events=events)
-        if accepted.claim:
-            run = self._worker.launch(accepted.claim, Record.fresh(task, accepted.time_ms))
-            run.begun_with(events, accepted.time_ms)
-        return Taken(task.name, accepted.claim is not None)
+            await self._check_agent(agent_id, task.name)
+        place = self._worker.place() if at_once and is_own else contextlib.nullcontext(enter_result=False)
+        with place as has_place:
+            events = [self._worker.runner.started(task.parent_id)] if has_place else []
+            accepted = await self._journal.accept(task, claim=has_place, events=events)
+            is_local = accepted.claim is not None and self._worker.is_claiming
+            if accepted.claim and is_local:
+                run = self._worker.launch(accepted.claim, Record.fresh(task, accepted.time_ms))
+                run.begun_with(events, accepted.time_ms)
+            elif accepted.claim:  # draining has begun meanwhile
+                await self._journal.release(accepted.claim)
+        if has_place and not is_local:
+            self._worker.wake()
+        return Taken(task.name, is_local)
 
-    async def _check_agent(self, agent_id: str) -> None:
+    async def _check_agent(self, agent_id: str, name: TaskName) -> None:
+        """Refuses tasks for agents that are not here; one that is known already is attached to all the same."""
         try:
             card = await self._registry.find(agent_id)
         except TimeoutError:
             raise UnavailableError("the registry does not answer: try again", retry_after_s=1) from None
         if card is None:
-            raise AgentNotFoundError(f"no agent {agent_id} is here: `meshwright agent list` shows who is")
+            try:
+                await self._journal.record(name)
+            except TaskNotFoundError:
+                message = f"no agent {agent_id} is here: `meshwright agent list` shows who is"
+                raise AgentNotFoundError(message) from None
 
-    async def follow(self, taken: Taken, after: int = 0) -> AsyncIterator[StepEvent | None]:
+    async def follow(self, taken: Taken, after: int = 0) -> AsyncGenerator[StepEvent | None, None]:
         """Yields a task's events; None stands for a heartbeat that is due."""
         async with contextlib.aclosing(self._feeds.follow(taken.name, after, is_local=taken.is_local)) as events:
             async for event in events:

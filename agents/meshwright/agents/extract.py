@@ -19,12 +19,15 @@ QUESTION_WEIGHT = 0.25
 """A sentence that asks seldom answers."""
 FEWEST_WORDS = 2
 """Meaningful words below which a sentence is worth less: it is a label rather than a statement."""
+LABEL_WEIGHT = 0.7
+"""What ends without a full stop is often a heading or a path."""
 LEAST_SHARE = 0.25
 """Part of the best score below which a sentence only fills space."""
 MOST_ALIKE = 0.6
 """Shared part of the words from which two sentences say the same."""
 
 _SATURATION, _LENGTH = 1.2, 0.5  # k1 and b of BM25; sentences vary less in length than documents
+_STATEMENT_ENDS = ".!…。)\"'”`"
 _SHORT = 4  # words that are added to each sentence, so that the shortest ones do not stand for the whole
 _SOURCE_LINE = re.compile(r"^[ \t]*source:[ \t]*(\S[^\r\n]*?)[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
 
@@ -148,7 +151,8 @@ def _salience(candidates: Sequence[_Candidate]) -> list[float]:
 def _weighted(score: float, candidate: _Candidate) -> float:
     early = 1 + POSITION_WEIGHT / (1 + candidate.place)
     full = min(1.0, len(candidate.counts) / FEWEST_WORDS)
-    return score * early * full * (QUESTION_WEIGHT if candidate.sentence.endswith("?") else 1.0)
+    ending = {"?": QUESTION_WEIGHT, "": 1.0}.get(candidate.sentence[-1:].strip(_STATEMENT_ENDS), LABEL_WEIGHT)
+    return score * early * full * ending
 
 
 def _distinct(ranked: Sequence[tuple[float, _Candidate]], most: int) -> list[Extract]:

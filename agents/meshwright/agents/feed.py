@@ -1,19 +1,19 @@
 """Feeds: how watchers of a task learn of its events, whichever process writes them.
 
 One subscription connection a process serves all watchers. Messages are hints with a payload: a watcher that misses one
-sees the hole in the sequence, or its heartbeat passes, and it reads the journal.
+sees the hole in the sequence, or the subscription is confirmed anew, or its heartbeat passes, and it reads the journal.
 """
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
 
 import structlog
+from redis.exceptions import RedisError
 
 from meshwright.agents.journal import Journal, parse_ref
 from meshwright.agents.task import Entry, TaskName
-from meshwright.core.errors import MeshError
 from meshwright.core.store import partition_key
 from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
 
@@ -82,23 +82,25 @@ class Feeds:
     async def _read(self) -> None:
         while True:
             try:
-                message = await self._pubsub.get_message(ignore_subscribe_messages=True, timeout=None)
-            except (OSError, MeshError, Exception) as error:  # noqa: BLE001 - whatever the client raises, go on
+                message = await self._pubsub.get_message(timeout=None)
+            except Exception as error:  # noqa: BLE001 - whatever the client raises, go on
                 log.warning("feed_reconnects", error=str(error))
                 await asyncio.sleep(RECONNECT_S)
-                for followers in self._followers.values():
-                    for follower in followers:
-                        follower.push(None)
                 continue
-            if message is not None and message["type"] == "smessage":
-                self._dispatch(message["channel"].decode(), message["data"])
+            if message is None:
+                continue
+            channel = message["channel"].decode()
+            if message["type"] == "smessage":
+                self._dispatch(channel, message["data"])
+            elif message["type"] == "ssubscribe":  # the first time, or after a reconnect: something may have passed
+                self._push(ref_in(channel), None)
 
     def _dispatch(self, channel: str, data: bytes) -> None:
         listener = self._listeners.get(channel)
         if listener:
             listener(data.decode())
             return
-        ref = channel.partition(":tail:")[2]
+        ref = ref_in(channel)
         if ref not in self._followers:
             return
         head, _, body = data.partition(b"\n")
@@ -125,16 +127,23 @@ class Feeds:
 
     async def give_up(self, name: TaskName) -> None:
         """Lets watchers here follow a task that this process does not write any more."""
+        await self.attend(name)
+        self._push(name.ref, None)
+
+    async def attend(self, name: TaskName) -> None:
+        """Lets watchers here hear what others, such as children, write to a task of this process."""
         if self._followers.get(name.ref):
             await self.listen(name)
-            self._push(name.ref, None)
 
     async def listen(self, name: TaskName) -> None:
         """Makes a feed hear what other processes write to the task."""
         ref = name.ref
         if ref not in self._subscribed:
             self._subscribed.add(ref)
-            await self._pubsub.ssubscribe(self._channel(name))
+            channel = self._channel(name)
+            self._pubsub.shard_channels.setdefault(channel.encode(), None)  # should this fail, a reconnect repeats it
+            with contextlib.suppress(RedisError, OSError):
+                await self._pubsub.ssubscribe(channel)
 
     def _channel(self, name: TaskName) -> str:
         return partition_key(name.partition(self._journal.store.partitions), "tail", name.ref)
@@ -160,12 +169,12 @@ class Feeds:
                 del self._followers[ref]
                 if ref in self._subscribed:
                     self._subscribed.discard(ref)
-                    with contextlib.suppress(OSError, RuntimeError):
+                    with contextlib.suppress(RedisError, OSError):
                         await self._pubsub.sunsubscribe(self._channel(name))
 
     async def follow(
         self, name: TaskName, after: int, *, heartbeat_s: float = 15.0, is_local: bool = False
-    ) -> AsyncIterator[StepEvent | None]:
+    ) -> AsyncGenerator[StepEvent | None, None]:
         """Yields a task's events after a sequence, without gap or repetition, and ends after its result.
 
         Yields:
@@ -201,3 +210,8 @@ class Feeds:
     async def _is_over(self, name: TaskName, cursor: int) -> bool:
         record = await self._journal.record(name)
         return record.is_terminal and cursor >= record.sequence
+
+
+def ref_in(channel: str) -> str:
+    """Returns the task that a channel tells of; empty: none."""
+    return channel.partition(":tail:")[2]

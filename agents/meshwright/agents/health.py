@@ -4,8 +4,11 @@ import hashlib
 import time
 from functools import cached_property
 from importlib.resources import files
-from typing import TYPE_CHECKING
 
+from meshwright.agents.agent import Agent
+from meshwright.agents.journal import Journal
+from meshwright.agents.models.model import Model
+from meshwright.agents.worker import Worker
 from meshwright.core.errors import MeshError
 from meshwright.gen.agents.v1.agent_service_pb2 import (
     HEALTH_STATUS_DEGRADED,
@@ -15,16 +18,20 @@ from meshwright.gen.agents.v1.agent_service_pb2 import (
     HealthResponse,
     HealthStatus,
 )
-
-if TYPE_CHECKING:
-    from meshwright.agents.serving import AgentProcess
+from meshwright.registry.client import RegistryClient
 
 
 class HealthView:
-    """Looks at a process from outside: store, registry, model, work."""
+    """Looks at an agent's process from outside: store, registry, model, work."""
 
-    def __init__(self, process: "AgentProcess") -> None:
-        self._process = process
+    def __init__(
+        self, agent: Agent, worker: Worker, *, journal: Journal, registry: RegistryClient, model: Model
+    ) -> None:
+        self._agent = agent
+        self._worker = worker
+        self._journal = journal
+        self._registry = registry
+        self._model = model
         self._started = time.time()
         self.is_draining = False
 
@@ -35,42 +42,42 @@ class HealthView:
 
     async def response(self) -> HealthResponse:
         """Checks every dependency now."""
-        store, queued = await self._store()
-        dependencies = [store, await self._registry(), self._model()]
+        store, queued = await self._look_at_store()
+        dependencies = [store, await self._look_at_registry(), self._look_at_model()]
         states = {dependency.status for dependency in dependencies}
-        status: HealthStatus = HEALTH_STATUS_SERVING
+        status: HealthStatus.ValueType = HEALTH_STATUS_SERVING
         if store.status != HEALTH_STATUS_SERVING or self.is_draining:
             status = HEALTH_STATUS_NOT_SERVING
         elif states != {HEALTH_STATUS_SERVING}:
             status = HEALTH_STATUS_DEGRADED
         response = HealthResponse(
             status=status,
-            agent_id=self._process.agent.name,
-            version=self._process.agent.version,
+            agent_id=self._agent.name,
+            version=self._agent.version,
             contract_digest=self.contract_digest,
             dependencies=dependencies,
-            running_tasks=self._process.worker.running,
+            running_tasks=self._worker.running,
             queued_tasks=queued,
             draining=self.is_draining,
         )
         response.start_time.FromMilliseconds(int(self._started * 1000))
         return response
 
-    async def _store(self) -> tuple[DependencyHealth, int]:
+    async def _look_at_store(self) -> tuple[DependencyHealth, int]:
         try:
-            queued = await self._process.journal.ready(self._process.agent.name)
+            queued = await self._journal.ready(self._agent.name)
         except MeshError as error:
             return DependencyHealth(name="store", status=HEALTH_STATUS_NOT_SERVING, detail=error.message), 0
         return DependencyHealth(name="store", status=HEALTH_STATUS_SERVING), queued
 
-    async def _registry(self) -> DependencyHealth:
+    async def _look_at_registry(self) -> DependencyHealth:
         try:
-            await self._process.registry.list_agents()
+            await self._registry.list_agents()
         except MeshError as error:
             return DependencyHealth(name="registry", status=HEALTH_STATUS_NOT_SERVING, detail=error.message)
         return DependencyHealth(name="registry", status=HEALTH_STATUS_SERVING)
 
-    def _model(self) -> DependencyHealth:
-        model = self._process.model
+    def _look_at_model(self) -> DependencyHealth:
+        model = self._model
         name = f"model {model.provider}" + (f":{model.name}" if model.name != model.provider else "")
         return DependencyHealth(name=name, status=HEALTH_STATUS_SERVING)

@@ -55,7 +55,7 @@ def checked_request(request: TaskRequest) -> None:
 def problems_of(request: TaskRequest) -> list[tuple[str, str]]:
     """Lists what is wrong, field by field."""
     size = len(request.prompt.encode())
-    timeout_s = request.timeout.ToMilliseconds() / 1000
+    timeout_s = request.timeout.seconds + request.timeout.nanos / 1e9
     labels = request.metadata.items()
     rules = [
         ("prompt", not request.prompt.strip(), "is required"),

@@ -152,7 +152,8 @@ class Journal:
         if reply[0] == b"fenced":
             raise FencedError(f"task {claim.name.task_id} is owned by another process now")
         if reply[0] == b"full":
-            raise ResultTooLargeError("a journal holds 10,000 events of up to 4 MiB, 32 MiB of large ones: narrow the task")
+            message = "a journal holds 10,000 events, each of 4 MiB, large ones of 32 MiB together: narrow the task"
+            raise ResultTooLargeError(message)
         return Appended(reply[0], reply[1], reply[2].decode())
 
     async def park(self, claim: Claim, last_sequence: int, waiting: int, event: StepEvent) -> bool:
@@ -281,10 +282,11 @@ class Journal:
 
     async def replay(self, name: TaskName, after: int = 0) -> AsyncIterator[Entry]:
         """Reads all entries after a sequence, page by page."""
-        while page := await self.read(name, after):
+        page = await self.read(name, after)
+        while page:
             for entry in page:
                 yield entry
-            after = page[-1].sequence
+            page = await self.read(name, page[-1].sequence) if len(page) == PAGE else []
 
     async def ready(self, agent_id: str) -> int:
         """Counts the tasks that wait for an agent."""
@@ -308,6 +310,8 @@ class Journal:
             payload = fields.get(b"e")
             if payload is None:
                 (payload,) = await self.store.run(("HGET", partition_key(partition, "blob", ref), sequence))
+            if payload is None:
+                raise TaskNotFoundError(f"task {name.task_id} has expired while it was read")
             entries.append(Entry(sequence, int(fields[b"t"]), fields.get(b"p", b"").decode(), payload))
         return entries
 

@@ -1,10 +1,12 @@
 """Session memory: earlier turns of a conversation, written once a task by way of the outbox."""
 
+import contextlib
 from dataclasses import dataclass
 
-from meshwright.agents.journal import Journal
+from meshwright.agents.journal import LIBRARY, Journal
 from meshwright.agents.models.model import Message, estimated_tokens
 from meshwright.agents.task import TaskName
+from meshwright.core.errors import TaskNotFoundError
 from meshwright.core.store import Store, partition_key, segment
 from meshwright.gen.agents.v1.task_pb2 import TASK_STATUS_COMPLETED, TaskRequest, TaskResponse
 
@@ -12,6 +14,7 @@ KEPT_TURNS = 100
 KEPT_MS = 30 * 86_400_000
 LOADED_TURNS = 10
 LOADED_TOKENS = 2_048
+RELAYED = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +33,8 @@ class Memory:
 
     async def load(self, name: TaskName, session_id: str) -> list[Message]:
         """Returns the latest turns as messages, oldest first; at most `LOADED_TURNS`, about `LOADED_TOKENS`."""
-        if not session_id:
-            return []
-        (items,) = await self._store.run(("XREVRANGE", session_key(name, session_id), "+", "-", "COUNT", LOADED_TURNS))
+        key = partition_key(session_of(name, session_id), "session")
+        (items,) = await self._store.run(("XREVRANGE", key, "+", "-", "COUNT", LOADED_TURNS))
         room = LOADED_TOKENS
         turns: list[Turn] = []
         for _, fields in items:
@@ -48,24 +50,18 @@ class Memory:
         ]
 
     async def remember(self, name: TaskName, request: TaskRequest, response: TaskResponse) -> None:
-        """Adds a finished task to its session; again: harmless, as its place is the task's creation time and id."""
+        """Adds a finished task to its session, once."""
         if not request.session_id or response.status != TASK_STATUS_COMPLETED or not response.output:
             return
-        key = session_key(name, request.session_id)
-        (known,) = await self._store.run(("XREVRANGE", key, "+", "-", "COUNT", KEPT_TURNS))
-        for _, fields in known:
-            if fields[b"task"].decode() == name.task_id:
-                return
-        await self._store.run(
-            ("XADD", key, "MAXLEN", KEPT_TURNS, "*", "task", name.task_id, "prompt", request.prompt, "output", response.output),
-            ("PEXPIRE", key, KEPT_MS),
-        )
+        session = session_of(name, request.session_id)
+        turn = (name.task_id, request.prompt, response.output)
+        slot = partition_key(session, "session")
+        await self._store.call(LIBRARY.function("remember"), slot, session, *turn, KEPT_TURNS, KEPT_MS)
 
 
-def session_key(name: TaskName, session_id: str) -> str:
-    """Spells the key of a session: its holder is part of it."""
-    holder = TaskName(name.tenant, name.principal, session_id).ref
-    return partition_key(segment(holder), "session")
+def session_of(name: TaskName, session_id: str) -> str:
+    """Names the slot of a session: its holder is part of it."""
+    return segment(name.sibling(session_id).ref)
 
 
 class Outbox:
@@ -76,11 +72,21 @@ class Outbox:
         self._memory = memory
 
     async def relay(self, partition: int) -> int:
-        """Applies and removes waiting entries; returns how many."""
-        entries = await self._journal.outbox(partition)
+        """Applies and removes waiting entries, the oldest first; returns how many."""
+        entries = await self._journal.outbox(partition, RELAYED)
         for entry_id, name in entries:
-            record = await self._journal.record(name)
-            if record.request.session_id and not record.parent_id:
-                await self._memory.remember(name, record.request, await self._journal.response(name))
+            with contextlib.suppress(TaskNotFoundError):  # expired before anybody was here to relay it
+                record = await self._journal.record(name)
+                if record.request.session_id and not record.parent_id:
+                    await self._memory.remember(name, record.request, await self._journal.response(name))
             await self._journal.outbox_done(partition, entry_id)
         return len(entries)
+
+    async def history(self, name: TaskName, session_id: str) -> list[Message]:
+        """Returns a session's latest turns, those of tasks that have just ended included."""
+        if not session_id:
+            return []
+        for partition in range(self._journal.store.partitions):
+            while await self.relay(partition) == RELAYED:
+                pass
+        return await self._memory.load(name, session_id)

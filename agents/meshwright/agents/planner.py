@@ -108,7 +108,8 @@ class Planner:
             return run.event(step, tool_call=tool_intent(run, step, call, checked_pin(run, call)))
         except MeshError as error:
             refused = TOOL_OUTCOME_INVALID_ARGUMENTS if isinstance(error, InvalidRequestError) else TOOL_OUTCOME_DENIED
-            return run.event(step, tool_result=ToolResult(call_id=call.call_id, outcome=refused, error=error.to_status()))
+            outcome = ToolResult(call_id=call.call_id, outcome=refused, error=error.to_status())
+            return run.event(step, tool_result=outcome)
 
 
 def planned(call: Call) -> PlannedCall:

@@ -29,7 +29,7 @@ MAX_OUTPUT_CHARS = 1 * 2**20
 OUT_OF_BUDGET = frozenset(
     {FINISH_REASON_MAX_STEPS, FINISH_REASON_TOKEN_BUDGET_EXCEEDED, FINISH_REASON_COST_BUDGET_EXCEEDED}
 )
-STATES: dict[TaskStatus, str] = {
+STATES: dict[TaskStatus.ValueType, str] = {
     TASK_STATUS_COMPLETED: "COMPLETED",
     TASK_STATUS_FAILED: "FAILED",
     TASK_STATUS_CANCELLED: "CANCELLED",
@@ -40,10 +40,10 @@ STATES: dict[TaskStatus, str] = {
 class End:
     """Why a task ends."""
 
-    reason: FinishReason
+    reason: FinishReason.ValueType
     error: MeshError | None = None
 
-    def status(self, action: BudgetAction) -> TaskStatus:
+    def status(self, action: BudgetAction.ValueType) -> TaskStatus.ValueType:
         """Returns the status that the reason means."""
         if self.reason == FINISH_REASON_CANCELLED:
             return TASK_STATUS_CANCELLED

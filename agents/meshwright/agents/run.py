@@ -14,13 +14,13 @@ from meshwright.agents.models.model import Message
 from meshwright.agents.state import RunState
 from meshwright.agents.task import Entry, Record
 from meshwright.agents.toolbox import Pin
-from meshwright.core.errors import StoreUnavailableError, TaskCancelledError
+from meshwright.core.errors import MeshError, TaskCancelledError
 from meshwright.core.grant import MAX_AGE_S, Signer
 from meshwright.gen.agents.v1.grant_pb2 import Grant
 from meshwright.gen.agents.v1.step_event_pb2 import RunnerNotice, StepEvent
 from meshwright.gen.agents.v1.task_pb2 import TaskRequest
 
-STORE_RETRY_S = 0.2
+RETRY_S = 0.2
 T = TypeVar("T")
 
 
@@ -39,6 +39,8 @@ class Run:
         history: Earlier turns of its session.
         deadline: When its time is over, on the monotonic clock.
         stop_reason: Why it is being cancelled; empty while nobody wants that.
+        is_ending: Its end is being written: too late to cancel it.
+        has_ended: This process wrote its end.
     """
 
     claim: Claim
@@ -51,6 +53,8 @@ class Run:
     history: list[Message] = field(default_factory=list)
     deadline: float = 0.0
     stop_reason: str = ""
+    is_ending: bool = False
+    has_ended: bool = False
     _catching_up: asyncio.Lock = field(default_factory=asyncio.Lock)
     _grant: tuple[float, Grant, bytes] | None = None
 
@@ -82,7 +86,7 @@ class Run:
         return StepEvent(step=step or self.state.step, attempt=self.record.attempt, **kind)
 
     def grant(self) -> tuple[Grant, bytes]:
-        """Returns the authority under which this run acts, and its signed reference, renewed when half its age is over."""
+        """Returns the authority under which this run acts, and its signed reference, renewed at half of its age."""
         if self._grant is None or time.monotonic() - self._grant[0] > MAX_AGE_S / 2:
             name = self.record.name
             grant = Grant(
@@ -126,7 +130,9 @@ class Run:
         Raises:
             FencedError: Another process owns the task, or ended it first.
         """
+        self.is_ending = True
         appended = await persistently(functools.partial(self.journal.finish, self.claim, state, events))
+        self.has_ended = True
         for offset, event in enumerate(events):
             entry = Entry(appended.first + offset, appended.time_ms, "", event.SerializeToString())
             self.feeds.show(self.record.name, entry)
@@ -144,15 +150,20 @@ class Run:
     async def catch_up(self) -> None:
         """Reads and folds what others, such as children, have written."""
         async with self._catching_up:
-            async for entry in self.journal.replay(self.record.name, self.state.sequence):
-                if entry.sequence == self.state.sequence + 1:
-                    self.state.apply(entry.event(self.task_id))
+            await persistently(self._fold)
+
+    async def _fold(self) -> None:
+        async for entry in self.journal.replay(self.record.name, self.state.sequence):
+            if entry.sequence == self.state.sequence + 1:
+                self.state.apply(entry.event(self.task_id))
 
 
-async def persistently(write: Callable[[], Awaitable[T]]) -> T:
-    """Repeats a keyed write until the store answers; who loses the lease meanwhile is cancelled from outside."""
+async def persistently(act: Callable[[], Awaitable[T]]) -> T:
+    """Repeats what may be repeated until store and mesh answer; who loses the lease is cancelled from outside."""
     while True:
         try:
-            return await write()
-        except StoreUnavailableError:
-            await asyncio.sleep(STORE_RETRY_S)
+            return await act()
+        except MeshError as error:
+            if not error.is_retryable:
+                raise
+            await asyncio.sleep(RETRY_S)

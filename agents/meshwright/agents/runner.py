@@ -1,16 +1,17 @@
 """The runner: an agent's whole loop, on one screen."""
 
 import asyncio
+import functools
 import secrets
 from collections.abc import Sequence
 
 import structlog
 
 from meshwright.agents.actor import Actor
-from meshwright.agents.memory import Memory
+from meshwright.agents.memory import Outbox
 from meshwright.agents.planner import Planner
 from meshwright.agents.result import STATES, STOP, End, cancelled, result_of, timed_out
-from meshwright.agents.run import Run
+from meshwright.agents.run import Run, persistently
 from meshwright.agents.supervisor import Parked
 from meshwright.agents.toolbox import Pin, Toolbox
 from meshwright.core import telemetry
@@ -36,10 +37,10 @@ MOST_BARREN_CLAIMS = 5
 class Runner:
     """Runs claimed tasks of one agent: budget → memory → plan → act → journal, until an answer stands."""
 
-    def __init__(self, planner: Planner, actor: Actor, memory: Memory, toolbox: Toolbox, version: str) -> None:
+    def __init__(self, planner: Planner, actor: Actor, outbox: Outbox, toolbox: Toolbox, version: str) -> None:
         self._planner = planner
         self._actor = actor
-        self._memory = memory
+        self._outbox = outbox
         self._toolbox = toolbox
         self._version = version
 
@@ -52,8 +53,9 @@ class Runner:
 
     async def _guarded(self, run: Run) -> End | None:
         """Runs the loop and says how the task ends, where the loop has not ended it."""
+        limit = asyncio.timeout(run.seconds_left)
         try:
-            async with asyncio.timeout(run.seconds_left):
+            async with limit:
                 await self._begin(run)
                 await self._loop(run)
         except (Parked, FencedError) as given_up:
@@ -66,11 +68,11 @@ class Runner:
                 raise
             this.uncancel()
             return cancelled(run.stop_reason)
-        except TimeoutError:
-            return timed_out()
         except MeshError as error:
             return End(FINISH_REASON_ERROR, error)
         except Exception:
+            if limit.expired():
+                return timed_out()
             error_id = secrets.token_hex(6)
             log.exception("task_failed", task_id=run.task_id, error_id=error_id)
             return End(FINISH_REASON_ERROR, InternalError(f"internal error {error_id}: the agent's log says more"))
@@ -100,19 +102,21 @@ class Runner:
         if run.record.barren > MOST_BARREN_CLAIMS:
             raise PoisonTaskError(f"{MOST_BARREN_CLAIMS} workers in a row were lost before they got anywhere with it")
         if not run.state.sequence:
-            await run.append("started", self.started(run.record.parent_id))
+            await run.append("started", self.started(run.record.parent_id, run.record.attempt))
         elif run.record.attempt > max(1, run.state.attempt):
             telemetry.TAKEOVERS.labels(run.record.agent_id).inc()
             await self._say(run, NOTICE_KIND_TAKEN_OVER, "the worker before was lost; goes on after its last entry")
-        elif run.record.barren > 1 or run.state.is_parked:
+        elif run.record.sequence:
             await self._say(run, NOTICE_KIND_RESUMED, "goes on")
-        run.tools = narrowed(await self._toolbox.pinned(run.state.pins), run.request.allowed_tools)
-        run.history = await self._memory.load(run.record.name, run.request.session_id)
+        tools = await persistently(functools.partial(self._toolbox.pinned, run.state.pins))
+        run.tools = narrowed(tools, run.request.allowed_tools)
+        remembered = functools.partial(self._outbox.history, run.record.name, run.request.session_id)
+        run.history = await persistently(remembered)
 
-    async def _say(self, run: Run, kind: NoticeKind, detail: str) -> None:
+    async def _say(self, run: Run, kind: NoticeKind.ValueType, detail: str) -> None:
         await run.notice(f"claim:{run.claim.fence}", RunnerNotice(kind=kind, detail=detail))
 
-    def started(self, parent_id: str) -> StepEvent:
+    def started(self, parent_id: str, attempt: int = 1) -> StepEvent:
         """Makes the first event of a journal."""
         started = TaskStarted(
             agent_id=self._planner.agent_id,
@@ -120,7 +124,7 @@ class Runner:
             parent_task_id=parent_id,
             tool_pins=self._toolbox.current,
         )
-        return StepEvent(attempt=1, started=started)
+        return StepEvent(attempt=attempt, started=started)
 
     async def finish(self, run: Run, end: End, step: Sequence[StepEvent] = ()) -> None:
         """Ends a task with its result; the last answer, if there is one, is written in the same script."""

@@ -1,14 +1,17 @@
 """AgentService: run a task, stream its steps, tell how the agent is."""
 
+import asyncio
 import contextlib
+import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from meshwright.agents.desk import Desk, Taken
+from meshwright.core.channel import MARGIN_S
 from meshwright.core.errors import AgentNotFoundError, DeadlineExceededError
-from meshwright.core.interceptors import CALLER, Context
+from meshwright.core.interceptors import CALLER, DEADLINE, Context
 from meshwright.gen.agents.v1.agent_service_pb2 import HealthRequest, HealthResponse
 from meshwright.gen.agents.v1.agent_service_pb2_grpc import AgentServiceServicer
 from meshwright.gen.agents.v1.step_event_pb2 import Heartbeat, StepEvent
@@ -16,6 +19,8 @@ from meshwright.gen.agents.v1.task_pb2 import TaskRequest, TaskResponse
 
 TASK_ID_KEY = "x-task-id"
 CURSOR_KEY = "last-event-id"
+LAST_SEQUENCE = 2**32 - 1
+DIGITS = re.compile("[0-9]{1,20}")
 
 
 def metadata_of(context: Context, key: str) -> str:
@@ -29,7 +34,7 @@ def metadata_of(context: Context, key: str) -> str:
 def cursor_of(context: Context, after: int = 0) -> int:
     """Returns where a watch resumes: `last-event-id` metadata wins over the field."""
     text = metadata_of(context, CURSOR_KEY)
-    return int(text) if text.isdigit() else after
+    return min(int(text), LAST_SEQUENCE) if DIGITS.fullmatch(text) else after
 
 
 class AgentService(AgentServiceServicer):
@@ -48,19 +53,28 @@ class AgentService(AgentServiceServicer):
 
     async def RunTask(self, request: TaskRequest, context: Context) -> TaskResponse:
         taken = await self._accepted(request, context)
+        ends = DEADLINE.get()
+        limit = asyncio.timeout(None if ends is None else max(0.0, ends - time.monotonic() - MARGIN_S))
         try:
-            async with contextlib.aclosing(self._desk.follow(taken)) as events:
-                async for event in events:
-                    if event is not None and (event.HasField("result") or event.HasField("input_requested")):
-                        break
-        except DeadlineExceededError as error:
-            raise error.with_metadata(task_id=taken.name.task_id) from None
+            async with limit:
+                await self._until_it_stops(taken)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            message = f"no answer within the call's deadline: task {taken.name.task_id} goes on, GetTask tells how it is"
+            raise DeadlineExceededError(message, metadata={"task_id": taken.name.task_id}) from None
         return await self._desk.response(taken.name)
 
-    async def StreamSteps(self, request: TaskRequest, context: Context) -> AsyncIterator[StepEvent]:
+    async def _until_it_stops(self, taken: Taken) -> None:
+        async with contextlib.aclosing(self._desk.follow(taken)) as events:
+            async for event in events:
+                if event is not None and (event.HasField("result") or event.HasField("input_requested")):
+                    return
+
+    async def StreamSteps(self, request: TaskRequest, context: Context) -> AsyncGenerator[StepEvent, None]:
         taken = await self._accepted(request, context)
-        async with contextlib.aclosing(self._desk.follow(taken, cursor_of(context))) as events:
-            cursor = 0
+        cursor = cursor_of(context)
+        async with contextlib.aclosing(self._desk.follow(taken, cursor)) as events:
             async for event in events:
                 cursor = max(cursor, event.sequence if event else 0)
                 yield event or heartbeat(taken.name.task_id, cursor)

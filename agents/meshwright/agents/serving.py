@@ -67,16 +67,18 @@ class AgentProcess:
         self.toolbox = Toolbox(agent.selectors, self.host, self.registry, self.channels)
         self.supervisor = Supervisor(agent, self.registry, self.channels)
         self.worker = self._worker()
-        self.health = HealthView(self)
+        self.health = HealthView(
+            agent, self.worker, journal=self.journal, registry=self.registry, model=self.model
+        )
         self.server = self._server()
         self._chores: list[asyncio.Task[None]] = []
 
     def _worker(self) -> Worker:
-        memory = Memory(self.store)
+        outbox = Outbox(self.journal, Memory(self.store))
         runner = Runner(
             Planner(self.agent, self.model, self.supervisor),
             Actor(self.toolbox, self.supervisor),
-            memory,
+            outbox,
             self.toolbox,
             self.agent.version,
         )
@@ -85,8 +87,8 @@ class AgentProcess:
             self.journal,
             self.feeds,
             runner,
-            Outbox(self.journal, memory),
-            self.signer,
+            outbox=outbox,
+            signer=self.signer,
             concurrency=self.settings.concurrency,
             is_claiming=self.settings.role != "server",
         )

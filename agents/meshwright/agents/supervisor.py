@@ -1,6 +1,7 @@
 """Delegation: a call of `ask.AGENT` becomes a child task at that agent; the parent waits for it, or parks."""
 
 import asyncio
+import functools
 import random
 import time
 
@@ -8,7 +9,7 @@ import structlog
 
 from meshwright.agents.agent import Agent
 from meshwright.agents.models.model import Call, ToolSpec
-from meshwright.agents.run import Run
+from meshwright.agents.run import Run, persistently
 from meshwright.core import channel
 from meshwright.core.channel import Channels
 from meshwright.core.errors import (
@@ -18,8 +19,6 @@ from meshwright.core.errors import (
     InvalidRequestError,
     MeshError,
     PermissionDeniedError,
-    QueueFullError,
-    UnavailableError,
 )
 from meshwright.core.grant import MAX_DEPTH
 from meshwright.core.ids import child_id
@@ -32,12 +31,14 @@ from meshwright.gen.agents.v1.step_event_pb2 import (
 )
 from meshwright.gen.agents.v1.task_pb2 import TaskRequest
 from meshwright.gen.agents.v1.task_service_pb2_grpc import TaskServiceStub
+from meshwright.gen.registry.v1.agent_directory_service_pb2 import AgentCard
 from meshwright.registry.client import RegistryClient
 
 log = structlog.get_logger("supervisor")
 PREFIX = "ask."
 PARK_AFTER_S = 1.0
 SUBMIT_S = 5.0
+RETRY_S = 0.2
 PATIENCE_S = 10.0
 """How long a child is offered to an agent that is not there, for example since it restarts."""
 PARAMETERS = {
@@ -77,10 +78,16 @@ class Supervisor:
             return []
         found = []
         for name, agent_id in self._delegates.items():
-            card = await self._registry.find(agent_id)
+            card = await self._card(agent_id)
             skills = f" Skills: {', '.join(card.skills)}." if card and card.skills else ""
             found.append(ToolSpec(name, (card.description if card else f"The agent {agent_id}.") + skills, PARAMETERS))
         return found
+
+    async def _card(self, agent_id: str) -> AgentCard | None:
+        try:
+            return await self._registry.find(agent_id)
+        except TimeoutError:  # the registry has not been reached yet
+            return None
 
     def intent(self, run: Run, step: int, call: Call, children: int, spent: int) -> Delegation:
         """Writes a delegation before it is made; each child's share of the budget is fixed in it.
@@ -114,6 +121,7 @@ class Supervisor:
             token_budget=delegation.granted_tokens,
             timeout=run.request.timeout,
         )
+        await run.feeds.attend(run.record.name)
         try:
             await self._offer(run, request)
         except FencedError:
@@ -128,16 +136,17 @@ class Supervisor:
             try:
                 stub = TaskServiceStub(self._channels.to(await self._target(request.agent_id)))
                 await channel.unary(stub.SubmitTask, request, timeout_s=SUBMIT_S, grant=run.grant()[1])
-            except (AgentNotFoundError, UnavailableError, QueueFullError) as error:
-                if time.monotonic() > patience:
+            except MeshError as error:
+                may_pass = error.is_retryable or isinstance(error, AgentNotFoundError)
+                if not may_pass or time.monotonic() > patience:
                     raise
                 log.info("child_waits", child=request.task_id, agent=request.agent_id, error=error.message)
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(RETRY_S)
             else:
                 return
 
     async def _target(self, agent_id: str) -> str:
-        card = await self._registry.find(agent_id)
+        card = await self._card(agent_id)
         ready = [endpoint.target for endpoint in card.endpoints if not endpoint.draining] if card else []
         if not ready:
             raise AgentNotFoundError(f"agent {agent_id} is not here")
@@ -157,7 +166,8 @@ class Supervisor:
                     fresh = await follower.next(max(0.01, ends - time.monotonic()))
                 except TimeoutError:
                     notice = RunnerNotice(kind=NOTICE_KIND_PARKED, detail=f"waits for {waiting} tasks of other agents")
-                    if await run.journal.park(run.claim, run.state.sequence, waiting, run.event(notice=notice)):
+                    event, last = run.event(notice=notice), run.state.sequence
+                    if await persistently(functools.partial(run.journal.park, run.claim, last, waiting, event)):
                         raise Parked from None
                     fresh = None
                 if fresh is None or fresh.sequence > run.state.sequence:

@@ -21,7 +21,7 @@ from meshwright.gen.agents.v1.task_pb2 import (
     Usage,
 )
 
-STATUS: dict[str, TaskStatus] = {
+STATUS: dict[str, TaskStatus.ValueType] = {
     "PENDING": TASK_STATUS_PENDING,
     "RUNNING": TASK_STATUS_RUNNING,
     "PARKED": TASK_STATUS_RUNNING,
@@ -156,7 +156,7 @@ class Record:
         )
 
     @property
-    def status(self) -> TaskStatus:
+    def status(self) -> TaskStatus.ValueType:
         """The status that the contract knows."""
         return STATUS[self.state]
 

@@ -3,7 +3,7 @@
 import base64
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf import json_format
@@ -61,7 +61,8 @@ class TaskService(TaskServiceServicer):
 
     async def ListTasks(self, request: ListTasksRequest, context: Context) -> ListTasksResponse:
         if not 0 <= request.page_size <= MAX_PAGE:
-            raise InvalidRequestError("page_size out of range", fields={"page_size": f"1..{MAX_PAGE}; 0: {DEFAULT_PAGE}"})
+            problem = f"must be 1..{MAX_PAGE}, or 0 for {DEFAULT_PAGE}"
+            raise InvalidRequestError("page_size is out of range", fields={"page_size": problem})
         size = request.page_size or DEFAULT_PAGE
         cursor = parse_token(request.page_token)
         found: list[TaskResponse] = []
@@ -74,13 +75,14 @@ class TaskService(TaskServiceServicer):
                     found.append(response)
                     if len(found) == size:
                         return ListTasksResponse(tasks=found, next_page_token=token_of(cursor))
-            scanned += len(rows)
             if len(rows) < size:
                 return ListTasksResponse(tasks=found)
-            if scanned >= SCANNED and cursor:
+            cursor = rows[-1]
+            scanned += len(rows)
+            if scanned >= SCANNED:
                 return ListTasksResponse(tasks=found, next_page_token=token_of(cursor))
 
-    async def WatchTask(self, request: WatchTaskRequest, context: Context) -> AsyncIterator[StepEvent]:
+    async def WatchTask(self, request: WatchTaskRequest, context: Context) -> AsyncGenerator[StepEvent, None]:
         name = name_of(request.task_id)
         cursor = cursor_of(context, request.after_sequence)
         record = await self._desk.record(name)
@@ -95,7 +97,9 @@ class TaskService(TaskServiceServicer):
                     cursor = max(cursor, event.sequence)
                     yield event
 
-    async def WatchTaskEvents(self, request: WatchTaskEventsRequest, context: Context) -> AsyncIterator[HttpBody]:
+    async def WatchTaskEvents(
+        self, request: WatchTaskEventsRequest, context: Context
+    ) -> AsyncGenerator[HttpBody, None]:
         name = name_of(request.task_id)
         cursor = cursor_of(context, request.after_sequence)
         record = await self._desk.record(name)

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import contextvars
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import structlog
@@ -15,13 +17,14 @@ from meshwright.agents.run import Run
 from meshwright.agents.runner import Runner
 from meshwright.agents.task import Record, TaskName
 from meshwright.core import telemetry
-from meshwright.core.errors import FencedError, MeshError
+from meshwright.core.errors import MeshError
 from meshwright.core.grant import Signer
 
 log = structlog.get_logger("worker")
 POLL_S = 1.0
 SWEEP_S = 1.0
 LEASE_MARGIN_S = 2.0
+CLAIM_PATIENCE_S = 2.0
 
 
 @dataclass(slots=True)
@@ -43,7 +46,7 @@ class Worker:
         outbox: Relayed after every end and on every sweep.
         signer: Signs the grants of running tasks.
         concurrency: Tasks at once; waiting ones cost nothing.
-        is_claiming: Whether queued tasks are taken; a pure server runs none.
+        is_claiming: Whether tasks are run here; a pure server runs none.
     """
 
     def __init__(
@@ -52,9 +55,9 @@ class Worker:
         journal: Journal,
         feeds: Feeds,
         runner: Runner,
+        *,
         outbox: Outbox,
         signer: Signer,
-        *,
         concurrency: int,
         is_claiming: bool = True,
     ) -> None:
@@ -67,9 +70,13 @@ class Worker:
         self._concurrency = concurrency
         self._is_claiming = is_claiming
         self._working: dict[str, Working] = {}
+        self._suspended: list[Claim] = []
+        self._reserved = 0
+        self._turn = 0
         self._wake = asyncio.Event()
         self._beaten = time.monotonic()
-        self._loops: list[asyncio.Task[None]] = []
+        self._chores: list[asyncio.Task[None]] = []
+        self._claiming: asyncio.Task[None] | None = None
 
     @property
     def running(self) -> int:
@@ -77,14 +84,33 @@ class Worker:
         return len(self._working)
 
     @property
+    def is_claiming(self) -> bool:
+        """Whether tasks are run here: not before the start, not while draining."""
+        return self._claiming is not None and self._is_claiming
+
+    @property
     def has_room(self) -> bool:
         """Whether one more task may be run here at once."""
-        return self._is_claiming and len(self._working) < self._concurrency
+        return self.is_claiming and len(self._working) + self._reserved < self._concurrency
+
+    @contextlib.contextmanager
+    def place(self) -> Iterator[bool]:
+        """Keeps a place for a task that is about to be claimed; False: there is none."""
+        if not self.has_room:
+            yield False
+            return
+        self._reserved += 1
+        try:
+            yield True
+        finally:
+            self._reserved -= 1
 
     def start(self) -> None:
         """Starts to claim, beat and sweep."""
-        chores = [self._beat(), self._sweep()] + ([self._claim()] if self._is_claiming else [])
-        self._loops = [asyncio.create_task(chore) for chore in chores]
+        self._beaten = time.monotonic()
+        self._chores = [asyncio.create_task(self._beat()), asyncio.create_task(self._sweep())]
+        if self._is_claiming:
+            self._claiming = asyncio.create_task(self._claim())
 
     def wake(self, _ref: str = "") -> None:
         """Looks for ready tasks now."""
@@ -93,14 +119,15 @@ class Worker:
     def interrupt(self, ref: str) -> None:
         """Stops a running task that was cancelled."""
         working = self._working.get(ref)
-        if working and not working.run.stop_reason:
+        if working and not working.run.stop_reason and not working.run.is_ending:
             working.run.stop_reason = "the task was cancelled"
             working.task.cancel()
 
     def launch(self, claim: Claim, record: Record) -> Run:
         """Starts to work on a task that this process owns."""
         run = Run(claim, record, self._journal, self._feeds, self._signer)
-        task = asyncio.create_task(self._work(run))
+        # A context of its own: the deadline and the caller of the call that brought the task are not the task's.
+        task = asyncio.create_task(self._work(run), context=contextvars.Context())
         self._working[claim.name.ref] = Working(run, task)
         telemetry.TASKS_RUNNING.labels(self.agent_id).set(self.running)
         return run
@@ -112,54 +139,79 @@ class Worker:
         except MeshError as error:
             log.warning("run_lost", task_id=run.task_id, error=error.message)
         finally:
-            self._working.pop(name.ref, None)
+            working = self._working.get(name.ref)
+            if working and working.run is run:
+                del self._working[name.ref]
             telemetry.TASKS_RUNNING.labels(self.agent_id).set(self.running)
             self._wake.set()
-            with contextlib.suppress(MeshError):
+            if not run.has_ended:
                 await self._feeds.give_up(name)
+            with contextlib.suppress(MeshError):
                 await self._outbox.relay(name.partition(self._journal.store.partitions))
 
     async def _claim(self) -> None:
-        while True:
+        while self._is_claiming:
+            self._wake.clear()
             try:
-                while self.has_room and await self._claim_one():
+                while await self._claim_one():
                     pass
             except MeshError as error:
                 log.warning("claim_failed", error=error.message)
-            self._wake.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(POLL_S):
                     await self._wake.wait()
 
     async def _claim_one(self) -> bool:
-        has_claimed = False
-        for partition in range(self._journal.store.partitions):
-            if not self.has_room:
-                break
-            claim = await self._journal.claim(partition, self.agent_id)
-            if claim:
-                self.launch(claim, await self._journal.record(claim.name))
-                has_claimed = True
-        return has_claimed
+        partitions = self._journal.store.partitions
+        with self.place() as has_place:
+            for partition in range(self._turn, self._turn + partitions) if has_place else ():
+                claim = await self._journal.claim(partition % partitions, self.agent_id)
+                if claim:
+                    self._turn = (partition + 1) % partitions
+                    self.launch(claim, await self._journal.record(claim.name))
+                    return True
+        return False
 
     async def _beat(self) -> None:
         lease_s = self._journal.lease_ms / 1000
+        silence_s = lease_s - min(LEASE_MARGIN_S, lease_s / 3)
         while True:
             await asyncio.sleep(lease_s / 3)
+            began = time.monotonic()
             try:
-                lost = await self._journal.beat([working.run.claim for working in self._working.values()])
-            except MeshError as error:
-                log.warning("beat_failed", error=error.message)
-                if time.monotonic() - self._beaten > lease_s - LEASE_MARGIN_S:
-                    self._lose(set(self._working))
+                async with asyncio.timeout(lease_s / 3):
+                    await self._beat_once()
+            except (MeshError, TimeoutError) as error:
+                log.warning("beat_failed", error=str(error))
+                if time.monotonic() - self._beaten > silence_s:
+                    self._suspend()
             else:
-                self._beaten = time.monotonic()
-                self._lose(lost & set(self._working))
+                self._beaten = began
 
-    def _lose(self, refs: set[str]) -> None:
-        for ref in refs:
-            log.warning("lease_lost", task_id=self._working[ref].run.task_id)
-            self._working[ref].task.cancel()
+    async def _beat_once(self) -> None:
+        held = list(self._working.values())
+        beaten = await self._journal.beat([*(working.run.claim for working in held), *self._suspended])
+        for working in held:
+            ref = working.run.record.name.ref
+            if self._working.get(ref) is not working:
+                continue
+            if ref in beaten.lost:
+                log.warning("lease_lost", task_id=working.run.task_id)
+                working.task.cancel()
+            elif ref in beaten.cancelled:
+                self.interrupt(ref)
+        for claim in list(self._suspended):
+            if claim.name.ref not in beaten.lost:
+                self.launch(claim, await self._journal.record(claim.name))
+            self._suspended.remove(claim)
+
+    def _suspend(self) -> None:
+        """Stops all work, since the leases may be over; what nobody took goes on when the store answers."""
+        for working in self._working.values():
+            if working.run.claim not in self._suspended:
+                log.warning("lease_in_doubt", task_id=working.run.task_id)
+                working.task.cancel()
+                self._suspended.append(working.run.claim)
 
     async def _sweep(self) -> None:
         while True:
@@ -187,15 +239,17 @@ class Worker:
     async def drain(self, patience_s: float) -> None:
         """Takes no more tasks, lets running ones end in time, hands the rest back."""
         self._is_claiming = False
-        for loop in self._loops[2:]:
-            loop.cancel()
+        self._wake.set()
+        if self._claiming:  # not cancelled at once: a claim whose answer is under way would belong to nobody
+            await asyncio.wait([self._claiming], timeout=CLAIM_PATIENCE_S)
+            self._claiming.cancel()
         if self._working:
             await asyncio.wait([working.task for working in self._working.values()], timeout=patience_s)
         for working in list(self._working.values()):
             working.task.cancel()
             with contextlib.suppress(asyncio.CancelledError, MeshError):
                 await working.task
-            with contextlib.suppress(FencedError, MeshError):
+            with contextlib.suppress(MeshError):
                 await self._journal.release(working.run.claim)
-        for loop in self._loops:
-            loop.cancel()
+        for chore in self._chores:
+            chore.cancel()

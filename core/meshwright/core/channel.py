@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import grpc
@@ -114,7 +114,7 @@ async def unary(method: Any, request: Any, *, timeout_s: float, grant: bytes | N
 
 async def stream(
     method: Any, request: Any, *, timeout_s: float | None, grant: bytes | None = None
-) -> AsyncIterator[Any]:
+) -> AsyncGenerator[Any, None]:
     """Calls a streaming method of a stub; `timeout_s` None: as long as it stays open.
 
     Raises:

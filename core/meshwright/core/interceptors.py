@@ -150,7 +150,7 @@ class ErrorBoundary(Interceptor):
 async def abort(context: Context, error: MeshError) -> None:
     """Ends a call with the error's status and its details."""
     status = error.to_status()
-    await context.abort(error.code, error.message, ((DETAILS_KEY, status.SerializeToString()),))
+    await context.abort(error.code, status.message, ((DETAILS_KEY, status.SerializeToString()),))
 
 
 class Deadline(Interceptor):

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from meshwright.core.errors import MeshError
 
@@ -19,14 +19,17 @@ class Process:
     """Handed to a service's main function.
 
     Attributes:
-        stopping: Set by SIGTERM and SIGINT.
+        stopping: Set by SIGTERM and SIGINT; a service that is not ready by then is cancelled.
+        is_ready: Whether the parent was told so.
     """
 
     def __init__(self) -> None:
         self.stopping = asyncio.Event()
+        self.is_ready = False
 
     def ready(self, **facts: str | int) -> None:
         """Tells the parent, in one line of JSON on stdout, that the service answers, and where."""
+        self.is_ready = True
         sys.stdout.write(json.dumps(facts | {"pid": os.getpid()}) + "\n")
         sys.stdout.flush()
 
@@ -36,7 +39,7 @@ def run(main: Callable[[Process], Awaitable[None]]) -> NoReturn:
     try:
         asyncio.run(_run(main))
     except MeshError as error:
-        sys.stderr.write(f"error: {error.message}\n")
+        sys.stderr.write(f"error: {' '.join(error.message.split())}\n")
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
@@ -48,7 +51,21 @@ async def _run(main: Callable[[Process], Awaitable[None]]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, process.stopping.set)
-    await main(process)
+    work = asyncio.ensure_future(main(process))
+    told = asyncio.create_task(process.stopping.wait())
+    await asyncio.wait((work, told), return_when=asyncio.FIRST_COMPLETED)
+    if not process.is_ready and not work.done():  # it still starts: there is nothing to drain
+        await ended(work)
+    await ended(told)
+    if not work.cancelled():
+        await work
+
+
+async def ended(*tasks: asyncio.Future[Any]) -> None:
+    """Cancels tasks and waits until they have ended."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
 
 
 def die_with_parent() -> None:

@@ -23,6 +23,7 @@ class Settings(BaseModel):
     store_url: str = Field(
         default="redis://127.0.0.1:6379/0", description="Redis-protocol store: redis://, rediss:// or unix://"
     )
+    partitions: int = Field(default=1, ge=1, le=1_024, description="Partitions of the store; fixed at its first start")
     registry: str = Field(default="127.0.0.1:7070", description="host:port of the registry")
     host: str = Field(default="127.0.0.1", description="Address to listen on and to announce")
     port: int = Field(default=0, ge=0, le=65535, description="Port to listen on; 0: a free one")
@@ -49,7 +50,7 @@ class Settings(BaseModel):
             return cls(**values)
         except ValidationError as error:
             first = error.errors()[0]
-            name = str(first["loc"][0])
+            name = str(first["loc"][0]) if first["loc"] else "*"
             raise SetupError(f"{PREFIX}{name.upper()}={values.get(name)!r}: {first['msg']}") from None
 
     def environment(self) -> dict[str, str]:

@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import redis.asyncio as redis
 from redis.asyncio.retry import Retry
@@ -102,24 +102,35 @@ class Store:
                 retry=Retry(ExponentialWithJitterBackoff(cap=0.5, base=0.02), retries=3),
                 retry_on_error=[StoreConnectionError, StoreTimeoutError],
             )
-        except ValueError as error:
-            raise SetupError(f"MESHWRIGHT_STORE_URL {url!r} is not valid: {error}") from None
+        except ValueError:  # its text may hold a part of the password
+            forms = "redis://HOST:PORT/0, rediss://HOST:PORT/0 or unix:///PATH"
+            raise SetupError(f"MESHWRIGHT_STORE_URL is no address of a store: write {forms}") from None
         self.partitions = 1
 
-    async def open(self, partitions: int = 1) -> None:
-        """Checks the store, loads the functions and reads the number of partitions that it was started with.
+    async def open(self, partitions: int | None = None) -> None:
+        """Checks the store, loads the functions and settles the number of partitions.
+
+        Args:
+            partitions: What this process is set to, written where the store is new; None: what the store says.
 
         Raises:
-            SetupError: The store does not answer, is too old, or would lose accepted tasks.
+            SetupError: The store does not answer, is too old, would lose accepted tasks, or has other partitions.
         """
         try:
             await self._wait()
-            await self._check_policy()
+            await self._check_durability()
             await self._load()
-            await self.client.set(partition_key(MESH, "partitions"), partitions, nx=True)
-            self.partitions = int(await self.client.get(partition_key(MESH, "partitions")) or partitions)
+            await self._settle(partitions)
         except RedisError as error:
             raise SetupError(f"the store at {public_url(self.url)} cannot be used: {error}") from None
+
+    async def _settle(self, partitions: int | None) -> None:
+        key = partition_key(MESH, "partitions")
+        if partitions:
+            await self.client.set(key, partitions, nx=True)
+        self.partitions = int(await self.client.get(key) or 1)
+        if partitions not in (None, self.partitions):
+            raise SetupError(f"the store was started with MESHWRIGHT_PARTITIONS={self.partitions}, not {partitions}")
 
     async def _wait(self) -> None:
         ends = time.monotonic() + PATIENCE_S
@@ -133,12 +144,17 @@ class Store:
             else:
                 return
 
-    async def _check_policy(self) -> None:
+    async def _check_durability(self) -> None:
         info = await self.client.info()
         if int(str(info["redis_version"]).partition(".")[0]) < 7:  # noqa: PLR2004
             raise SetupError(f"the store at {public_url(self.url)} is older than 7.0: functions are missing")
         if info.get("maxmemory_policy", "noeviction") != "noeviction":
             raise SetupError("the store evicts keys: set maxmemory-policy noeviction, or accepted tasks can vanish")
+        if not info.get("aof_enabled", 1):
+            raise SetupError("the store keeps no log of its writes: set appendonly yes, or accepted tasks can vanish")
+        with contextlib.suppress(ResponseError):  # a store that is run for us may not tell
+            if (await self.client.config_get("appendfsync")).get("appendfsync", "always") != "always":
+                raise SetupError("the store writes late: set appendfsync always, or accepted tasks can vanish")
 
     async def _load(self) -> None:
         for library in self._libraries:
@@ -185,10 +201,16 @@ async def translated() -> AsyncIterator[None]:
     except (StoreConnectionError, StoreTimeoutError, OSError) as error:
         raise StoreUnavailableError(f"the store does not answer: {error}", retry_after_s=1) from None
     except ResponseError as error:
-        raise InternalError(f"the store refused a command: {error}") from None
+        raise InternalError(f"the store refused a command: {error}") from error
+    except RedisError as error:
+        raise StoreUnavailableError(f"the store cannot be understood: {error}", retry_after_s=1) from error
 
 
 def public_url(url: str) -> str:
-    """Returns a store URL without its password."""
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
+    """Returns what may be shown of a store's URL: neither user nor password."""
+    try:
+        parts = urlsplit(url)
+        place = f"{parts.hostname}:{parts.port}" if parts.port else parts.hostname or ""
+    except ValueError:
+        return "an address that cannot be read"
+    return f"{parts.scheme}://{place}{parts.path if place or parts.scheme == 'unix' else ''}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from opentelemetry import trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-from prometheus_client import REGISTRY, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
 from meshwright.core.errors import SetupError
 from meshwright.core.settings import Settings
@@ -40,13 +40,21 @@ def configure(settings: Settings, service: str, instance: str) -> None:
         configure_traces(settings.otlp_endpoint, service, instance)
     if settings.metrics_port >= 0:
         try:
-            start_http_server(settings.metrics_port, addr=settings.host)
+            server, _ = start_http_server(settings.metrics_port, addr=settings.host)
         except OSError as error:
             raise SetupError(f"metrics port {settings.metrics_port} cannot be used: {error.strerror}") from None
+        structlog.get_logger("metrics").info("metrics_served", port=server.server_port)
 
 
 def configure_logs(level: str, service: str, instance: str) -> None:
-    """Writes one JSON object a line to stderr; every line names service, instance and the current trace."""
+    """Writes one JSON object a line to stderr, libraries' warnings too.
+
+    Every line names service, instance and the current trace. A traceback in it is text: the variables of its frames
+    are nobody's business.
+
+    Raises:
+        SetupError: There is no such level.
+    """
     number = logging.getLevelNamesMapping().get(level.upper())
     if number is None:
         raise SetupError(f"MESHWRIGHT_LOG_LEVEL={level!r}: use debug, info, warning or error")
@@ -57,20 +65,27 @@ def configure_logs(level: str, service: str, instance: str) -> None:
             event["trace_id"] = trace_id
         return event
 
+    steps: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        add_origin,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            add_origin,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,  # as text: the variables of a frame are nobody's business
-            structlog.processors.JSONRenderer(),
-        ],
+        processors=[*steps, structlog.processors.JSONRenderer()],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(level=max(number, logging.WARNING), stream=sys.stderr, format="%(name)s: %(message)s")
+    libraries = logging.StreamHandler(sys.stderr)
+    libraries.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, structlog.processors.JSONRenderer()],
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *steps],
+        )
+    )
+    logging.basicConfig(level=max(number, logging.WARNING), handlers=[libraries])
 
 
 def configure_traces(otlp_endpoint: str, service: str, instance: str) -> None:
@@ -126,4 +141,3 @@ def span(name: str, parent: str = "", **attributes: str | int) -> Iterator[trace
         yield current
 
 
-__all__ = ["REGISTRY", "configure", "current_trace_id", "flush", "server_interceptors", "span", "traceparent"]

@@ -9,11 +9,14 @@ import stat
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from meshwright.core.errors import SetupError
 from meshwright.core.settings import runtime_home
 
 LONGEST_SOCKET_PATH = 100
+UNSAFE = frozenset((*range(0x20), *b"\"\\", *range(0x7F, 0x100)))
+"""Bytes that Valkey's configuration takes only escaped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,7 @@ class EmbeddedValkey:
     @property
     def url(self) -> str:
         """Store URL for clients."""
-        return f"unix://{self.socket}" + (f"?password={self.password}" if self.password else "")
+        return f"unix://{quote(str(self.socket))}" + (f"?password={self.password}" if self.password else "")
 
     @classmethod
     def prepare(cls, data: Path, *, port: int = 0) -> "EmbeddedValkey":
@@ -40,18 +43,19 @@ class EmbeddedValkey:
         Raises:
             SetupError: The folder cannot be used, or no Valkey binary is installed.
         """
-        folder = data / "store"
-        try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            folder.chmod(0o700)
-        except OSError as error:
-            raise SetupError(f"the data folder {data} cannot be used: {error.strerror}") from None
+        folder = (data / "store").resolve()
         socket = socket_path(folder)
         configuration = folder / "valkey.conf"
         password = secrets.token_urlsafe(32) if port else ""
-        descriptor = os.open(configuration, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(rendered(folder, socket, port, password))
+        try:
+            data.mkdir(parents=True, exist_ok=True, mode=0o700)
+            own_folder(folder)
+            own_folder(socket.parent)
+            descriptor = os.open(configuration, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(rendered(folder, socket, port, password))
+        except OSError as error:
+            raise SetupError(f"the data folder {data} cannot be used: {error.strerror}: {error.filename}") from None
         return cls((str(binary()), str(configuration)), socket, password)
 
 
@@ -60,9 +64,9 @@ def rendered(folder: Path, socket: Path, port: int, password: str) -> str:
     settings = {
         "port": str(port),
         "bind": "127.0.0.1",
-        "unixsocket": f'"{socket}"',
+        "unixsocket": quoted(socket),
         "unixsocketperm": "600",
-        "dir": f'"{folder}"',
+        "dir": quoted(folder),
         "appendonly": "yes",
         "appendfsync": "always",
         "save": '""',
@@ -79,19 +83,31 @@ def rendered(folder: Path, socket: Path, port: int, password: str) -> str:
     return "".join(f"{name} {value}\n" for name, value in settings.items())
 
 
+def quoted(path: Path) -> str:
+    """Spells a path so that Valkey reads it as one word, whatever is in it."""
+    return '"' + "".join(f"\\x{byte:02x}" if byte in UNSAFE else chr(byte) for byte in os.fsencode(path)) + '"'
+
+
 def socket_path(folder: Path) -> Path:
     """Returns where the socket lies: in the folder, or in a private short one where the path would not fit."""
     socket = folder / "store.sock"
-    if len(str(socket)) <= LONGEST_SOCKET_PATH:
+    if len(os.fsencode(socket)) <= LONGEST_SOCKET_PATH:
         return socket
-    tag = f"meshwright-{os.getuid()}-{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"
-    home = (runtime_home() or Path(tempfile.gettempdir())) / tag
-    home.mkdir(mode=0o700, exist_ok=True)
-    facts = home.lstat()
+    tag = f"meshwright-{os.getuid()}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]}"
+    return (runtime_home() or Path(tempfile.gettempdir())) / tag / "store.sock"
+
+
+def own_folder(folder: Path) -> None:
+    """Makes a folder that only this user enters.
+
+    Raises:
+        SetupError: It is there already and is somebody else's, or no folder.
+    """
+    folder.mkdir(exist_ok=True, mode=0o700)
+    facts = folder.lstat()
     if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid():
-        raise SetupError(f"{home} belongs to somebody else: set XDG_RUNTIME_DIR to a folder of yours")
-    home.chmod(0o700)
-    return home / "store.sock"
+        raise SetupError(f"{folder} is no folder of yours: choose another data folder, or set XDG_RUNTIME_DIR")
+    folder.chmod(0o700)
 
 
 def binary() -> Path:

@@ -212,7 +212,7 @@ def routes() -> Config:
         "timeout": "0s",
         "idle_timeout": f"{STREAM_IDLE_S}s",
         "max_stream_duration": {"grpc_timeout_header_max": "0s"},
-        "retry_policy": {"retry_on": "connect-failure,refused-stream", "num_retries": 2},
+        "retry_policy": elsewhere(),
     }
     off = {"@type": TYPE + "envoy.config.route.v3.FilterConfig", "disabled": True}
     is_open = dict.fromkeys(("envoy.filters.http.grpc_json_transcoder", "rules"), off)
@@ -236,6 +236,17 @@ def routes() -> Config:
         "name": "edge",
         "response_headers_to_remove": ["grpc-accept-encoding"],
         "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [health, sse, plain]}],
+    }
+
+
+def elsewhere() -> Config:
+    """Tries another endpoint where one could not even be connected to: nothing was sent, so nothing is doubled."""
+    predicate = TYPE + "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+    return {
+        "retry_on": "connect-failure,refused-stream",
+        "num_retries": 3,
+        "retry_host_predicate": [{"name": "previous_hosts", "typed_config": {"@type": predicate}}],
+        "host_selection_retry_max_attempts": 5,
     }
 
 

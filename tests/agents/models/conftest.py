@@ -1,6 +1,7 @@
 """A conversation that is played to its end, and an HTTP server that speaks the chat-completions wire format."""
 
 import asyncio
+import inspect
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from meshwright.agents.models.model import Call, Message, Model, Prompt, ToolSpec
+from meshwright.agents.models.model import Call, Message, Model, Prompt, ToolSpec, estimated_tokens
 
 Tool = Callable[[dict[str, Any]], Any]
 
@@ -21,6 +22,8 @@ class Played:
     pieces: list[str] = field(default_factory=list)
     rounds: list[tuple[Call, ...]] = field(default_factory=list)
     stop_reason: str = ""
+    spent: int = 0
+    rooms: list[int] = field(default_factory=list)
 
 
 Play = Callable[..., Awaitable[Played]]
@@ -28,9 +31,9 @@ Play = Callable[..., Awaitable[Played]]
 
 @pytest.fixture
 def play() -> Play:
-    """Plays a task against a model: tools are functions of their arguments, what they return is sent as JSON.
+    """Plays a task against a model within a budget of tokens, as a runner would.
 
-    A `str` subclass `Raw` is sent as it is.
+    Tools are functions of their arguments; what they return is sent as JSON, a `Raw` as it is.
     """
 
     async def run(
@@ -41,6 +44,9 @@ def play() -> Play:
         history: Sequence[Message] = (),
         turns: int = 5,
         tools_until: int = 99,
+        budget: int = 1_000_000,
+        most_output: int = 4096,
+        instructions: str = "Be brief.",
     ) -> Played:
         pairs = list(tools.items() if isinstance(tools, Mapping) else tools)
         functions = {spec.name: function for spec, function in pairs}
@@ -49,8 +55,12 @@ def play() -> Play:
         played = Played()
         for turn in range(turns):
             offered = specs if turn < tools_until else ()
-            prompt = Prompt("any", "Be brief.", tuple(messages), offered, turn)
+            said = estimated_tokens(instructions) + sum(estimated_tokens(message.text) for message in messages)
+            played.rooms.append(budget - played.spent - said)
+            assert played.rooms[-1] > 0, f"the prompt of turn {turn} breaks the budget"
+            prompt = Prompt("any", instructions, tuple(messages), offered, turn, min(most_output, played.rooms[-1]))
             answer = await model.answer(prompt, played.pieces.append)
+            played.spent += answer.usage.input_tokens + answer.usage.output_tokens
             if not answer.calls:
                 played.text, played.stop_reason = answer.text, answer.stop_reason
                 return played
@@ -58,6 +68,7 @@ def play() -> Play:
             messages.append(Message("assistant", answer.text, answer.calls))
             for call in answer.calls:
                 value = functions[call.tool](call.arguments)
+                value = await value if inspect.isawaitable(value) else value
                 text = str(value) if isinstance(value, Raw) else json.dumps(value)
                 messages.append(Message("tool", text, call_id=call.call_id))
         pytest.fail(f"no last words within {turns} turns")

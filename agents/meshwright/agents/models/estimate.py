@@ -1,21 +1,20 @@
-"""Usage guessed from text, for models that do not count."""
+"""Tokens guessed from text, for models that do not count."""
 
 import json
 from collections.abc import Sequence
 
 from meshwright.agents.models.model import Call, Prompt, Usage, estimated_tokens
 
+CHARACTERS_PER_TOKEN = 4
+"""The same guess the other way round, to keep text within tokens."""
+
+
+def input_tokens(prompt: Prompt) -> int:
+    """Guesses what a prompt takes just as budgets do before the call: instructions and messages, not the tools."""
+    return estimated_tokens(prompt.instructions) + sum(estimated_tokens(message.text) for message in prompt.messages)
+
 
 def estimated_usage(prompt: Prompt, text: str, calls: Sequence[Call]) -> Usage:
-    """Guesses the tokens of one call: instructions, messages and tools in; words and calls out."""
-    tools = [f"{tool.name} {tool.description} {json.dumps(tool.parameters)}" for tool in prompt.tools]
-    messages = [message.text + written(message.calls) for message in prompt.messages]
-    return Usage(
-        input_tokens=sum(estimated_tokens(each) for each in (prompt.instructions, *messages, *tools)),
-        output_tokens=estimated_tokens(text + written(calls)),
-    )
-
-
-def written(calls: Sequence[Call]) -> str:
-    """Writes calls as the text that a model would have produced."""
-    return "".join(f"{call.tool}{json.dumps(call.arguments)}" for call in calls)
+    """Guesses the tokens of one call: the prompt in; words and calls out."""
+    written = "".join(f"{call.tool}{json.dumps(call.arguments)}" for call in calls)
+    return Usage(input_tokens=input_tokens(prompt), output_tokens=estimated_tokens(text + written))

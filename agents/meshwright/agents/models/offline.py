@@ -3,7 +3,7 @@
 import asyncio
 import re
 
-from meshwright.agents.models.estimate import estimated_usage
+from meshwright.agents.models.estimate import CHARACTERS_PER_TOKEN, estimated_usage
 from meshwright.agents.models.model import Answer, Call, OnText, Prompt
 from meshwright.agents.models.rules.citations import MARK, without_mark
 from meshwright.agents.models.rules.delegation import delegation
@@ -26,7 +26,6 @@ RULES: tuple[Rule, ...] = (
 """In this order; the first one that decides on a move decides it."""
 LAST_TURN = 4
 """Turn, from 0, on which the answer is words whatever happened before."""
-CHARACTERS_PER_TOKEN = 4
 
 _PIECE = re.compile(r"(?:\S+\s*|\s+){1,4}")
 

@@ -64,6 +64,12 @@ def bullets(extracts: Iterable[Extract]) -> str:
     return "\n".join(f"- {extract.sentence} [{extract.source}]" for extract in extracts)
 
 
+def quoted(extracts: Iterable[Extract]) -> str:
+    """Writes sentences as an answer: the list, and their sources below it; empty without any."""
+    listed = list(extracts)
+    return with_sources(bullets(listed), [extract.source for extract in listed])
+
+
 def passages_in(body: str, source: str) -> list[Passage]:
     """Sorts the words of an answer by what they cite.
 

@@ -4,16 +4,23 @@ import re
 from dataclasses import dataclass
 
 from meshwright.agents.extract import Passage, sectioned
-from meshwright.agents.models.model import ToolSpec
-from meshwright.agents.models.rules.citations import NOTHING_FOUND, Cited, cited, passages_in, with_sources
-from meshwright.agents.models.rules.material import material_in
-from meshwright.agents.models.rules.questions import LONGEST_QUESTION, sub_questions
+from meshwright.agents.models.estimate import CHARACTERS_PER_TOKEN
+from meshwright.agents.models.model import ToolSpec, estimated_tokens
+from meshwright.agents.models.rules.citations import NOTHING_FOUND, Cited, cited, passages_in, quoted, with_sources
+from meshwright.agents.models.rules.material import best_of, material_in
+from meshwright.agents.models.rules.questions import LONGEST_QUESTION, MOST_PARTS, sub_questions
 from meshwright.agents.models.rules.situation import Do, Move, Outcome, Request, Say, Situation
 
 ASK = "ask."
 """How the names of tools begin that hand work to an agent."""
 MOST_MATERIAL = 24_000
-"""Characters that are handed to the agent that summarises."""
+"""Characters that are handed to the agent that summarises, fewer when there is little room."""
+LEAST_MATERIAL = 400
+"""Characters below which a summary is not worth its price."""
+RESEARCH_TOKENS = 1_000
+"""What the answer to one question costs an agent that researches, at the least."""
+SUMMARY_FACTOR = 5
+"""Times the material that must fit into our room: a child gets half of what we leave, and reads the material twice."""
 
 _RESEARCHES = re.compile(r"research|\bfind|\bsearch|\bdocument|look(?:s|ing)? up|retriev", re.IGNORECASE)
 _SUMMARISES = re.compile(r"summar|condens|\bdigest|shorten", re.IGNORECASE)
@@ -38,14 +45,15 @@ def delegation(situation: Situation) -> Move | None:
     asked = [outcome for outcome in situation.outcomes if outcome.call.tool.startswith(ASK)]
     researcher, summariser = _team(situation.tools)
     if not asked:
-        return _first(situation.task, situation.tools, researcher, summariser)
+        return _first(situation, researcher, summariser)
     first = [outcome for outcome in asked if outcome.round == asked[0].round]
     research = [_reply(outcome) for outcome in first]
     later = [_reply(outcome) for outcome in asked if outcome not in first]
     is_research = researcher is not None and asked[0].call.tool == researcher.name
     findings = [reply for reply in research if reply.is_finding]
-    if is_research and findings and summariser and not later:
-        return Do((_request(summariser, _brief(situation.task, findings)),))
+    room = min(MOST_MATERIAL, CHARACTERS_PER_TOKEN * situation.room // SUMMARY_FACTOR)
+    if is_research and findings and summariser and not later and room >= LEAST_MATERIAL:
+        return Do((_request(summariser, _brief(situation.task, findings, room)),))
     return Say(_report(situation.task, research, later))
 
 
@@ -63,16 +71,17 @@ def _team(tools: tuple[ToolSpec, ...]) -> tuple[ToolSpec | None, ToolSpec | None
     return researcher, min(rest, key=lambda tool: lean[tool.name], default=None)
 
 
-def _first(
-    task: str, tools: tuple[ToolSpec, ...], researcher: ToolSpec | None, summariser: ToolSpec | None
-) -> Move | None:
+def _first(situation: Situation, researcher: ToolSpec | None, summariser: ToolSpec | None) -> Move | None:
     """Hands out the first work; leaves the task to the next rule when the user names another agent for it."""
-    if any(_is_named(tool, task) for tool in tools if tool not in (researcher, summariser)):
+    task = situation.task
+    if any(_is_named(tool, task) for tool in situation.tools if tool not in (researcher, summariser)):
         return None
-    if summariser and material_in(task):
-        return Do((_request(summariser, task),))
+    if summariser and (material := material_in(task)):
+        is_affordable = SUMMARY_FACTOR * estimated_tokens(task) <= situation.room
+        return Do((_request(summariser, task),)) if is_affordable else Say(quoted(best_of(material)))
     if researcher:
-        return Do(tuple(_request(researcher, question) for question in sub_questions(task)))
+        most = max(1, min(MOST_PARTS, situation.room // RESEARCH_TOKENS))
+        return Do(tuple(_request(researcher, question) for question in sub_questions(task, most)))
     return None
 
 
@@ -87,10 +96,10 @@ def _request(tool: ToolSpec, prompt: str) -> Request:
     return Request(tool.name, {"prompt": prompt})
 
 
-def _brief(question: str, findings: list[_Reply]) -> str:
+def _brief(question: str, findings: list[_Reply], characters: int) -> str:
     """Writes the question and all findings, an equal share of each, sources kept."""
-    head = question[:LONGEST_QUESTION]
-    share = (MOST_MATERIAL - len(head) - 2) // len(findings) - 2
+    head = question[: min(LONGEST_QUESTION, characters // 2)]
+    share = (characters - len(head)) // len(findings) - 2
     parts = [_shortened(reply, share) for reply in findings]
     return "\n\n".join([head, *parts])
 
@@ -101,9 +110,9 @@ def _shortened(reply: _Reply, characters: int) -> str:
     for passage in passages_in(reply.answer.body if reply.answer else "", reply.agent):
         characters -= len(sectioned([Passage(passage.source, "")])) + 2
         for line in passage.text.splitlines():
-            item = f"- {line}"
-            if characters > 0:
-                kept.setdefault(passage.source, []).append(item[:characters])
+            item = f"- {line}"[: None if kept else max(0, characters)]
+            if len(item) <= characters:
+                kept.setdefault(passage.source, []).append(item)
             characters -= len(item) + 1
     return sectioned(Passage(source, "\n".join(lines)) for source, lines in kept.items())
 

@@ -4,15 +4,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from meshwright.agents.extract import Passage, extract
-from meshwright.agents.models.model import JsonObject
+from meshwright.agents.models.model import JsonObject, estimated_tokens
 from meshwright.agents.models.rules.citations import NOTHING_FOUND, bullets, with_sources
 from meshwright.agents.models.rules.material import material_in
 from meshwright.agents.models.rules.questions import LONGEST_QUESTION, keywords, without_courtesy
 from meshwright.agents.models.rules.situation import Do, Move, Outcome, Request, Say, Situation
 
 SEARCH, READ = "docs.search", "docs.read"
-MOST_HITS = 8
-"""Hits that a search asks for."""
+MOST_HITS = 6
+"""Hits that a search asks for, fewer when there is little room."""
+HIT_TOKENS = 350
+"""What a hit may take."""
+ANSWER_TOKENS = 300
+"""What the answer may take."""
+NEIGHBOURS = 7
+"""Times the longest hit that a document may take, as it comes with what stands around it."""
 MOST_READ = 3
 """Documents that are read for one answer."""
 MOST_SEARCHES = 2
@@ -44,15 +50,24 @@ def documents(situation: Situation) -> Move | None:
     if not hits:
         return _once_more(situation, question, searches) or Say(f"{NOTHING_FOUND} in the documents about: {question}")
     reads = situation.outcomes_of(READ)
-    if not reads and situation.tool(READ):
-        return Do(tuple(Request(READ, {"id": hit.id}) for hit in hits[:MOST_READ]))
+    if not reads and situation.tool(READ) and (worth := _affordable(situation, hits)):
+        return Do(tuple(Request(READ, {"id": hit.id}) for hit in worth))
     return Say(_answer(question, hits, reads))
 
 
 def _search(situation: Situation, query: str) -> Do:
     tool = situation.tool(SEARCH)
     takes_limit = tool is not None and "limit" in tool.parameters.get("properties", {})
-    return Do((Request(SEARCH, {"query": query, **({"limit": MOST_HITS} if takes_limit else {})}),))
+    room = situation.room - 2 * situation.said - ANSWER_TOKENS
+    limit = max(1, min(MOST_HITS, room // HIT_TOKENS))
+    return Do((Request(SEARCH, {"query": query, **({"limit": limit} if takes_limit else {})}),))
+
+
+def _affordable(situation: Situation, hits: list[_Hit]) -> list[_Hit]:
+    """Picks the best hits whose documents there is room to read."""
+    room = situation.room - situation.said - ANSWER_TOKENS
+    price = NEIGHBOURS * max(estimated_tokens(hit.text) for hit in hits)
+    return hits[: max(0, min(MOST_READ, room // price))]
 
 
 def _once_more(situation: Situation, question: str, searches: list[Outcome]) -> Do | None:
@@ -81,17 +96,14 @@ def _source(document: JsonObject) -> str:
 def _answer(question: str, hits: list[_Hit], reads: list[Outcome]) -> str:
     passages: list[Passage] = []
     failures: list[str] = []
-    unread = {str(hit.id): hit for hit in hits}
+    found = {str(hit.id): hit for hit in hits}
     for read in reads:
-        hit = unread.get(str(read.call.arguments.get("id")))
+        hit = found.get(str(read.call.arguments.get("id")))
         if isinstance(read.value, dict) and isinstance(read.value.get("text"), str):
             passages.append(Passage(hit.source if hit else _source(read.value), read.value["text"]))
         elif hit:
-            passages.append(Passage(hit.source, hit.text))
             failures.append(f"{hit.source} could not be read, only the excerpt that the search gave: {read.reason}")
-    excerpts = [Passage(hit.source, hit.text) for hit in hits]
-    extracts = extract(question, passages or excerpts) or extract(question, excerpts)
+    extracts = extract(question, [*passages, *(Passage(hit.source, hit.text) for hit in hits)])
     if not extracts:
         return "\n\n".join([f"{NOTHING_FOUND} in the documents about: {question}", *failures])
-    body = "\n\n".join([bullets(extracts), *failures])
-    return with_sources(body, [each.source for each in extracts])
+    return with_sources("\n\n".join([bullets(extracts), *failures]), [each.source for each in extracts])

@@ -43,19 +43,23 @@ def keywords(text: str) -> str:
     return " ".join(dict.fromkeys(word for word in found if word.lower() not in STOP_WORDS))
 
 
-def sub_questions(task: str) -> list[str]:
+def sub_questions(task: str, most: int = MOST_PARTS) -> list[str]:
     """Takes a question apart into questions that can be answered each on its own.
 
     List items, sentences, and clauses after `and` or `;` become questions; a clause that refers back (`and how does it
     work?`) stays with the one before.
 
+    Args:
+        task: What is asked.
+        most: Upper bound for the number of questions, at least 1.
+
     Returns:
-        At most `MOST_PARTS`, the last one holding all that is left; just the task when it asks one thing.
+        Questions, the last one holding all that is left; just the task when it asks one thing.
     """
     if len(task) > LONGEST_QUESTION:
         return [task]
     parts = _items(task) or _clauses(without_courtesy(task))
-    return [*parts[: MOST_PARTS - 1], " ".join(parts[MOST_PARTS - 1 :])] if len(parts) > MOST_PARTS else parts
+    return [*parts[: most - 1], " ".join(parts[most - 1 :])] if len(parts) > most else parts
 
 
 def _items(task: str) -> list[str]:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from meshwright.agents.models.estimate import input_tokens
 from meshwright.agents.models.model import Call, JsonObject, Message, Prompt, ToolSpec
 
 LONGEST_REASON = 300
@@ -48,11 +49,22 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """A task as far as it has come: what is asked, what may be called, what was called."""
+    """A task as far as it has come.
+
+    Attributes:
+        task: What is asked.
+        tools: What may be called.
+        outcomes: What was called, oldest first.
+        said: Tokens of the prompt, all of which the next prompt holds again.
+        room: Tokens that the answer may take. What is left of a small budget shows in it, so it also bounds how much a
+            rule asks to be brought into the next prompt.
+    """
 
     task: str
     tools: tuple[ToolSpec, ...]
     outcomes: tuple[Outcome, ...]
+    said: int
+    room: int
 
     def tool(self, name: str) -> ToolSpec | None:
         """Finds a tool that may be called now."""
@@ -97,7 +109,8 @@ def situation_of(prompt: Prompt) -> Situation:
     asked = [index for index, message in enumerate(prompt.messages[:begun]) if message.role == "user"]
     start = asked[-1] if asked else 0
     task = prompt.messages[start].text.strip() if asked else ""
-    return Situation(task, prompt.tools, tuple(_outcomes(prompt.messages[start:])))
+    outcomes = tuple(_outcomes(prompt.messages[start:]))
+    return Situation(task, prompt.tools, outcomes, input_tokens(prompt), prompt.max_output_tokens)
 
 
 def _outcomes(messages: tuple[Message, ...]) -> list[Outcome]:

@@ -3,14 +3,16 @@
 from typing import Any
 
 from meshwright.agents.extract import Extract, sectioned
-from meshwright.agents.models.model import JsonObject
-from meshwright.agents.models.rules.citations import bullets, with_sources
+from meshwright.agents.models.model import JsonObject, estimated_tokens
+from meshwright.agents.models.rules.citations import quoted
 from meshwright.agents.models.rules.material import UNNAMED, Material, best_of, material_in
 from meshwright.agents.models.rules.situation import Do, Move, Outcome, Request, Say, Situation
 
 EXTRACT = "summary.extract"
 MOST_SENTENCES = 6
 """Sentences that a summary asks for."""
+SENTENCE_TOKENS = 80
+"""What a sentence with its source may take."""
 
 
 def summaries(situation: Situation) -> Move | None:
@@ -22,6 +24,8 @@ def summaries(situation: Situation) -> Move | None:
     material = material_in(situation.task, is_all=True)
     if done:
         return Say(_listed(done[-1], material))
+    if tool and material and not _is_affordable(situation, material):
+        return Say(quoted(best_of(material)))
     if tool and material:
         known = tool.parameters.get("properties", {})
         arguments = {"text": _text(material), "question": material.subject, "sentences": MOST_SENTENCES}
@@ -30,6 +34,13 @@ def summaries(situation: Situation) -> Move | None:
         )
     is_alone = len(situation.tools) == 1
     return Say("There is nothing to summarise: put the text below the question.") if is_alone else None
+
+
+def _is_affordable(situation: Situation, material: Material) -> bool:
+    """Tells whether there is room to write the material into a call and to read the sentences that it brings."""
+    size = estimated_tokens(_text(material))
+    brought = min(size, MOST_SENTENCES * SENTENCE_TOKENS)
+    return situation.said + size + 2 * brought <= situation.room
 
 
 def _text(material: Material) -> str:
@@ -47,11 +58,11 @@ def _listed(outcome: Outcome, material: Material | None) -> str:
     """Lists the sentences; chooses some itself when the tool could not."""
     extracts = _sentences(outcome)
     if extracts:
-        return with_sources(bullets(extracts), [each.source for each in extracts])
+        return quoted(extracts)
     own = best_of(material) if material else []
     said = "gave no sentence" if extracts is not None else f"failed: {outcome.reason}"
     notice = f"The tool {EXTRACT} {said}" + ("; these sentences were chosen without it." if own else "")
-    return with_sources("\n\n".join([notice, bullets(own)]).strip(), [each.source for each in own])
+    return "\n\n".join([notice, quoted(own)]).strip()
 
 
 def _sentences(outcome: Outcome) -> list[Extract] | None:

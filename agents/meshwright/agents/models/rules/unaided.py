@@ -1,7 +1,7 @@
 """What is left without a fitting tool: sums, sentences out of the prompt's own text, and an honest word."""
 
 from meshwright.agents.models.rules.arithmetic import evaluate, expressions
-from meshwright.agents.models.rules.citations import bullets, with_sources
+from meshwright.agents.models.rules.citations import quoted
 from meshwright.agents.models.rules.delegation import ASK
 from meshwright.agents.models.rules.documents import READ, SEARCH
 from meshwright.agents.models.rules.material import best_of, material_in
@@ -27,7 +27,7 @@ def excerpt(situation: Situation) -> Move | None:
     """Chooses the best sentences of the text that a prompt carries."""
     material = material_in(situation.task, is_all=True)
     extracts = best_of(material) if material else []
-    return Say(with_sources(bullets(extracts), [each.source for each in extracts])) if extracts else None
+    return Say(quoted(extracts)) if extracts else None
 
 
 def confession(situation: Situation) -> Move:

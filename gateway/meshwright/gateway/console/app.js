@@ -1,0 +1,428 @@
+// The page talks to the mesh by its public HTTP interface alone. What models, tools and other people wrote is shown as
+// text and never parsed as markup.
+
+const $ = (id) => document.getElementById(id);
+const RECENT = 20;
+const RECENT_PAGES = 5;
+const LABEL_CHARACTERS = 500;
+const LONGEST_WAIT_MS = 8000;
+const ENVELOPE = new Set(["task_id", "sequence", "time", "step", "span_id", "attempt", "heartbeat"]);
+const ENDINGS = {
+  STOP: "Answered.",
+  MAX_STEPS: "Stopped at its step limit: this is a part of the answer.",
+  TOKEN_BUDGET_EXCEEDED: "Stopped because its tokens were used up: this is a part of the answer.",
+  COST_BUDGET_EXCEEDED: "Stopped because its money was used up: this is a part of the answer.",
+  DEADLINE: "Failed: it ran out of time.",
+  CANCELLED: "Cancelled.",
+  BLOCKED: "Failed: a guardrail refused.",
+  ERROR: "Failed.",
+};
+const state = { view: null, unsent: { text: "", taskId: "" }, isAsking: false };
+
+const word = (name, prefix) => (name ?? "").replace(prefix, "").toLowerCase().replaceAll("_", " ");
+const statusOf = (task) => word(task.status, "TASK_STATUS_");
+const isOver = (task) => ["completed", "failed", "cancelled"].includes(statusOf(task));
+const oneLine = (text) => text.replace(/\s+/g, " ").trim();
+const compact = (value) => oneLine(JSON.stringify(value ?? {})).slice(0, 300);
+const pretty = (value) => (typeof value === "string" ? value : JSON.stringify(value, null, 2));
+const plural = (count, noun) => `${count.toLocaleString()} ${noun}${count === 1 ? "" : "s"}`;
+const tokensOf = (usage) => (usage?.input_tokens ?? 0) + (usage?.output_tokens ?? 0);
+const shellQuoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+const pathOf = (task) => `/v1/tasks/${encodeURIComponent(task.task_id)}`;
+const eventsPath = (task) => `${pathOf(task)}/events?include_deltas=true`;
+const askPath = () => ($("agent").value ? `/v1/agents/${encodeURIComponent($("agent").value)}/tasks` : "/tasks");
+const bytes = (count) => Array.from(crypto.getRandomValues(new Uint8Array(count)));
+// Browsers withhold randomUUID from pages that came by plain HTTP from another machine.
+const newId = () => crypto.randomUUID?.() ?? bytes(16).map((byte) => byte.toString(16).padStart(2, "0")).join("");
+
+function element(tag, properties, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+function tell(id, text, isBad = false) {
+  if ($(id).textContent !== text) $(id).textContent = text;
+  $(id).classList.toggle("bad", isBad);
+}
+
+async function call(method, path, body) {
+  const options = { method };
+  if (body) Object.assign(options, { body: JSON.stringify(body), headers: { "content-type": "application/json" } });
+  const response = await fetch(path, options).catch(() => null);
+  if (!response) throw new Error("the mesh does not answer. Is it running? Try again in a moment.");
+  const answer = await response.json().catch(() => ({}));
+  if (response.ok) return answer;
+  throw Object.assign(new Error(answer.message || `HTTP ${response.status}`), { status: response.status });
+}
+
+// ---- Asking
+
+function requestFromForm() {
+  const prompt = $("question").value;
+  const request = { prompt, metadata: { question: Array.from(oneLine(prompt)).slice(0, LABEL_CHARACTERS).join("") } };
+  if ($("max-steps").value) request.max_steps = Number($("max-steps").value);
+  if ($("token-budget").value) request.token_budget = Number($("token-budget").value);
+  if ($("session").value.trim()) request.session_id = $("session").value.trim();
+  return request;
+}
+
+// A question keeps its id until the mesh has accepted it: asking again after a lost answer doubles nothing.
+function withTaskId(request) {
+  const text = askPath() + JSON.stringify(request);
+  if (state.unsent.text !== text) state.unsent = { text, taskId: newId() };
+  return { task_id: state.unsent.taskId, ...request };
+}
+
+async function ask(event) {
+  event.preventDefault();
+  if (state.isAsking || !$("question").value.trim()) return $("question").focus();
+  state.isAsking = true;
+  try {
+    const request = requestFromForm();
+    const task = await call("POST", askPath(), withTaskId(request));
+    state.unsent = { text: "", taskId: "" };
+    $("question").value = "";
+    tell("notice", "");
+    history.pushState(null, "", `#task=${task.task_id}`);
+    watch(task, request.prompt.trim());
+    listRecent();
+  } catch (failure) {
+    tell("notice", `Not accepted: ${failure.message}`, true);
+  } finally {
+    state.isAsking = false;
+  }
+}
+
+function askCommand() {
+  const body = shellQuoted(JSON.stringify(requestFromForm()));
+  return `curl -X POST ${shellQuoted(location.origin + askPath())} -H 'content-type: application/json' -d ${body}`;
+}
+
+async function copy(button, command) {
+  try {
+    await navigator.clipboard.writeText(command);
+    const label = button.textContent;
+    Object.assign(button, { textContent: "Copied", disabled: true });
+    setTimeout(() => Object.assign(button, { textContent: label, disabled: false }), 1200);
+  } catch {
+    tell("notice", command);
+  }
+}
+
+async function listAgents() {
+  try {
+    const { agents } = await call("GET", "/v1/agents");
+    const optionOf = (card) => element("option", { value: card.agent_id, title: card.description }, card.agent_id);
+    $("agent").replaceChildren(...agents.map(optionOf));
+    const wanted = sessionStorage.getItem("agent") ?? "orchestrator";
+    if (agents.some((card) => card.agent_id === wanted)) $("agent").value = wanted;
+  } catch (failure) {
+    $("agent").replaceChildren(element("option", { value: "" }, "the default agent"));
+    tell("notice", `The agents cannot be listed: ${failure.message}`, true);
+  }
+}
+
+// ---- Following one task
+
+function watch(task, question = task.metadata?.question) {
+  close();
+  if (!isOver(task)) Object.assign(task, { steps_used: 0, tokens_used: 0, tool_calls: 0 });
+  const lists = { [task.task_id]: $("steps") };
+  const title = question || `Task ${task.task_id}`;
+  state.view = { task, title, openedAt: performance.now(), cursor: 0, failures: 0, lists, agents: {}, tools: {}, drafts: {} };
+  $("steps").replaceChildren();
+  $("task").hidden = false;
+  showAnswer(task.output, !isOver(task));
+  showTask(state.view);
+  markRecent();
+  connect(state.view);
+}
+
+function close() {
+  state.view?.source.close();
+  clearTimeout(state.view?.timer);
+  state.view = null;
+  $("task").hidden = true;
+  document.title = "Meshwright";
+  showConnection("no task open");
+}
+
+function connect(view) {
+  showConnection("connecting");
+  const source = new EventSource(`${eventsPath(view.task)}&after_sequence=${view.cursor}`);
+  view.source = source;
+  source.onopen = () => {
+    view.failures = 0;
+    showConnection("live");
+  };
+  source.onmessage = (message) => take(view, JSON.parse(message.data));
+  source.addEventListener("result", source.onmessage);
+  source.onerror = () => {
+    if (view !== state.view) return;
+    showConnection("reconnecting");
+    if (source.readyState === EventSource.CLOSED) reconnect(view);
+  };
+}
+
+// EventSource resumes by itself after a cut, but gives up on any other status than 200: then the task has ended, is
+// unknown, or cannot be served for the moment.
+async function reconnect(view) {
+  const wait = Math.min(LONGEST_WAIT_MS, 500 * 2 ** view.failures);
+  view.failures += 1;
+  try {
+    const task = await call("GET", pathOf(view.task));
+    if (view === state.view && isOver(task) && view.cursor >= task.last_sequence) return finish(view, task);
+  } catch (failure) {
+    if (view === state.view && failure.status === 404) return tell("ending", failure.message, true);
+  }
+  view.timer = setTimeout(() => view === state.view && connect(view), wait);
+}
+
+function take(view, event) {
+  if (view !== state.view || (event.sequence && event.sequence <= view.cursor)) return;
+  view.cursor = Math.max(view.cursor, event.sequence);
+  let inner = event;
+  while (inner.child) inner = inner.child.event;
+  if (inner.delta) return showDraft(view, inner);
+  if (!isOver(view.task)) count(view.task, inner);
+  addRow(view, event.sequence, inner);
+  if (event.gap?.snapshot) view.task = event.gap.snapshot;
+  if (event.result) finish(view, event.result);
+}
+
+function count(task, inner) {
+  task.tokens_used += tokensOf(inner.llm_call?.usage);
+  task.tool_calls += inner.tool_result ? 1 : 0;
+  if (inner.task_id !== task.task_id) return;
+  task.steps_used = Math.max(task.steps_used, inner.step);
+  task.attempt = Math.max(task.attempt, inner.attempt);
+  if (inner.started || inner.input_resolved) task.status = "TASK_STATUS_RUNNING";
+  if (inner.input_requested) task.status = "TASK_STATUS_INPUT_REQUIRED";
+}
+
+function finish(view, task) {
+  view.task = task;
+  view.source.close();
+  showAnswer(task.output, false);
+  showTask(view);
+  showConnection("complete");
+  listRecent();
+}
+
+async function cancel() {
+  const failed = (failure) => tell("ending", `Not cancelled: ${failure.message}`, true);
+  await call("POST", `${pathOf(state.view.task)}:cancel`, {}).catch(failed);
+}
+
+// ---- Showing one task
+
+function showConnection(name) {
+  tell("connection", name);
+  $("connection").dataset.state = name;
+}
+
+function showTask({ task, title }) {
+  const ending = [ENDINGS[task.finish_reason?.replace("FINISH_REASON_", "")], task.error?.message];
+  tell("ending", ending.filter(Boolean).join(" "), statusOf(task) === "failed");
+  tell("title", title);
+  document.title = `${oneLine(title).slice(0, 60)} – Meshwright`;
+  tell("task-id", task.task_id);
+  $("cancel").disabled = isOver(task);
+  showFacts();
+}
+
+function showFacts() {
+  const { task, openedAt } = state.view;
+  const elapsed = task.duration_ms + (isOver(task) ? 0 : Math.round(performance.now() - openedAt));
+  $("status").dataset.state = statusOf(task);
+  tell("status", statusOf(task));
+  tell("fact-agent", task.agent_id);
+  tell("fact-steps", String(task.steps_used));
+  tell("fact-tokens", task.tokens_used.toLocaleString());
+  tell("fact-tools", String(task.tool_calls));
+  tell("fact-time", `${elapsed.toLocaleString()} ms`);
+  tell("fact-attempt", String(task.attempt));
+}
+
+function showAnswer(text, isDraft) {
+  $("answer").className = isDraft ? "draft" : "";
+  $("answer").dataset.empty = isDraft ? "Nothing yet." : "No answer.";
+  $("answer").setAttribute("aria-busy", isDraft);
+  $("answer").replaceChildren(...withSources(text));
+}
+
+// [name] is a source where the answer lists that name under "Sources:", or where it looks like a file.
+function withSources(text) {
+  const lines = (text.split(/^Sources:$/m)[1] ?? "").split("\n");
+  const listed = new Set(lines.map((line) => line.replace(/^- /, "").trim()));
+  const isSource = (name) => listed.has(name) || /^[\w./ -]+\.[a-z]\w{0,4}(#\w+)?$/i.test(name);
+  const shown = (name) => (isSource(name) ? element("cite", {}, `[${name}]`) : `[${name}]`);
+  return text.split(/\[([^[\]\n]{1,200})\]/).map((piece, index) => (index % 2 ? shown(piece) : piece));
+}
+
+// ---- The timeline
+
+// What a row says, by kind of event: sign, tone, kind in words, the words, and what there is to unfold.
+const TOLD = {
+  started: (body) => ["▶", "info", "starts", `version ${body.agent_version}`, { tools: body.tool_pins }],
+  llm_call(body) {
+    const { text, usage, planned_calls: planned } = body;
+    const does = planned.length ? `plans ${plural(planned.length, "call")}` : "answers";
+    const facts = `${body.model}, ${plural(tokensOf(usage), "token")}, ${body.latency_ms} ms`;
+    return ["●", "info", "model", `${does} (${facts})`, { text, "planned calls": planned, usage }];
+  },
+  tool_call: (body) => ["→", "warn", "tool", `${body.tool} ${compact(body.arguments)}`, { arguments: body.arguments }],
+  tool_result(body, tool) {
+    const outcome = `${tool}: ${word(body.outcome, "TOOL_OUTCOME_")}`;
+    if (body.error) return ["✗", "bad", "outcome", `${outcome}: ${body.error.message}`, { error: body.error }];
+    const facts = `${body.latency_ms} ms${body.replayed ? ", replayed" : ""}`;
+    return ["←", "good", "outcome", `${outcome} (${facts})`, { result: body.result }];
+  },
+  delegation: (body) => ["↳", "info", "asks", `${body.agent_id}, up to ${plural(body.granted_tokens, "token")}`, {}],
+  input_requested: (body) => ["?", "warn", "question", body.prompt, { arguments: body.arguments }],
+  notice(body, _, event) {
+    const facts = `${body.detail} (attempt ${event.attempt})`;
+    return ["!", "warn", "notice", `${word(body.kind, "NOTICE_KIND_")}: ${facts}`, {}];
+  },
+  result(body) {
+    const { output, error } = body;
+    const facts = `${plural(body.steps_used, "step")}, ${plural(body.tokens_used, "token")}, ${body.duration_ms} ms`;
+    const [sign, tone] = error ? ["✗", "bad"] : ["■", "good"];
+    return [sign, tone, "result", `${statusOf(body)}: ${error?.message ?? facts}`, { output, error }];
+  },
+};
+
+function addRow(view, sequence, inner) {
+  const kind = Object.keys(inner).find((name) => !ENVELOPE.has(name));
+  if (!kind) return;
+  const body = inner[kind];
+  const call = `${inner.task_id} ${inner.step} ${body.call_id}`;
+  if (kind === "started") view.agents[inner.task_id] = body.agent_id;
+  if (kind === "tool_call") view.tools[call] = body.tool;
+  const unknown = (given) => ["!", "warn", word(kind), compact(given), {}];
+  const row = rowOf(view, sequence, inner, (TOLD[kind] ?? unknown)(body, view.tools[call] ?? "tool", inner));
+  if (kind === "delegation") view.lists[body.child_task_id] = row.appendChild(element("ol"));
+  placeRow(view, inner, row);
+}
+
+function rowOf(view, sequence, inner, [sign, tone, kind, words, parts]) {
+  const seconds = (Date.parse(inner.time) - Date.parse(view.task.create_time)) / 1000;
+  const agent = view.agents[inner.task_id] ?? "";
+  const cells = { sequence: sequence || "", sign, kind, agent, words: oneLine(words), when: `+${seconds.toFixed(2)} s` };
+  const spans = Object.entries(cells).map(([className, text]) => element("span", { className }, String(text)));
+  const details = element("details", {}, element("summary", {}, ...spans));
+  details.addEventListener("toggle", () => details.append(partsOf(parts, inner)), { once: true });
+  return element("li", { className: tone }, details);
+}
+
+function partsOf(parts, inner) {
+  const given = Object.entries(parts).filter(([, value]) => value && value.length !== 0);
+  const block = (value) => element("pre", { tabIndex: 0 }, pretty(value));
+  const blocks = given.flatMap(([name, value]) => [element("h4", {}, name), block(value)]);
+  const whole = element("details", { open: !given.length }, element("summary", {}, "whole event"), block(inner));
+  return element("div", { className: "parts" }, ...blocks, whole);
+}
+
+const listOf = (view, inner) => view.lists[inner.task_id] ?? $("steps");
+
+function placeRow(view, inner, row) {
+  const draft = view.drafts[inner.task_id];
+  delete view.drafts[inner.task_id];
+  if (draft) draft.row.replaceWith(row);
+  else listOf(view, inner).append(row);
+  if (draft && inner.task_id === view.task.task_id) showAnswer(inner.llm_call?.text ?? "", true);
+}
+
+// Text that is being written takes one line, and the finished call takes its place: nothing jumps.
+function showDraft(view, inner) {
+  const draft = (view.drafts[inner.task_id] ??= newDraft(view, inner));
+  const { text, offset } = inner.delta;
+  const at = offset - draft.from;
+  const isJoined = at >= 0 && at <= draft.characters.length;
+  if (!isJoined) draft.from = offset;
+  draft.characters = [...(isJoined ? draft.characters.slice(0, at) : []), ...text];
+  const written = (draft.from ? "… " : "") + draft.characters.join("");
+  draft.words.textContent = oneLine(written.slice(-300));
+  if (inner.task_id === view.task.task_id) showAnswer(written, true);
+}
+
+function newDraft(view, inner) {
+  const row = rowOf(view, 0, inner, ["✎", "info draft", "writes", "", {}]);
+  listOf(view, inner).append(row);
+  return { row, words: row.querySelector(".words").appendChild(element("bdi")), from: 0, characters: [] };
+}
+
+// ---- Recent tasks and the address
+
+async function listRecent() {
+  const roots = [];
+  let token = "";
+  try {
+    for (let page = 0; page < RECENT_PAGES && roots.length < RECENT && (token || !page); page += 1) {
+      const answer = await call("GET", `/v1/tasks?page_size=${RECENT}&page_token=${encodeURIComponent(token)}`);
+      roots.push(...answer.tasks.filter((task) => !task.parent_task_id));
+      token = answer.next_page_token;
+    }
+    showRecent(roots.slice(0, RECENT));
+    tell("recent-problem", "");
+  } catch (failure) {
+    tell("recent-problem", `Cannot be listed: ${failure.message}`, true);
+  }
+}
+
+function showRecent(tasks) {
+  const focused = document.activeElement.closest("#recent a")?.hash;
+  $("recent").replaceChildren(...tasks.map(recentItem));
+  if (focused) $("recent").querySelector(`a[href="${focused}"]`)?.focus();
+  markRecent();
+}
+
+function recentItem(task) {
+  const when = new Date(task.create_time).toLocaleString([], { dateStyle: "short", timeStyle: "short" });
+  const title = task.metadata?.question || task.task_id;
+  const about = element("span", { className: "about" }, `${statusOf(task)} · ${task.agent_id} · ${when}`);
+  return element("li", {}, element("a", { href: `#task=${task.task_id}`, title }, element("span", {}, title), about));
+}
+
+function markRecent() {
+  const open = `#task=${state.view?.task.task_id}`;
+  for (const link of $("recent").querySelectorAll("a")) link.ariaCurrent = link.hash === open ? "true" : null;
+}
+
+async function openNamed() {
+  const task_id = /^#task=([\w.-]{1,200})$/.exec(location.hash)?.[1];
+  if (task_id && task_id === state.view?.task.task_id) return;
+  close();
+  markRecent();
+  if (!task_id) return;
+  try {
+    const task = await call("GET", pathOf({ task_id }));
+    if (location.hash === `#task=${task_id}`) watch(task);
+  } catch (failure) {
+    tell("notice", `Task ${task_id} cannot be shown: ${failure.message}`, true);
+  }
+}
+
+function start() {
+  const on = (id, type, listener) => $(id).addEventListener(type, listener);
+  const keepSession = (id) => sessionStorage.setItem("session", ($("session").value = id));
+  keepSession(sessionStorage.getItem("session") ?? newId());
+  on("ask", "submit", ask);
+  on("question", "keydown", (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && ask(event));
+  on("agent", "change", () => sessionStorage.setItem("agent", $("agent").value));
+  on("session", "change", () => keepSession($("session").value.trim()));
+  on("new-session", "click", () => keepSession(newId()));
+  on("copy-ask", "click", () => copy($("copy-ask"), askCommand()));
+  on("copy-task", "click", () => copy($("copy-task"), `curl -N ${shellQuoted(location.origin + eventsPath(state.view.task))}`));
+  on("cancel", "click", cancel);
+  on("refresh", "click", listRecent);
+  addEventListener("hashchange", openNamed);
+  addEventListener("focus", listRecent);
+  setInterval(() => state.view && !isOver(state.view.task) && showFacts(), 100);
+  listAgents();
+  listRecent();
+  openNamed();
+}
+
+start();

@@ -1,0 +1,17 @@
+"""Agents that the end-to-end tests bring along: one that works slowly, so that there is something to interrupt."""
+
+from pathlib import Path
+
+from meshwright.agents import Agent
+from meshwright.registry import tool
+
+HERE = Path(__file__).parent
+
+
+@tool(effect="pure")
+def tick(number: int) -> int:
+    """Counts one further."""
+    return number + 1
+
+
+slow = Agent("slow", "Counts, and takes its time.", tools=[tick], model=f"scripted:{HERE / 'slow.yaml'}")
