@@ -27,6 +27,8 @@ from meshwright.gen.agents.v1.task_pb2 import (
     SESSION_POLICY_ENQUEUE,
     SESSION_POLICY_REJECT,
     SESSION_POLICY_UNSPECIFIED,
+    BudgetAction,
+    SessionPolicy,
     TaskRequest,
 )
 
@@ -34,6 +36,7 @@ MAX_PROMPT_BYTES = 256 * 2**10
 MAX_LABELS, MAX_LABEL_CHARS = 32, 1_024
 MAX_TOOLS = 256
 DEFAULT_TIMEOUT_S, MAX_TIMEOUT_S = 600, 86_400
+NANOS = 1_000_000_000
 
 
 def checked_request(request: TaskRequest) -> None:
@@ -55,23 +58,32 @@ def checked_request(request: TaskRequest) -> None:
 def problems_of(request: TaskRequest) -> list[tuple[str, str]]:
     """Lists what is wrong, field by field."""
     size = len(request.prompt.encode())
-    timeout_s = request.timeout.seconds + request.timeout.nanos / 1e9
-    labels = request.metadata.items()
+    agent, session, tools = request.agent_id, request.session_id, request.allowed_tools
+    steps, tokens = request.max_steps, request.token_budget
+    longest = max((len(name) + len(label) for name, label in request.metadata.items()), default=0)
     rules = [
         ("prompt", not request.prompt.strip(), "is required"),
         ("prompt", size > MAX_PROMPT_BYTES, f"has {size} bytes, at most {MAX_PROMPT_BYTES} are allowed"),
-        ("agent_id", request.agent_id and not AGENT_ID.fullmatch(request.agent_id), f"must match {AGENT_ID.pattern}"),
-        ("session_id", request.session_id and not CALLER_ID.fullmatch(request.session_id), f"must match {CALLER_ID.pattern}"),
-        ("max_steps", not in_range(request.max_steps, MIN_STEPS, MAX_STEPS), f"must be {MIN_STEPS}..{MAX_STEPS}"),
-        ("token_budget", not in_range(request.token_budget, MIN_TOKENS, MAX_TOKENS), f"must be {MIN_TOKENS}..{MAX_TOKENS}"),
+        ("agent_id", agent and not AGENT_ID.fullmatch(agent), f"must match {AGENT_ID.pattern}"),
+        ("session_id", session and not CALLER_ID.fullmatch(session), f"must match {CALLER_ID.pattern}"),
+        ("max_steps", not in_range(steps, MIN_STEPS, MAX_STEPS), f"must be {MIN_STEPS}..{MAX_STEPS}"),
+        ("token_budget", not in_range(tokens, MIN_TOKENS, MAX_TOKENS), f"must be {MIN_TOKENS}..{MAX_TOKENS}"),
         ("cost_budget_micros", request.cost_budget_micros < 0, "must not be negative"),
-        ("timeout", request.HasField("timeout") and not 0 < timeout_s <= MAX_TIMEOUT_S, f"must be up to {MAX_TIMEOUT_S} s"),
-        ("metadata", len(labels) > MAX_LABELS, f"at most {MAX_LABELS} labels"),
-        ("metadata", any(len(k) + len(v) > MAX_LABEL_CHARS for k, v in labels), f"at most {MAX_LABEL_CHARS} characters each"),
-        ("allowed_tools", len(request.allowed_tools) > MAX_TOOLS, f"at most {MAX_TOOLS} names"),
-        ("allowed_tools", not all(map(TOOL_NAME.fullmatch, request.allowed_tools)), "holds what is no tool name"),
+        ("timeout", request.HasField("timeout") and not fits(request.timeout), f"must be 0.001..{MAX_TIMEOUT_S} s"),
+        ("metadata", len(request.metadata) > MAX_LABELS, f"at most {MAX_LABELS} labels"),
+        ("metadata", longest > MAX_LABEL_CHARS, f"at most {MAX_LABEL_CHARS} characters each"),
+        ("allowed_tools", len(tools) > MAX_TOOLS, f"at most {MAX_TOOLS} names"),
+        ("allowed_tools", not all(map(TOOL_NAME.fullmatch, tools)), "holds what is no tool name"),
+        ("on_budget_exceeded", request.on_budget_exceeded not in BudgetAction.values(), "is no BudgetAction"),
+        ("session_policy", request.session_policy not in SessionPolicy.values(), "is no SessionPolicy"),
     ]
     return [(field, text) for field, is_wrong, text in rules if is_wrong]
+
+
+def fits(timeout: Duration) -> bool:
+    """Whether a timeout is a duration, and within its range."""
+    is_duration = timeout.seconds >= 0 and 0 <= timeout.nanos < NANOS
+    return is_duration and 1 <= timeout.ToMilliseconds() and timeout.ToNanoseconds() <= MAX_TIMEOUT_S * NANOS
 
 
 def in_range(value: int, least: int, most: int) -> bool:

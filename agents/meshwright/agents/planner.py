@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import time
 
 from meshwright.agents.agent import Agent
@@ -122,12 +123,15 @@ def planned(call: Call) -> PlannedCall:
 
 def with_ids(answer: Answer, step: int) -> list[Call]:
     """Returns the answer's calls with ids that are unique and well-formed, whatever the provider sent."""
-    calls: dict[str, Call] = {}
-    for index, call in enumerate(answer.calls[:MAX_CALLS]):
-        is_good = CALLER_ID.fullmatch(call.call_id) and call.call_id not in calls
-        call_id = call.call_id if is_good else f"call_{step}_{index}"
-        calls[call_id] = Call(call_id, call.tool, call.arguments)
-    return list(calls.values())
+    calls = answer.calls[:MAX_CALLS]
+    taken = {call.call_id for call in calls}
+    fresh = (call_id for number in itertools.count() if (call_id := f"call_{step}_{number}") not in taken)
+    found: dict[str, Call] = {}
+    for call in calls:
+        is_good = CALLER_ID.fullmatch(call.call_id) and call.call_id not in found
+        call_id = call.call_id if is_good else next(fresh)
+        found[call_id] = Call(call_id, call.tool, call.arguments)
+    return list(found.values())
 
 
 def checked_pin(run: Run, call: Call) -> Pin:

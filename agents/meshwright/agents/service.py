@@ -61,7 +61,7 @@ class AgentService(AgentServiceServicer):
         except TimeoutError:
             if not limit.expired():
                 raise
-            message = f"no answer within the call's deadline: task {taken.name.task_id} goes on, GetTask tells how it is"
+            message = "no answer within the call's deadline: the task goes on, GetTask tells how it is"
             raise DeadlineExceededError(message, metadata={"task_id": taken.name.task_id}) from None
         return await self._desk.response(taken.name)
 

@@ -2,8 +2,7 @@
 // text and never parsed as markup.
 
 const $ = (id) => document.getElementById(id);
-const RECENT = 20;
-const RECENT_PAGES = 5;
+const RECENT = { tasks: 20, pages: 5 };
 const LABEL_CHARACTERS = 500;
 const LONGEST_WAIT_MS = 8000;
 const ENVELOPE = new Set(["task_id", "sequence", "time", "step", "span_id", "attempt", "heartbeat"]);
@@ -31,9 +30,8 @@ const shellQuoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 const pathOf = (task) => `/v1/tasks/${encodeURIComponent(task.task_id)}`;
 const eventsPath = (task) => `${pathOf(task)}/events?include_deltas=true`;
 const askPath = () => ($("agent").value ? `/v1/agents/${encodeURIComponent($("agent").value)}/tasks` : "/tasks");
-const bytes = (count) => Array.from(crypto.getRandomValues(new Uint8Array(count)));
-// Browsers withhold randomUUID from pages that came by plain HTTP from another machine.
-const newId = () => crypto.randomUUID?.() ?? bytes(16).map((byte) => byte.toString(16).padStart(2, "0")).join("");
+// Browsers withhold randomUUID from pages that came by plain HTTP from another machine: then the mesh chooses.
+const newId = () => crypto.randomUUID?.() ?? "";
 
 function element(tag, properties, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
@@ -57,7 +55,6 @@ async function call(method, path, body) {
 }
 
 // ---- Asking
-
 function requestFromForm() {
   const prompt = $("question").value;
   const request = { prompt, metadata: { question: Array.from(oneLine(prompt)).slice(0, LABEL_CHARACTERS).join("") } };
@@ -81,8 +78,7 @@ async function ask(event) {
   try {
     const request = requestFromForm();
     const task = await call("POST", askPath(), withTaskId(request));
-    state.unsent = { text: "", taskId: "" };
-    $("question").value = "";
+    state.unsent.text = $("question").value = "";
     tell("notice", "");
     history.pushState(null, "", `#task=${task.task_id}`);
     watch(task, request.prompt.trim());
@@ -94,10 +90,8 @@ async function ask(event) {
   }
 }
 
-function askCommand() {
-  const body = shellQuoted(JSON.stringify(requestFromForm()));
-  return `curl -X POST ${shellQuoted(location.origin + askPath())} -H 'content-type: application/json' -d ${body}`;
-}
+const curl = (path, ...rest) => ["curl -N", shellQuoted(location.origin + path), ...rest].join(" ");
+const curlBody = (body) => `-H 'content-type: application/json' -d ${shellQuoted(JSON.stringify(body))}`;
 
 async function copy(button, command) {
   try {
@@ -111,26 +105,21 @@ async function copy(button, command) {
 }
 
 async function listAgents() {
-  try {
-    const { agents } = await call("GET", "/v1/agents");
-    const optionOf = (card) => element("option", { value: card.agent_id, title: card.description }, card.agent_id);
-    $("agent").replaceChildren(...agents.map(optionOf));
-    const wanted = sessionStorage.getItem("agent") ?? "orchestrator";
-    if (agents.some((card) => card.agent_id === wanted)) $("agent").value = wanted;
-  } catch (failure) {
-    $("agent").replaceChildren(element("option", { value: "" }, "the default agent"));
-    tell("notice", `The agents cannot be listed: ${failure.message}`, true);
-  }
+  const failed = (failure) => tell("notice", `The agents cannot be listed: ${failure.message}`, true);
+  const answer = await call("GET", "/v1/agents").catch(failed);
+  const isDefault = (card) => card.agent_id === "orchestrator";
+  const optionOf = (card) => element("option", { title: card.description, selected: isDefault(card) }, card.agent_id);
+  if (answer?.agents.length) $("agent").replaceChildren(...answer.agents.map(optionOf));
 }
 
 // ---- Following one task
-
 function watch(task, question = task.metadata?.question) {
   close();
   if (!isOver(task)) Object.assign(task, { steps_used: 0, tokens_used: 0, tool_calls: 0 });
   const lists = { [task.task_id]: $("steps") };
   const title = question || `Task ${task.task_id}`;
-  state.view = { task, title, openedAt: performance.now(), cursor: 0, failures: 0, lists, agents: {}, tools: {}, drafts: {} };
+  const empty = { cursor: 0, failures: 0, agents: {}, tools: {}, drafts: {} };
+  state.view = { task, title, lists, openedAt: performance.now(), ...empty };
   $("steps").replaceChildren();
   $("task").hidden = false;
   showAnswer(task.output, !isOver(task));
@@ -216,7 +205,6 @@ async function cancel() {
 }
 
 // ---- Showing one task
-
 function showConnection(name) {
   tell("connection", name);
   $("connection").dataset.state = name;
@@ -235,14 +223,12 @@ function showTask({ task, title }) {
 function showFacts() {
   const { task, openedAt } = state.view;
   const elapsed = task.duration_ms + (isOver(task) ? 0 : Math.round(performance.now() - openedAt));
+  const counts = { steps: task.steps_used, tokens: task.tokens_used, tools: task.tool_calls, attempt: task.attempt };
+  for (const [name, number] of Object.entries(counts)) tell(`fact-${name}`, number.toLocaleString());
   $("status").dataset.state = statusOf(task);
   tell("status", statusOf(task));
   tell("fact-agent", task.agent_id);
-  tell("fact-steps", String(task.steps_used));
-  tell("fact-tokens", task.tokens_used.toLocaleString());
-  tell("fact-tools", String(task.tool_calls));
   tell("fact-time", `${elapsed.toLocaleString()} ms`);
-  tell("fact-attempt", String(task.attempt));
 }
 
 function showAnswer(text, isDraft) {
@@ -262,7 +248,6 @@ function withSources(text) {
 }
 
 // ---- The timeline
-
 // What a row says, by kind of event: sign, tone, kind in words, the words, and what there is to unfold.
 const TOLD = {
   started: (body) => ["▶", "info", "starts", `version ${body.agent_version}`, { tools: body.tool_pins }],
@@ -281,10 +266,7 @@ const TOLD = {
   },
   delegation: (body) => ["↳", "info", "asks", `${body.agent_id}, up to ${plural(body.granted_tokens, "token")}`, {}],
   input_requested: (body) => ["?", "warn", "question", body.prompt, { arguments: body.arguments }],
-  notice(body, _, event) {
-    const facts = `${body.detail} (attempt ${event.attempt})`;
-    return ["!", "warn", "notice", `${word(body.kind, "NOTICE_KIND_")}: ${facts}`, {}];
-  },
+  notice: (body) => ["!", "warn", "notice", `${word(body.kind, "NOTICE_KIND_")}: ${body.detail}`, {}],
   result(body) {
     const { output, error } = body;
     const facts = `${plural(body.steps_used, "step")}, ${plural(body.tokens_used, "token")}, ${body.duration_ms} ms`;
@@ -301,7 +283,7 @@ function addRow(view, sequence, inner) {
   if (kind === "started") view.agents[inner.task_id] = body.agent_id;
   if (kind === "tool_call") view.tools[call] = body.tool;
   const unknown = (given) => ["!", "warn", word(kind), compact(given), {}];
-  const row = rowOf(view, sequence, inner, (TOLD[kind] ?? unknown)(body, view.tools[call] ?? "tool", inner));
+  const row = rowOf(view, sequence, inner, (TOLD[kind] ?? unknown)(body, view.tools[call] ?? "tool"));
   if (kind === "delegation") view.lists[body.child_task_id] = row.appendChild(element("ol"));
   placeRow(view, inner, row);
 }
@@ -309,8 +291,9 @@ function addRow(view, sequence, inner) {
 function rowOf(view, sequence, inner, [sign, tone, kind, words, parts]) {
   const seconds = (Date.parse(inner.time) - Date.parse(view.task.create_time)) / 1000;
   const agent = view.agents[inner.task_id] ?? "";
-  const cells = { sequence: sequence || "", sign, kind, agent, words: oneLine(words), when: `+${seconds.toFixed(2)} s` };
-  const spans = Object.entries(cells).map(([className, text]) => element("span", { className }, String(text)));
+  const when = `+${seconds.toFixed(2)} s`;
+  const cells = Object.entries({ sequence: sequence || "", sign, kind, agent, words: oneLine(words), when });
+  const spans = cells.map(([className, text]) => element("span", { className }, text));
   const details = element("details", {}, element("summary", {}, ...spans));
   details.addEventListener("toggle", () => details.append(partsOf(parts, inner)), { once: true });
   return element("li", { className: tone }, details);
@@ -325,7 +308,6 @@ function partsOf(parts, inner) {
 }
 
 const listOf = (view, inner) => view.lists[inner.task_id] ?? $("steps");
-
 function placeRow(view, inner, row) {
   const draft = view.drafts[inner.task_id];
   delete view.drafts[inner.task_id];
@@ -354,27 +336,22 @@ function newDraft(view, inner) {
 }
 
 // ---- Recent tasks and the address
-
 async function listRecent() {
   const roots = [];
   let token = "";
   try {
-    for (let page = 0; page < RECENT_PAGES && roots.length < RECENT && (token || !page); page += 1) {
-      const answer = await call("GET", `/v1/tasks?page_size=${RECENT}&page_token=${encodeURIComponent(token)}`);
+    for (let page = 0; page < RECENT.pages && roots.length < RECENT.tasks && (token || !page); page += 1) {
+      const answer = await call("GET", `/v1/tasks?page_size=${RECENT.tasks}&page_token=${encodeURIComponent(token)}`);
       roots.push(...answer.tasks.filter((task) => !task.parent_task_id));
       token = answer.next_page_token;
     }
-    showRecent(roots.slice(0, RECENT));
-    tell("recent-problem", "");
   } catch (failure) {
-    tell("recent-problem", `Cannot be listed: ${failure.message}`, true);
+    return tell("recent-problem", `Cannot be listed: ${failure.message}`, true);
   }
-}
-
-function showRecent(tasks) {
   const focused = document.activeElement.closest("#recent a")?.hash;
-  $("recent").replaceChildren(...tasks.map(recentItem));
+  $("recent").replaceChildren(...roots.slice(0, RECENT.tasks).map(recentItem));
   if (focused) $("recent").querySelector(`a[href="${focused}"]`)?.focus();
+  tell("recent-problem", "");
   markRecent();
 }
 
@@ -396,12 +373,9 @@ async function openNamed() {
   close();
   markRecent();
   if (!task_id) return;
-  try {
-    const task = await call("GET", pathOf({ task_id }));
-    if (location.hash === `#task=${task_id}`) watch(task);
-  } catch (failure) {
-    tell("notice", `Task ${task_id} cannot be shown: ${failure.message}`, true);
-  }
+  const failed = (failure) => tell("notice", `Task ${task_id} cannot be shown: ${failure.message}`, true);
+  const task = await call("GET", pathOf({ task_id })).catch(failed);
+  if (task && location.hash === `#task=${task_id}`) watch(task);
 }
 
 function start() {
@@ -410,11 +384,10 @@ function start() {
   keepSession(sessionStorage.getItem("session") ?? newId());
   on("ask", "submit", ask);
   on("question", "keydown", (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && ask(event));
-  on("agent", "change", () => sessionStorage.setItem("agent", $("agent").value));
   on("session", "change", () => keepSession($("session").value.trim()));
   on("new-session", "click", () => keepSession(newId()));
-  on("copy-ask", "click", () => copy($("copy-ask"), askCommand()));
-  on("copy-task", "click", () => copy($("copy-task"), `curl -N ${shellQuoted(location.origin + eventsPath(state.view.task))}`));
+  on("copy-ask", "click", () => copy($("copy-ask"), curl(askPath(), curlBody(requestFromForm()))));
+  on("copy-task", "click", () => copy($("copy-task"), curl(eventsPath(state.view.task))));
   on("cancel", "click", cancel);
   on("refresh", "click", listRecent);
   addEventListener("hashchange", openNamed);
@@ -424,5 +397,4 @@ function start() {
   listRecent();
   openNamed();
 }
-
 start();

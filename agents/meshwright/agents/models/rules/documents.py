@@ -9,6 +9,7 @@ from meshwright.agents.models.rules.citations import NOTHING_FOUND, bullets, wit
 from meshwright.agents.models.rules.material import material_in
 from meshwright.agents.models.rules.questions import LONGEST_QUESTION, keywords, without_courtesy
 from meshwright.agents.models.rules.situation import Do, Move, Outcome, Request, Say, Situation
+from meshwright.agents.models.rules.summaries import EXTRACT
 
 SEARCH, READ = "docs.search", "docs.read"
 MOST_HITS = 6
@@ -38,7 +39,7 @@ def documents(situation: Situation) -> Move | None:
     """Searches, searches again with keywords only, reads the best hits, and quotes what answers the question."""
     searches = situation.outcomes_of(SEARCH)
     can_search = situation.tool(SEARCH) is not None
-    is_for_summary = situation.tool("summary.extract") is not None and material_in(situation.task) is not None
+    is_for_summary = situation.tool(EXTRACT) is not None and material_in(situation.task) is not None
     if not searches and (not can_search or is_for_summary):
         return None
     question = without_courtesy(situation.task[:LONGEST_QUESTION])

@@ -1,0 +1,73 @@
+"""Envoy's bootstrap: what is committed is what is rendered, and the real Envoy accepts it."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from meshwright.core.errors import SetupError
+from meshwright.gateway import bootstrap, envoy
+from meshwright.gateway.discovery import EnvoyFiles
+from meshwright.gateway.settings import GatewaySettings
+
+REPO = Path(__file__).parents[2]
+
+
+def test_the_committed_bootstrap_is_the_rendered_one():
+    rendered = json.dumps(bootstrap.render(GatewaySettings(port=8082)), indent=2) + "\n"
+    assert (REPO / "gateway/envoy.json").read_text() == rendered
+
+
+def test_envoy_accepts_the_committed_bootstrap(tmp_path):
+    (tmp_path / envoy.BOOTSTRAP).write_text((REPO / "gateway/envoy.json").read_text())
+    descriptors = REPO / "gen/meshwright/gen" / bootstrap.DESCRIPTORS
+    (tmp_path / bootstrap.DESCRIPTORS).write_bytes(descriptors.read_bytes())
+    EnvoyFiles(tmp_path).update({})
+    command = [*envoy.command(), "--mode", "validate"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "deprecated" not in done.stderr.lower()
+
+
+async def test_a_refused_bootstrap_says_what_envoy_says(tmp_path):
+    (tmp_path / bootstrap.DESCRIPTORS).write_bytes(b"")
+    EnvoyFiles(tmp_path).update({})
+    config = bootstrap.render(GatewaySettings(port=8082)) | {"surprise": 1}
+    with pytest.raises(SetupError, match="Envoy refuses its configuration"):
+        await envoy.prepare(tmp_path, config)
+
+
+async def test_a_bootstrap_is_validated_once(tmp_path):
+    descriptors = REPO / "gen/meshwright/gen" / bootstrap.DESCRIPTORS
+    (tmp_path / bootstrap.DESCRIPTORS).write_bytes(descriptors.read_bytes())
+    EnvoyFiles(tmp_path).update({})
+    config = bootstrap.render(GatewaySettings(port=8082))
+    await envoy.prepare(tmp_path, config)
+    (tmp_path / bootstrap.CDS).unlink()  # would be refused if it were looked at again
+    await envoy.prepare(tmp_path, config)
+
+
+def test_every_path_of_the_contract_has_a_cluster(tmp_path):
+    from google.api import annotations_pb2
+    from google.protobuf.descriptor_pb2 import FileDescriptorSet
+
+    files = FileDescriptorSet.FromString((REPO / "gen/meshwright/gen" / bootstrap.DESCRIPTORS).read_bytes())
+    services = {f"{file.package}.{service.name}" for file in files.file for service in file.service}
+    with_paths = {
+        f"{file.package}.{service.name}"
+        for file in files.file
+        for service in file.service
+        for method in service.method
+        if method.options.HasExtension(annotations_pb2.http)
+    }
+    assert with_paths == set(bootstrap.SERVICES)
+    assert with_paths <= services
+
+
+def test_headers_that_only_the_mesh_may_set_are_stripped():
+    edge = bootstrap.edge_listener(GatewaySettings())
+    manager = edge["filter_chains"][0]["filters"][0]["typed_config"]
+    mutations = manager["early_header_mutation_extensions"][0]["typed_config"]["mutations"]
+    removed = {mutation["remove"] for mutation in mutations}
+    assert {"x-mesh-grant-bin", "x-mesh-tenant", "x-mesh-principal", "x-agent-cluster"} <= removed

@@ -1,0 +1,60 @@
+"""Envoy's files: true to the directory, replaced whole, nothing stale."""
+
+from envoy_data_plane.envoy.service.discovery.v3 import DiscoveryResponse
+
+from meshwright.gateway.bootstrap import CDS
+from meshwright.gateway.discovery import ALL, EnvoyFiles, endpoints_file
+from meshwright.gen.registry.v1.agent_directory_service_pb2 import AgentCard, Endpoint
+
+
+def card(name, *targets, draining=()):
+    endpoints = [Endpoint(instance_id=target, target=target, draining=target in draining) for target in targets]
+    return AgentCard(agent_id=name, endpoints=endpoints)
+
+
+def clusters(folder):
+    response = DiscoveryResponse().parse((folder / CDS).read_bytes())
+    return {resource.unpack().name for resource in response.resources}
+
+
+def ports(folder, cluster):
+    response = DiscoveryResponse().parse((folder / endpoints_file(cluster)).read_bytes())
+    (resource,) = response.resources
+    assignment = resource.unpack()
+    return [
+        endpoint.endpoint.address.socket_address.port_value
+        for locality in assignment.endpoints
+        for endpoint in locality.lb_endpoints
+    ]
+
+
+def test_every_agent_has_a_cluster_and_all_of_them_share_one(tmp_path):
+    files = EnvoyFiles(tmp_path)
+    assert files.update({"a": card("a", "127.0.0.1:1", "127.0.0.1:2"), "b": card("b", "127.0.0.1:3")})
+    assert clusters(tmp_path) == {"agent-a", "agent-b", ALL}
+    assert ports(tmp_path, "agent-a") == [1, 2]
+    assert ports(tmp_path, ALL) == [1, 2, 3]
+
+
+def test_what_the_files_say_already_is_not_written_again(tmp_path):
+    files = EnvoyFiles(tmp_path)
+    agents = {"a": card("a", "127.0.0.1:1")}
+    assert files.update(agents)
+    before = (tmp_path / CDS).stat().st_ino
+    assert not files.update(agents)
+    assert (tmp_path / CDS).stat().st_ino == before
+
+
+def test_an_agent_that_is_gone_leaves_no_file(tmp_path):
+    files = EnvoyFiles(tmp_path)
+    files.update({"a": card("a", "127.0.0.1:1"), "b": card("b", "127.0.0.1:2")})
+    files.update({"b": card("b", "127.0.0.1:2")})
+    assert clusters(tmp_path) == {"agent-b", ALL}
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [CDS, endpoints_file("agent-b"), endpoints_file(ALL)]
+    )
+
+
+def test_a_draining_instance_gets_no_new_calls(tmp_path):
+    EnvoyFiles(tmp_path).update({"a": card("a", "127.0.0.1:1", "127.0.0.1:2", draining={"127.0.0.1:1"})})
+    assert ports(tmp_path, "agent-a") == [2]
