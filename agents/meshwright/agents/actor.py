@@ -1,17 +1,25 @@
 """Acting: every planned call gets its outcome, all of a step at once."""
 
 import asyncio
-import json
 import time
 from collections.abc import Coroutine
 from typing import Any
+
+from google.protobuf.struct_pb2 import Value
 
 from meshwright.agents.models.model import Call
 from meshwright.agents.run import Run
 from meshwright.agents.supervisor import Supervisor
 from meshwright.agents.toolbox import Toolbox
+from meshwright.agents.values import DEEPEST, is_deep, parsed_result
 from meshwright.core.canonical import to_value
-from meshwright.core.errors import InvocationOpenError, MeshError, OutcomeUnknownError, StoreUnavailableError
+from meshwright.core.errors import (
+    InvocationOpenError,
+    MeshError,
+    OutcomeUnknownError,
+    ResultTooLargeError,
+    StoreUnavailableError,
+)
 from meshwright.gen.agents.v1.step_event_pb2 import (
     TOOL_OUTCOME_ERROR,
     TOOL_OUTCOME_OK,
@@ -55,17 +63,16 @@ class Actor:
         result = ToolResult(call_id=call.call_id, outcome=TOOL_OUTCOME_OK)
         try:
             outcome = await self._outcome(run, call, intent)
-        except MeshError as error:
-            is_unknown = isinstance(error, OutcomeUnknownError)
-            result.outcome = TOOL_OUTCOME_UNKNOWN if is_unknown else TOOL_OUTCOME_ERROR
-            result.error.CopyFrom(error.to_status())
-        else:
             result.replayed = outcome.replayed
             if outcome.HasField("error"):
                 result.outcome = TOOL_OUTCOME_ERROR
                 result.error.CopyFrom(outcome.error)
             else:
-                result.result.CopyFrom(to_value(json.loads(outcome.result_json)))
+                result.result.CopyFrom(journaled(outcome.result_json))
+        except MeshError as error:
+            is_unknown = isinstance(error, OutcomeUnknownError)
+            result.outcome = TOOL_OUTCOME_UNKNOWN if is_unknown else TOOL_OUTCOME_ERROR
+            result.error.CopyFrom(error.to_status())
         result.latency_ms = int((time.perf_counter() - started) * 1000)
         await run.append(f"result:{run.state.step}:{call.call_id}", run.event(tool_result=result))
 
@@ -77,6 +84,18 @@ class Actor:
                 return await self._toolbox.call(pin, call.arguments, intent.idempotency_key, grant, token)
             except (InvocationOpenError, StoreUnavailableError):  # begun before a crash, or no ledger: same key again
                 await asyncio.sleep(OPEN_RETRY_S)
+
+
+def journaled(result_json: str) -> Value:
+    """Turns a tool's result into what the journal keeps.
+
+    Raises:
+        ResultTooLargeError: It is nested too deeply.
+    """
+    result = parsed_result(result_json)
+    if is_deep(result):
+        raise ResultTooLargeError(f"the result is nested deeper than {DEEPEST} levels")
+    return to_value(result)
 
 
 async def together(work: list[Coroutine[Any, Any, None]]) -> None:

@@ -83,7 +83,7 @@ def problems_of(request: TaskRequest) -> list[tuple[str, str]]:
 def fits(timeout: Duration) -> bool:
     """Whether a timeout is a duration, and within its range."""
     is_duration = timeout.seconds >= 0 and 0 <= timeout.nanos < NANOS
-    return is_duration and 1 <= timeout.ToMilliseconds() and timeout.ToNanoseconds() <= MAX_TIMEOUT_S * NANOS
+    return is_duration and timeout.ToMilliseconds() >= 1 and timeout.ToNanoseconds() <= MAX_TIMEOUT_S * NANOS
 
 
 def in_range(value: int, least: int, most: int) -> bool:

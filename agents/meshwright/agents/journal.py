@@ -367,4 +367,3 @@ def spelled(events: Sequence[StepEvent]) -> str:
 def parse_ref(ref: str) -> TaskName:
     """Reads a task's name from a key."""
     return TaskName(*map(unquote, ref.split("/")))
-

@@ -10,19 +10,18 @@ from meshwright.agents.feed import Feeds
 from meshwright.agents.journal import Journal
 from meshwright.agents.models.model import Answer, Call, Message, Model, Prompt, ToolSpec
 from meshwright.agents.run import Run
-from meshwright.agents.state import exact_json
 from meshwright.agents.supervisor import Supervisor
 from meshwright.agents.task import Entry, TaskName
 from meshwright.agents.toolbox import Pin
+from meshwright.agents.values import TOO_DEEP, fitting, fitting_arguments, planned_call
 from meshwright.core import telemetry
 from meshwright.core.canonical import digest, to_struct
-from meshwright.core.errors import InvalidRequestError, MeshError, PermissionDeniedError, StoreUnavailableError
+from meshwright.core.errors import InvalidRequestError, MeshError, PermissionDeniedError
 from meshwright.core.ids import CALLER_ID, call_key
 from meshwright.gen.agents.v1.step_event_pb2 import (
     TOOL_OUTCOME_DENIED,
     TOOL_OUTCOME_INVALID_ARGUMENTS,
     LlmCall,
-    PlannedCall,
     StepEvent,
     TextDelta,
     ToolCall,
@@ -85,8 +84,8 @@ class Planner:
         said = LlmCall(
             provider=answer.provider,
             model=answer.model,
-            text=answer.text,
-            planned_calls=[planned(call) for call in calls],
+            text=fitting(answer.text),
+            planned_calls=[planned_call(call.call_id, call.tool, call.arguments) for call in calls],
             stop_reason=answer.stop_reason,
             usage=Usage(
                 input_tokens=usage.input_tokens,
@@ -113,16 +112,8 @@ class Planner:
             return run.event(step, tool_result=outcome)
 
 
-def planned(call: Call) -> PlannedCall:
-    """Writes a call as it is journaled."""
-    exact = exact_json(call.arguments)
-    return PlannedCall(
-        call_id=call.call_id, tool=call.tool, arguments=to_struct(call.arguments), arguments_json=exact
-    )
-
-
 def with_ids(answer: Answer, step: int) -> list[Call]:
-    """Returns the answer's calls with ids that are unique and well-formed, whatever the provider sent."""
+    """Returns the answer's calls as they can be journaled, with ids of their own, whatever the provider sent."""
     calls = answer.calls[:MAX_CALLS]
     taken = {call.call_id for call in calls}
     fresh = (call_id for number in itertools.count() if (call_id := f"call_{step}_{number}") not in taken)
@@ -130,7 +121,7 @@ def with_ids(answer: Answer, step: int) -> list[Call]:
     for call in calls:
         is_good = CALLER_ID.fullmatch(call.call_id) and call.call_id not in found
         call_id = call.call_id if is_good else next(fresh)
-        found[call_id] = Call(call_id, call.tool, call.arguments)
+        found[call_id] = Call(call_id, fitting(call.tool), fitting_arguments(call.arguments))
     return list(found.values())
 
 
@@ -145,6 +136,8 @@ def checked_pin(run: Run, call: Call) -> Pin:
     if pin is None:
         known = ", ".join(run.tools) or "none"
         raise PermissionDeniedError(f"{run.record.agent_id} has no tool {call.tool}: its tools are {known}")
+    if TOO_DEEP in call.arguments:
+        raise InvalidRequestError(f"arguments of {call.tool} are nested too deeply", fields={"arguments": "too deep"})
     violations = pin.arguments.violations(call.arguments)
     if violations:
         problems = {f"arguments{violation.pointer}": violation.message for violation in violations}
@@ -176,31 +169,33 @@ class Deltas:
         self._step = step
         self._text = ""
         self._offset = 0
-        self._pending: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._showing: asyncio.Task[None] | None = None
 
     def add(self, text: str) -> None:
         """Takes a piece of text."""
-        self._text += text
-        if self._pending is None:
-            self._pending = asyncio.create_task(self._later())
+        self._text += fitting(text)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(DELTA_S, self._show)
 
-    async def _later(self) -> None:
-        await asyncio.sleep(DELTA_S)
-        self._pending = None
-        await self._flush()
+    def _show(self) -> None:
+        self._timer = None
+        self._showing = asyncio.create_task(self._flush(self._showing))
 
-    async def _flush(self) -> None:
+    async def _flush(self, before: asyncio.Task[None] | None) -> None:
+        if before:
+            await before
         text, self._text = self._text, ""
         if not text:
             return
         frame = StepEvent(step=self._step, delta=TextDelta(text=text, offset=self._offset))
         self._offset += len(text)
         self._feeds.show_passing(self._name, Entry(0, int(time.time() * 1000), "", frame.SerializeToString()))
-        with contextlib.suppress(StoreUnavailableError):  # best effort: the whole text is journaled with the answer
+        with contextlib.suppress(MeshError):  # best effort: the whole text is journaled with the answer
             await self._journal.pass_on(self._name, frame)
 
     async def close(self) -> None:
         """Shows what is left."""
-        if self._pending:
-            self._pending.cancel()
-        await self._flush()
+        if self._timer:
+            self._timer.cancel()
+        await self._flush(self._showing)

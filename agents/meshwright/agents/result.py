@@ -96,4 +96,3 @@ def idle_result(record: Record) -> tuple[str, StepEvent]:
     if response.status == TASK_STATUS_FAILED and end.error is not None:
         response.error.CopyFrom(end.error.with_metadata(task_id=record.name.task_id).to_status())
     return STATES[response.status], StepEvent(attempt=record.attempt, result=response)
-

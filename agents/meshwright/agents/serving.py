@@ -59,17 +59,13 @@ class AgentProcess:
         self.signer = Signer(self.instance_id)
         self.store = Store(settings.store_url, JOURNAL_LIBRARY, REGISTRY_LIBRARY)
         self.model = model_from(agent.model or settings.model, api_key=provider_key("openai"))
-        self.journal = Journal(
-            self.store, self.instance_id, lease_s=settings.lease_s, max_ready=settings.max_ready
-        )
+        self.journal = Journal(self.store, self.instance_id, lease_s=settings.lease_s, max_ready=settings.max_ready)
         self.feeds = Feeds(self.journal)
         self.host = ToolHost(agent.local_tools, Ledger(self.store))
         self.toolbox = Toolbox(agent.selectors, self.host, self.registry, self.channels)
         self.supervisor = Supervisor(agent, self.registry, self.channels)
         self.worker = self._worker()
-        self.health = HealthView(
-            agent, self.worker, journal=self.journal, registry=self.registry, model=self.model
-        )
+        self.health = HealthView(agent, self.worker, journal=self.journal, registry=self.registry, model=self.model)
         self.server = self._server()
         self._chores: list[asyncio.Task[None]] = []
 
@@ -159,6 +155,7 @@ class AgentProcess:
         await self.worker.drain(self.settings.drain_s)
         await self.server.stop()
         await self.feeds.close()
+        await self.model.close()
         await self.channels.close()
         await self.store.close()
         telemetry.flush()

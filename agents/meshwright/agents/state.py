@@ -3,25 +3,22 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from meshwright.agents.models.model import Call, JsonObject, Message
+from meshwright.agents.models.model import Call, Message
 from meshwright.agents.task import counters_of
-from meshwright.core.canonical import from_struct, from_value
+from meshwright.agents.values import arguments_of
+from meshwright.core.canonical import from_value
 from meshwright.core.errors import MeshError
 from meshwright.gen.agents.v1.step_event_pb2 import (
     NOTICE_KIND_PARKED,
     TOOL_OUTCOME_OK,
     Delegation,
     LlmCall,
-    PlannedCall,
     StepEvent,
     ToolCall,
     ToolResult,
 )
 from meshwright.gen.agents.v1.task_pb2 import TASK_STATUS_COMPLETED, TaskResponse, Usage
-
-SHORTEST_DIGITS = 2**53
 
 
 @dataclass(slots=True)
@@ -121,28 +118,6 @@ def add(usage: Usage, counters: Mapping[str, int]) -> None:
     for name, value in counters.items():
         if name != "steps":
             setattr(usage, name, getattr(usage, name) + value)
-
-
-def arguments_of(call: PlannedCall) -> JsonObject:
-    """Reads a call's arguments, exact numbers included."""
-    if call.arguments_json:
-        exact: JsonObject = json.loads(call.arguments_json)
-        return exact
-    return from_struct(call.arguments, "arguments")
-
-
-def exact_json(arguments: Any) -> str:
-    """Returns arguments as JSON text where a Struct would lose digits; else nothing."""
-    return json.dumps(arguments) if has_long_integer(arguments) else ""
-
-
-def has_long_integer(value: Any) -> bool:
-    """Whether a number in a JSON value has more digits than a double keeps."""
-    if isinstance(value, dict):
-        return any(map(has_long_integer, value.values()))
-    if isinstance(value, list):
-        return any(map(has_long_integer, value))
-    return isinstance(value, int) and abs(value) >= SHORTEST_DIGITS
 
 
 def tool_text(result: ToolResult) -> str:

@@ -23,6 +23,8 @@ from meshwright.gen.agents.v1.task_pb2 import TaskRequest, TaskResponse
 QUESTION = "How does a task survive the crash of its worker, and what keeps a tool's effect from being doubled?"
 LEASE_S = 2.0
 """Short, so that a killed agent's task is taken over while one watches."""
+TOKENS = 32_768
+"""As much as a task may have: the documents are the user's own, and may be long."""
 PACE = "offline:0.3"
 """The offline model answers at once; in the demo it takes its time, so that one can follow."""
 
@@ -83,7 +85,7 @@ class Demo:
         steps = Steps(self._console)
         is_first = True
         try:
-            async for event in edge.steps(TaskRequest(prompt=self._question)):
+            async for event in edge.steps(TaskRequest(prompt=self._question, token_budget=TOKENS)):
                 if is_first:
                     seconds = time.monotonic() - self._started
                     self._console.print(f"first step after {seconds:.1f} s", style="dim", highlight=False)

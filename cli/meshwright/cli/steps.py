@@ -2,10 +2,10 @@
 
 import json
 
-from google.protobuf import json_format
 from rich.console import Console
 from rich.text import Text
 
+from meshwright.core.canonical import from_struct
 from meshwright.gen.agents.v1.step_event_pb2 import NoticeKind, StepEvent, ToolOutcome
 from meshwright.gen.agents.v1.task_pb2 import FinishReason, TaskStatus
 
@@ -66,7 +66,7 @@ def planned(event: StepEvent) -> tuple[str, str, str]:
 
 def called(event: StepEvent) -> tuple[str, str, str]:
     """Describes what is about to be called."""
-    arguments = json.dumps(json_format.MessageToDict(event.tool_call.arguments), ensure_ascii=False)
+    arguments = json.dumps(from_struct(event.tool_call.arguments, "arguments"), ensure_ascii=False)
     return "→", "yellow", f"{event.tool_call.tool} {arguments}"
 
 

@@ -63,7 +63,9 @@ class Server:
         """
         host, port = self._settings.host, self._settings.port
         if not (is_loopback(host) or self._settings.insecure):
-            raise SetupError(f"{host} is not loopback, and there is no TLS: is plain text meant, MESHWRIGHT_INSECURE=true?")
+            raise SetupError(
+                f"{host} is not loopback, and there is no TLS: is plain text meant, MESHWRIGHT_INSECURE=true?"
+            )
         address = f"[{host}]" if ":" in host else host
         try:
             listening = self._server.add_insecure_port(f"{address}:{port}")

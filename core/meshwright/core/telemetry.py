@@ -81,7 +81,10 @@ def configure_logs(level: str, service: str, instance: str) -> None:
     libraries = logging.StreamHandler(sys.stderr)
     libraries.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, structlog.processors.JSONRenderer()],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.JSONRenderer(),
+            ],
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *steps],
         )
     )
@@ -139,5 +142,3 @@ def span(name: str, parent: str = "", **attributes: str | int) -> Iterator[trace
     context = W3C.extract({"traceparent": parent}) if parent else None
     with trace.get_tracer("meshwright").start_as_current_span(name, context, attributes=attributes) as current:
         yield current
-
-

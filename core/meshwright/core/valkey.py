@@ -15,7 +15,7 @@ from meshwright.core.errors import SetupError
 from meshwright.core.settings import runtime_home
 
 LONGEST_SOCKET_PATH = 100
-UNSAFE = frozenset((*range(0x20), *b"\"\\", *range(0x7F, 0x100)))
+UNSAFE = frozenset((*range(0x20), *b'"\\', *range(0x7F, 0x100)))
 """Bytes that Valkey's configuration takes only escaped."""
 
 

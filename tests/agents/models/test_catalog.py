@@ -1,5 +1,6 @@
 """Models by their spelling on a command line."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -53,5 +54,13 @@ def test_a_base_url_needs_its_scheme() -> None:
 
 @pytest.mark.parametrize("spec", ["", "gpt-x", "offline:x", "scripted:", "openai:", "OFFLINE"])
 def test_an_unknown_spelling_names_the_known_ones(spec: str) -> None:
-    with pytest.raises(SetupError, match="offline, scripted:FILE, openai:MODEL@BASE_URL"):
+    with pytest.raises(SetupError, match=r"offline\[:SECONDS\], scripted:FILE, openai:MODEL@BASE_URL"):
         model_from(spec)
+
+
+async def test_the_offline_model_takes_its_time_when_asked_to() -> None:
+    model = model_from("offline:0.1")
+    started = time.monotonic()
+    answer = await model.answer(Prompt("any", "", (Message("user", "What is 1 + 1?"),)), lambda _: None)
+    assert time.monotonic() - started >= 0.1
+    assert "2" in answer.text

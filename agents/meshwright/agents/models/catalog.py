@@ -9,8 +9,9 @@ from meshwright.agents.models.scripted import ScriptedModel
 from meshwright.core.errors import SetupError
 
 OPENAI_URL = "https://api.openai.com/v1"
-FORMS = "offline, scripted:FILE, openai:MODEL@BASE_URL"
+FORMS = "offline[:SECONDS], scripted:FILE, openai:MODEL@BASE_URL"
 
+_SECONDS = re.compile(r"(\d(\.\d+)?)?")
 _WITH_URL = re.compile(r"(?P<model>.+?)@(?P<url>https?://.+)", re.IGNORECASE)
 
 
@@ -18,7 +19,7 @@ def model_from(spec: str, *, api_key: str = "") -> Model:
     """Builds the model that a specification names.
 
     Args:
-        spec: `offline`, `scripted:FILE`, or `openai:MODEL@BASE_URL`; without `@BASE_URL` it is OpenAI's own service. A
+        spec: `offline` (`offline:0.3` takes its time, that many seconds an answer), `scripted:FILE`, or `openai:MODEL@BASE_URL`; without `@BASE_URL` it is OpenAI's own service. A
             model's name may hold colons, slashes and at signs: `openai:llama3:8b@http://127.0.0.1:11434/v1`.
         api_key: The key of an `openai` model; a server of one's own may need none.
 
@@ -26,8 +27,8 @@ def model_from(spec: str, *, api_key: str = "") -> Model:
         SetupError: The specification has no known form, or what it names is missing.
     """
     kind, _, rest = spec.strip().partition(":")
-    if kind == "offline" and not rest:
-        return OfflineModel()
+    if kind == "offline" and _SECONDS.fullmatch(rest):
+        return OfflineModel(float(rest or 0))
     if kind == "scripted" and rest:
         return ScriptedModel(rest)
     if kind == "openai" and rest:

@@ -37,7 +37,8 @@ class Message:
 
     Attributes:
         role: `user`, `assistant`, or `tool` for the outcome of a call.
-        text: What is said; for `tool`, the outcome as JSON text (or plain text of a failure).
+        text: What is said; for `tool`, the outcome as JSON text, a failure as `{"error": {"reason", "message"}}`, and
+            for an agent that was asked, its answer as it is.
         calls: What an `assistant` message asked for.
         call_id: The call that a `tool` message answers.
     """
@@ -116,6 +117,10 @@ class Model(Protocol):
             RateLimitedError: The provider asks to slow down.
             ModelRejectedError: The request can never succeed as it is.
         """
+        ...
+
+    async def close(self) -> None:
+        """Releases connections."""
         ...
 
 

@@ -36,7 +36,13 @@ class OfflineModel:
     It goes by what the prompt and its tools hold, never by who asks: it delegates to agents, searches and quotes
     documents, condenses text, calls tools, does arithmetic, and says so when it can do none of it. Every answer in
     words ends with the line `model: offline`.
+
+    Args:
+        pace_s: Seconds that every answer takes, for those who want to watch; a real model takes them too.
     """
+
+    def __init__(self, pace_s: float = 0.0) -> None:
+        self._pace_s = pace_s
 
     @property
     def provider(self) -> str:
@@ -48,8 +54,12 @@ class OfflineModel:
         """`offline`."""
         return "offline"
 
+    async def close(self) -> None:
+        """Holds nothing open."""
+
     async def answer(self, prompt: Prompt, on_text: OnText) -> Answer:
         """Decides on the next move; a task gets its last words on its fifth turn at the latest."""
+        await asyncio.sleep(self._pace_s)
         situation = situation_of(prompt)
         move = next(move for rule in RULES if (move := rule(situation)))
         if isinstance(move, Do) and prompt.turn >= LAST_TURN:

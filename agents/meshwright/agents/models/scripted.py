@@ -98,6 +98,9 @@ class ScriptedModel:
         """The file's name."""
         return self._path.name
 
+    async def close(self) -> None:
+        """Holds nothing open."""
+
     async def answer(self, prompt: Prompt, on_text: OnText) -> Answer:
         """Plays the reply for this turn of this agent."""
         reply = self._reply(prompt)

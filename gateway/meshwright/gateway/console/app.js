@@ -6,7 +6,10 @@ const RECENT = { tasks: 20, pages: 5 };
 const LABEL_CHARACTERS = 500;
 const LONGEST_WAIT_MS = 8000;
 const ENVELOPE = new Set(["task_id", "sequence", "time", "step", "span_id", "attempt", "heartbeat"]);
-const ENDINGS = {
+const WORDS = {
+  pending: "Waits for its turn.",
+  running: "Works on it …",
+  "input required": "Waits for a person.",
   STOP: "Answered.",
   MAX_STEPS: "Stopped at its step limit: this is a part of the answer.",
   TOKEN_BUDGET_EXCEEDED: "Stopped because its tokens were used up: this is a part of the answer.",
@@ -163,7 +166,7 @@ async function reconnect(view) {
     const task = await call("GET", pathOf(view.task));
     if (view === state.view && isOver(task) && view.cursor >= task.last_sequence) return finish(view, task);
   } catch (failure) {
-    if (view === state.view && failure.status === 404) return tell("ending", failure.message, true);
+    if (view === state.view && failure.status === 404) return tell("notice", failure.message, true);
   }
   view.timer = setTimeout(() => view === state.view && connect(view), wait);
 }
@@ -195,12 +198,12 @@ function finish(view, task) {
   view.source.close();
   showAnswer(task.output, false);
   showTask(view);
-  showConnection("complete");
+  showConnection("ended");
   listRecent();
 }
 
 async function cancel() {
-  const failed = (failure) => tell("ending", `Not cancelled: ${failure.message}`, true);
+  const failed = (failure) => tell("notice", `Not cancelled: ${failure.message}`, true);
   await call("POST", `${pathOf(state.view.task)}:cancel`, {}).catch(failed);
 }
 
@@ -210,25 +213,20 @@ function showConnection(name) {
   $("connection").dataset.state = name;
 }
 
-function showTask({ task, title }) {
-  const ending = [ENDINGS[task.finish_reason?.replace("FINISH_REASON_", "")], task.error?.message];
-  tell("ending", ending.filter(Boolean).join(" "), statusOf(task) === "failed");
-  tell("title", title);
-  document.title = `${oneLine(title).slice(0, 60)} – Meshwright`;
-  tell("task-id", task.task_id);
-  $("cancel").disabled = isOver(task);
-  showFacts();
-}
-
-function showFacts() {
-  const { task, openedAt } = state.view;
+function showTask({ task, title, openedAt }) {
   const elapsed = task.duration_ms + (isOver(task) ? 0 : Math.round(performance.now() - openedAt));
-  const counts = { steps: task.steps_used, tokens: task.tokens_used, tools: task.tool_calls, attempt: task.attempt };
-  for (const [name, number] of Object.entries(counts)) tell(`fact-${name}`, number.toLocaleString());
-  $("status").dataset.state = statusOf(task);
+  const words = WORDS[task.finish_reason?.replace("FINISH_REASON_", "")] ?? WORDS[statusOf(task)];
+  tell("title", title);
+  tell("task-id", task.task_id);
+  tell("ending", [words, task.error?.message].filter(Boolean).join(" "), statusOf(task) === "failed");
   tell("status", statusOf(task));
   tell("fact-agent", task.agent_id);
   tell("fact-time", `${elapsed.toLocaleString()} ms`);
+  const counts = { steps: task.steps_used, tokens: task.tokens_used, tools: task.tool_calls, attempt: task.attempt };
+  for (const [name, number] of Object.entries(counts)) tell(`fact-${name}`, number.toLocaleString());
+  $("status").dataset.state = statusOf(task);
+  $("cancel").disabled = isOver(task);
+  document.title = `${oneLine(title).slice(0, 60)} – Meshwright`;
 }
 
 function showAnswer(text, isDraft) {
@@ -279,11 +277,11 @@ function addRow(view, sequence, inner) {
   const kind = Object.keys(inner).find((name) => !ENVELOPE.has(name));
   if (!kind) return;
   const body = inner[kind];
-  const call = `${inner.task_id} ${inner.step} ${body.call_id}`;
+  const keyOf = (call) => `${inner.task_id} ${inner.step} ${call.call_id}`;
   if (kind === "started") view.agents[inner.task_id] = body.agent_id;
-  if (kind === "tool_call") view.tools[call] = body.tool;
+  for (const planned of inner.llm_call?.planned_calls ?? []) view.tools[keyOf(planned)] = planned.tool;
   const unknown = (given) => ["!", "warn", word(kind), compact(given), {}];
-  const row = rowOf(view, sequence, inner, (TOLD[kind] ?? unknown)(body, view.tools[call] ?? "tool"));
+  const row = rowOf(view, sequence, inner, (TOLD[kind] ?? unknown)(body, view.tools[keyOf(body)] ?? "tool"));
   if (kind === "delegation") view.lists[body.child_task_id] = row.appendChild(element("ol"));
   placeRow(view, inner, row);
 }
@@ -356,9 +354,10 @@ async function listRecent() {
 }
 
 function recentItem(task) {
-  const when = new Date(task.create_time).toLocaleString([], { dateStyle: "short", timeStyle: "short" });
+  const format = { month: "short", day: "numeric", hour: "numeric", minute: "2-digit" };
+  const when = new Date(task.create_time).toLocaleString([], format);
   const title = task.metadata?.question || task.task_id;
-  const about = element("span", { className: "about" }, `${statusOf(task)} · ${task.agent_id} · ${when}`);
+  const about = element("span", { className: "about" }, `${statusOf(task)} · ${when} · ${task.agent_id}`);
   return element("li", {}, element("a", { href: `#task=${task.task_id}`, title }, element("span", {}, title), about));
 }
 
@@ -372,10 +371,12 @@ async function openNamed() {
   if (task_id && task_id === state.view?.task.task_id) return;
   close();
   markRecent();
-  if (!task_id) return;
+  if (!task_id) return $("question").focus();
   const failed = (failure) => tell("notice", `Task ${task_id} cannot be shown: ${failure.message}`, true);
   const task = await call("GET", pathOf({ task_id })).catch(failed);
-  if (task && location.hash === `#task=${task_id}`) watch(task);
+  if (!task || location.hash !== `#task=${task_id}`) return;
+  watch(task);
+  $("title").focus();
 }
 
 function start() {
@@ -392,7 +393,7 @@ function start() {
   on("refresh", "click", listRecent);
   addEventListener("hashchange", openNamed);
   addEventListener("focus", listRecent);
-  setInterval(() => state.view && !isOver(state.view.task) && showFacts(), 100);
+  setInterval(() => state.view && !isOver(state.view.task) && showTask(state.view), 100);
   listAgents();
   listRecent();
   openNamed();

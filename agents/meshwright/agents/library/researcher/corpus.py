@@ -19,9 +19,9 @@ from meshwright.core.errors import SetupError
 
 MOST_HITS = 100
 """Hits of one search."""
-NEIGHBOURS = 3
+NEIGHBOURS = 1
 """Passages that are read along before a passage, and as many behind it."""
-LONGEST_READ = 16 * 2**10
+LONGEST_READ = 4 * 2**10
 """Bytes of UTF-8 that one read returns."""
 
 _LIMITS = Limits()
@@ -242,7 +242,7 @@ def _bounded(rows: list[tuple[int, str, str]], number: int) -> str:
     while True:
         titles = [None, *(title for _, title, _ in rows)]
         text = "\n\n".join(
-            text if title == before else f"{title}\n\n{text}"
+            text if title in (before, "") else f"## {title}\n\n{text}"
             for before, (_, title, text) in zip(titles, rows, strict=False)
         )
         if len(text.encode()) <= LONGEST_READ or len(rows) == 1:

@@ -18,7 +18,7 @@ HIT_TOKENS = 350
 """What a hit may take."""
 ANSWER_TOKENS = 300
 """What the answer may take."""
-NEIGHBOURS = 7
+NEIGHBOURS = 3
 """Times the longest hit that a document may take, as it comes with what stands around it."""
 MOST_READ = 3
 """Documents that are read for one answer."""

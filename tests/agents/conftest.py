@@ -1,0 +1,130 @@
+"""What the runtime's tests share: journals, tasks and events to write to them."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any
+
+import pytest
+
+from meshwright.agents.journal import Claim, Journal
+from meshwright.agents.task import NewTask, TaskName
+from meshwright.core.ids import child_id
+from meshwright.core.store import Store
+from meshwright.gen.agents.v1.step_event_pb2 import LlmCall, RunnerNotice, StepEvent, ToolResult
+from meshwright.gen.agents.v1.task_pb2 import TASK_STATUS_COMPLETED, TaskRequest, TaskResponse, Usage
+
+HOUR_MS = 3_600_000
+
+
+class Made:
+    """Builds tasks and events."""
+
+    def name(self, task_id: str = "t1", principal: str = "default", tenant: str = "default") -> TaskName:
+        return TaskName(tenant, principal, task_id)
+
+    def task(self, task_id: str = "t1", *, principal: str = "default", **facts: Any) -> NewTask:
+        request = TaskRequest(prompt="Do it.", max_steps=10, token_budget=8192)
+        chosen = {"agent_id": "worker", "hash": "h", "request": request, "timeout_ms": HOUR_MS, "root_id": task_id}
+        return NewTask(self.name(task_id, principal), **(chosen | facts))
+
+    def child(self, parent: NewTask, call_id: str = "c1", **facts: Any) -> NewTask:
+        task_id = child_id(parent.root_id, parent.name.task_id, 1, call_id)
+        chosen = {
+            "parent_id": parent.name.task_id,
+            "root_id": parent.root_id,
+            "depth": parent.depth + 1,
+            "principal": parent.name.principal,
+        }
+        return self.task(task_id, **(chosen | facts))
+
+    def notice(self, detail: str = "") -> StepEvent:
+        return StepEvent(notice=RunnerNotice(detail=detail))
+
+    def said(self, text: str = "Well.", *, step: int = 1, tokens: tuple[int, int] = (3, 2)) -> StepEvent:
+        usage = Usage(input_tokens=tokens[0], output_tokens=tokens[1], model_calls=1)
+        return StepEvent(step=step, llm_call=LlmCall(text=text, usage=usage))
+
+    def outcome(self, call_id: str = "c1") -> StepEvent:
+        return StepEvent(tool_result=ToolResult(call_id=call_id))
+
+    def result(self, output: str = "Done.", status: Any = TASK_STATUS_COMPLETED) -> StepEvent:
+        return StepEvent(result=TaskResponse(status=status, output=output))
+
+
+@pytest.fixture
+def made() -> Made:
+    """A builder of tasks and events."""
+    return Made()
+
+
+@pytest.fixture
+def journal(store: Store) -> Journal:
+    """A journal, owned by `one`."""
+    return Journal(store, "one")
+
+
+@pytest.fixture
+def claimed(journal: Journal) -> Callable[..., Any]:
+    """Accepts a task and claims it at once."""
+
+    async def accept(task: NewTask, *events: StepEvent, by: Journal | None = None) -> Claim:
+        accepted = await (by or journal).accept(task, claim=True, events=events)
+        assert accepted.claim
+        return accepted.claim
+
+    return accept
+
+
+@pytest.fixture
+def keys(store: Store) -> Callable[[], Any]:
+    """Lists all keys of the store that belong to tasks."""
+
+    async def listed() -> set[str]:
+        return {key.decode() async for key in store.client.scan_iter() if b"{mesh}" not in key}
+
+    return listed
+
+
+async def first(events: AsyncIterator[Any], wanted: Callable[[Any], bool]) -> Any:
+    async for event in events:
+        if wanted(event):
+            return event
+    raise AssertionError("the stream ended before")
+
+
+@pytest.fixture
+def until() -> Callable[..., Any]:
+    """Reads a stream until an event is as wanted, and returns that event."""
+    return first
+
+
+async def come_true(condition: Callable[[], Any], patience_s: float = 10) -> None:
+    async with asyncio.timeout(patience_s):
+        while True:
+            found = condition()
+            if asyncio.iscoroutine(found):
+                found = await found
+            if found:
+                return
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def becomes() -> Callable[..., Any]:
+    """Waits for a condition that nobody announces."""
+    return come_true
+
+
+async def everything(stream: AsyncIterator[Any]) -> list[Any]:
+    found = []
+    with contextlib.closing(stream) if hasattr(stream, "close") else contextlib.nullcontext():
+        async for one in stream:
+            found.append(one)
+    return found
+
+
+@pytest.fixture
+def numbers() -> Callable[[Iterable[StepEvent]], list[int]]:
+    """Returns the sequences of the durable events among some."""
+    return lambda events: [event.sequence for event in events if event is not None and event.sequence]
