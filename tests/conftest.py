@@ -76,9 +76,9 @@ class Mesh:
 
 
 @pytest.fixture
-async def mesh(store: Store, valkey: EmbeddedValkey, tmp_path: Path) -> AsyncIterator[Mesh]:
+async def mesh(store: Store, tmp_path: Path) -> AsyncIterator[Mesh]:
     """A mesh with a registry and no agents yet."""
-    opened = Mesh(valkey.url, tmp_path)
+    opened = Mesh(store.url, tmp_path)
     await opened.open()
     yield opened
     await opened.close()

@@ -16,7 +16,7 @@ PAGES = [REPO / "README.md", *sorted((REPO / "docs").rglob("*.md")), *sorted(REP
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_snippets_are_the_files_that_they_name(page):
-    for snippet in re.findall(r"```python\n(.*?)```", page.read_text(), re.S):
+    for snippet in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
         name, _, body = snippet.partition("\n")
         file = REPO / name.removeprefix("# ")
         assert ast.dump(without_docstring(body)) == ast.dump(without_docstring(file.read_text())), name
@@ -41,8 +41,8 @@ def test_the_readme_fits_and_names_the_commands_that_exist():
     readme = (REPO / "README.md").read_text()
     assert len(readme.splitlines()) <= 150
     makefile = (REPO / "Makefile").read_text()
-    for target in set(re.findall(r"^make ([a-z-]+)", readme, re.M)):
-        assert re.search(rf"^{target}:", makefile, re.M), target
+    for target in set(re.findall(r"^make ([a-z-]+)", readme, re.MULTILINE)):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     for command in set(re.findall(r"meshwright ((?:task |agent |tool )?[a-z]+)", readme)):
         assert CliRunner().invoke(app, [*command.split(), "--help"]).exit_code == 0, command
 

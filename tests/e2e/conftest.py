@@ -23,8 +23,8 @@ JSON = {"content-type": "application/json"}
 START_S = 45.0
 
 DOCUMENTS = {
-    "fence.md": "# Fences\n\nA fence is a counter with random bits. A stale worker cannot write, since its fence is old.\n",
-    "lease.md": "# Leases\n\nA worker owns a task by a lease of fifteen seconds. It renews the lease while it is alive.\n",
+    "fence.md": "# Fences\n\nA fence is a counter with random bits. A stale worker cannot write: its fence is old.\n",
+    "lease.md": "# Leases\n\nA worker owns a task by a lease of fifteen seconds. It renews it while it is alive.\n",
     "edge.txt": "The edge is a real Envoy. It serves JSON, gRPC and Server-Sent Events on one port.\n",
 }
 

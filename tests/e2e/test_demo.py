@@ -71,7 +71,7 @@ def test_no_process_of_a_mesh_talks_to_another_machine(dev):
         inodes = set()
         for link in Path(f"/proc/{pid}/fd").iterdir():
             try:
-                target = os.readlink(link)
+                target = str(link.readlink())
             except OSError:
                 continue
             if target.startswith("socket:["):

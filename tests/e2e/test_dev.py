@@ -87,7 +87,7 @@ def test_a_port_in_use_is_one_line(tmp_path):
     )
 
 
-def test_a_data_folder_in_use_names_the_mesh_that_uses_it(dev, tmp_path):
+def test_a_data_folder_in_use_names_the_mesh_that_uses_it(dev):
     done = run("dev", "--port", str(ports.reserve("127.0.0.1", set())), "--data", str(dev.folder / "data"))
     assert done.returncode != 0
     assert f"is in use by the mesh with pid {dev.process.pid}" in done.stderr

@@ -48,7 +48,7 @@ async def test_a_bootstrap_is_validated_once(tmp_path):
     await envoy.prepare(tmp_path, config)
 
 
-def test_every_path_of_the_contract_has_a_cluster(tmp_path):
+def test_every_service_with_paths_is_transcoded():
     from google.api import annotations_pb2
     from google.protobuf.descriptor_pb2 import FileDescriptorSet
 

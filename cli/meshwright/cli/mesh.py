@@ -211,9 +211,9 @@ class Mesh:
     async def _wait_until_served(self, agents: list[str]) -> None:
         edge = Edge(self.edge_url)
         envoy = self.children["envoy"]
+        waiting = list(agents)
         try:
             async with asyncio.timeout(EDGE_READY_S):
-                waiting = list(agents)
                 while waiting:
                     if not envoy.pid:
                         raise SetupError(f"Envoy ended at once: see {envoy.log}")

@@ -19,8 +19,9 @@ def model_from(spec: str, *, api_key: str = "") -> Model:
     """Builds the model that a specification names.
 
     Args:
-        spec: `offline` (`offline:0.3` takes its time, that many seconds an answer), `scripted:FILE`, or `openai:MODEL@BASE_URL`; without `@BASE_URL` it is OpenAI's own service. A
-            model's name may hold colons, slashes and at signs: `openai:llama3:8b@http://127.0.0.1:11434/v1`.
+        spec: `offline`, `scripted:FILE`, or `openai:MODEL@BASE_URL`. `offline:0.3` takes its time, that many seconds an
+            answer. Without `@BASE_URL` it is OpenAI's own service. A model's name may hold colons, slashes and at
+            signs: `openai:llama3:8b@http://127.0.0.1:11434/v1`.
         api_key: The key of an `openai` model; a server of one's own may need none.
 
     Raises:

@@ -14,10 +14,10 @@ const WORDS = {
   MAX_STEPS: "Stopped at its step limit: this is a part of the answer.",
   TOKEN_BUDGET_EXCEEDED: "Stopped because its tokens were used up: this is a part of the answer.",
   COST_BUDGET_EXCEEDED: "Stopped because its money was used up: this is a part of the answer.",
-  DEADLINE: "Failed: it ran out of time.",
+  DEADLINE: "Ran out of time:",
   CANCELLED: "Cancelled.",
-  BLOCKED: "Failed: a guardrail refused.",
-  ERROR: "Failed.",
+  BLOCKED: "Refused by a guardrail:",
+  ERROR: "Failed:",
 };
 const state = { view: null, unsent: { text: "", taskId: "" }, isAsking: false };
 
@@ -208,10 +208,7 @@ async function cancel() {
 }
 
 // ---- Showing one task
-function showConnection(name) {
-  tell("connection", name);
-  $("connection").dataset.state = name;
-}
+const showConnection = (name) => tell("connection", ($("connection").dataset.state = name));
 
 function showTask({ task, title, openedAt }) {
   const elapsed = task.duration_ms + (isOver(task) ? 0 : Math.round(performance.now() - openedAt));
@@ -219,12 +216,11 @@ function showTask({ task, title, openedAt }) {
   tell("title", title);
   tell("task-id", task.task_id);
   tell("ending", [words, task.error?.message].filter(Boolean).join(" "), statusOf(task) === "failed");
-  tell("status", statusOf(task));
+  tell("status", ($("status").dataset.state = statusOf(task)));
   tell("fact-agent", task.agent_id);
   tell("fact-time", `${elapsed.toLocaleString()} ms`);
   const counts = { steps: task.steps_used, tokens: task.tokens_used, tools: task.tool_calls, attempt: task.attempt };
   for (const [name, number] of Object.entries(counts)) tell(`fact-${name}`, number.toLocaleString());
-  $("status").dataset.state = statusOf(task);
   $("cancel").disabled = isOver(task);
   document.title = `${oneLine(title).slice(0, 60)} – Meshwright`;
 }
@@ -268,8 +264,8 @@ const TOLD = {
   result(body) {
     const { output, error } = body;
     const facts = `${plural(body.steps_used, "step")}, ${plural(body.tokens_used, "token")}, ${body.duration_ms} ms`;
-    const [sign, tone] = error ? ["✗", "bad"] : ["■", "good"];
-    return [sign, tone, "result", `${statusOf(body)}: ${error?.message ?? facts}`, { output, error }];
+    const tone = { completed: "good", cancelled: "warn" }[statusOf(body)] ?? "bad";
+    return [error ? "✗" : "■", tone, "result", `${statusOf(body)}: ${error?.message ?? facts}`, { output, error }];
   },
 };
 
@@ -371,6 +367,7 @@ async function openNamed() {
   if (task_id && task_id === state.view?.task.task_id) return;
   close();
   markRecent();
+  tell("notice", "");
   if (!task_id) return $("question").focus();
   const failed = (failure) => tell("notice", `Task ${task_id} cannot be shown: ${failure.message}`, true);
   const task = await call("GET", pathOf({ task_id })).catch(failed);

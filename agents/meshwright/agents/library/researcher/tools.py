@@ -72,8 +72,8 @@ def search(
 
 @tool(name="docs.read", effect="pure")
 def read(
-    id: Annotated[str, Field(min_length=1, max_length=1_024, description="An id that docs.search gave")],
-) -> Document:  # noqa: A002 - the field is called that everywhere
+    id: Annotated[str, Field(min_length=1, max_length=1_024, description="An id that docs.search gave")],  # noqa: A002
+) -> Document:
     """Reads a passage of the user's documents together with what stands around it."""
     try:
         passage = corpus().read(id)
