@@ -1,16 +1,18 @@
 """What the runtime's tests share: journals, tasks and events to write to them."""
 
 import asyncio
-import contextlib
+import subprocess
 from collections.abc import AsyncIterator, Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from meshwright.agents.journal import Claim, Journal
+from meshwright.agents.journal import LIBRARY, Claim, Journal
 from meshwright.agents.task import NewTask, TaskName
 from meshwright.core.ids import child_id
 from meshwright.core.store import Store
+from meshwright.core.valkey import EmbeddedValkey
 from meshwright.gen.agents.v1.step_event_pb2 import LlmCall, RunnerNotice, StepEvent, ToolResult
 from meshwright.gen.agents.v1.task_pb2 import TASK_STATUS_COMPLETED, TaskRequest, TaskResponse, Usage
 
@@ -116,15 +118,35 @@ def becomes() -> Callable[..., Any]:
     return come_true
 
 
-async def everything(stream: AsyncIterator[Any]) -> list[Any]:
-    found = []
-    with contextlib.closing(stream) if hasattr(stream, "close") else contextlib.nullcontext():
-        async for one in stream:
-            found.append(one)
-    return found
-
-
 @pytest.fixture
 def numbers() -> Callable[[Iterable[StepEvent]], list[int]]:
     """Returns the sequences of the durable events among some."""
     return lambda events: [event.sequence for event in events if event is not None and event.sequence]
+
+
+class OwnStore:
+    """A Valkey that a test may kill, and a store on it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.embedded = EmbeddedValkey.prepare(folder)
+        self.store = Store(self.embedded.url, LIBRARY)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    async def start(self) -> None:
+        self._process = subprocess.Popen(self.embedded.command, stdout=subprocess.DEVNULL)
+        await self.store.open()
+
+    def kill(self) -> None:
+        assert self._process
+        self._process.kill()
+        self._process.wait()
+
+
+@pytest.fixture
+async def own_store(tmp_path: Path) -> AsyncIterator[OwnStore]:
+    """A store of the test's own."""
+    own = OwnStore(tmp_path)
+    await own.start()
+    yield own
+    await own.store.close()
+    own.kill()

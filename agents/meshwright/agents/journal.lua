@@ -255,7 +255,7 @@ local function park(keys, a)
   local p, ref = a[1], a[2]
   local facts = task(p, ref, 'fence', 'seq', 'cancel')
   if facts[1] ~= a[3] then return 'fenced' end
-  if facts[2] ~= a[4] or facts[3] then return 'changed' end
+  if (facts[2] or '0') ~= a[4] or facts[3] then return 'changed' end
   local now = now_ms()
   record(p, ref, {a[6]}, {}, now)
   redis.call('HSET', key(p, 'task', ref), 'state', 'PARKED', 'waiting', a[5], 'barren', 0)

@@ -71,7 +71,8 @@ class Interceptor(grpc.aio.ServerInterceptor):
         if handler is None or handler.request_streaming:
             return handler
         method = handler_call_details.method
-        read, before = unread, handler.request_deserializer
+        read: Read = unread
+        before = handler.request_deserializer
         if self.parses:
             read, before = reader(before), None
         codec = {"request_deserializer": before, "response_serializer": handler.response_serializer}

@@ -66,7 +66,8 @@ async def ended(*tasks: asyncio.Future[Any]) -> None:
     """Cancels tasks and waits until they have ended."""
     for task in tasks:
         task.cancel()
-    await asyncio.wait(tasks)
+    if tasks:
+        await asyncio.wait(tasks)
 
 
 def die_with_parent() -> None:

@@ -106,6 +106,7 @@ class Store:
             forms = "redis://HOST:PORT/0, rediss://HOST:PORT/0 or unix:///PATH"
             raise SetupError(f"MESHWRIGHT_STORE_URL is no address of a store: write {forms}") from None
         self.partitions = 1
+        self._is_closed = False
 
     async def open(self, partitions: int | None = None) -> None:
         """Checks the store, loads the functions and settles the number of partitions.
@@ -165,16 +166,22 @@ class Store:
                     raise SetupError(f"the store refused {library.name}: {error}") from None
 
     async def close(self) -> None:
-        """Closes every connection."""
+        """Closes every connection; what is still under way must not open one again."""
+        self._is_closed = True
         await self.client.aclose()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise InternalError("the store was closed by this process")
 
     async def call(self, function: str, key: str, *arguments: Argument) -> Reply:
         """Runs a function; `key` picks the slot.
 
         Raises:
             StoreUnavailableError: No answer; it may or may not have run, and every function may be repeated.
-            InternalError: The function itself failed.
+            InternalError: The function itself failed, or the store was closed.
         """
+        self._check_open()
         async with translated():
             try:
                 return await self.client.fcall(function, 1, key, *arguments)
@@ -185,7 +192,8 @@ class Store:
                 return await self.client.fcall(function, 1, key, *arguments)
 
     async def run(self, *commands: Sequence[Argument]) -> list[Reply]:
-        """Sends commands in one round trip (no transaction) and returns their replies."""
+        """Sends commands in one round trip (no transaction) and returns their replies; raises as `call` does."""
+        self._check_open()
         async with translated():
             pipeline = self.client.pipeline(transaction=False)
             for command in commands:

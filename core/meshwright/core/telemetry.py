@@ -120,7 +120,8 @@ def server_interceptors(settings: Settings) -> "list[grpc.aio.ServerInterceptor]
         return []
     from opentelemetry.instrumentation.grpc import aio_server_interceptor
 
-    return [aio_server_interceptor()]
+    stock: grpc.aio.ServerInterceptor = aio_server_interceptor()  # type: ignore[no-untyped-call]
+    return [stock]
 
 
 def current_trace_id() -> str:

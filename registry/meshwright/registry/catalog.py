@@ -6,14 +6,17 @@ from google.protobuf.duration_pb2 import Duration
 
 from meshwright.core.canonical import digest, from_struct
 from meshwright.core.errors import InvalidRequestError, ToolNotFoundError
-from meshwright.core.ids import TOOL_NAME, VERSION, checked
-from meshwright.gen.registry.v1.tool_registry_service_pb2 import EFFECT_UNSPECIFIED, Effect, Tool
+from meshwright.core.ids import TARGET, TOOL_NAME, VERSION, checked
+from meshwright.gen.registry.v1.tool_registry_service_pb2 import EFFECT_UNSPECIFIED, ApprovalRule, Effect, Tool
 from meshwright.registry.schema import Schema
 
 MAX_DESCRIPTION = 4_096
 DEFAULT_TIMEOUT_S = 30
 MAX_TIMEOUT_S = 3_600
+SHOWN = 10
+"""Versions that an error names."""
 SELECTOR = re.compile(r"(?P<name>[^@]+)(@(?P<range>\^?[0-9A-Za-z.+-]+))?")
+RANGE = re.compile(r"\^([0-9]{1,20})(?:\.([0-9]{1,20}))?(?:\.([0-9]{1,20}))?")
 
 Versions = tuple[int, int, int, bool, tuple[tuple[bool, int, str], ...]]
 
@@ -29,8 +32,10 @@ def checked_contract(tool: Tool) -> Tool:
     if not tool.description.strip() or len(tool.description) > MAX_DESCRIPTION:
         limits = f"1 to {MAX_DESCRIPTION} characters: a model chooses tools by it"
         raise InvalidRequestError("a tool needs a description", fields={"tool.description": limits})
-    if not tool.endpoint:
-        raise InvalidRequestError("a tool needs a host", fields={"tool.endpoint": "host:port of the tool host"})
+    checked("tool.endpoint", tool.endpoint, TARGET)
+    for field, kind, value in (("effect", Effect, tool.effect), ("approval", ApprovalRule, tool.approval)):
+        if value not in kind.values():
+            raise InvalidRequestError(f"{field} is unknown", fields={f"tool.{field}": ", ".join(kind.keys())})
     input_schema = from_struct(tool.input_schema, "tool.input_schema")
     if input_schema.get("type") != "object":
         raise InvalidRequestError("arguments are an object", fields={"tool.input_schema": 'must have type "object"'})
@@ -102,12 +107,10 @@ def choose(name: str, wanted: str, versions: list[str]) -> str:
         return released[-1]
     if wanted in ordered:
         return wanted
-    if wanted.startswith("^"):
-        parts = wanted[1:].split(".")
-        if all(part.isdigit() for part in parts):
-            least = tuple(map(int, (parts + ["0", "0"])[:3]))
-            fitting = [v for v in released if precedence(v)[0] == least[0] and precedence(v)[:3] >= least]
-            if fitting:
-                return fitting[-1]
-    known = ", ".join(ordered) or "none"
+    if match := RANGE.fullmatch(wanted):
+        least = tuple(int(part or 0) for part in match.groups())
+        fitting = [v for v in released if precedence(v)[0] == least[0] and precedence(v)[:3] >= least]
+        if fitting:
+            return fitting[-1]
+    known = ", ".join(ordered[-SHOWN:]) or "none"
     raise ToolNotFoundError(f"no tool {name}@{wanted or 'newest'}: registered versions are {known}")

@@ -142,7 +142,14 @@ class RegistryClient:
             self._is_watching.set()
 
     async def find(self, agent_id: str) -> directory_pb2.AgentCard | None:
-        """Returns an agent's card, or None where nobody by that name is here."""
-        async with asyncio.timeout(TIMEOUT_S):
-            await self._is_watching.wait()
+        """Returns an agent's card, or None where nobody by that name is here.
+
+        Raises:
+            UnavailableError: The registry did not answer yet.
+        """
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                await self._is_watching.wait()
+        except TimeoutError:
+            raise UnavailableError(f"the registry at {self._target} does not answer", retry_after_s=1) from None
         return self.known.get(agent_id)

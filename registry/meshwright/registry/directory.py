@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 
 from meshwright.core.errors import InvalidRequestError
-from meshwright.core.ids import AGENT_ID, VERSION, checked
+from meshwright.core.ids import AGENT_ID, TARGET, VERSION, checked
 from meshwright.gen.registry.v1.agent_directory_service_pb2 import AgentCard, AnnounceAgentRequest
+from meshwright.registry.catalog import precedence
 
 MIN_LEASE_MS, MAX_LEASE_MS, DEFAULT_LEASE_MS = 1_000, 120_000, 15_000
 MAX_INSTANCE_ID = 128
+KEY_BYTES = 32
 
 
 def checked_announcement(request: AnnounceAgentRequest) -> int:
@@ -19,11 +21,11 @@ def checked_announcement(request: AnnounceAgentRequest) -> int:
     checked("agent.agent_id", request.agent.agent_id, AGENT_ID)
     checked("agent.version", request.agent.version, VERSION)
     endpoint = request.endpoint
-    host, _, port = endpoint.target.rpartition(":")
-    if not host or not port.isdigit():
-        raise InvalidRequestError("an endpoint needs a target", fields={"endpoint.target": "host:port"})
+    checked("endpoint.target", endpoint.target, TARGET)
     if not 0 < len(endpoint.instance_id) <= MAX_INSTANCE_ID:
         raise InvalidRequestError("an endpoint needs an id", fields={"endpoint.instance_id": f"1..{MAX_INSTANCE_ID}"})
+    if len(endpoint.public_key) not in (0, KEY_BYTES):
+        raise InvalidRequestError("no Ed25519 key", fields={"endpoint.public_key": f"{KEY_BYTES} bytes"})
     lease_ms = request.lease.ToMilliseconds() or DEFAULT_LEASE_MS
     if not MIN_LEASE_MS <= lease_ms <= MAX_LEASE_MS:
         raise InvalidRequestError("lease out of range", fields={"lease": f"{MIN_LEASE_MS}..{MAX_LEASE_MS} ms"})
@@ -35,6 +37,7 @@ def stored_announcement(request: AnnounceAgentRequest) -> bytes:
     kept = AnnounceAgentRequest()
     kept.CopyFrom(request)
     kept.ClearField("lease")
+    kept.agent.ClearField("endpoints")
     kept.endpoint.ClearField("lease_expire_time")
     return kept.SerializeToString(deterministic=True)
 
@@ -49,7 +52,7 @@ def cards(instances: Mapping[str, tuple[bytes, int]]) -> dict[str, AgentCard]:
         request = AnnounceAgentRequest.FromString(announcement)
         card = merged.setdefault(request.agent.agent_id, AgentCard())
         endpoints = list(card.endpoints)
-        if not card.agent_id or request.agent.version >= card.version:
+        if not card.agent_id or precedence(request.agent.version) >= precedence(card.version):
             card.CopyFrom(request.agent)
         endpoint = request.endpoint
         endpoint.ClearField("public_key")

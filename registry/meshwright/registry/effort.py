@@ -1,23 +1,19 @@
 """How much work a schema can make: how often its parts are applied to one place of a value. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 from urllib.parse import unquote
 
-Part = dict[str, Any]
-"""A schema within the schema; `true` and `false` cost nothing."""
-
-ONE_HERE = ("not", "if", "then", "else")
-MANY_HERE = ("allOf", "anyOf", "oneOf")
-IN_OBJECTS = ("properties", "additionalProperties"), ("patternProperties",), ("propertyNames", "unevaluatedProperties")
-IN_ARRAYS = ("prefixItems", "items"), ("contains",), ("unevaluatedItems",)
+JsonSchema = dict[str, Any]
 
 
-def efforts(schema: Part, depth: int, limit: int) -> list[int]:
+def efforts(schema: JsonSchema, depth: int, limit: int) -> list[int]:
     """Counts how often parts of a schema can be applied to one place of a value, by the depth of that place.
 
-    The counts are upper bounds. A schema without recursion stays below the number of its parts, unless it refers to
-    the same part again and again; with recursion the counts may grow at every level.
+    The counts are upper bounds. Without recursion they stay below the number of parts, unless a schema refers to the
+    same part again and again; with recursion they may grow at every level.
 
     Args:
         schema: A valid schema.
@@ -25,120 +21,114 @@ def efforts(schema: Part, depth: int, limit: int) -> list[int]:
         limit: The list ends before the first count beyond it.
 
     Raises:
-        ValueError: A part is applied to the place at which it is applied already, without end.
+        ValueError: A part is applied without end to the same place.
     """
-    parts = Parts(schema)
-    order = list(parts.innermost_first())
-    level = {id(part): 0 for part in order}
-    for part in order:
-        level[id(part)] = 1 + len(part.get("enum", ())) + sum(level[id(here)] for here in parts.here(part))
+    parts = reachable(schema)
+    try:
+        order = list(TopologicalSorter({name: part.here for name, part in parts.items()}).static_order())
+    except CycleError:
+        raise ValueError("a reference leads back to itself without going into the value") from None
+    level: dict[int, int] = {}
+    for name in order:
+        level[name] = parts[name].weight + sum(level[here] for here in parts[name].here)
     counts: list[int] = []
     while len(counts) <= depth and level[id(schema)] <= limit:
         counts.append(level[id(schema)])
-        level = one_deeper(parts, order, level)
+        objects: dict[int, int] = {}
+        arrays: dict[int, int] = {}
+        for name in order:
+            part = parts[name]
+            objects[name] = below(part.in_objects, level) + sum(objects[here] for here in part.here)
+            arrays[name] = below(part.in_arrays, level) + sum(arrays[here] for here in part.here)
+        level = {name: max(objects[name], arrays[name]) for name in order}
     return counts
 
 
-def one_deeper(parts: "Parts", order: list[Part], above: dict[int, int]) -> dict[int, int]:
-    """Counts applications one level further down in a value; objects and arrays exclude each other."""
-    counts: list[dict[int, int]] = []
-    for kinds in (IN_OBJECTS, IN_ARRAYS):
-        count: dict[int, int] = {}
-        for part in order:
-            below = sum(most(parts.below(part, kind), above, is_sum=len(kind) == 1) for kind in kinds)
-            count[id(part)] = below + sum(count[id(here)] for here in parts.here(part))
-        counts.append(count)
-    return {place: max(count[place] for count in counts) for place in counts[0]}
+def below(choices: Iterable[list[int]], level: dict[int, int]) -> int:
+    """Adds up what can meet at one place; of the parts of one choice only one applies."""
+    return sum(max(level[name] for name in choice) for choice in choices)
 
 
-def most(below: list[Part], above: dict[int, int], *, is_sum: bool) -> int:
-    """Adds up the parts that apply to the same place below, or takes the largest of those that exclude each other."""
-    counts = [above[id(part)] for part in below]
-    return sum(counts) if is_sum else max(counts, default=0)
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A schema within the schema.
+
+    Attributes:
+        weight: Its own share of the work.
+        here: Parts that are applied wherever it is.
+        in_objects: Parts that it applies to an object's members; of each list only one to the same member.
+        in_arrays: The same for the items of an array.
+    """
+
+    weight: int
+    here: list[int]
+    in_objects: list[list[int]]
+    in_arrays: list[list[int]]
 
 
-class Parts:
-    """A schema's parts and what is applied beside and below each."""
+def reachable(schema: JsonSchema) -> dict[int, Part]:
+    """Returns a schema's parts by `id`, as far as they can be reached from its root."""
+    anchors = dict(anchored(schema))
+    found: dict[int, Part] = {}
+    pending: list[Any] = [schema]
 
-    def __init__(self, schema: Part) -> None:
-        self._root = schema
-        self._anchors: dict[str, Part] = {}
-        self._find_anchors()
+    def names(*values: Any) -> list[int]:
+        parts = [value for value in values if isinstance(value, dict)]
+        pending.extend(parts)
+        return [id(part) for part in parts]
 
-    def _find_anchors(self) -> None:
-        pending: list[Any] = [self._root]
-        while pending:
-            node = pending.pop()
-            if isinstance(node, dict):
-                for keyword in ("$anchor", "$dynamicAnchor"):
-                    if isinstance(node.get(keyword), str):
-                        self._anchors[node[keyword]] = node
-                pending.extend(node.values())
-            elif isinstance(node, list):
-                pending.extend(node)
+    while pending:
+        node = pending.pop()
+        if id(node) in found:
+            continue
+        several = [one for keyword in ("allOf", "anyOf", "oneOf") for one in node.get(keyword, ())]
+        targets = [target(schema, anchors, node[word]) for word in ("$ref", "$dynamicRef") if word in node]
+        found[id(node)] = Part(
+            weight=1 + len(node.get("enum", ())),
+            here=names(
+                *(node.get(keyword) for keyword in ("not", "if", "then", "else")),
+                *several,
+                *node.get("dependentSchemas", {}).values(),
+                *targets,
+            ),
+            in_objects=filled(
+                names(*node.get("properties", {}).values(), node.get("additionalProperties")),
+                *(names(one) for one in node.get("patternProperties", {}).values()),
+                names(node.get("propertyNames")),
+                names(node.get("unevaluatedProperties")),
+            ),
+            in_arrays=filled(
+                names(*node.get("prefixItems", ()), node.get("items")),
+                names(node.get("contains")),
+                names(node.get("unevaluatedItems")),
+            ),
+        )
+    return found
 
-    def here(self, part: Part) -> list[Part]:
-        """Returns what is applied wherever a part is applied."""
-        found = [part.get(keyword) for keyword in ONE_HERE]
-        found += [one for keyword in MANY_HERE for one in part.get(keyword, ())]
-        found += part.get("dependentSchemas", {}).values()
-        found += [self._target(part[keyword]) for keyword in ("$ref", "$dynamicRef") if keyword in part]
-        return [one for one in found if isinstance(one, dict)]
 
-    def below(self, part: Part, keywords: tuple[str, ...]) -> list[Part]:
-        """Returns what some keywords of a part apply to the places right below."""
-        found: list[Any] = []
-        for keyword in keywords:
-            value = part.get(keyword)
-            if keyword in ("properties", "patternProperties"):
-                found += (value or {}).values()
-            else:
-                found += value if isinstance(value, list) else [value]
-        return [one for one in found if isinstance(one, dict)]
+def filled(*choices: list[int]) -> list[list[int]]:
+    """Leaves out what is empty."""
+    return [choice for choice in choices if choice]
 
-    def _target(self, reference: str) -> Any:
-        pointer = unquote(reference.removeprefix("#"))
-        if pointer and not pointer.startswith("/"):
-            return self._anchors.get(pointer)
-        node: Any = self._root
-        for segment in pointer.split("/")[1:]:
-            name = segment.replace("~1", "/").replace("~0", "~")
-            node = node[int(name)] if isinstance(node, list) else node[name]
-        return node
 
-    def innermost_first(self) -> Iterator[Part]:
-        """Yields every part that can be reached, after what is applied together with it.
+def anchored(node: Any) -> Iterable[tuple[str, JsonSchema]]:
+    """Yields what can be referred to by a name."""
+    if isinstance(node, dict):
+        yield from ((str(node[word]), node) for word in ("$anchor", "$dynamicAnchor") if word in node)
+        for child in node.values():
+            yield from anchored(child)
+    elif isinstance(node, list):
+        for child in node:
+            yield from anchored(child)
 
-        Raises:
-            ValueError: There is no such order.
-        """
-        done: set[int] = set()
-        for root in self._reachable():
-            open_parts: dict[int, Iterator[Part]] = {}
-            path: list[Part] = []
-            pending: Part | None = None if id(root) in done else root
-            while pending is not None or path:
-                if pending is not None:
-                    open_parts[id(pending)] = iter(self.here(pending))
-                    path.append(pending)
-                following = next((one for one in open_parts[id(path[-1])] if id(one) not in done), None)
-                if following is not None and id(following) in open_parts:
-                    raise ValueError("a schema refers to itself without end")
-                pending = following
-                if following is None:
-                    part = path.pop()
-                    del open_parts[id(part)]
-                    done.add(id(part))
-                    yield part
 
-    def _reachable(self) -> list[Part]:
-        found = {id(self._root): self._root}
-        pending = [self._root]
-        while pending:
-            part = pending.pop()
-            below = [one for kind in (*IN_OBJECTS, *IN_ARRAYS) for one in self.below(part, kind)]
-            for one in (*self.here(part), *below):
-                if id(one) not in found:
-                    found[id(one)] = one
-                    pending.append(one)
-        return list(found.values())
+def target(schema: JsonSchema, anchors: dict[str, JsonSchema], reference: str) -> Any:
+    """Returns what a reference within a schema means."""
+    pointer = unquote(reference.removeprefix("#"))
+    if pointer and not pointer.startswith("/"):
+        return anchors.get(pointer)
+    node: Any = schema
+    for segment in pointer.split("/")[1:]:
+        name = segment.replace("~1", "/").replace("~0", "~")
+        node = node[int(name)] if isinstance(node, list) else node[name]
+    return node

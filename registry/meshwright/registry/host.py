@@ -2,16 +2,16 @@
 
 import asyncio
 import json
+import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from google.rpc import status_pb2
 
 from meshwright.core import telemetry
-from meshwright.core.canonical import from_struct
+from meshwright.core.canonical import digest, from_struct
 from meshwright.core.errors import (
     DeadlineExceededError,
     FencedError,
@@ -20,11 +20,14 @@ from meshwright.core.errors import (
     MeshError,
     OutcomeUnknownError,
     ResultTooLargeError,
+    SetupError,
+    StoreUnavailableError,
     ToolFailedError,
     ToolNotFoundError,
     ToolResultInvalidError,
 )
 from meshwright.core.grant import check_tool
+from meshwright.core.ids import CALLER_ID, checked
 from meshwright.gen.agents.v1.grant_pb2 import Grant
 from meshwright.gen.registry.v1.tool_registry_service_pb2 import Effect, Tool
 from meshwright.gen.tools.v1.tool_service_pb2 import Outcome
@@ -36,6 +39,7 @@ log = structlog.get_logger("tool_host")
 MAX_RESULT_BYTES = 1 * 2**20
 MAX_ARGUMENT_BYTES = 256 * 2**10
 OPEN_POLL_S = 0.2
+SETTLE_RETRY_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +52,47 @@ class Hosted:
     result: Schema
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call with effects, as the ledger knows it.
+
+    Attributes:
+        holder: Tenant, principal and task id.
+        key: Idempotency key.
+        intent: Digest of tool, version and arguments.
+    """
+
+    holder: tuple[str, str, str]
+    key: str
+    intent: str
+
+
 class ToolHost:
     """Runs this process's tools behind the chain: grant, schema, ledger, timeout, result schema.
+
+    A call with effects goes on when its caller has gone, bounded by its timeout, and its outcome is settled: whoever
+    asks next with the same key finds it.
 
     Args:
         tools: What is served here.
         ledger: Outcomes by key; keeps effects from being doubled.
+
+    Raises:
+        SetupError: Two tools have the same name and version, or one cannot be a tool.
     """
 
     def __init__(self, tools: Sequence[LocalTool], ledger: Ledger) -> None:
         self._ledger = ledger
         self._hosted: dict[str, Hosted] = {}
+        self._running: dict[Call, asyncio.Task[Outcome]] = {}
         for tool in tools:
+            pin = f"{tool.name}@{tool.version}"
+            if pin in self._hosted and self._hosted[pin].tool is not tool:
+                raise SetupError(f"two tools are called {pin}: rename one of them")
             contract = tool.contract()
             arguments = Schema(from_struct(contract.input_schema, "input_schema"))
             result = Schema(from_struct(contract.output_schema, "output_schema"))
-            self._hosted[f"{tool.name}@{tool.version}"] = Hosted(tool, contract, arguments, result)
+            self._hosted[pin] = Hosted(tool, contract, arguments, result)
 
     @property
     def tools(self) -> list[LocalTool]:
@@ -93,89 +122,138 @@ class ToolHost:
         if hosted is None:
             raise ToolNotFoundError(f"{pin} is not served here: ask the registry where it is")
         check_tool(grant, pin)
-        arguments = checked_arguments(hosted, arguments_json)
-        call = Invocation(grant.tenant, grant.principal, grant.task_id, key)
+        arguments, intent = checked_arguments(hosted, arguments_json)
+        invocation = Invocation(grant.tenant, grant.principal, grant.task_id, key)
         if hosted.contract.effect == Effect.EFFECT_PURE:
-            return await self._run(hosted, call, arguments)
-        return await self._once(hosted, call, arguments, grant.fence)
+            return await self._run(hosted, invocation, arguments)
+        checked("idempotency_key", key, CALLER_ID)
+        holder = (grant.tenant, grant.principal, grant.task_id)
+        return await self._once(hosted, Call(holder, key, intent), arguments, grant.fence)
 
-    async def _once(self, hosted: Hosted, call: Invocation, arguments: dict[str, Any], fence: int) -> Outcome:
-        holder = (call.tenant, call.principal, call.task_id)
-        may_rerun = hosted.contract.effect == Effect.EFFECT_IDEMPOTENT
+    async def _once(self, hosted: Hosted, call: Call, arguments: dict[str, Any], fence: int) -> Outcome:
+        token = secrets.token_hex(8)
         patience = time.monotonic() + hosted.tool.timeout_s + 2
         while True:
-            deadline_ms = int((time.time() + hosted.tool.timeout_s) * 1000)
             state, written = await self._ledger.begin(
-                holder, call.key, deadline_ms=deadline_ms, may_rerun=may_rerun, fence=fence
+                call.holder,
+                call.key,
+                intent=call.intent,
+                timeout_s=hosted.tool.timeout_s,
+                may_rerun=hosted.contract.effect == Effect.EFFECT_IDEMPOTENT,
+                fence=fence,
+                token=token,
             )
+            running = self._running.get(call)
             match state:
                 case "done":
-                    outcome = Outcome.FromString(written)
-                    outcome.replayed = True
-                    return outcome
-                case "unknown":
-                    raise OutcomeUnknownError(f"{hosted.tool.name} was begun and its host was lost: it may have run")
+                    return replayed(Outcome.FromString(written))
                 case "fenced":
                     raise FencedError("a newer owner of the task has called this host: this call comes too late")
-                case "open" if time.monotonic() > patience:
-                    raise InvocationOpenError(f"{hosted.tool.name} is being called with this key: ask again")
-                case "open":
-                    await asyncio.sleep(OPEN_POLL_S)
-                case _:
-                    outcome = await self._run(hosted, call, arguments)
-                    return Outcome.FromString(await self._ledger.settle(holder, call.key, outcome.SerializeToString()))
+                case "differs":
+                    other = {"idempotency_key": "belongs to a call of another tool or with other arguments"}
+                    raise InvalidRequestError("the key is taken: make one for each call", fields=other)
+                case _ if running:
+                    return replayed(await asyncio.shield(running))
+                case "run":
+                    return await asyncio.shield(self._started(hosted, call, arguments))
+                case "unknown":
+                    raise OutcomeUnknownError(f"{hosted.tool.name} was begun and its host was lost: it may have run")
+            if time.monotonic() > patience:
+                raise InvocationOpenError(f"{hosted.tool.name} is being called with this key: ask again")
+            await asyncio.sleep(OPEN_POLL_S)
 
-    async def _run(self, hosted: Hosted, call: Invocation, arguments: dict[str, Any]) -> Outcome:
-        token = INVOCATION.set(call)
+    def _started(self, hosted: Hosted, call: Call, arguments: dict[str, Any]) -> asyncio.Task[Outcome]:
+        work = asyncio.create_task(self._settled(hosted, call, arguments))
+        self._running[call] = work
+        work.add_done_callback(lambda _: self._running.pop(call))
+        return work
+
+    async def _settled(self, hosted: Hosted, call: Call, arguments: dict[str, Any]) -> Outcome:
+        """Runs a call and writes its outcome, however long the store is away."""
+        outcome = await self._run(hosted, Invocation(*call.holder, call.key), arguments)
+        while True:
+            try:
+                settled = await self._ledger.settle(call.holder, call.key, call.intent, outcome.SerializeToString())
+            except StoreUnavailableError as error:
+                log.warning("outcome_waits", tool=hosted.tool.name, task_id=call.holder[2], error=error.message)
+                await asyncio.sleep(SETTLE_RETRY_S)
+            else:
+                return Outcome.FromString(settled)
+
+    async def _run(self, hosted: Hosted, invocation: Invocation, arguments: dict[str, Any]) -> Outcome:
+        name, limit = hosted.tool.name, asyncio.timeout(hosted.tool.timeout_s)
+        token = INVOCATION.set(invocation)
         try:
-            async with asyncio.timeout(hosted.tool.timeout_s):
+            async with limit:
                 result = await hosted.tool.run(arguments)
             outcome = checked_result(hosted, result)
-        except TimeoutError:
-            outcome = failed(DeadlineExceededError(f"{hosted.tool.name} took longer than {hosted.tool.timeout_s:g} s"))
         except MeshError as error:
             outcome = failed(error)
-        except Exception as error:  # noqa: BLE001 - a tool may raise anything; its failure is data
-            log.warning("tool_failed", tool=hosted.tool.name, task_id=call.task_id, error=repr(error))
-            outcome = failed(ToolFailedError(f"{hosted.tool.name}: {type(error).__name__}: {error}"[:500]))
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task and task.cancelling():
+                raise
+            outcome = failed(ToolFailedError(f"{name} cancelled itself"))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a tool may raise anything; its failure is data
+            log.warning("tool_failed", tool=name, task_id=invocation.task_id, error=repr(error))
+            late = DeadlineExceededError(f"{name} took longer than {hosted.tool.timeout_s:g} s")
+            outcome = failed(late if limit.expired() else ToolFailedError(f"{name}: {type(error).__name__}: {error}"))
         finally:
             INVOCATION.reset(token)
-        telemetry.TOOL_CALLS.labels(hosted.tool.name, "error" if outcome.HasField("error") else "ok").inc()
+        telemetry.TOOL_CALLS.labels(name, "error" if outcome.HasField("error") else "ok").inc()
         return outcome
 
 
-def checked_arguments(hosted: Hosted, arguments_json: str) -> dict[str, Any]:
-    """Reads arguments and holds them against the schema.
+def checked_arguments(hosted: Hosted, arguments_json: str) -> tuple[dict[str, Any], str]:
+    """Reads arguments, holds them against the schema and returns them with the call's digest.
 
     Raises:
         InvalidRequestError: Lists every violation by JSON Pointer.
     """
-    if len(arguments_json) > MAX_ARGUMENT_BYTES:
-        raise InvalidRequestError(
-            "arguments are too large", fields={"arguments": f"at most {MAX_ARGUMENT_BYTES} bytes"}
-        )
+    if len(arguments_json.encode()) > MAX_ARGUMENT_BYTES:
+        limits = f"at most {MAX_ARGUMENT_BYTES} bytes"
+        raise InvalidRequestError("arguments are too large", fields={"arguments": limits})
     try:
         arguments = json.loads(arguments_json)
-    except ValueError:
+        intent = digest([hosted.tool.name, hosted.tool.version, arguments])
+    except (ValueError, RecursionError):  # no number of JSON, half a surrogate pair, no end of brackets
         raise InvalidRequestError("arguments are no JSON", fields={"arguments": "must be a JSON object"}) from None
     violations = hosted.arguments.violations(arguments)
     if violations:
         problems = {f"arguments{violation.pointer}": violation.message for violation in violations}
         raise InvalidRequestError(f"arguments of {hosted.tool.name}: {explained(violations)}", fields=problems)
-    return dict(arguments)
+    return dict(arguments), intent
 
 
 def checked_result(hosted: Hosted, result: Any) -> Outcome:
-    """Holds a result against its schema and size."""
+    """Holds a result against its schema and size.
+
+    Raises:
+        ToolResultInvalidError: It breaks the schema, or is no JSON.
+        ResultTooLargeError: It exceeds `MAX_RESULT_BYTES`.
+    """
+    broken = f"{hosted.tool.name} broke its own contract"
+    try:
+        text = json.dumps(result, ensure_ascii=False, allow_nan=False)
+        size = len(text.encode())
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ToolResultInvalidError(f"{broken}: its result is no JSON: {error}") from None
+    if size > MAX_RESULT_BYTES:
+        raise ResultTooLargeError(f"{hosted.tool.name} returned more than {MAX_RESULT_BYTES} bytes: ask for less")
     violations = hosted.result.violations(result)
     if violations:
-        raise ToolResultInvalidError(f"{hosted.tool.name} broke its own contract: {explained(violations)}")
-    text = json.dumps(result, ensure_ascii=False)
-    if len(text) > MAX_RESULT_BYTES:
-        raise ResultTooLargeError(f"{hosted.tool.name} returned more than {MAX_RESULT_BYTES} bytes: ask for less")
+        raise ToolResultInvalidError(f"{broken}: {explained(violations)}")
     return Outcome(result_json=text)
 
 
 def failed(error: MeshError) -> Outcome:
     """Builds the outcome of a failure."""
-    return Outcome(error=status_pb2.Status.FromString(error.to_status().SerializeToString()))
+    return Outcome(error=error.to_status())
+
+
+def replayed(outcome: Outcome) -> Outcome:
+    """Marks an outcome as one of an earlier call."""
+    marked = Outcome()
+    marked.CopyFrom(outcome)
+    marked.replayed = True
+    return marked

@@ -24,7 +24,7 @@ def members(place: str, kind: type[T]) -> dict[str, T]:
         raise
     except SyntaxError as error:
         raise SetupError(f"{error.filename}:{error.lineno}: {error.msg}") from None
-    except Exception as error:  # noqa: BLE001 - an author's module may raise anything
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - an author's module may raise anything
         raise SetupError(f"{place} cannot be imported: {type(error).__name__}: {error}") from None
     return {name: value for name, value in vars(module).items() if isinstance(value, kind)}
 

@@ -25,9 +25,11 @@ local function announce(keys, a)
   local expires = now_ms() + tonumber(a[4])
   redis.call('ZADD', key(MESH, 'leases'), expires, a[2])
   if redis.call('HGET', key(MESH, 'instances'), a[2]) ~= a[3] then
+    local before = redis.call('HGET', key(MESH, 'instances', 'agents'), a[2])
     redis.call('HSET', key(MESH, 'instances'), a[2], a[3])
     redis.call('HSET', key(MESH, 'instances', 'agents'), a[2], a[1])
     changed(a[1])
+    if before and before ~= a[1] then changed(before) end
   end
   return expires
 end
@@ -61,32 +63,45 @@ local function register(keys, a)
   return known and 'known' or 'stored'
 end
 
--- begin: p ref call_key deadline_ms may_rerun fence kept_ms. One field of the task's ledger a call:
--- "open <deadline> <token>" or "done <outcome>". Returns {'run', token} | {'done', outcome} | {'open', deadline} |
--- {'unknown'} | {'fenced'}.
-local function begin(keys, a)
-  local p, ledger, now = a[1], key(a[1], 'ledger', a[2]), now_ms()
-  if tonumber(redis.call('HGET', ledger, 'fence') or '0') > tonumber(a[6]) then return {'fenced'} end
-  local entry = redis.call('HGET', ledger, a[3])
-  if entry and string.sub(entry, 1, 5) == 'done ' then return {'done', string.sub(entry, 6)} end
-  if entry then
-    local deadline = tonumber(string.match(entry, '^open (%d+)'))
-    if now < deadline + 1000 then return {'open', deadline} end
-    if a[5] == '0' then return {'unknown'} end
-  end
-  local token = now .. '-' .. a[6]
-  redis.call('HSET', ledger, a[3], 'open ' .. math.max(tonumber(a[4]), now) .. ' ' .. token, 'fence', a[6])
-  redis.call('PEXPIRE', ledger, a[7])
-  return {'run', token}
+-- A task's ledger: `.fence` is the highest fence seen, every other field one call:
+-- "open <intent> <deadline> <token>" or "done <intent> <outcome>"; an intent is 64 characters long.
+local function read(entry)
+  return string.sub(entry, 1, 4), string.sub(entry, 6, 69), string.sub(entry, 71)
 end
 
--- settle: p ref call_key outcome. The first outcome wins and is returned.
+-- begin: p ref call_key intent timeout_ms may_rerun fence token kept_ms. The same token is a repetition after a lost
+-- reply. Returns {'run'} | {'done', outcome} | {'open'} | {'unknown'} | {'fenced'} | {'differs'}.
+local function begin(keys, a)
+  local ledger, now, fence = key(a[1], 'ledger', a[2]), now_ms(), tonumber(a[7])
+  local seen = tonumber(redis.call('HGET', ledger, '.fence') or '0')
+  if seen > fence then return {'fenced'} end
+  local entry = redis.call('HGET', ledger, a[3])
+  if entry then
+    if seen < fence then redis.call('HSET', ledger, '.fence', a[7]) end
+    local state, intent, rest = read(entry)
+    if intent ~= a[4] then return {'differs'} end
+    if state == 'done' then return {'done', rest} end
+    local deadline, token = string.match(rest, '^(%d+) (.+)$')
+    if token ~= a[8] and now < tonumber(deadline) + 1000 then return {'open'} end
+    if token ~= a[8] and a[6] == '0' then return {'unknown'} end
+  end
+  local opened = 'open ' .. a[4] .. ' ' .. now + tonumber(a[5]) .. ' ' .. a[8]
+  redis.call('HSET', ledger, a[3], opened, '.fence', a[7])
+  redis.call('PEXPIRE', ledger, a[9])
+  return {'run'}
+end
+
+-- settle: p ref call_key intent outcome kept_ms. The first outcome wins and is returned.
 local function settle(keys, a)
   local ledger = key(a[1], 'ledger', a[2])
   local entry = redis.call('HGET', ledger, a[3])
-  if entry and string.sub(entry, 1, 5) == 'done ' then return string.sub(entry, 6) end
-  redis.call('HSET', ledger, a[3], 'done ' .. a[4])
-  return a[4]
+  if entry then
+    local state, _, outcome = read(entry)
+    if state == 'done' then return outcome end
+  end
+  redis.call('HSET', ledger, a[3], 'done ' .. a[4] .. ' ' .. a[5])
+  redis.call('PEXPIRE', ledger, a[6])
+  return a[5]
 end
 
 local function define(name, callback, flags)

@@ -13,12 +13,14 @@ from meshwright.core import channel
 from meshwright.core.canonical import from_struct, to_value
 from meshwright.core.channel import Channels
 from meshwright.core.errors import (
+    AbortedError,
     AgentNotFoundError,
     InvalidRequestError,
     KeyNotFoundError,
     MeshError,
     NotYetAvailableError,
     ToolConflictError,
+    ToolFailedError,
     ToolNotFoundError,
 )
 from meshwright.core.grant import IssuerKey, Signer
@@ -62,6 +64,7 @@ class AgentDirectory(AgentDirectoryServiceServicer):
         self._store = store
         self._signer = signer
         self._revision = 0
+        self._starts = 0
         self._moved = asyncio.Condition()
 
     async def follow(self) -> None:
@@ -71,9 +74,29 @@ class AgentDirectory(AgentDirectoryServiceServicer):
                 revision = await self._store.revision()
                 if revision != self._revision:
                     async with self._moved:
+                        self._starts += revision < self._revision  # another store, or an emptied one
                         self._revision = revision
                         self._moved.notify_all()
             await asyncio.sleep(WATCH_POLL_S)
+
+    async def end_watches(self) -> None:
+        """Ends all watches, so that a server that stops need not wait for them; watchers come back by themselves."""
+        async with self._moved:
+            self._starts += 1
+            self._moved.notify_all()
+
+    async def _moves(self, revision: int, start: int) -> list[tuple[int, str]]:
+        """Waits for changes after a revision.
+
+        Raises:
+            AbortedError: What came after it is not known any more: watch anew.
+        """
+        async with self._moved:
+            await self._moved.wait_for(lambda: self._revision > revision or self._starts != start)
+        changes = await self._store.changes(revision)
+        if self._starts != start or not changes or changes[0][0] != revision + 1:
+            raise AbortedError("changes were missed: list the agents and watch from now on")
+        return changes
 
     async def sweep(self) -> None:
         """Removes silent instances, for as long as the service runs."""
@@ -138,21 +161,19 @@ class AgentDirectory(AgentDirectoryServiceServicer):
     async def WatchAgents(
         self, request: directory_pb2.WatchAgentsRequest, context: Context
     ) -> AsyncIterator[directory_pb2.WatchAgentsResponse]:
-        revision = request.after_revision
+        start, revision = self._starts, request.after_revision
         if not revision:
             revision = await self._store.revision()
             for card in (await self._cards()).values():
                 yield directory_pb2.WatchAgentsResponse(revision=revision, agent=card)
         while True:
-            async with self._moved:
-                await self._moved.wait_for(lambda: self._revision > revision)
-            changes = await self._store.changes(revision)
+            changes = await self._moves(revision, start)
             known = await self._cards()
             for name in dict.fromkeys(name for _, name in changes):
                 gone = name not in known
                 card = directory_pb2.AgentCard(agent_id=name) if gone else known[name]
                 yield directory_pb2.WatchAgentsResponse(revision=changes[-1][0], agent=card, removed=gone)
-            revision = changes[-1][0] if changes else self._revision
+            revision = changes[-1][0]
 
     async def _cards(self) -> dict[str, directory_pb2.AgentCard]:
         return cards(await self._store.instances())
@@ -170,14 +191,19 @@ class ToolRegistry(ToolRegistryServiceServicer):
         self, request: registry_pb2.RegisterToolRequest, context: Context
     ) -> registry_pb2.RegisterToolResponse:
         tool = checked_contract(request.tool)
-        endpoint = tool.endpoint
-        if not request.validate_only:
+        if request.validate_only:
+            (known,) = await self._store.versions([tool.name])
+            is_conflict = tool.version in known and with_host(*known[tool.version]).digest != tool.digest
+        else:
+            endpoint = tool.endpoint
             tool.create_time.FromMilliseconds(int(time.time() * 1000))
             tool.endpoint = ""
             contract = tool.SerializeToString(deterministic=True)
             outcome = await self._store.register(tool.name, tool.version, contract, tool.digest, endpoint)
-            if outcome == "conflict":
-                raise ToolConflictError(f"{tool.name}@{tool.version} is another contract: raise the version")
+            is_conflict = outcome == "conflict"
+        if is_conflict:
+            raise ToolConflictError(f"{tool.name}@{tool.version} is another contract: raise the version")
+        if not request.validate_only:
             tool = await self._tool(tool.name, tool.version)
         return registry_pb2.RegisterToolResponse(tool=tool)
 
@@ -190,10 +216,11 @@ class ToolRegistry(ToolRegistryServiceServicer):
     ) -> registry_pb2.ListToolsResponse:
         size = paged(request.page_size)
         names = [name for name in await self._store.names() if name.startswith(request.name_prefix)]
-        rows = []
+        rows: list[tuple[str, registry_pb2.Tool]] = []
         for name, versions in zip(names, await self._store.versions(names), strict=True):
             shown = sorted(versions, key=precedence) if request.all_versions else [choose(name, "", list(versions))]
-            rows.extend((f"{name}@{index:06d}", with_host(*versions[v])) for index, v in enumerate(shown))
+            # a space sorts before whatever may follow in a longer name
+            rows.extend((f"{name} {index:06d}", with_host(*versions[v])) for index, v in enumerate(shown))
         rows = [row for row in rows if row[0] > request.page_token]
         following = rows[size - 1][0] if len(rows) > size else ""
         return registry_pb2.ListToolsResponse(tools=[tool for _, tool in rows[:size]], next_page_token=following)
@@ -239,11 +266,13 @@ class ToolRegistry(ToolRegistryServiceServicer):
         stub = ToolServiceStub(self._channels.to(tool.endpoint))
         call = InvokeRequest(tool=tool.name, version=tool.version, arguments_json=arguments_json, idempotency_key=key)
         timeout_s = tool.timeout.ToMilliseconds() / 1000 + 5
-        async for response in channel.stream(stub.Invoke, call, timeout_s=timeout_s, grant=self._signer.sign(grant)):
-            if response.HasField("outcome"):
-                outcome: Outcome = response.outcome
-                return outcome
-        raise MeshError(f"{pin} gave no outcome")
+        stream = channel.stream(stub.Invoke, call, timeout_s=timeout_s, grant=self._signer.sign(grant))
+        async with contextlib.aclosing(stream) as responses:
+            async for response in responses:
+                if response.HasField("outcome"):
+                    outcome: Outcome = response.outcome
+                    return outcome
+        raise ToolFailedError(f"{pin} gave no outcome")
 
     async def _tool(self, name: str, version: str) -> registry_pb2.Tool:
         (versions,) = await self._store.versions([name])

@@ -6,7 +6,7 @@ import secrets
 from meshwright.core import telemetry
 from meshwright.core.channel import Channels
 from meshwright.core.grant import Signer, Verifier
-from meshwright.core.process import Process
+from meshwright.core.process import Process, ended
 from meshwright.core.server import Server, bound
 from meshwright.core.settings import Settings
 from meshwright.core.store import Store
@@ -21,6 +21,7 @@ class RegistryProcess:
 
     def __init__(self, settings: Settings) -> None:
         self.signer = Signer(f"registry-{secrets.token_hex(4)}")
+        self._settings = settings
         self._store = Store(settings.store_url, LIBRARY)
         self._channels = Channels()
         self._directory = AgentDirectory(DirectoryStore(self._store), self.signer)
@@ -34,15 +35,15 @@ class RegistryProcess:
 
     async def start(self) -> str:
         """Opens the store and listens; returns host:port."""
-        await self._store.open()
+        await self._store.open(self._settings.partitions)
         self._chores = [asyncio.create_task(self._directory.sweep()), asyncio.create_task(self._directory.follow())]
         return await self._server.start()
 
     async def stop(self) -> None:
         """Lets calls in flight end, then closes everything."""
+        await self._directory.end_watches()
         await self._server.stop()
-        for chore in self._chores:
-            chore.cancel()
+        await ended(*self._chores)
         await self._channels.close()
         await self._store.close()
 

@@ -40,6 +40,7 @@ class DirectoryStore:
 
     async def instance(self, instance_id: str) -> bytes | None:
         """Returns one announcement."""
+        value: bytes | None
         (value,) = await self._store.run(("HGET", partition_key(MESH, "instances"), instance_id))
         return value
 
@@ -99,28 +100,41 @@ class Ledger:
         self._store = store
 
     async def begin(
-        self, holder: tuple[str, str, str], key: str, *, deadline_ms: int, may_rerun: bool, fence: int
+        self,
+        holder: tuple[str, str, str],
+        key: str,
+        *,
+        intent: str,
+        timeout_s: float,
+        may_rerun: bool,
+        fence: int,
+        token: str,
     ) -> tuple[str, bytes]:
         """Opens a call.
 
         Args:
             holder: Tenant, principal and task id.
             key: The call's idempotency key.
-            deadline_ms: When the call is over, in epoch milliseconds.
+            intent: Digest of what is called with which arguments.
+            timeout_s: Time after which the call is over, by the store's clock.
             may_rerun: Whether a call that was begun and never settled may run again.
             fence: The task's ownership counter.
+            token: Names this attempt, so that it may be repeated after a lost reply.
 
         Returns:
-            `run`, `done` with its outcome, `open`, `unknown` or `fenced`.
+            `run`, `done` with its outcome, `open`, `unknown`, `fenced` or `differs` (the key belongs to another call).
         """
         partition, ref = self._place(holder)
-        reply = await self._call("begin", partition, ref, key, deadline_ms, int(may_rerun), fence, LEDGER_KEPT_MS)
-        return reply[0].decode(), reply[1] if len(reply) > 1 and isinstance(reply[1], bytes) else b""
+        timeout_ms = int(timeout_s * 1000)
+        reply = await self._call(
+            "begin", partition, ref, key, intent, timeout_ms, int(may_rerun), fence, token, LEDGER_KEPT_MS
+        )
+        return reply[0].decode(), reply[1] if len(reply) > 1 else b""
 
-    async def settle(self, holder: tuple[str, str, str], key: str, outcome: bytes) -> bytes:
+    async def settle(self, holder: tuple[str, str, str], key: str, intent: str, outcome: bytes) -> bytes:
         """Writes the outcome; returns the one that counts: the first."""
         partition, ref = self._place(holder)
-        reply: bytes = await self._call("settle", partition, ref, key, outcome)
+        reply: bytes = await self._call("settle", partition, ref, key, intent, outcome, LEDGER_KEPT_MS)
         return reply
 
     def _place(self, holder: tuple[str, str, str]) -> tuple[int, str]:

@@ -10,7 +10,7 @@ from meshwright.core import telemetry
 from meshwright.core.channel import Channels
 from meshwright.core.errors import MeshError
 from meshwright.core.grant import Verifier
-from meshwright.core.process import Process
+from meshwright.core.process import Process, ended
 from meshwright.core.server import Server, bound
 from meshwright.core.settings import Settings
 from meshwright.core.store import Store
@@ -30,7 +30,7 @@ async def serve(tools: Sequence[LocalTool], settings: Settings, running: Process
     """Registers and serves tools until the process is told to stop."""
     telemetry.configure(settings, "tool-host", f"tool-host-{secrets.token_hex(4)}")
     store = Store(settings.store_url, LIBRARY)
-    await store.open()
+    await store.open(settings.partitions)
     channels = Channels()
     registry = RegistryClient(channels, settings.registry)
     host = ToolHost(tools, Ledger(store))
@@ -43,7 +43,7 @@ async def serve(tools: Sequence[LocalTool], settings: Settings, running: Process
     running.ready(target=target)
     keeping = asyncio.create_task(keep_registered(registry, tools, target))
     await running.stopping.wait()
-    keeping.cancel()
+    await ended(keeping)
     await server.stop()
     await channels.close()
     await store.close()

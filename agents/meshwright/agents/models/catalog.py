@@ -1,11 +1,8 @@
-"""Which model a process uses, spelled on its command line."""
+"""Which model a process uses, spelled on its command line; only that model's code is imported."""
 
 import re
 
 from meshwright.agents.models.model import Model
-from meshwright.agents.models.offline import OfflineModel
-from meshwright.agents.models.openai import OpenAIModel
-from meshwright.agents.models.scripted import ScriptedModel
 from meshwright.core.errors import SetupError
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -29,15 +26,21 @@ def model_from(spec: str, *, api_key: str = "") -> Model:
     """
     kind, _, rest = spec.strip().partition(":")
     if kind == "offline" and _SECONDS.fullmatch(rest):
+        from meshwright.agents.models.offline import OfflineModel
+
         return OfflineModel(float(rest or 0))
     if kind == "scripted" and rest:
+        from meshwright.agents.models.scripted import ScriptedModel
+
         return ScriptedModel(rest)
     if kind == "openai" and rest:
         return _openai(rest, api_key)
     raise SetupError(f"there is no model {spec!r}: use one of {FORMS}")
 
 
-def _openai(rest: str, api_key: str) -> OpenAIModel:
+def _openai(rest: str, api_key: str) -> Model:
+    from meshwright.agents.models.openai import OpenAIModel
+
     match = _WITH_URL.fullmatch(rest)
     if match:
         return OpenAIModel(match["model"], match["url"], api_key)

@@ -25,8 +25,10 @@ const word = (name, prefix) => (name ?? "").replace(prefix, "").toLowerCase().re
 const statusOf = (task) => word(task.status, "TASK_STATUS_");
 const isOver = (task) => ["completed", "failed", "cancelled"].includes(statusOf(task));
 const oneLine = (text) => text.replace(/\s+/g, " ").trim();
-const compact = (value) => oneLine(JSON.stringify(value ?? {})).slice(0, 300);
-const pretty = (value) => (typeof value === "string" ? value : JSON.stringify(value, null, 2));
+// Keys of arguments come in any order.
+const inOrder = (_, part) => (part?.constructor === Object ? Object.fromEntries(Object.entries(part).sort()) : part);
+const compact = (value) => JSON.stringify(value ?? {}, inOrder).slice(0, 300);
+const pretty = (value) => (typeof value === "string" ? value : JSON.stringify(value, inOrder, 2));
 const plural = (count, noun) => `${count.toLocaleString()} ${noun}${count === 1 ? "" : "s"}`;
 const tokensOf = (usage) => (usage?.input_tokens ?? 0) + (usage?.output_tokens ?? 0);
 const shellQuoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
@@ -119,10 +121,9 @@ async function listAgents() {
 function watch(task, question = task.metadata?.question) {
   close();
   if (!isOver(task)) Object.assign(task, { steps_used: 0, tokens_used: 0, tool_calls: 0 });
-  const lists = { [task.task_id]: $("steps") };
   const title = question || `Task ${task.task_id}`;
-  const empty = { cursor: 0, failures: 0, agents: {}, tools: {}, drafts: {} };
-  state.view = { task, title, lists, openedAt: performance.now(), ...empty };
+  const empty = { cursor: 0, failures: 0, lists: {}, agents: {}, tools: {}, drafts: {} };
+  state.view = { task, title, openedAt: performance.now(), ...empty };
   $("steps").replaceChildren();
   $("task").hidden = false;
   showAnswer(task.output, !isOver(task));

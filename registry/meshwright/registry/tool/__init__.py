@@ -2,16 +2,18 @@
 
 import asyncio
 import inspect
+import threading
 import typing
 from collections.abc import Callable
-from contextvars import ContextVar
+from concurrent.futures import Future
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, overload
+from typing import Annotated, Any, Literal, overload
 
 from google.protobuf.duration_pb2 import Duration
-from pydantic import BaseModel, ConfigDict, TypeAdapter, create_model
-from pydantic import ValidationError as PydanticValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+from pydantic.errors import PydanticUserError
 
 from meshwright.core.canonical import to_struct
 from meshwright.core.errors import InvalidRequestError, SetupError
@@ -58,11 +60,16 @@ class LocalTool:
         effect: What a retry may do: `pure` reads only; `idempotent` may be repeated with the same key;
             `non_idempotent` is never run twice.
         timeout_s: Time for one call.
+
+    Raises:
+        SetupError: There is no such effect.
     """
 
     def __init__(
         self, function: Callable[..., Any], *, name: str, version: str, effect: EffectName, timeout_s: float
     ) -> None:
+        if effect not in typing.get_args(EffectName):
+            raise SetupError(f"tool {name}: effect {effect!r} is none of {', '.join(typing.get_args(EffectName))}")
         self.function = function
         self.name = name
         self.version = version
@@ -79,19 +86,21 @@ class LocalTool:
     def _hints(self) -> dict[str, Any]:
         try:
             return typing.get_type_hints(self.function, include_extras=True)
-        except NameError as error:
+        except (NameError, AttributeError, TypeError, SyntaxError) as error:
             raise SetupError(f"tool {self.name}: its annotations cannot be read: {error}") from None
 
     @cached_property
     def _arguments(self) -> type[BaseModel]:
         fields: dict[str, Any] = {}
-        for parameter in inspect.signature(self.function).parameters.values():
+        for index, parameter in enumerate(inspect.signature(self.function).parameters.values()):
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
                 raise SetupError(f"tool {self.name}: parameter {parameter.name} must be a plain named one")
             if parameter.name not in self._hints:
                 raise SetupError(f"tool {self.name}: parameter {parameter.name} needs a type annotation")
             default = ... if parameter.default is parameter.empty else parameter.default
-            fields[parameter.name] = (self._hints[parameter.name], default)
+            # by alias: a parameter may be called as an attribute of the model is, or begin with an underscore
+            named = Field(alias=parameter.name)
+            fields[f"p{index}"] = (Annotated[self._hints[parameter.name], named], default)
         return create_model("Arguments", __config__=ConfigDict(extra="forbid"), **fields)
 
     @cached_property
@@ -108,12 +117,18 @@ class LocalTool:
         """
         timeout = Duration()
         timeout.FromMilliseconds(int(self.timeout_s * 1000))
+        try:
+            input_schema = self._arguments.model_json_schema()
+            output_schema = self._result.json_schema(mode="serialization")
+        except PydanticUserError as error:
+            what = error.message.partition("\n")[0]
+            raise SetupError(f"tool {self.name}: a type has no JSON Schema: {what}") from None
         tool = Tool(
             name=self.name,
             version=self.version,
             description=inspect.cleandoc(self.__doc__ or ""),
-            input_schema=to_struct(self._arguments.model_json_schema()),
-            output_schema=to_struct(self._result.json_schema(mode="serialization")),
+            input_schema=to_struct(input_schema),
+            output_schema=to_struct(output_schema),
             effect=Effect.Value(f"EFFECT_{self.effect.upper()}"),
             endpoint=endpoint,
             timeout=timeout,
@@ -131,15 +146,34 @@ class LocalTool:
         """
         try:
             values = self._arguments.model_validate(arguments)
-        except PydanticValidationError as error:
-            problems = {".".join(map(str, e["loc"])): e["msg"] for e in error.errors()}
+        except ValidationError as error:
+            problems = {"/".join(map(str, ("arguments", *e["loc"]))): e["msg"] for e in error.errors()}
             raise InvalidRequestError(f"arguments of {self.name} do not fit", fields=problems) from None
-        named = {name: getattr(values, name) for name in type(values).model_fields}
+        named = {str(field.alias): getattr(values, name) for name, field in type(values).model_fields.items()}
         if inspect.iscoroutinefunction(self.function):
             result = await self.function(**named)
         else:
-            result = await asyncio.to_thread(self.function, **named)
-        return self._result.dump_python(result, mode="json")
+            result = await in_thread(lambda: self.function(**named))
+        if inspect.isawaitable(result):
+            result = await result
+        return self._result.dump_python(result, mode="json", by_alias=True, warnings=False)
+
+
+async def in_thread(function: Callable[[], Any]) -> Any:
+    """Runs a function in a thread of its own: one that hangs holds up neither other calls nor the process's end."""
+    context, outcome = copy_context(), Future[Any]()
+    outcome.set_running_or_notify_cancel()
+
+    def work() -> None:
+        try:
+            outcome.set_result(context.run(function))
+        except StopIteration:  # a future cannot carry it
+            outcome.set_exception(RuntimeError("StopIteration"))
+        except BaseException as error:  # noqa: BLE001 - it is raised where the call is awaited
+            outcome.set_exception(error)
+
+    threading.Thread(target=work, name="tool", daemon=True).start()
+    return await asyncio.wrap_future(outcome)
 
 
 @overload

@@ -1,0 +1,59 @@
+"""Budgets: what is left, what stops a task, what children get."""
+
+import pytest
+
+from meshwright.agents.budget import LEAST_CHILD_TOKENS, MAX_OUTPUT, MAX_TOKENS, Budget
+from meshwright.agents.models.model import Message, Prompt
+from meshwright.agents.state import RunState
+from meshwright.gen.agents.v1.task_pb2 import (
+    FINISH_REASON_MAX_STEPS,
+    FINISH_REASON_TOKEN_BUDGET_EXCEEDED,
+    TaskRequest,
+    Usage,
+)
+
+
+def spent(tokens, step=0):
+    return RunState(step=step, usage=Usage(input_tokens=tokens // 2, output_tokens=tokens - tokens // 2))
+
+
+def prompt(characters):
+    return Prompt("a", "", (Message("user", "x" * characters),))
+
+
+def test_limits_are_read_from_the_request():
+    assert Budget.of(TaskRequest(max_steps=3, token_budget=600)) == Budget(3, 600)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "step", "reason"),
+    [
+        (0, 0, None),
+        (999, 4, None),
+        (999, 5, FINISH_REASON_MAX_STEPS),
+        (1000, 0, FINISH_REASON_TOKEN_BUDGET_EXCEEDED),
+        (1001, 5, FINISH_REASON_TOKEN_BUDGET_EXCEEDED),
+    ],
+)
+def test_a_task_stops_where_a_limit_is_reached(tokens, step, reason):
+    assert Budget(5, 1000).exhausted(spent(tokens, step)) == reason
+
+
+def test_a_budget_may_be_used_up_to_its_last_token():
+    assert not Budget(5, 1000).overspent(spent(1000))
+    assert Budget(5, 1000).overspent(spent(1001))
+    assert Budget(5, 1000).left(spent(1200)) == 0
+
+
+def test_an_answer_is_bounded_by_what_is_left_after_the_prompt():
+    assert Budget(5, 1000).bound(spent(0), prompt(400)).max_output_tokens == 1000 - 101 - 1
+    assert Budget(5, 30_000).bound(spent(0), prompt(400)).max_output_tokens == MAX_OUTPUT
+    assert Budget(5, 1000).bound(spent(900), prompt(400)) is None
+    assert Budget(5, 1000).bound(spent(0), prompt(4000)) is None
+
+
+def test_children_and_the_parent_share_what_is_left_alike():
+    assert Budget(5, 8000).share(spent(1000), 3, 1000) == 1500
+    assert Budget(5, 10**6).share(spent(0), 1, 0) == MAX_TOKENS
+    assert Budget(5, 2 * LEAST_CHILD_TOKENS).share(spent(0), 1, 0) == LEAST_CHILD_TOKENS
+    assert Budget(5, 2 * LEAST_CHILD_TOKENS).share(spent(1), 1, 0) == 0
