@@ -44,7 +44,7 @@ def demo(
         taken: set[int] = set()
         port = ports.reserve(HOST, taken)
         plan = MeshPlan(port=port, data=Path(data), docs=docs, model=paced, lease_s=LEASE_S)
-        result = asyncio.run(Demo(plan, question, is_killing=kill, started=started).play())
+        result = asyncio.run(Demo(plan, question or QUESTION, is_killing=kill, started=started).play())
     show_result(result, Format.TABLE, is_streamed=True)
 
 
