@@ -10,6 +10,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
 
 import structlog
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from meshwright.agents.journal import Journal, parse_ref
@@ -20,6 +22,8 @@ from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
 log = structlog.get_logger("feed")
 QUEUE = 256
 RECONNECT_S = 0.2
+NEVER_AGAIN = Retry(NoBackoff(), 0, supported_errors=())
+"""A connection is read and written by several at once: were each of them to reconnect it, they would collide."""
 
 
 class Follower:
@@ -52,9 +56,10 @@ class Feeds:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._followers: dict[str, set[Follower]] = {}
-        self._subscribed: set[str] = set()
+        self._channels: dict[str, str] = {}
         self._listeners: dict[str, Callable[[str], None]] = {}
         self._pubsub: Any = None
+        self._is_open = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
 
     async def open(self, listeners: dict[str, Callable[[str], None]]) -> None:
@@ -63,13 +68,11 @@ class Feeds:
         Args:
             listeners: By name (an agent, an owner): what to do when a `wake` message for it arrives.
         """
-        partitions = range(self._journal.store.partitions)
-        for noun_name, listener in listeners.items():
-            for partition in partitions:
-                self._listeners[partition_key(partition, "wake", noun_name)] = listener
-        self._pubsub = self._journal.store.client.pubsub()
-        await self._pubsub.ssubscribe(*self._listeners)
+        for name, listener in listeners.items():
+            for partition in range(self._journal.store.partitions):
+                self._listeners[partition_key(partition, "wake", name)] = listener
         self._reader = asyncio.create_task(self._read())
+        await self._is_open.wait()
 
     async def close(self) -> None:
         """Stops to listen."""
@@ -77,23 +80,40 @@ class Feeds:
             self._reader.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._reader
-            await self._pubsub.aclose()
 
     async def _read(self) -> None:
         while True:
             try:
-                message = await self._pubsub.get_message(timeout=None)
-            except Exception as error:  # noqa: BLE001 - whatever the client raises, go on
+                async with self._subscribed() as pubsub:
+                    while True:
+                        self._take(await pubsub.get_message(timeout=None))
+            except (RedisError, OSError) as error:
                 log.warning("feed_reconnects", error=str(error))
-                await asyncio.sleep(RECONNECT_S)
-                continue
-            if message is None:
-                continue
-            channel = message["channel"].decode()
-            if message["type"] == "smessage":
-                self._dispatch(channel, message["data"])
-            elif message["type"] == "ssubscribe":  # the first time, or after a reconnect: something may have passed
-                self._push(ref_in(channel), None)
+            await asyncio.sleep(RECONNECT_S)
+
+    @contextlib.asynccontextmanager
+    async def _subscribed(self) -> AsyncGenerator[Any, None]:
+        """Opens a connection that hears everything that is wanted, and ends with its first failure."""
+        async with self._journal.store.client.pubsub() as pubsub:
+            await pubsub.ssubscribe(*self._listeners)
+            connection: Any = pubsub.connection
+            retry, connection.retry = connection.retry, NEVER_AGAIN
+            try:
+                self._pubsub = pubsub
+                self._is_open.set()
+                if self._channels:
+                    await pubsub.ssubscribe(*self._channels.values())
+                yield pubsub
+            finally:
+                self._pubsub = None
+                connection.retry = retry
+
+    def _take(self, message: dict[str, Any] | None) -> None:
+        kind = message["type"] if message else ""
+        if message and kind == "smessage":
+            self._dispatch(message["channel"].decode(), message["data"])
+        elif message and kind == "ssubscribe":  # from here on nothing is missed; before, something may have been
+            self._push(ref_in(message["channel"].decode()), None)
 
     def _dispatch(self, channel: str, data: bytes) -> None:
         listener = self._listeners.get(channel)
@@ -122,7 +142,7 @@ class Feeds:
 
     def show_passing(self, name: TaskName, frame: Entry) -> None:
         """Hands a frame that is not kept to the watchers here, unless they will hear it from the store anyway."""
-        if name.ref not in self._subscribed:
+        if name.ref not in self._channels:
             self.show(name, frame)
 
     async def give_up(self, name: TaskName) -> None:
@@ -138,15 +158,15 @@ class Feeds:
     async def listen(self, name: TaskName) -> None:
         """Makes a feed hear what other processes write to the task."""
         ref = name.ref
-        if ref not in self._subscribed:
-            self._subscribed.add(ref)
-            channel = self._channel(name)
-            self._pubsub.shard_channels.setdefault(channel.encode(), None)  # should this fail, a reconnect repeats it
-            with contextlib.suppress(RedisError, OSError):
-                await self._pubsub.ssubscribe(channel)
+        if ref not in self._channels:
+            self._channels[ref] = partition_key(name.partition(self._journal.store.partitions), "tail", ref)
+            await self._send("ssubscribe", self._channels[ref])
 
-    def _channel(self, name: TaskName) -> str:
-        return partition_key(name.partition(self._journal.store.partitions), "tail", name.ref)
+    async def _send(self, command: str, channel: str) -> None:
+        """Writes to the connection, if it stands; the next one is told anyway what is wanted then."""
+        if self._pubsub and self._pubsub.connection.is_connected:
+            with contextlib.suppress(RedisError, OSError):
+                await getattr(self._pubsub, command)(channel)
 
     @contextlib.asynccontextmanager
     async def following(self, name: TaskName, *, is_local: bool = False) -> AsyncIterator[Follower]:
@@ -167,10 +187,8 @@ class Feeds:
             self._followers[ref].discard(follower)
             if not self._followers[ref]:
                 del self._followers[ref]
-                if ref in self._subscribed:
-                    self._subscribed.discard(ref)
-                    with contextlib.suppress(RedisError, OSError):
-                        await self._pubsub.sunsubscribe(self._channel(name))
+                if channel := self._channels.pop(ref, None):
+                    await self._send("sunsubscribe", channel)
 
     async def follow(
         self, name: TaskName, after: int, *, heartbeat_s: float = 15.0, is_local: bool = False
