@@ -48,12 +48,13 @@ class Mesh:
         self.folder = folder
         self.target = ""
         self.agents: dict[str, AgentProcess] = {}
+        self._stopped: list[AgentProcess] = []
         self._stack = contextlib.AsyncExitStack()
 
     async def open(self) -> None:
-        registry = RegistryProcess(Settings(store_url=self.url, drain_s=0))
-        self.target = await registry.start()
-        self._stack.push_async_callback(registry.stop)
+        self.registry = RegistryProcess(Settings(store_url=self.url, drain_s=0))
+        self.target = await self.registry.start()
+        self._stack.push_async_callback(self.registry.stop)
 
     async def agent(self, agent: Agent, *, script: str = "", **settings: Any) -> AgentProcess:
         """Starts an agent; `script`: YAML of a scripted model."""
@@ -63,13 +64,19 @@ class Mesh:
             settings["model"] = f"scripted:{file}"
         chosen = {"store_url": self.url, "registry": self.target, "drain_s": 0, "tracing": False} | settings
         process = AgentProcess(agent, AgentSettings(**chosen))
-        self._stack.push_async_callback(process.stop)
+        self._stack.push_async_callback(self.stop, process)
         await process.start()
         self.agents[agent.name] = process
         async with asyncio.timeout(5):
             while any(agent.name not in other.registry.known for other in self.agents.values()):
                 await asyncio.sleep(0.01)
         return process
+
+    async def stop(self, process: AgentProcess) -> None:
+        """Drains and stops an agent; all of them are stopped at the end anyway."""
+        if process not in self._stopped:
+            self._stopped.append(process)
+            await process.stop()
 
     async def close(self) -> None:
         await self._stack.aclose()

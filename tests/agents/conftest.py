@@ -6,15 +6,21 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from meshwright.agents.journal import LIBRARY, Claim, Journal
 from meshwright.agents.task import NewTask, TaskName
+from meshwright.core.errors import MeshError
 from meshwright.core.ids import child_id
 from meshwright.core.store import Store
 from meshwright.core.valkey import EmbeddedValkey
+from meshwright.gen.agents.v1.agent_service_pb2_grpc import AgentServiceStub
 from meshwright.gen.agents.v1.step_event_pb2 import LlmCall, RunnerNotice, StepEvent, ToolResult
 from meshwright.gen.agents.v1.task_pb2 import TASK_STATUS_COMPLETED, TaskRequest, TaskResponse, Usage
+from meshwright.gen.agents.v1.task_service_pb2 import CancelTaskRequest, GetTaskRequest, WatchTaskRequest
+from meshwright.gen.agents.v1.task_service_pb2_grpc import TaskServiceStub
+from meshwright.registry import tool
 
 HOUR_MS = 3_600_000
 
@@ -118,10 +124,110 @@ def becomes() -> Callable[..., Any]:
     return come_true
 
 
+class Client:
+    """What a caller of an agent holds."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.agent = AgentServiceStub(channel)
+        self.tasks = TaskServiceStub(channel)
+
+    async def run(self, prompt: str = "Go.", **fields: Any) -> TaskResponse:
+        return await self.agent.RunTask(TaskRequest(prompt=prompt, **fields))
+
+    async def steps(self, prompt: str = "Go.", **fields: Any) -> list[StepEvent]:
+        request = TaskRequest(prompt=prompt, **fields)
+        return [event async for event in self.agent.StreamSteps(request) if event.sequence]
+
+    async def submit(self, prompt: str = "Go.", **fields: Any) -> TaskResponse:
+        return await self.tasks.SubmitTask(TaskRequest(prompt=prompt, **fields))
+
+    async def get(self, task_id: str) -> TaskResponse:
+        return await self.tasks.GetTask(GetTaskRequest(task_id=task_id))
+
+    async def watch(self, task_id: str, after: int = 0, **fields: Any) -> list[StepEvent]:
+        request = WatchTaskRequest(task_id=task_id, after_sequence=after, **fields)
+        return [event async for event in self.tasks.WatchTask(request)]
+
+    async def cancel(self, task_id: str, reason: str = "") -> TaskResponse:
+        return await self.tasks.CancelTask(CancelTaskRequest(task_id=task_id, reason=reason))
+
+    async def ended(self, task_id: str) -> TaskResponse:
+        await self.watch(task_id)
+        return await self.get(task_id)
+
+
+@pytest.fixture
+async def dial() -> AsyncIterator[Callable[[Any], Client]]:
+    """Connects to an agent, by its process or its host:port."""
+    channels = []
+
+    def connected(place: Any) -> Client:
+        target = place if isinstance(place, str) else place.server.target
+        channels.append(grpc.aio.insecure_channel(target))
+        return Client(channels[-1])
+
+    yield connected
+    for channel in channels:
+        await channel.close()
+
+
+@pytest.fixture
+def refusal() -> Callable[[grpc.aio.AioRpcError], MeshError]:
+    """Reads the error behind a failed call, with its details."""
+    return MeshError.from_rpc
+
+
+@pytest.fixture
+def kinds() -> Callable[[Iterable[StepEvent]], list[str]]:
+    """Names what happened in the durable events among some; a child's as `child.<kind>`."""
+
+    def kind(event: StepEvent) -> str:
+        name = event.WhichOneof("event") or ""
+        return f"child.{kind(event.child.event)}" if name == "child" else name
+
+    return lambda events: [kind(event) for event in events if event.sequence]
+
+
 @pytest.fixture
 def numbers() -> Callable[[Iterable[StepEvent]], list[int]]:
     """Returns the sequences of the durable events among some."""
     return lambda events: [event.sequence for event in events if event is not None and event.sequence]
+
+
+class Gate:
+    """A tool that holds its caller until it is opened."""
+
+    def __init__(self) -> None:
+        self.is_open = asyncio.Event()
+        self.waiting = 0
+        self.most = 0
+        self.calls: list[str] = []
+
+        @tool(effect="pure", name="hold")
+        async def hold(key: str = "") -> str:
+            """Waits for the gate to open."""
+            self.calls.append(key)
+            self.waiting += 1
+            self.most = max(self.most, self.waiting)
+            try:
+                await self.is_open.wait()
+            finally:
+                self.waiting -= 1
+            return f"passed {key}"
+
+        self.tool = hold
+
+    def open(self) -> None:
+        self.is_open.set()
+
+    async def holds(self, many: int = 1) -> None:
+        await come_true(lambda: self.waiting == many)
+
+
+@pytest.fixture
+def gate() -> Gate:
+    """A tool whose calls stay open as long as the test wants."""
+    return Gate()
 
 
 class OwnStore:

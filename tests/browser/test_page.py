@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
@@ -105,6 +105,37 @@ async def test_a_stream_that_is_refused_is_opened_again(visit: Visit, dev: Dev) 
     await visit.reached("completed")
     assert len(refused) == 1
     assert "fifteen seconds" in await visit.text("#answer")
+
+
+async def serve_events(visit: Visit, *events: dict[str, Any]) -> None:
+    """Has the page read these events in place of the task's own."""
+
+    async def serve(route: Route) -> None:
+        task_id = route.request.url.split("/")[-2]
+        common = {"task_id": task_id, "sequence": 0, "step": 1, "attempt": 1, "time": "2026-01-01T00:00:00Z"}
+        frames = [f"data: {json.dumps(common | event)}\n\n" for event in events]
+        await route.fulfill(content_type="text/event-stream", body="".join(frames))
+
+    await visit.page.route("**/events?*", serve)
+
+
+async def test_text_is_joined_by_its_offset(visit: Visit, dev: Dev) -> None:
+    pieces = [("Hel", 0), ("lo 🙂", 3), ("lo 🙂", 3), ("!", 7)]
+    await serve_events(visit, *({"delta": {"text": text, "offset": offset}} for text, offset in pieces))
+    await visit.open(dev)
+    await visit.ask(QUESTION)
+    await visit.page.locator("#answer.draft", has_text="Hello 🙂!").wait_for()
+    assert await visit.page.locator("#steps .draft").count() == 1
+
+
+async def test_text_that_comes_after_its_call_is_left_out(visit: Visit, dev: Dev) -> None:
+    call = {"model": "any", "text": "Done", "planned_calls": [], "latency_ms": 1}
+    late = {"delta": {"text": "Do", "offset": 0}}
+    await serve_events(visit, late, {"sequence": 1, "llm_call": call}, late, {"sequence": 2, "unheard_of": {"a": 1}})
+    await visit.open(dev)
+    await visit.ask(QUESTION)
+    await visit.page.locator("#steps .kind", has_text="unheard of").wait_for()
+    assert await visit.page.locator("#steps .kind").all_inner_texts() == ["model", "unheard of"]
 
 
 async def test_asking_again_after_a_lost_answer_is_the_same_task(visit: Visit, dev: Dev) -> None:

@@ -87,7 +87,7 @@ class Feeds:
                 async with self._subscribed() as pubsub:
                     while True:
                         self._take(await pubsub.get_message(timeout=None))
-            except (RedisError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever the client raises, go on
                 log.warning("feed_reconnects", error=str(error))
             await asyncio.sleep(RECONNECT_S)
 

@@ -22,7 +22,7 @@ from meshwright.agents.settings import AgentSettings
 from meshwright.agents.supervisor import Supervisor
 from meshwright.agents.task_service import TaskService
 from meshwright.agents.toolbox import Toolbox
-from meshwright.agents.worker import Worker
+from meshwright.agents.worker import Worker, ended
 from meshwright.core import telemetry
 from meshwright.core.channel import Channels
 from meshwright.core.errors import MeshError, ToolNotFoundError
@@ -148,8 +148,7 @@ class AgentProcess:
     async def stop(self) -> None:
         """Drains: unannounced first, then no new calls, then tasks in flight end or go back to the queue."""
         self.health.is_draining = True
-        for chore in self._chores:
-            chore.cancel()
+        await ended(self._chores)
         await self.registry.withdraw(self.agent.name, self.instance_id)
         await self.server.set_serving(is_serving=False)
         await self.worker.drain(self.settings.drain_s)

@@ -31,6 +31,7 @@ STATUS: dict[str, TaskStatus.ValueType] = {
     "CANCELLED": TASK_STATUS_CANCELLED,
 }
 TERMINAL = frozenset({TASK_STATUS_COMPLETED, TASK_STATUS_FAILED, TASK_STATUS_CANCELLED})
+LONGEST_MS = 2**32 - 1
 COUNTERS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "model_calls", "tool_calls")
 
 
@@ -174,7 +175,7 @@ class Record:
             steps_used=self.steps,
             tokens_used=self.usage.input_tokens + self.usage.output_tokens,
             tool_calls=self.usage.tool_calls,
-            duration_ms=max(0, end - self.created),
+            duration_ms=lasting(end - self.created),
             usage=self.usage,
             last_sequence=self.sequence,
             attempt=self.attempt,
@@ -233,7 +234,12 @@ def stamp(event: StepEvent, task_id: str, sequence: int, time: Timestamp) -> Non
         result = event.result
         result.last_sequence = sequence
         result.end_time.CopyFrom(time)
-        result.duration_ms = max(0, time.ToMilliseconds() - result.create_time.ToMilliseconds())
+        result.duration_ms = lasting(time.ToMilliseconds() - result.create_time.ToMilliseconds())
+
+
+def lasting(milliseconds: int) -> int:
+    """Returns a duration as the contract's 32 bits hold it: a task may have lain in a store that was off for long."""
+    return min(max(0, milliseconds), LONGEST_MS)
 
 
 def leaf(event: StepEvent) -> StepEvent:

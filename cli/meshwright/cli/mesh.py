@@ -118,7 +118,8 @@ class Mesh:
     def _lock(self) -> None:
         data = self.plan.data
         try:
-            (data / "logs").mkdir(parents=True, exist_ok=True, mode=0o700)
+            data.mkdir(parents=True, exist_ok=True, mode=0o700)
+            (data / "logs").mkdir(exist_ok=True, mode=0o700)
             lock = self._locks.enter_context((data / "lock").open("a+"))
         except OSError as error:
             raise SetupError(f"the data folder {data} cannot be used: {error.strerror}") from None

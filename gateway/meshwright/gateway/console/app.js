@@ -2,9 +2,7 @@
 // text and never parsed as markup.
 
 const $ = (id) => document.getElementById(id);
-const RECENT = { tasks: 20, pages: 5 };
-const LABEL_CHARACTERS = 500;
-const LONGEST_WAIT_MS = 8000;
+const MOST = { tasks: 20, pages: 5, labelCharacters: 500, waitMs: 8000 };
 const ENVELOPE = new Set(["task_id", "sequence", "time", "step", "span_id", "attempt", "heartbeat"]);
 const WORDS = {
   pending: "Waits for its turn.",
@@ -62,7 +60,7 @@ async function call(method, path, body) {
 // ---- Asking
 function requestFromForm() {
   const prompt = $("question").value;
-  const request = { prompt, metadata: { question: Array.from(oneLine(prompt)).slice(0, LABEL_CHARACTERS).join("") } };
+  const request = { prompt, metadata: { question: Array.from(oneLine(prompt)).slice(0, MOST.labelCharacters).join("") } };
   if ($("max-steps").value) request.max_steps = Number($("max-steps").value);
   if ($("token-budget").value) request.token_budget = Number($("token-budget").value);
   if ($("session").value.trim()) request.session_id = $("session").value.trim();
@@ -122,7 +120,7 @@ function watch(task, question = task.metadata?.question) {
   close();
   if (!isOver(task)) Object.assign(task, { steps_used: 0, tokens_used: 0, tool_calls: 0 });
   const title = question || `Task ${task.task_id}`;
-  const empty = { cursor: 0, failures: 0, lists: {}, agents: {}, tools: {}, drafts: {} };
+  const empty = { cursor: 0, failures: 0, lists: {}, agents: {}, tools: {}, drafts: {}, written: {} };
   state.view = { task, title, openedAt: performance.now(), ...empty };
   $("steps").replaceChildren();
   $("task").hidden = false;
@@ -161,7 +159,7 @@ function connect(view) {
 // EventSource resumes by itself after a cut, but gives up on any other status than 200: then the task has ended, is
 // unknown, or cannot be served for the moment.
 async function reconnect(view) {
-  const wait = Math.min(LONGEST_WAIT_MS, 500 * 2 ** view.failures);
+  const wait = Math.min(MOST.waitMs, 500 * 2 ** view.failures);
   view.failures += 1;
   try {
     const task = await call("GET", pathOf(view.task));
@@ -276,6 +274,7 @@ function addRow(view, sequence, inner) {
   const body = inner[kind];
   const keyOf = (call) => `${inner.task_id} ${inner.step} ${call.call_id}`;
   if (kind === "started") view.agents[inner.task_id] = body.agent_id;
+  if (kind === "llm_call" || kind === "result") view.written[inner.task_id] = kind === "result" ? Infinity : inner.step;
   for (const planned of inner.llm_call?.planned_calls ?? []) view.tools[keyOf(planned)] = planned.tool;
   const unknown = (given) => ["!", "warn", word(kind), compact(given), {}];
   const row = rowOf(view, sequence, inner, (TOLD[kind] ?? unknown)(body, view.tools[keyOf(body)] ?? "tool"));
@@ -311,8 +310,10 @@ function placeRow(view, inner, row) {
   if (draft && inner.task_id === view.task.task_id) showAnswer(inner.llm_call?.text ?? "", true);
 }
 
-// Text that is being written takes one line, and the finished call takes its place: nothing jumps.
+// Text that is being written takes one line, and the finished call takes its place: nothing jumps. A child's text may
+// come later than the call that it belongs to.
 function showDraft(view, inner) {
+  if (inner.step <= view.written[inner.task_id]) return;
   const draft = (view.drafts[inner.task_id] ??= newDraft(view, inner));
   const { text, offset } = inner.delta;
   const at = offset - draft.from;
@@ -335,8 +336,8 @@ async function listRecent() {
   const roots = [];
   let token = "";
   try {
-    for (let page = 0; page < RECENT.pages && roots.length < RECENT.tasks && (token || !page); page += 1) {
-      const answer = await call("GET", `/v1/tasks?page_size=${RECENT.tasks}&page_token=${encodeURIComponent(token)}`);
+    for (let page = 0; page < MOST.pages && roots.length < MOST.tasks && (token || !page); page += 1) {
+      const answer = await call("GET", `/v1/tasks?page_size=${MOST.tasks}&page_token=${encodeURIComponent(token)}`);
       roots.push(...answer.tasks.filter((task) => !task.parent_task_id));
       token = answer.next_page_token;
     }
@@ -344,15 +345,14 @@ async function listRecent() {
     return tell("recent-problem", `Cannot be listed: ${failure.message}`, true);
   }
   const focused = document.activeElement.closest("#recent a")?.hash;
-  $("recent").replaceChildren(...roots.slice(0, RECENT.tasks).map(recentItem));
+  $("recent").replaceChildren(...roots.slice(0, MOST.tasks).map(recentItem));
   if (focused) $("recent").querySelector(`a[href="${focused}"]`)?.focus();
   tell("recent-problem", "");
   markRecent();
 }
 
 function recentItem(task) {
-  const format = { month: "short", day: "numeric", hour: "numeric", minute: "2-digit" };
-  const when = new Date(task.create_time).toLocaleString([], format);
+  const when = new Date(task.create_time).toLocaleString([], { dateStyle: "short", timeStyle: "short" });
   const title = task.metadata?.question || task.task_id;
   const about = element("span", { className: "about" }, `${statusOf(task)} · ${when} · ${task.agent_id}`);
   return element("li", {}, element("a", { href: `#task=${task.task_id}`, title }, element("span", {}, title), about));
