@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,42 @@ async def store(valkey: EmbeddedValkey) -> AsyncIterator[Store]:
     await opened.open()
     yield opened
     await opened.close()
+
+
+class OwnValkey:
+    """A Valkey of one test: started, killed, started again."""
+
+    def __init__(self, embedded: EmbeddedValkey) -> None:
+        self.embedded = embedded
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return self.embedded.url
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(self.embedded.command, stdout=subprocess.DEVNULL)
+
+    def kill(self) -> None:
+        assert self.process
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def run_valkey() -> Iterator[Callable[..., OwnValkey]]:
+    """Starts a Valkey that a test may break: `run_valkey(folder, port=...)`."""
+    started: list[OwnValkey] = []
+
+    def run(folder: Path, *, port: int = 0) -> OwnValkey:
+        own = OwnValkey(EmbeddedValkey.prepare(folder, port=port))
+        own.start()
+        started.append(own)
+        return own
+
+    yield run
+    for own in started:
+        own.kill()
 
 
 class Mesh:

@@ -1,7 +1,6 @@
-"""A real server whose one service does what a test says, and a Valkey that a test may break."""
+"""A real server whose one service does what a test says."""
 
 import contextlib
-import subprocess
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,6 @@ from meshwright.core.channel import dial
 from meshwright.core.grant import Verifier
 from meshwright.core.server import Server, bound
 from meshwright.core.settings import Settings
-from meshwright.core.valkey import EmbeddedValkey
 from meshwright.gen.agents.v1.agent_service_pb2 import HealthResponse
 from meshwright.gen.agents.v1.agent_service_pb2_grpc import (
     AgentServiceServicer,
@@ -60,7 +58,12 @@ async def serve() -> AsyncIterator[Callable[..., Any]]:
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(
-            *, health: Any = None, run_task: Any = None, steps: Any = None, verifier: Verifier | None = None, **chosen: Any
+            *,
+            health: Any = None,
+            run_task: Any = None,
+            steps: Any = None,
+            verifier: Verifier | None = None,
+            **chosen: Any,
         ) -> Served:
             settings = Settings(**({"drain_s": 0, "tracing": False} | chosen))
             probe = Probe(health, run_task, steps)
@@ -72,39 +75,3 @@ async def serve() -> AsyncIterator[Callable[..., Any]]:
             return Served(server, channel, AgentServiceStub(channel))
 
         yield start
-
-
-class OwnValkey:
-    """A Valkey of one test: started, killed, started again."""
-
-    def __init__(self, embedded: EmbeddedValkey) -> None:
-        self.embedded = embedded
-        self.process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        return self.embedded.url
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(self.embedded.command, stdout=subprocess.DEVNULL)
-
-    def kill(self) -> None:
-        assert self.process
-        self.process.kill()
-        self.process.wait()
-
-
-@pytest.fixture
-def run_valkey():
-    """Starts a Valkey of one's own: `run_valkey(folder, port=...)`."""
-    started = []
-
-    def start(folder, *, port=0):
-        own = OwnValkey(EmbeddedValkey.prepare(folder, port=port))
-        own.start()
-        started.append(own)
-        return own
-
-    yield start
-    for own in started:
-        own.kill()

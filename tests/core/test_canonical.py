@@ -74,7 +74,9 @@ def test_a_request_hashes_alike_whether_it_came_as_json_or_as_protobuf():
     sent = TaskRequest(prompt="p", agent_id="a", max_steps=3, timeout=Duration(seconds=90))
     sent.output_schema.update({"type": "object", "properties": {"n": {"maximum": 10}}})
     as_json = json.dumps(json_format.MessageToDict(sent, preserving_proto_field_name=True))
-    spelled = json_format.Parse(as_json.replace("output_schema", "outputSchema").replace("90s", "90.000s"), TaskRequest())
+    spelled = json_format.Parse(
+        as_json.replace("output_schema", "outputSchema").replace("90s", "90.000s"), TaskRequest()
+    )
     assert message_digest(spelled) == message_digest(TaskRequest.FromString(sent.SerializeToString()))
     assert message_digest(spelled) != message_digest(TaskRequest(prompt="q", agent_id="a"))
 

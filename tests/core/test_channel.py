@@ -35,14 +35,20 @@ def closed_port():
 
 async def test_every_error_arrives_as_the_class_that_the_server_raised(serve):
     async def run_task(request, _context):
-        raise MeshError.by_reason[request.prompt]("told", fields={"f": "wrong"}, metadata={"a": "b"}, retry_after_s=0.25)
+        raise MeshError.by_reason[request.prompt](
+            "told", fields={"f": "wrong"}, metadata={"a": "b"}, retry_after_s=0.25
+        )
 
     served = await serve(run_task=run_task)
     for error in CARRIED:
         with pytest.raises(error) as caught:
             await channel.unary(served.stub.RunTask, TaskRequest(prompt=error.reason), timeout_s=5)
         assert type(caught.value) is error
-        assert (caught.value.message, caught.value.fields, caught.value.metadata) == ("told", {"f": "wrong"}, {"a": "b"})
+        assert (caught.value.message, caught.value.fields, caught.value.metadata) == (
+            "told",
+            {"f": "wrong"},
+            {"a": "b"},
+        )
         assert caught.value.retry_after_s == 0.25
 
 

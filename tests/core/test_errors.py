@@ -27,7 +27,9 @@ def travelled(error: MeshError) -> MeshError:
     return MeshError.from_status(status_pb2.Status.FromString(error.to_status().SerializeToString()))
 
 
-def failed_call(*trailers: tuple[str, bytes], code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE) -> grpc.aio.AioRpcError:
+def failed_call(
+    *trailers: tuple[str, bytes], code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE
+) -> grpc.aio.AioRpcError:
     return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(*trailers), "no connection")
 
 
@@ -46,7 +48,9 @@ def test_every_class_has_a_reason_of_its_own():
 
 
 def test_fields_facts_and_the_wish_to_retry_travel():
-    error = QueueFullError("later", metadata={"task_id": "t-1"}, fields={"a": "too long", "b/c": "x"}, retry_after_s=1.5)
+    error = QueueFullError(
+        "later", metadata={"task_id": "t-1"}, fields={"a": "too long", "b/c": "x"}, retry_after_s=1.5
+    )
     back = travelled(error.with_metadata(agent="a-1"))
     assert back.metadata == {"task_id": "t-1", "agent": "a-1"}
     assert back.fields == {"a": "too long", "b/c": "x"}

@@ -7,7 +7,18 @@ import pytest
 
 from meshwright.core import ids
 from meshwright.core.errors import InvalidRequestError
-from meshwright.core.ids import AGENT_ID, CALLER_ID, TARGET, TASK_ID, TOOL_NAME, VERSION, checked, child_id, root_of, uuid7
+from meshwright.core.ids import (
+    AGENT_ID,
+    CALLER_ID,
+    TARGET,
+    TASK_ID,
+    TOOL_NAME,
+    VERSION,
+    checked,
+    child_id,
+    root_of,
+    uuid7,
+)
 
 
 def test_a_uuid7_says_its_version_and_variant():
@@ -57,7 +68,8 @@ def test_a_call_key_is_stable_and_fits_where_keys_are_taken():
 
 
 @pytest.mark.parametrize(
-    ("left", "right"), [(("a", "bc"), ("ab", "c")), (("a\0b", "c"), ("a", "b\0c")), (("1:a", ""), ("", "1:a")), (("a",), ("a", ""))]
+    ("left", "right"),
+    [(("a", "bc"), ("ab", "c")), (("a\0b", "c"), ("a", "b\0c")), (("1:a", ""), ("", "1:a")), (("a",), ("a", ""))],
 )
 def test_two_lists_of_parts_never_hash_alike(left, right):
     assert ids.digest(*left) != ids.digest(*right)
@@ -76,17 +88,34 @@ BAD = {
     TASK_ID: ["", "a.b.c", "a.", ".b", "a.B", "a\n", "a." + "z" * 33],
     AGENT_ID: ["", "A", "1a", "-a", "a_b", "a" * 64, "a\n"],
     TOOL_NAME: ["", "Add", ".a", "a.", "a..b", "a-b", "1a", "a" * 65, "a\n", "a.1"],
-    VERSION: ["", "1", "1.2", "01.2.3", "1.2.3-", "1.2.3-01", "1.2.3-a..b", "1.2.3+", "v1.2.3", "1.٢.3", "1.2.3\n", "1.2." + "3" * 64],
+    VERSION: [
+        "",
+        "1",
+        "1.2",
+        "01.2.3",
+        "1.2.3-",
+        "1.2.3-01",
+        "1.2.3-a..b",
+        "1.2.3+",
+        "v1.2.3",
+        "1.٢.3",
+        "1.2.3\n",
+        "1.2." + "3" * 64,
+    ],
     TARGET: ["", "host", ":1", "host:", "host:x", "host:123456", "::1:7070", "a b:1", "unix:///x:1", "h:1\n"],
 }
 
 
-@pytest.mark.parametrize(("pattern", "value"), [(pattern, value) for pattern, values in GOOD.items() for value in values])
+@pytest.mark.parametrize(
+    ("pattern", "value"), [(pattern, value) for pattern, values in GOOD.items() for value in values]
+)
 def test_what_fits_is_returned(pattern, value):
     assert checked("field", value, pattern) == value
 
 
-@pytest.mark.parametrize(("pattern", "value"), [(pattern, value) for pattern, values in BAD.items() for value in values])
+@pytest.mark.parametrize(
+    ("pattern", "value"), [(pattern, value) for pattern, values in BAD.items() for value in values]
+)
 def test_what_does_not_fit_is_refused_with_its_field(pattern, value):
     with pytest.raises(InvalidRequestError) as caught:
         checked("a.field", value, pattern)

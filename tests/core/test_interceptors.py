@@ -284,7 +284,9 @@ async def test_a_grant_that_is_not_good_is_unauthenticated(serve, verifier, sign
     expired = grant_of()
     expired.expire_time.FromSeconds(1)
     token = {
-        "forged": SignedGrant(grant=grant_of(tenant="t-2").SerializeToString(), signature=good.signature, key_id=good.key_id),
+        "forged": SignedGrant(
+            grant=grant_of(tenant="t-2").SerializeToString(), signature=good.signature, key_id=good.key_id
+        ),
         "unsigned": SignedGrant(grant=good.grant, key_id=good.key_id),
         "expired": SignedGrant.FromString(signer.sign(expired)),
         "stranger": SignedGrant.FromString(Signer("stranger").sign(grant_of())),
@@ -305,7 +307,11 @@ async def test_a_service_that_takes_no_grants_ignores_them(serve):
 
 @pytest.mark.parametrize(
     ("behave", "code"),
-    [(None, "OK"), (raising(InvalidRequestError("no")), "INVALID_ARGUMENT"), (raising(asyncio.CancelledError()), "ABORTED")],
+    [
+        (None, "OK"),
+        (raising(InvalidRequestError("no")), "INVALID_ARGUMENT"),
+        (raising(asyncio.CancelledError()), "ABORTED"),
+    ],
     ids=["fine", "refused", "leaked"],
 )
 async def test_calls_are_counted_by_method_and_status(serve, behave, code):

@@ -49,7 +49,9 @@ async def test_plain_text_leaves_the_machine_when_that_is_meant(serve):
     assert (await served.stub.Health(HealthRequest())).agent_id == "probe"
 
 
-@pytest.mark.parametrize(("host", "is_local"), [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True)])
+@pytest.mark.parametrize(
+    ("host", "is_local"), [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True)]
+)
 def test_loopback_addresses_are_known(host, is_local):
     assert is_loopback(host) is is_local
 

@@ -38,7 +38,9 @@ def test_what_is_chosen_by_flag_wins_and_none_is_no_choice(monkeypatch):
     assert (settings.port, settings.host) == (9000, "127.0.0.2")
 
 
-@pytest.mark.parametrize(("name", "value"), [("PORT", "many"), ("PORT", "70000"), ("TRACING", "perhaps"), ("DRAIN_S", "-1")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("PORT", "many"), ("PORT", "70000"), ("TRACING", "perhaps"), ("DRAIN_S", "-1")]
+)
 def test_a_bad_value_names_its_variable_in_one_line(monkeypatch, name, value):
     monkeypatch.setenv(PREFIX + name, value)
     with pytest.raises(SetupError) as caught:

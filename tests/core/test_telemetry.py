@@ -1,0 +1,125 @@
+"""Logs, traces and metrics of a process: in a process of their own, since they are set up once."""
+
+import json
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from meshwright.core import telemetry
+from meshwright.core.errors import SetupError
+from meshwright.core.settings import Settings
+
+SERVICE = """
+import asyncio, json, logging
+import grpc, structlog
+from meshwright.core import channel, telemetry
+from meshwright.core.server import Server, bound
+from meshwright.core.settings import Settings
+from meshwright.gen.agents.v1.agent_service_pb2 import HealthRequest, HealthResponse
+from meshwright.gen.agents.v1.agent_service_pb2_grpc import AgentServiceServicer, AgentServiceStub
+from meshwright.gen.agents.v1.agent_service_pb2_grpc import add_AgentServiceServicer_to_server as add
+
+log = structlog.get_logger("probe")
+
+class Probe(AgentServiceServicer):
+    async def Health(self, request, context):
+        password = "hunter2"
+        if request.agent_id == "fail":
+            raise ValueError("two\\nlines")
+        log.info("handled", seen=telemetry.current_trace_id())
+        return HealthResponse()
+
+async def main():
+    settings = Settings(metrics_port=0, drain_s=0)
+    telemetry.configure(settings, "probe", "probe-1")
+    server = Server(settings, {"agents.v1.AgentService": bound(add, Probe())})
+    async with grpc.aio.insecure_channel(await server.start()) as dialled:
+        stub = AgentServiceStub(dialled)
+        with telemetry.span("outside", "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01"):
+            await channel.unary(stub.Health, HealthRequest(), timeout_s=5)
+        await channel.unary(stub.Health, HealthRequest(), timeout_s=5)
+        try:
+            await channel.unary(stub.Health, HealthRequest(agent_id="fail"), timeout_s=5)
+        except Exception as error:
+            print(json.dumps({"told": str(error)}))
+    log.debug("not at this level")
+    structlog.contextvars.bind_contextvars(task_id="t-1")
+    log.warning("odd", value=set, text="line\\nbreak")
+    logging.getLogger("some.library").warning("said %s", "this\\nand that")
+    telemetry.flush()
+    await server.stop()
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture(scope="module")
+def output():
+    return subprocess.run([sys.executable, "-c", SERVICE], capture_output=True, text=True, timeout=50, check=True)
+
+
+@pytest.fixture(scope="module")
+def events(output):
+    lines = [json.loads(line) for line in output.stderr.splitlines()]
+    return {line["event"]: line for line in lines} | {"all": lines}
+
+
+def test_every_event_is_one_line_of_json_that_says_where_it_comes_from(events):
+    assert {"metrics_served", "handled", "call_failed", "odd"} <= set(events)
+    for line in events["all"]:
+        assert (line["service"], line["instance"]) == ("probe", "probe-1")
+        assert line["level"]
+        assert line["timestamp"].endswith("Z")
+
+
+def test_what_is_below_the_level_is_left_out(events):
+    assert "not at this level" not in events
+
+
+def test_libraries_warnings_are_events_too(events):
+    said = events["said this\nand that"]
+    assert (said["logger"], said["level"]) == ("some.library", "warning")
+
+
+def test_an_event_names_the_trace_that_the_caller_was_in(events):
+    handled = [line for line in events["all"] if line["event"] == "handled"]
+    assert handled[0]["trace_id"] == handled[0]["seen"] == "ab" * 16
+    assert handled[1]["trace_id"] not in ("", "ab" * 16)
+
+
+def test_an_event_carries_what_was_bound_to_its_context(events):
+    assert events["odd"]["task_id"] == "t-1"
+
+
+def test_a_traceback_holds_no_variables(events, output):
+    failed = events["call_failed"]
+    assert "ValueError: two\nlines" in failed["exception"]
+    assert failed["error_id"] in json.loads(output.stdout)["told"]
+    assert "hunter2" not in output.stderr
+
+
+def test_metrics_are_served_where_a_port_is_chosen(monkeypatch):
+    monkeypatch.setattr(telemetry, "configure_logs", lambda *_: None)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(SetupError, match=f"metrics port {port}"):
+            telemetry.configure(Settings(metrics_port=port, tracing=False), "probe", "probe-1")
+
+
+def test_an_unknown_log_level_is_refused():
+    with pytest.raises(SetupError, match="MESHWRIGHT_LOG_LEVEL='loud'"):
+        telemetry.configure_logs("loud", "probe", "probe-1")
+
+
+def test_outside_of_a_trace_there_is_no_trace_id():
+    assert telemetry.current_trace_id() == ""
+    assert telemetry.traceparent() == ""
+
+
+def test_without_tracing_no_interceptor_is_added():
+    assert telemetry.server_interceptors(Settings(tracing=False)) == []
+    assert len(telemetry.server_interceptors(Settings())) == 1
