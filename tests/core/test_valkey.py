@@ -104,7 +104,7 @@ async def test_a_tcp_port_is_on_loopback_and_needs_the_password(run_valkey, tmp_
     await client.aclose()
     for address in (f"redis://127.0.0.1:{port}", f"redis://:wrong@127.0.0.1:{port}", f"unix://{own.embedded.socket}"):
         stranger = redis.Redis.from_url(address, protocol=3)
-        with pytest.raises(redis.RedisError, match="(?i)auth|password"):
+        with pytest.raises(redis.RedisError, match=r"(?i)auth|password"):
             await stranger.set("a", "b")
         await stranger.aclose()
     friend = redis.Redis.from_url(f"redis://:{own.embedded.password}@127.0.0.1:{port}", protocol=3)

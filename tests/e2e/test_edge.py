@@ -214,6 +214,8 @@ def test_the_edge_s_own_page_may_call_it(dev):
     assert dev.request("POST", "/run", {"prompt": "What is 1 + 2?"}, origin=origin).status == 200
     page = dev.request("GET", "/")
     assert (page.status, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
+    assert page.headers["x-content-type-options"] == "nosniff"
 
 
 def test_documents_are_read_by_ids_of_the_index_only(dev):

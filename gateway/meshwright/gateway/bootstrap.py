@@ -235,6 +235,7 @@ def routes() -> Config:
     return {
         "name": "edge",
         "response_headers_to_remove": ["grpc-accept-encoding"],
+        "response_headers_to_add": [{"header": {"key": "x-content-type-options", "value": "nosniff"}}],
         "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [health, sse, plain]}],
     }
 

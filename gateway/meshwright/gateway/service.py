@@ -29,6 +29,12 @@ from meshwright.gen.registry.v1.agent_directory_service_pb2_grpc import AgentDir
 
 CHECK_S = 2.0
 CONSOLE = "console"
+PAGE_HEADERS = (
+    ("content-security-policy", "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"),
+    ("referrer-policy", "no-referrer"),
+    ("cache-control", "no-cache"),
+)
+"""A page that shows what models wrote runs nothing of it, and is shown in nobody's frame."""
 DESCRIPTORS = "descriptors.binpb"
 
 
@@ -79,13 +85,16 @@ class EdgeService(EdgeServiceServicer):
         raise NotYetAvailableError("/openapi.json is not served by this version: use the descriptor set")
 
     async def GetPage(self, request: GetPageRequest, context: Context) -> HttpBody:
+        await context.send_initial_metadata(PAGE_HEADERS)
         return asset("index.html")
 
     async def GetAsset(self, request: GetAssetRequest, context: Context) -> HttpBody:
         if request.path == DESCRIPTORS:
             content = (files("meshwright.gen") / DESCRIPTORS).read_bytes()
             return HttpBody(content_type="application/octet-stream", data=content)
-        return asset(request.path)
+        found = asset(request.path)
+        await context.send_initial_metadata(PAGE_HEADERS)
+        return found
 
 
 def asset(path: str) -> HttpBody:
