@@ -22,12 +22,12 @@ from meshwright.agents.settings import AgentSettings
 from meshwright.agents.supervisor import Supervisor
 from meshwright.agents.task_service import TaskService
 from meshwright.agents.toolbox import Toolbox
-from meshwright.agents.worker import Worker, ended
+from meshwright.agents.worker import Worker
 from meshwright.core import telemetry
 from meshwright.core.channel import Channels
 from meshwright.core.errors import MeshError, ToolNotFoundError
 from meshwright.core.grant import Signer, Verifier
-from meshwright.core.process import Process
+from meshwright.core.process import Process, ended
 from meshwright.core.server import Server, bound
 from meshwright.core.settings import provider_key
 from meshwright.core.store import Store
@@ -148,7 +148,7 @@ class AgentProcess:
     async def stop(self) -> None:
         """Drains: unannounced first, then no new calls, then tasks in flight end or go back to the queue."""
         self.health.is_draining = True
-        await ended(self._chores)
+        await ended(*self._chores)
         await self.registry.withdraw(self.agent.name, self.instance_id)
         await self.server.set_serving(is_serving=False)
         await self.worker.drain(self.settings.drain_s)

@@ -18,4 +18,3 @@ class AgentSettings(Settings):
         default=10_000, ge=1, description="Tasks that may wait for the agent before new ones are refused"
     )
     docs: str = Field(default="", description="Folder that the researcher searches")
-    partitions: int = Field(default=1, ge=1, le=1_024, description="Partitions of a store that is new")

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import contextvars
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import structlog
@@ -19,6 +19,7 @@ from meshwright.agents.task import Record, TaskName
 from meshwright.core import telemetry
 from meshwright.core.errors import MeshError
 from meshwright.core.grant import Signer
+from meshwright.core.process import ended
 
 log = structlog.get_logger("worker")
 POLL_S = 1.0
@@ -242,7 +243,7 @@ class Worker:
         self._wake.set()
         if self._claiming:  # not cancelled at once: a claim whose answer is under way would belong to nobody
             await asyncio.wait([self._claiming], timeout=CLAIM_PATIENCE_S)
-            await ended([self._claiming])
+            await ended(self._claiming)
         if self._working:
             await asyncio.wait([working.task for working in self._working.values()], timeout=patience_s)
         for working in list(self._working.values()):
@@ -251,11 +252,4 @@ class Worker:
                 await working.task
             with contextlib.suppress(MeshError):
                 await self._journal.release(working.run.claim)
-        await ended(self._chores)
-
-
-async def ended(chores: Sequence[asyncio.Task[None]]) -> None:
-    """Cancels what runs for ever, and waits until it has let go of its connections."""
-    for chore in chores:
-        chore.cancel()
-    await asyncio.gather(*chores, return_exceptions=True)
+        await ended(*self._chores)

@@ -40,6 +40,8 @@ MAX_RESULT_BYTES = 1 * 2**20
 MAX_ARGUMENT_BYTES = 256 * 2**10
 OPEN_POLL_S = 0.2
 SETTLE_RETRY_S = 0.5
+PATIENCE_S = 2.0
+"""How much longer than it may take a call of another host is waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,7 @@ class ToolHost:
 
     async def _once(self, hosted: Hosted, call: Call, arguments: dict[str, Any], fence: int) -> Outcome:
         token = secrets.token_hex(8)
-        patience = time.monotonic() + hosted.tool.timeout_s + 2
+        patience = time.monotonic() + hosted.tool.timeout_s + PATIENCE_S
         while True:
             state, written = await self._ledger.begin(
                 call.holder,

@@ -1,0 +1,532 @@
+"""The tool host: what is refused, what is run, what is never run twice."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import textwrap
+import time
+from typing import Annotated, Any
+
+import grpc
+import pytest
+from pydantic import Field
+
+from meshwright.core.canonical import digest
+from meshwright.core.errors import (
+    FencedError,
+    InvalidRequestError,
+    InvocationOpenError,
+    MeshError,
+    OutcomeUnknownError,
+    PermissionDeniedError,
+    SetupError,
+    ToolNotFoundError,
+)
+from meshwright.core.store import Store
+from meshwright.gen.agents.v1.grant_pb2 import Grant
+from meshwright.gen.tools.v1.tool_service_pb2 import Outcome
+from meshwright.registry import current_invocation, host, tool
+from meshwright.registry.host import MAX_ARGUMENT_BYTES, MAX_RESULT_BYTES, ToolHost
+from meshwright.registry.store import LIBRARY, Ledger
+
+
+class Runs(list[Any]):
+    """What the tools of a test did."""
+
+
+RUNS = Runs()
+
+
+@pytest.fixture(autouse=True)
+def _no_runs_before():
+    RUNS.clear()
+
+
+@tool(effect="pure")
+def look(n: Annotated[int, Field(ge=0)] = 0) -> int:
+    """Reads."""
+    RUNS.append(n)
+    return n
+
+
+@tool(effect="idempotent", timeout_s=5)
+async def put(n: int = 0, wait_s: float = 0) -> str:
+    """Writes, the same each time."""
+    RUNS.append(n)
+    await asyncio.sleep(wait_s)
+    return f"put {n}"
+
+
+@tool(effect="non_idempotent", timeout_s=5)
+async def pay(n: int = 0, wait_s: float = 0) -> str:
+    """Pays."""
+    RUNS.append(n)
+    await asyncio.sleep(wait_s)
+    return f"paid {n}"
+
+
+@tool(effect="pure", timeout_s=0.05)
+async def stall() -> str:
+    """Never comes back."""
+    await asyncio.sleep(30)
+    return "back"
+
+
+@tool(effect="pure", timeout_s=0.05)
+def stall_in_thread() -> str:
+    """Comes back late."""
+    time.sleep(0.3)
+    return "back"
+
+
+@tool(effect="pure")
+def fail(kind: str) -> str:
+    """Fails."""
+    password = "hunter2"
+    errors = {
+        "value": ValueError("wrong number"),
+        "half a pair": ValueError("\ud800"),
+        "long": ValueError("x" * 100_000),
+        "exit": SystemExit(password and 3),
+        "cancelled": asyncio.CancelledError(),
+        "timeout": TimeoutError("its own"),
+        "mesh": PermissionDeniedError("not for you", fields={"a": "b"}),
+    }
+    raise errors[kind]
+
+
+@tool(effect="pure")
+async def give(what: str) -> Any:
+    """Gives odd results."""
+    nested: Any = []
+    for _ in range(40):
+        nested = [nested]
+    return {
+        "half a pair": "\ud800",
+        "deep": nested,
+        "object": object(),
+        "large": "x" * (MAX_RESULT_BYTES + 1),
+        "large in bytes": "ü" * (MAX_RESULT_BYTES // 2 + 1),
+        "big integer": 2**70,
+    }[what]
+
+
+@tool(effect="pure")
+def lie(number: str = "text") -> float:
+    """Promises a number."""
+    return float(number) if number != "text" else number  # type: ignore[return-value]
+
+
+@tool(effect="non_idempotent", name="ask.who")
+def who() -> list[str]:
+    """Tells whose call it is."""
+    call = current_invocation()
+    return [call.tenant, call.principal, call.task_id, call.key]
+
+
+TOOLS = [look, put, pay, stall, stall_in_thread, fail, give, lie, who]
+PINS = [f"{one.name}@{one.version}" for one in TOOLS]
+
+
+def grant(**changes: Any) -> Grant:
+    fields = {"tenant": "t", "principal": "p", "agent_id": "a", "task_id": "task", "fence": 1, "tools": PINS}
+    return Grant(**(fields | changes))
+
+
+@pytest.fixture
+def hosted(store):
+    return ToolHost(TOOLS, Ledger(store))
+
+
+@pytest.fixture
+def call(hosted):
+    async def call_(pin, key="k", *, on=None, **arguments):
+        return await (on or hosted).invoke(grant(), pin, json.dumps(arguments), key)
+
+    return call_
+
+
+def value(outcome: Outcome) -> Any:
+    assert not outcome.HasField("error"), outcome.error
+    return json.loads(outcome.result_json)
+
+
+def failure(outcome: Outcome) -> MeshError:
+    assert outcome.HasField("error")
+    assert outcome.result_json == ""
+    return MeshError.from_status(outcome.error)
+
+
+async def test_a_tool_is_called_and_its_result_is_json(call):
+    assert value(await call("look@1.0.0", n=3)) == 3
+    assert value(await call("pay@1.0.0", n=3)) == "paid 3"
+    assert RUNS == [3, 3]
+
+
+async def test_a_tool_that_is_not_here_is_not_found(call, hosted):
+    for pin in ("nothing@1.0.0", "look@2.0.0", "look", ""):
+        with pytest.raises(ToolNotFoundError):
+            await call(pin)
+        assert not hosted.serves(pin)
+    assert hosted.serves("look@1.0.0")
+    assert hosted.tools == TOOLS
+
+
+@pytest.mark.parametrize("tools", [[], ["look@1.0.1"], ["look"], ["pay@1.0.0"]])
+async def test_what_the_grant_does_not_name_is_denied(hosted, tools):
+    with pytest.raises(PermissionDeniedError):
+        await hosted.invoke(grant(tools=tools), "look@1.0.0", "{}", "k")
+    assert RUNS == []
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ('{"n": -1}', "arguments/n"),
+        ('{"n": "one"}', "arguments/n"),
+        ('{"m": 1}', "arguments"),
+        ("[]", "arguments"),
+        ("null", "arguments"),
+        ("", "arguments"),
+        ("{", "arguments"),
+        ('{"n": NaN}', "arguments"),
+        ('{"n": 1e999}', "arguments"),
+        ('{"n": "\\ud800"}', "arguments"),
+        ("[" * 100_000, "arguments"),
+        ('{"n": ' + "[" * 200 + "]" * 200 + "}", "arguments"),
+        ('{"n": ' + "1" * 5_000 + "}", "arguments"),
+        (json.dumps({"n": "x" * MAX_ARGUMENT_BYTES}), "arguments"),
+        (json.dumps({"n": "ü" * (MAX_ARGUMENT_BYTES // 2)}, ensure_ascii=False), "arguments"),
+    ],
+    ids=lambda text: text[:20],
+)
+async def test_arguments_that_do_not_fit_are_refused_before_the_tool_is_reached(hosted, text, field):
+    with pytest.raises(InvalidRequestError) as caught:
+        await hosted.invoke(grant(), "look@1.0.0", text, "k")
+    assert field in caught.value.fields
+    assert RUNS == []
+
+
+async def test_integers_keep_their_digits(call):
+    assert value(await call("look@1.0.0", n=2**80 + 1)) == 2**80 + 1
+
+
+async def test_a_pure_tool_runs_again_each_time(call):
+    for _ in range(3):
+        assert not (await call("look@1.0.0", n=1)).replayed
+    assert RUNS == [1, 1, 1]
+
+
+@pytest.mark.parametrize("pin", ["put@1.0.0", "pay@1.0.0"])
+async def test_the_same_key_is_answered_from_the_ledger(call, pin):
+    first = await call(pin, n=7)
+    second = await call(pin, n=7)
+    assert (first.replayed, second.replayed) == (False, True)
+    assert value(first) == value(second)
+    assert RUNS == [7]
+    await call(pin, "another", n=7)
+    assert RUNS == [7, 7]
+
+
+async def test_a_failure_is_an_outcome_and_is_not_tried_again(store):
+    @tool(timeout_s=5)
+    async def burn() -> str:
+        """Fails."""
+        RUNS.append("burnt")
+        raise ValueError("too hot")
+
+    hosted = ToolHost([burn], Ledger(store))
+    for is_replayed in (False, True):
+        outcome = await hosted.invoke(grant(tools=["burn@1.0.0"]), "burn@1.0.0", "{}", "k")
+        assert failure(outcome).reason == "TOOL_FAILED"
+        assert outcome.replayed is is_replayed
+    assert RUNS == ["burnt"]
+
+
+@pytest.mark.parametrize("pin", ["put@1.0.0", "pay@1.0.0"])
+async def test_the_same_key_at_once_runs_once(call, pin):
+    outcomes = await asyncio.gather(*(call(pin, n=1, wait_s=0.05) for _ in range(10)))
+    assert len({outcome.result_json for outcome in outcomes}) == 1
+    assert sum(not outcome.replayed for outcome in outcomes) == 1
+    assert RUNS == [1]
+
+
+async def test_the_same_key_at_once_at_two_hosts_runs_once(call, store):
+    other = ToolHost(TOOLS, Ledger(store))
+    outcomes = await asyncio.gather(*(call("pay@1.0.0", on=on, n=1, wait_s=0.05) for on in (None, other) * 5))
+    assert {outcome.result_json for outcome in outcomes} == {'"paid 1"'}
+    assert RUNS == [1]
+
+
+async def test_a_restarted_host_knows_what_was_done(call, store):
+    await call("pay@1.0.0", n=1)
+    restarted = ToolHost(TOOLS, Ledger(store))
+    assert (await call("pay@1.0.0", on=restarted, n=1)).replayed
+    assert RUNS == [1]
+
+
+@pytest.mark.parametrize("changes", [{"task_id": "other"}, {"principal": "other"}, {"tenant": "other"}])
+async def test_a_key_counts_within_its_task_and_owner(hosted, changes):
+    for holder in ({}, changes):
+        outcome = await hosted.invoke(grant(**holder), "pay@1.0.0", "{}", "k")
+        assert not outcome.replayed
+    assert RUNS == [0, 0]
+
+
+@pytest.mark.parametrize(("pin", "n"), [("pay@1.0.0", 2), ("put@1.0.0", 1)], ids=["arguments", "tool"])
+async def test_a_key_is_not_taken_for_another_call(call, pin, n):
+    await call("pay@1.0.0", n=1)
+    with pytest.raises(InvalidRequestError) as caught:
+        await call(pin, n=n)
+    assert list(caught.value.fields) == ["idempotency_key"]
+    assert RUNS == [1]
+
+
+@pytest.mark.parametrize("key", ["", "a b", "x" * 65, ".fence"])
+async def test_an_effect_needs_a_proper_key(call, key):
+    with pytest.raises(InvalidRequestError) as caught:
+        await call("pay@1.0.0", key)
+    assert list(caught.value.fields) == ["idempotency_key"]
+    assert value(await call("look@1.0.0", key)) == 0
+    assert RUNS == [0]
+
+
+async def test_a_lower_fence_is_refused(hosted):
+    await hosted.invoke(grant(fence=2), "pay@1.0.0", "{}", "first")
+    for key in ("first", "second"):
+        with pytest.raises(FencedError):
+            await hosted.invoke(grant(fence=1), "pay@1.0.0", "{}", key)
+    assert (await hosted.invoke(grant(fence=3), "pay@1.0.0", "{}", "first")).replayed
+    assert RUNS == [0]
+
+
+@pytest.fixture
+def lost(store):
+    """A call that some host began and never settled; its time is over."""
+
+    async def begin(pin, *, timeout_s=-1.0, **arguments):
+        name, _, version = pin.partition("@")
+        await Ledger(store).begin(
+            ("t", "p", "task"),
+            "k",
+            intent=digest([name, version, arguments]),
+            timeout_s=timeout_s,
+            may_rerun=False,
+            fence=1,
+            token="lost",
+        )
+
+    return begin
+
+
+async def test_a_lost_hosts_effect_is_unknown_and_is_not_run_again(call, lost):
+    await lost("pay@1.0.0", n=1)
+    for _ in range(2):
+        with pytest.raises(OutcomeUnknownError):
+            await call("pay@1.0.0", n=1)
+    assert RUNS == []
+
+
+async def test_an_idempotent_tool_runs_again_after_its_host_was_lost(call, lost):
+    await lost("put@1.0.0", n=1)
+    assert value(await call("put@1.0.0", n=1)) == "put 1"
+    assert RUNS == [1]
+
+
+async def test_a_call_that_is_still_open_elsewhere_is_waited_for(call, lost, store, monkeypatch):
+    monkeypatch.setattr(host, "OPEN_POLL_S", 0.01)
+    await lost("pay@1.0.0", timeout_s=30, n=1)
+    waiting = asyncio.create_task(call("pay@1.0.0", n=1))
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    intent = digest(["pay", "1.0.0", {"n": 1}])
+    settled = Outcome(result_json='"paid there"').SerializeToString()
+    await Ledger(store).settle(("t", "p", "task"), "k", intent, settled)
+    outcome = await waiting
+    assert (value(outcome), outcome.replayed) == ("paid there", True)
+    assert RUNS == []
+
+
+async def test_a_call_that_stays_open_is_told_to_be_so(store, lost, monkeypatch):
+    monkeypatch.setattr(host, "OPEN_POLL_S", 0.01)
+    monkeypatch.setattr(host, "PATIENCE_S", -5)
+    hosted = ToolHost(TOOLS, Ledger(store))
+    await lost("pay@1.0.0", timeout_s=30, n=1)
+    with pytest.raises(InvocationOpenError):
+        await hosted.invoke(grant(), "pay@1.0.0", '{"n": 1}', "k")
+
+
+async def test_a_caller_that_goes_away_does_not_lose_the_outcome(call):
+    leaving = asyncio.create_task(call("pay@1.0.0", n=1, wait_s=0.1))
+    while not RUNS:
+        await asyncio.sleep(0.005)
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    outcome = await call("pay@1.0.0", n=1, wait_s=0.1)
+    assert (value(outcome), outcome.replayed) == ("paid 1", True)
+    assert RUNS == [1]
+
+
+async def test_a_pure_tool_ends_with_its_caller(hosted):
+    ended = asyncio.Event()
+
+    @tool(effect="pure")
+    async def watch() -> None:
+        """Watches."""
+        RUNS.append("begun")
+        try:
+            await asyncio.sleep(30)
+        finally:
+            ended.set()
+
+    watching = ToolHost([watch], hosted._ledger)
+    call = asyncio.create_task(watching.invoke(grant(tools=["watch@1.0.0"]), "watch@1.0.0", "{}", "k"))
+    while not RUNS:
+        await asyncio.sleep(0.005)
+    call.cancel()
+    async with asyncio.timeout(5):
+        await ended.wait()
+
+
+async def test_an_outcome_waits_for_a_store_that_is_away(run_valkey, tmp_path, monkeypatch):
+    monkeypatch.setattr(host, "SETTLE_RETRY_S", 0.02)
+    own = run_valkey(tmp_path)
+    store = Store(own.url, LIBRARY)
+    await store.open()
+    hosted = ToolHost(TOOLS, Ledger(store))
+    calling = asyncio.create_task(hosted.invoke(grant(), "pay@1.0.0", '{"n": 1, "wait_s": 0.1}', "k"))
+    while not RUNS:
+        await asyncio.sleep(0.005)
+    own.kill()
+    await asyncio.sleep(0.4)
+    own.start()
+    async with asyncio.timeout(20):
+        assert value(await calling) == "paid 1"
+        assert (await hosted.invoke(grant(), "pay@1.0.0", '{"n": 1, "wait_s": 0.1}', "k")).replayed
+    assert RUNS == [1]
+    await store.close()
+
+
+@pytest.mark.parametrize("pin", ["stall@1.0.0", "stall_in_thread@1.0.0"])
+async def test_a_tool_that_takes_too_long_is_data(call, pin):
+    async with asyncio.timeout(5):
+        error = failure(await call(pin))
+    assert (error.code, error.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
+    assert "0.05 s" in error.message
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason", "told"),
+    [
+        ("value", "TOOL_FAILED", "fail: ValueError: wrong number"),
+        ("half a pair", "TOOL_FAILED", "fail: ValueError: ?"),
+        ("long", "TOOL_FAILED", "fail: ValueError: xxx"),
+        ("exit", "TOOL_FAILED", "fail: SystemExit: 3"),
+        ("cancelled", "TOOL_FAILED", "fail"),
+        ("timeout", "TOOL_FAILED", "fail: TimeoutError: its own"),
+        ("mesh", "PERMISSION_DENIED", "not for you"),
+    ],
+)
+async def test_an_exception_is_data_without_a_stack(call, kind, reason, told):
+    async with asyncio.timeout(5):
+        outcome = await call("fail@1.0.0", kind=kind)
+    error = failure(outcome)
+    assert error.reason == reason
+    assert error.message.startswith(told)
+    assert len(error.message) <= 1_000
+    for inside in (b"Traceback", b"hunter2", b".py"):
+        assert inside not in outcome.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ("half a pair", "TOOL_RESULT_INVALID"),
+        ("deep", "TOOL_RESULT_INVALID"),
+        ("object", "TOOL_FAILED"),
+        ("large", "RESULT_TOO_LARGE"),
+        ("large in bytes", "RESULT_TOO_LARGE"),
+    ],
+)
+async def test_a_result_that_cannot_travel_is_data(call, what, reason):
+    assert failure(await call("give@1.0.0", what=what)).reason == reason
+
+
+async def test_a_large_integer_travels(call):
+    assert value(await call("give@1.0.0", what="big integer")) == 2**70
+
+
+@pytest.mark.parametrize("number", ["text", "nan", "-inf"])
+async def test_a_result_that_breaks_its_schema_is_data(call, number):
+    error = failure(await call("lie@1.0.0", number=number))
+    assert error.reason == "TOOL_RESULT_INVALID"
+    assert error.message.startswith("lie broke its own contract: ")
+
+
+async def test_a_tool_knows_whose_call_it_serves(call):
+    assert value(await call("ask.who@1.0.0", "key-9")) == ["t", "p", "task", "key-9"]
+
+
+def test_two_tools_of_one_name_and_version_are_a_mistake(store):
+    other = tool(name="look")(lambda: None)
+    with pytest.raises(SetupError, match=r"look@1\.0\.0"):
+        ToolHost([look, other], Ledger(store))
+    assert ToolHost([look, look], Ledger(store)).tools == [look]
+
+
+LOSABLE = """
+    import asyncio, json, sys
+    from pathlib import Path
+    from meshwright.core.store import Store
+    from meshwright.gen.agents.v1.grant_pb2 import Grant
+    from meshwright.registry import tool
+    from meshwright.registry.host import ToolHost
+    from meshwright.registry.store import LIBRARY, Ledger
+
+    @tool(timeout_s=0.2)
+    async def pay() -> str:
+        '''Pays.'''
+        print("paying", flush=True)
+        await asyncio.sleep(0 if sys.argv[2] == "fast" else 60)
+        return "paid"
+
+    async def main():
+        store = Store(sys.argv[1], LIBRARY)
+        await store.open()
+        grant = Grant(tenant="t", principal="p", task_id="task", tools=["pay@1.0.0"])
+        outcome = await ToolHost([pay], Ledger(store)).invoke(grant, "pay@1.0.0", "{}", "k")
+        print(outcome.result_json, outcome.replayed)
+        await store.close()
+
+    asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def other_host(store):
+    """A process that calls `pay` in the same store."""
+
+    def start(pace):
+        command = [sys.executable, "-c", textwrap.dedent(LOSABLE), store.url, pace]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    return start
+
+
+async def test_a_host_that_was_killed_while_it_paid_leaves_an_unknown_outcome(other_host, call):
+    with other_host("slow") as other:
+        assert other.stdout.readline() == "paying\n"
+        other.kill()
+    with pytest.raises(OutcomeUnknownError):
+        await call("pay@1.0.0")
+    assert RUNS == []
+
+
+async def test_a_host_that_ended_after_it_had_paid_has_left_its_outcome(other_host, call):
+    with other_host("fast") as other:
+        assert other.communicate(timeout=30)[0] == 'paying\n"paid" False\n'
+    outcome = await call("pay@1.0.0")
+    assert (value(outcome), outcome.replayed) == ("paid", True)
+    assert RUNS == []
