@@ -7,6 +7,10 @@ Q ?=
 MODEL ?= offline
 KILL ?=
 CODE := core registry agents gateway cli
+# As they are: a question may hold quotes and dollar signs.
+override Q := $(value Q)
+override DOCS := $(value DOCS)
+export DOCS Q MODEL
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: help
@@ -30,7 +34,7 @@ help: ## This list
 
 .PHONY: demo
 demo: .venv/.runtime ## Start a mesh, ask it a real question, watch every step: DOCS=~/notes Q="…" MODEL=… KILL=1
-	@$(BIN)/meshwright demo --docs "$(DOCS)" --question "$(Q)" --model "$(MODEL)" $(if $(filter-out 0 no,$(KILL)),--kill)
+	@$(BIN)/meshwright demo --docs "$$DOCS" --question "$$Q" --model "$$MODEL" $(if $(filter-out 0 no,$(KILL)),--kill)
 
 .PHONY: test
 test: .venv/.dev ## The whole suite, on real Valkey, Envoy and servers

@@ -79,16 +79,17 @@ def run_valkey() -> Iterator[Callable[..., OwnValkey]]:
 class Mesh:
     """A registry and agents, in this process, with real servers between them."""
 
-    def __init__(self, url: str, folder: Path) -> None:
+    def __init__(self, url: str, folder: Path, partitions: int = 1) -> None:
         self.url = url
         self.folder = folder
+        self.partitions = partitions
         self.target = ""
         self.agents: dict[str, AgentProcess] = {}
         self._stopped: list[AgentProcess] = []
         self._stack = contextlib.AsyncExitStack()
 
     async def open(self) -> None:
-        self.registry = RegistryProcess(Settings(store_url=self.url, drain_s=0))
+        self.registry = RegistryProcess(Settings(store_url=self.url, drain_s=0, partitions=self.partitions))
         self.target = await self.registry.start()
         self._stack.push_async_callback(self.registry.stop)
 
@@ -98,7 +99,8 @@ class Mesh:
             file = self.folder / f"{agent.name}.yaml"
             file.write_text(script)
             settings["model"] = f"scripted:{file}"
-        chosen = {"store_url": self.url, "registry": self.target, "drain_s": 0, "tracing": False} | settings
+        chosen = {"store_url": self.url, "registry": self.target, "drain_s": 0, "tracing": False}
+        chosen |= {"partitions": self.partitions} | settings
         process = AgentProcess(agent, AgentSettings(**chosen))
         self._stack.push_async_callback(self.stop, process)
         await process.start()
@@ -121,7 +123,7 @@ class Mesh:
 @pytest.fixture
 async def mesh(store: Store, tmp_path: Path) -> AsyncIterator[Mesh]:
     """A mesh with a registry and no agents yet."""
-    opened = Mesh(store.url, tmp_path)
+    opened = Mesh(store.url, tmp_path, store.partitions)
     await opened.open()
     yield opened
     await opened.close()

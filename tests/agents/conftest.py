@@ -1,7 +1,6 @@
 """What the runtime's tests share: journals, tasks and events to write to them."""
 
 import asyncio
-import subprocess
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from meshwright.agents.task import NewTask, TaskName
 from meshwright.core.errors import MeshError
 from meshwright.core.ids import child_id
 from meshwright.core.store import Store
-from meshwright.core.valkey import EmbeddedValkey
 from meshwright.gen.agents.v1.agent_service_pb2_grpc import AgentServiceStub
 from meshwright.gen.agents.v1.step_event_pb2 import LlmCall, RunnerNotice, StepEvent, ToolResult
 from meshwright.gen.agents.v1.task_pb2 import TASK_STATUS_COMPLETED, TaskRequest, TaskResponse, Usage
@@ -231,28 +229,25 @@ def gate() -> Gate:
 
 
 class OwnStore:
-    """A Valkey that a test may kill, and a store on it."""
+    """A store on a Valkey that a test may kill."""
 
-    def __init__(self, folder: Path) -> None:
-        self.embedded = EmbeddedValkey.prepare(folder)
-        self.store = Store(self.embedded.url, LIBRARY)
-        self._process: subprocess.Popen[bytes] | None = None
+    def __init__(self, valkey: Any) -> None:
+        self.valkey = valkey
+        self.url = valkey.url
+        self.store = Store(valkey.url, LIBRARY)
 
     async def start(self) -> None:
-        self._process = subprocess.Popen(self.embedded.command, stdout=subprocess.DEVNULL)
+        self.valkey.start()
         await self.store.open()
 
     def kill(self) -> None:
-        assert self._process
-        self._process.kill()
-        self._process.wait()
+        self.valkey.kill()
 
 
 @pytest.fixture
-async def own_store(tmp_path: Path) -> AsyncIterator[OwnStore]:
+async def own_store(run_valkey: Callable[..., Any], tmp_path: Path) -> AsyncIterator[OwnStore]:
     """A store of the test's own."""
-    own = OwnStore(tmp_path)
-    await own.start()
+    own = OwnStore(run_valkey(tmp_path))
+    await own.store.open()
     yield own
     await own.store.close()
-    own.kill()

@@ -126,7 +126,9 @@ class TestOverflow:
 
 
 class TestReconnect:
-    async def test_what_passed_while_the_connection_was_gone_is_read(self, journal, made, claimed, feeds, store, becomes):
+    async def test_what_passed_while_the_connection_was_gone_is_read(
+        self, journal, made, claimed, feeds, store, becomes
+    ):
         claim = await claimed(made.task(), made.notice())
         events = feeds.follow(claim.name, 0, heartbeat_s=NEVER)
         assert (await anext(events)).sequence == 1
@@ -158,7 +160,7 @@ class TestReconnect:
     async def test_a_store_that_was_killed_and_came_back_is_followed_on(self, own_store, made, becomes):
         journal = Journal(own_store.store, "one")
         claim = (await journal.accept(made.task(), claim=True, events=[made.notice()])).claim
-        async with opened(own_store.embedded.url) as feeds:
+        async with opened(own_store.url) as feeds:
             woken = []
             feeds._listeners[partition_key(0, "wake", "worker")] = woken.append
             events = feeds.follow(claim.name, 0, heartbeat_s=NEVER)

@@ -206,9 +206,7 @@ class TestCancel:
         assert await journal.cancel(claim.name, "enough") == []
         assert await journal.cancel(claim.name, "again") == []
         assert (await journal.append(claim, "b", [made.notice()])).cancel == "enough"
-        assert await journal.beat([claim]) == type(await journal.beat([]))(
-            frozenset(), frozenset({claim.name.ref})
-        )
+        assert await journal.beat([claim]) == type(await journal.beat([]))(frozenset(), frozenset({claim.name.ref}))
 
     async def test_a_whole_tree_is_stopped_and_only_its_idle_part_returned(self, journal, made, claimed):
         root = made.task("root")

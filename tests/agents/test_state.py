@@ -101,9 +101,7 @@ def test_the_end_of_a_child_is_the_outcome_of_its_call():
 
 def test_the_end_of_a_grandchild_is_nobodys_outcome():
     inner = StepEvent(child=ChildStep(child_task_id="t1.b", event=StepEvent(result=TaskResponse(output="deep"))))
-    state = folded(
-        [asked("a"), delegated("a", "t1.a"), StepEvent(child=ChildStep(child_task_id="t1.a", event=inner))]
-    )
+    state = folded([asked("a"), delegated("a", "t1.a"), StepEvent(child=ChildStep(child_task_id="t1.a", event=inner))])
     assert [call.call_id for call in state.open_calls] == ["a"]
 
 

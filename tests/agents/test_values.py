@@ -29,7 +29,9 @@ def journaled(arguments):
     return arguments_of(PlannedCall.FromString(planned_call("c", "t", arguments).SerializeToString()))
 
 
-@pytest.mark.parametrize("number", [2**53, -(2**53), 2**64 + 1, 1e20, 1e300, 2**53 - 1, 0.1, -7, True, 12345678901234567890])
+@pytest.mark.parametrize(
+    "number", [2**53, -(2**53), 2**64 + 1, 1e20, 1e300, 2**53 - 1, 0.1, -7, True, 12345678901234567890]
+)
 def test_every_number_comes_back_as_it_was(number):
     arguments = {"n": number, "deep": [{"n": number}]}
     back = journaled(arguments)

@@ -103,32 +103,6 @@ def test_an_error_while_stopping_is_told():
     assert (child.returncode, err) == (1, "error: could not drain\n")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's doing")
-def test_a_child_ends_with_its_parent_however_that_ends():
-    body = """
-        import subprocess
-        from meshwright.core.process import die_with_parent
-        child = subprocess.Popen(["sleep", "60"], preexec_fn=die_with_parent)
-        running.ready(child=child.pid)
-        await running.stopping.wait()
-    """
-    with running(body) as parent:
-        child = json.loads(parent.stdout.readline())["child"]
-        parent.kill()
-        parent.wait()
-        deadline = time.monotonic() + LIMIT_S
-        while is_alive(child):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 async def test_tasks_that_are_ended_have_ended():
     trace = []
 

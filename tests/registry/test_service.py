@@ -150,7 +150,8 @@ async def test_many_hosts_registering_at_once_agree(register):
 
 
 @pytest.mark.parametrize(
-    ("version", "chosen"), [("", "1.10.0"), ("1.2.0", "1.2.0"), ("^1", "1.10.0"), ("^1.2", "1.10.0"), ("2.0.0-a", "2.0.0-a")]
+    ("version", "chosen"),
+    [("", "1.10.0"), ("1.2.0", "1.2.0"), ("^1", "1.10.0"), ("^1.2", "1.10.0"), ("2.0.0-a", "2.0.0-a")],
 )
 async def test_a_tool_is_read_by_version_range_or_as_the_newest(register, ask, version, chosen):
     for one in ("1.2.0", "1.10.0", "2.0.0-a"):
@@ -325,9 +326,7 @@ async def agent_call(registry):
     signer = Signer("payer-1")
     card = AgentCard(agent_id="payer", version="1.0.0", tools=["bank.pay@^1"])
     endpoint = Endpoint(instance_id="payer-1", target="127.0.0.1:7", public_key=signer.public_key)
-    await channel.unary(
-        registry.agents.AnnounceAgent, AnnounceAgentRequest(agent=card, endpoint=endpoint), timeout_s=5
-    )
+    await channel.unary(registry.agents.AnnounceAgent, AnnounceAgentRequest(agent=card, endpoint=endpoint), timeout_s=5)
 
     async def call(tools, **fields):
         grant = Grant(tenant="t-1", principal="p-1", agent_id="payer", task_id="task", tools=tools)

@@ -4,19 +4,21 @@ import asyncio
 import contextlib
 import json
 import signal
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from meshwright.cli import tether
 from meshwright.core.errors import SetupError
-from meshwright.core.process import die_with_parent
 
 READY_S = 60.0
 STOP_S = 10.0
 CALM_S = 30.0
 """A child that lived this long starts again at once."""
 BACK_OFF_S = (0.1, 0.3, 1.0, 2.0, 5.0)
+TETHER = (sys.executable, "-I", "-S", str(tether.__file__))
 
 
 @dataclass(slots=True)
@@ -42,6 +44,7 @@ class Child:
     restarts: int = 0
     facts: dict[str, str] = field(default_factory=dict)
     _process: asyncio.subprocess.Process | None = None
+    _copying: asyncio.Task[None] | None = None
     _is_stopping: bool = False
 
     @property
@@ -57,6 +60,7 @@ class Child:
         """
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
+                *TETHER,
                 *self.command,
                 cwd=self.folder,
                 env=self.environment,
@@ -64,7 +68,6 @@ class Child:
                 stdout=asyncio.subprocess.PIPE if self.speaks else log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C reaches the parent alone, which stops its children in order
-                preexec_fn=die_with_parent,
             )
         if self.speaks:
             await self._wait_until_ready(self._process)
@@ -73,15 +76,31 @@ class Child:
         assert process.stdout is not None
         try:
             async with asyncio.timeout(READY_S):
-                line = await process.stdout.readline()
+                while not (line := await self._said(process.stdout)).startswith(b'{"'):
+                    if not line:
+                        await process.wait()
+                        raise SetupError(self.last_words())
         except TimeoutError:
             process.kill()
             raise SetupError(f"{self.name} was not ready within {READY_S:.0f} s: see {self.log}") from None
-        if not line:
-            await process.wait()
-            raise SetupError(self.last_words())
         self.facts = json.loads(line)
         self.target = str(self.facts["target"])
+        self._copying = asyncio.create_task(self._copy(process.stdout))
+
+    async def _said(self, stdout: asyncio.StreamReader) -> bytes:
+        """Reads one line of what the process prints, which belongs into its log; empty: there is no more."""
+        try:
+            line = await stdout.readline()
+        except ValueError:  # longer than a line may be
+            line = b"(a line that is too long)\n"
+        if line and not line.startswith(b'{"'):
+            with self.log.open("ab") as log:
+                log.write(line)
+        return line
+
+    async def _copy(self, stdout: asyncio.StreamReader) -> None:
+        while await self._said(stdout):
+            pass
 
     def last_words(self) -> str:
         """Returns the line in which the process said why it ended."""
@@ -89,21 +108,24 @@ class Child:
         said = next((line for line in reversed(tail) if line.startswith("error: ")), "")
         return said.removeprefix("error: ") or f"{self.name} ended at once: see {self.log}"
 
-    async def keep(self, on_change: Callable[[], None]) -> None:
-        """Waits for the process to end and starts it again, until it is stopped; tells of every change."""
+    async def keep(self, on_change: Callable[[str], None]) -> None:
+        """Waits for the process to end and starts it again, until it is stopped; tells what happened each time."""
         failures = 0
         while self._process:
             started = time.monotonic()
             await self._process.wait()
             if self._is_stopping:
                 return
-            on_change()
+            on_change(f"{self.name} (pid {self._process.pid}) ended: {ending(self._process.returncode)}")
             failures = 0 if time.monotonic() - started > CALM_S else failures + 1
             await asyncio.sleep(BACK_OFF_S[min(failures, len(BACK_OFF_S) - 1)] if failures else 0)
             self.restarts += 1
-            with contextlib.suppress(SetupError):  # told in its log; tried again
+            try:
                 await self.start()
-            on_change()
+            except SetupError as error:
+                on_change(f"{self.name} did not start: {error.message}")
+            else:
+                on_change(f"{self.name} runs again as pid {self.pid}")
 
     async def stop(self) -> None:
         """Ends the process: kindly, then by force."""
@@ -119,3 +141,10 @@ class Child:
             except TimeoutError:
                 process.kill()
                 await process.wait()
+
+
+def ending(code: int | None) -> str:
+    """Says how a process ended."""
+    if code is not None and code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return f"exit code {code}"

@@ -17,9 +17,10 @@ from meshwright.cli.mesh import HOST, Mesh, MeshPlan
 from meshwright.cli.output import Format
 from meshwright.cli.run import show_result
 from meshwright.cli.steps import Steps
-from meshwright.core.errors import UnavailableError
+from meshwright.core.errors import InvalidRequestError, UnavailableError
 from meshwright.gen.agents.v1.task_pb2 import TaskRequest, TaskResponse
 
+OWN_DOCS = Path("docs")
 QUESTION = "How does a task survive the crash of its worker, and what keeps a tool's effect from being doubled?"
 LEASE_S = 2.0
 """Short, so that a killed agent's task is taken over while one watches."""
@@ -33,11 +34,13 @@ def demo(
     docs: Annotated[Path, typer.Option(help="Folder of text, Markdown, reStructuredText, HTML or PDF files")] = Path(
         "docs"
     ),
-    question: Annotated[str, typer.Option("--question", "-q", help="What to ask")] = QUESTION,
+    question: Annotated[str, typer.Option("--question", "-q", help="What to ask; has an answer for our own docs")] = "",
     model: Annotated[str, typer.Option(help="offline, openai:NAME[@URL] or scripted:FILE")] = "offline",
     kill: Annotated[bool, typer.Option(help="Kill the working agent in the middle")] = False,
 ) -> None:
     """Starts a whole mesh, asks it a question of your files, draws the steps, prints the answer, stops."""
+    if not question and docs != OWN_DOCS:
+        raise InvalidRequestError('ask something of your own files: --question "…" (make demo: Q="…")')
     started = time.monotonic()
     paced = PACE if model == "offline" else model
     with tempfile.TemporaryDirectory(prefix="meshwright-") as data:
@@ -52,7 +55,7 @@ class Demo:
     """One question to a mesh of its own."""
 
     def __init__(self, plan: MeshPlan, question: str, *, is_killing: bool, started: float) -> None:
-        self._mesh = Mesh(plan, None)
+        self._mesh = Mesh(plan, None, self._tell)
         self._plan = plan
         self._question = question
         self._is_killing = is_killing
@@ -99,6 +102,9 @@ class Demo:
         finally:
             await edge.close()
         raise UnavailableError("the stream ended without a result")
+
+    def _tell(self, what: str) -> None:
+        self._console.print(f"     · {what}", style="red", highlight=False)
 
     def _kill(self) -> None:
         """Kills the agent that works, once, as a crash would."""

@@ -56,8 +56,14 @@ class Edge:
         try:
             return await channel.unary(method, request, timeout_s=timeout_s)
         except UnavailableError as error:
-            hint = f"no mesh answers at {self.url}: start one with `meshwright dev`, or name another one with --edge"
-            raise UnavailableError(hint if "connect" in error.message else error.message) from None
+            raise self._explained(error) from None
+
+    def _explained(self, error: UnavailableError) -> UnavailableError:
+        """Says in place of gRPC's words for a refused connection what to do."""
+        if not error.message.startswith("failed to connect"):
+            return error
+        hint = "start one with `meshwright dev`, or name another one with --edge"
+        return UnavailableError(f"no mesh answers at {self.url}: {hint}")
 
     async def health(self, agent_id: str) -> HealthResponse:
         """Asks one agent how it is; the edge picks it by a header."""
@@ -93,8 +99,10 @@ class Edge:
                         return
             except MeshError as error:
                 failures += 1
-                if not error.is_retryable or failures > PATIENCE:
+                if not error.is_retryable:
                     raise
+                if failures > PATIENCE:
+                    raise self._explained(error) if isinstance(error, UnavailableError) else error from None
             else:
                 failures += 1
                 if failures > 1:

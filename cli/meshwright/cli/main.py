@@ -6,7 +6,6 @@ import typer
 
 from meshwright.cli import agent, demo, dev, run, task, tool
 from meshwright.core.errors import MeshError
-from meshwright.core.settings import disable_fork_support
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Runs a mesh of agents and talks to it.")
 app.command("dev")(dev.dev)
@@ -22,7 +21,6 @@ FIRST_EXIT_CODE = 10
 
 def main() -> None:
     """Runs a command; an error is one line on stderr and an exit code that says its kind."""
-    disable_fork_support()
     try:
         app(standalone_mode=True)
     except MeshError as error:

@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,10 +53,17 @@ class MeshPlan:
 
 
 class Mesh:
-    """Starts, watches and stops all processes of a plan."""
+    """Starts, watches and stops all processes of a plan.
 
-    def __init__(self, plan: MeshPlan, ready_file: Path | None) -> None:
+    Args:
+        plan: What is wanted.
+        ready_file: Says what runs where, while all of it does; None: no such file.
+        tell: Takes a line for people whenever a process ends or runs again.
+    """
+
+    def __init__(self, plan: MeshPlan, ready_file: Path | None, tell: Callable[[str], None]) -> None:
         self.plan = plan
+        self._tell = tell
         self.children: dict[str, Child] = {}
         self._ready_file = ready_file
         self._taken: set[int] = set()
@@ -99,7 +106,7 @@ class Mesh:
         self._is_ready = True
         self._write_ready_file()
         for child in self.children.values():
-            self._keepers.append(asyncio.create_task(child.keep(self._write_ready_file)))
+            self._keepers.append(asyncio.create_task(child.keep(self._changed)))
 
     def _check(self) -> None:
         """Refuses at once what would fail later."""
@@ -163,7 +170,7 @@ class Mesh:
         return self._child("gateway", [sys.executable, "-m", "meshwright.gateway"], self._environment(settings))
 
     def _specs(self) -> list[tuple[str, str]]:
-        own = [(f"agent-{index}", str(spec)) for index, spec in enumerate(self.plan.agents)]
+        own = [(log_name(spec, index), spec) for index, spec in enumerate(self.plan.agents)]
         return [(name, LIBRARY.format(name)) for name in BUNDLED] + own
 
     def _agent(self, named: tuple[str, str], registry_target: str) -> Child:
@@ -240,6 +247,10 @@ class Mesh:
             "pids": {name: child.pid for name, child in self.children.items()},
         }
 
+    def _changed(self, what: str) -> None:
+        self._tell(what)
+        self._write_ready_file()
+
     def _write_ready_file(self) -> None:
         if self._ready_file is None or not self._is_ready:
             return
@@ -261,6 +272,12 @@ class Mesh:
             if name in self.children:
                 await self.children[name].stop()
         self._locks.close()
+
+
+def log_name(spec: str, index: int) -> str:
+    """Names a user's agent until it tells its own name, and its log for good: `work.py:helper` is `work-helper`."""
+    place, _, attribute = spec.rpartition(":")
+    return f"{Path(place).stem}-{attribute}" + (f"-{index}" if index else "")
 
 
 async def end_orphan(valkey: EmbeddedValkey) -> None:

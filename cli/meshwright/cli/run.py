@@ -1,5 +1,6 @@
 """`meshwright run`: ask a question and wait for the answer."""
 
+import asyncio
 from typing import Annotated
 
 import typer
@@ -9,7 +10,8 @@ from meshwright.cli.edge import Edge
 from meshwright.cli.options import EdgeUrl, Output, with_edge
 from meshwright.cli.output import Format, as_json, show
 from meshwright.cli.steps import Steps
-from meshwright.core.errors import MeshError, UnavailableError
+from meshwright.core.errors import BudgetExceededError, MeshError, UnavailableError
+from meshwright.core.ids import uuid7
 from meshwright.gen.agents.v1.task_pb2 import (
     FINISH_REASON_STOP,
     TASK_STATUS_COMPLETED,
@@ -39,7 +41,20 @@ def run(
 
 async def answered(mesh: Edge, request: TaskRequest, *, is_streamed: bool, form: Format) -> TaskResponse:
     """Follows a task to its end, drawing the steps on stderr, or printing them as lines of JSON."""
-    steps = Steps(Console(stderr=True))
+    console = Console(stderr=True)
+    steps = Steps(console)
+    request.task_id = uuid7()
+    if is_streamed and form is Format.TABLE:
+        console.print(f"task {request.task_id}", style="dim", highlight=False)
+    try:
+        return await followed(mesh, request, steps, is_streamed=is_streamed, form=form)
+    except asyncio.CancelledError:
+        console.print(f"the task goes on: meshwright task watch {request.task_id}", highlight=False)
+        raise
+
+
+async def followed(mesh: Edge, request: TaskRequest, steps: Steps, *, is_streamed: bool, form: Format) -> TaskResponse:
+    """Shows a task's events as they come and returns its result."""
     async for event in mesh.steps(request):
         if is_streamed and form is Format.TABLE:
             steps.draw(event)
@@ -53,9 +68,12 @@ async def answered(mesh: Edge, request: TaskRequest, *, is_streamed: bool, form:
 def show_result(result: TaskResponse, form: Format, *, is_streamed: bool) -> None:
     """Prints a result; a task that failed exits with its error's code."""
     if form is Format.TABLE:
-        show(result.output)
+        if result.output:
+            show(result.output)
         if result.status == TASK_STATUS_COMPLETED and result.finish_reason != FINISH_REASON_STOP:
             reason = FinishReason.Name(result.finish_reason).removeprefix("FINISH_REASON_").lower()
+            if not result.output:
+                raise BudgetExceededError(f"no answer: {reason}; --token-budget and --max-steps give the task more")
             typer.echo(f"partial answer: {reason}", err=True)
     elif not is_streamed:
         show(as_json(result, 2 if form is Format.JSON else None))

@@ -1,7 +1,6 @@
 """Life of a service process: start, one ready line, signals, one-line errors, an end."""
 
 import asyncio
-import ctypes
 import json
 import os
 import signal
@@ -10,10 +9,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
 from meshwright.core.errors import MeshError
-
-PR_SET_PDEATHSIG = 1
-LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
-"""Loaded before any fork: between fork and exec a child only calls into it."""
 
 
 class Process:
@@ -68,9 +63,3 @@ async def ended(*tasks: asyncio.Future[Any]) -> None:
         task.cancel()
     if tasks:
         await asyncio.wait(tasks)
-
-
-def die_with_parent() -> None:
-    """Asks the kernel for SIGTERM when the parent ends, however it ends; run in a child before exec (Linux)."""
-    if LIBC is not None:
-        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -63,11 +63,6 @@ def provider_key(provider: str) -> str:
     return os.environ.get(f"{provider.upper()}_API_KEY", "")
 
 
-def disable_fork_support() -> None:
-    """Keeps gRPC from taking part in forks of this process, which only ever start other programs."""
-    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
-
-
 def child_environment(settings: Settings) -> dict[str, str]:
     """Returns the environment for a child process: ours, with its settings in place of inherited ones."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}

@@ -22,10 +22,17 @@ async def steps_of(mesh, server):
 
 
 async def test_a_model_calls_a_tool_and_its_words_stream(mesh, openai_server):
-    call = {"index": 0, "id": "c1", "type": "function", "function": {"name": "math__add", "arguments": '{"a": 2, "b": 3}'}}
+    call = {
+        "index": 0,
+        "id": "c1",
+        "type": "function",
+        "function": {"name": "math__add", "arguments": '{"a": 2, "b": 3}'},
+    }
     usage = {"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25}
     openai_server.streams(
-        openai_server.chunk({"tool_calls": [call]}), openai_server.chunk({}, "tool_calls"), {"choices": [], "usage": usage}
+        openai_server.chunk({"tool_calls": [call]}),
+        openai_server.chunk({}, "tool_calls"),
+        {"choices": [], "usage": usage},
     )
     openai_server.says("The sum ", "is 5.", usage=usage)
     events = await steps_of(mesh, openai_server)

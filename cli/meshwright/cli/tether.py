@@ -1,0 +1,17 @@
+"""Becomes another program that ends with its parent: `python -I -S tether.py COMMAND...`.
+
+The kernel (Linux) sends SIGTERM when the parent ends, however it ends. It is asked in the child itself, so that the
+parent can start programs without running code between fork and exec.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1
+
+if __name__ == "__main__":
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    os.execv(sys.argv[1], sys.argv[1:])  # noqa: S606 - the parent names the program

@@ -1,0 +1,231 @@
+"""The worker: no more at once than it may, nothing lost, nothing kept that belongs to somebody else."""
+
+import asyncio
+import json
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from meshwright.agents.agent import Agent
+from meshwright.agents.journal import Journal
+from meshwright.core.errors import MeshError
+from meshwright.core.store import partition_key
+from meshwright.gen.agents.v1.step_event_pb2 import NOTICE_KIND_RESUMED
+from meshwright.gen.agents.v1.task_pb2 import (
+    TASK_STATUS_CANCELLED,
+    TASK_STATUS_COMPLETED,
+    TASK_STATUS_FAILED,
+    TASK_STATUS_PENDING,
+)
+from meshwright.gen.agents.v1.task_service_pb2 import ListTasksRequest
+
+HOLD = {"tool_calls": [{"name": "hold", "arguments": {}}]}
+DONE = {"text": "Done."}
+
+
+@pytest.fixture
+def start(mesh, gate):
+    """Starts an instance of the agent `worker`, whose tasks wait for the gate."""
+
+    async def started(*replies, **settings):
+        script = json.dumps({"agents": {"worker": list(replies or (HOLD, DONE))}})
+        return await mesh.agent(Agent("worker", "Work.", tools=[gate.tool]), script=script, **settings)
+
+    return started
+
+
+class TestPlaces:
+    async def test_calls_that_come_at_once_never_exceed_the_places(self, start, dial, gate):
+        client = dial(await start(concurrency=3))
+        running = [asyncio.create_task(client.run(task_id=f"t{number}")) for number in range(12)]
+        await gate.holds(3)
+        assert (await client.tasks.ListTasks(ListTasksRequest(statuses=[TASK_STATUS_PENDING]))).tasks
+        gate.open()
+        responses = await asyncio.gather(*running)
+        assert {response.status for response in responses} == {TASK_STATUS_COMPLETED}
+        assert gate.most <= 3
+
+    async def test_a_queued_task_is_taken_as_soon_as_there_is_a_place(self, start, dial, monkeypatch):
+        monkeypatch.setattr("meshwright.agents.worker.POLL_S", 600.0)
+        client = dial(await start(DONE, concurrency=1))
+        for number in range(30):
+            await asyncio.gather(client.submit(task_id=f"a{number}"), client.run(task_id=f"b{number}"))
+        async with asyncio.timeout(10):
+            for number in range(30):
+                assert (await client.ended(f"a{number}")).status == TASK_STATUS_COMPLETED
+
+    async def test_a_pure_server_queues_and_a_worker_of_the_same_agent_runs(self, start, dial, becomes, mesh):
+        server = await start(DONE, role="server")
+        client = dial(server)
+        running = asyncio.create_task(client.run(task_id="t1"))
+
+        async def is_queued():
+            return await server.journal.ready("worker") == 1
+
+        await becomes(is_queued)
+        assert server.worker.running == 0
+        worker = await start(DONE, role="worker")
+        response = await running
+        assert (response.output, response.attempt) == ("Done.", 1)
+        endpoints = [endpoint.instance_id for endpoint in server.registry.known["worker"].endpoints]
+        assert endpoints == [server.instance_id]
+        assert worker.instance_id not in endpoints
+
+
+class TestPartitions:
+    @pytest.fixture
+    async def store(self, store):
+        """A store of 16 partitions."""
+        await store.client.flushall()
+        await store.open(16)
+        return store
+
+    async def test_tasks_of_all_partitions_are_served_in_turn(self, start, dial, store, made):
+        server = dial(await start(DONE, role="server"))
+        for number in range(40):
+            await server.submit(task_id=f"t{number}", session_id="s")
+        client = dial(await start(DONE, concurrency=1))
+        for number in range(40):
+            assert (await client.ended(f"t{number}")).status == TASK_STATUS_COMPLETED
+        started = [
+            ((await client.get(f"t{n}")).start_time.ToNanoseconds(), made.name(f"t{n}").partition(16))
+            for n in range(40)
+        ]
+        first = [partition for _, partition in sorted(started)][:10]
+        assert len(set(first)) == 10
+        assert await store.client.xlen(await self.session_key(store)) == 40
+
+    async def session_key(self, store):
+        return [key async for key in store.client.scan_iter("*}:session")][0]
+
+
+class TestLease:
+    async def test_a_task_that_somebody_else_took_is_let_go(self, start, dial, gate, store, becomes):
+        process = await start(lease_s=0.5, concurrency=1)
+        await dial(process).submit(task_id="t1")
+        await gate.holds()
+        other = Journal(store, "other")
+        (ref,) = await store.client.zrange(partition_key(0, "leases"), 0, -1)
+        await store.client.zadd(partition_key(0, "leases"), {ref: 1})
+        assert (await other.sweep(0))[0] == 1
+        claim = await other.claim(0, "worker")
+        await becomes(lambda: process.worker.running == 0)
+        assert gate.waiting == 0
+        assert (await other.record(claim.name)).state == "RUNNING"
+        await other.release(claim)
+        gate.open()
+        response = await dial(process).ended("t1")
+        assert (response.status, response.attempt) == (TASK_STATUS_COMPLETED, 2)
+
+    async def test_beats_keep_a_long_task_from_being_taken_over(self, start, dial, gate, monkeypatch):
+        monkeypatch.setattr("meshwright.agents.worker.SWEEP_S", 0.05)
+        client = dial(await start(lease_s=0.5))
+        await client.submit(task_id="t1")
+        await gate.holds()
+        await asyncio.sleep(1.2)  # more than two leases
+        gate.open()
+        assert (await client.ended("t1")).attempt == 1
+
+    async def test_a_cancellation_whose_message_was_lost_is_found_by_the_next_beat(self, start, dial, gate):
+        process = await start(lease_s=0.5)
+        client = dial(process)
+        await client.submit(task_id="t1")
+        await gate.holds()
+        process.feeds._listeners[partition_key(0, "wake", process.instance_id)] = lambda _: None
+        await client.cancel("t1")
+        assert (await client.ended("t1")).status == TASK_STATUS_CANCELLED
+
+
+class TestStoreAway:
+    @pytest.fixture
+    def store(self, own_store):
+        """A store that a test may kill."""
+        return own_store.store
+
+    async def test_work_goes_on_when_the_store_comes_back_after_more_than_a_lease(
+        self, start, dial, gate, own_store, becomes
+    ):
+        process = await start(lease_s=0.5)
+        client = dial(process)
+        await client.submit(task_id="t1")
+        await gate.holds()
+        own_store.kill()
+        await becomes(lambda: process.worker.running == 0)  # its lease is in doubt
+        assert gate.waiting == 0
+        await own_store.start()
+        await gate.holds()
+        gate.open()
+        response = await client.ended("t1")
+        assert (response.status, response.attempt) == (TASK_STATUS_COMPLETED, 1)
+        notices = [event.notice.kind for event in await client.watch("t1") if event.HasField("notice")]
+        assert notices == [NOTICE_KIND_RESUMED]
+
+    async def test_a_short_absence_of_the_store_is_not_noticed(self, start, dial, gate, own_store):
+        client = dial(await start(lease_s=60))
+        await client.submit(task_id="t1")
+        await gate.holds()
+        own_store.kill()
+        gate.open()
+        await own_store.start()
+        response = await client.ended("t1")
+        assert (response.status, response.attempt, response.last_sequence) == (TASK_STATUS_COMPLETED, 1, 6)
+
+
+class TestTidy:
+    async def test_a_task_that_waits_longer_than_its_time_fails(self, start, dial, monkeypatch):
+        monkeypatch.setattr("meshwright.agents.worker.SWEEP_S", 0.05)
+        client = dial(await start(DONE, role="server"))
+        response = await client.run(task_id="t1", timeout=Duration(nanos=50_000_000))
+        assert response.status == TASK_STATUS_FAILED
+        assert MeshError.from_status(response.error).reason == "TASK_TIMEOUT"
+        assert (response.attempt, response.steps_used) == (0, 0)
+
+    async def test_a_cancellation_that_nobody_carried_out_is_made_up_for(self, start, dial, journal, made, monkeypatch):
+        monkeypatch.setattr("meshwright.agents.worker.SWEEP_S", 0.05)
+        await journal.accept(made.task(agent_id="nobody"), claim=False)
+        await journal.cancel(made.name(), "enough")
+        client = dial(await start(DONE))
+        assert (await client.ended("t1")).status == TASK_STATUS_CANCELLED
+
+
+class TestDrain:
+    async def test_a_task_in_flight_goes_on_elsewhere_uncounted(self, start, dial, gate, mesh, journal, made):
+        first = await start()
+        client = dial(first)
+        await client.submit(task_id="t1")
+        await gate.holds()
+        await mesh.stop(first)
+        record = await journal.record(made.name("t1"))
+        assert (record.state, record.attempt) == ("PENDING", 1)
+        gate.open()
+        response = await dial(await start()).ended("t1")
+        assert (response.status, response.attempt) == (TASK_STATUS_COMPLETED, 1)
+
+    async def test_a_task_that_ends_in_time_is_waited_for(self, start, dial, gate, mesh, becomes):
+        process = await start(drain_s=10)
+        running = asyncio.create_task(dial(process).run(task_id="t1"))
+        await gate.holds()
+        stopping = asyncio.create_task(mesh.stop(process))
+        await becomes(lambda: not process.worker.is_claiming)
+        gate.open()
+        response = await running
+        assert (response.status, response.attempt) == (TASK_STATUS_COMPLETED, 1)
+        await stopping
+
+    async def test_a_draining_worker_starts_nothing_new(self, start, dial, gate, mesh, becomes):
+        process = await start(drain_s=10)
+        client = dial(process)
+        await client.submit(task_id="t1")
+        await gate.holds()
+        stopping = asyncio.create_task(process.worker.drain(10))
+        await becomes(lambda: not process.worker.is_claiming)
+        running = asyncio.create_task(client.run(task_id="t2"))
+
+        async def is_queued():
+            return await process.journal.ready("worker") == 1
+
+        await becomes(is_queued)
+        gate.open()
+        await stopping
+        assert gate.calls == [""]
+        running.cancel()

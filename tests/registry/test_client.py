@@ -1,0 +1,160 @@
+"""The registry as other services see it: also while it is away, and after it has come back."""
+
+import asyncio
+
+import pytest
+
+from meshwright.core.channel import Channels
+from meshwright.core.errors import KeyNotFoundError, ToolNotFoundError, UnavailableError
+from meshwright.core.settings import Settings
+from meshwright.gen.registry.v1.agent_directory_service_pb2 import AgentCard, Endpoint
+from meshwright.registry import client as client_module
+from meshwright.registry import tool
+from meshwright.registry.client import RegistryClient
+from meshwright.registry.serving import RegistryProcess
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch):
+    monkeypatch.setattr(client_module, "RETRY_S", 0.02)
+
+
+@pytest.fixture
+async def absent():
+    """A client of a registry that is not there."""
+    channels = Channels()
+    yield RegistryClient(channels, "127.0.0.1:1")
+    await channels.close()
+
+
+def card(agent_id="adder", **fields):
+    return AgentCard(agent_id=agent_id, version="1.0.0", **fields)
+
+
+def endpoint(instance_id="adder-1"):
+    return Endpoint(instance_id=instance_id, target="127.0.0.1:7", public_key=bytes(32))
+
+
+@tool(effect="pure")
+def add(a: int, b: int) -> int:
+    """Adds."""
+    return a + b
+
+
+async def until(condition):
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def test_tools_are_registered_and_resolved(registry):
+    stored = await registry.client.register(add.contract("127.0.0.1:7"))
+    assert await registry.client.resolve(["add@^1", "add"]) == [stored, stored]
+    assert await registry.client.resolve([]) == []
+    with pytest.raises(ToolNotFoundError):
+        await registry.client.resolve(["add", "missing"])
+
+
+async def test_an_instance_is_announced_found_and_withdrawn(registry):
+    await registry.client.announce(card(), endpoint())
+    assert [one.agent_id for one in await registry.client.list_agents()] == ["adder"]
+    await registry.client.withdraw("adder", "adder-1")
+    assert await registry.client.list_agents() == []
+
+
+async def test_a_key_is_asked_for_once_and_then_remembered_for_a_while(registry, monkeypatch):
+    await registry.client.announce(card(tools=["add"]), endpoint())
+    key = await registry.client.key("adder-1")
+    assert (key.public_key, key.agent_id, key.tools) == (bytes(32), "adder", frozenset({"add"}))
+    await registry.client.withdraw("adder", "adder-1")
+    assert await registry.client.key("adder-1") == key
+    monkeypatch.setattr(client_module, "KEY_KEPT_S", 0)
+    with pytest.raises(KeyNotFoundError):
+        await registry.client.key("adder-1")
+
+
+async def test_a_watch_begins_with_who_is_here_and_follows(registry):
+    await registry.client.announce(card("early"), endpoint("early-1"))
+    watch = registry.client.watch()
+    assert sorted(await anext(watch)) == ["early"]
+    await registry.client.announce(card("late"), endpoint("late-1"))
+    async with asyncio.timeout(5):
+        while sorted(await anext(watch)) != ["early", "late"]:
+            pass
+        await registry.client.withdraw("early", "early-1")
+        while sorted(await anext(watch)) != ["late"]:
+            pass
+    await watch.aclose()
+
+
+async def test_what_is_known_stays_true_while_agents_come_and_go(registry):
+    keeping = asyncio.create_task(registry.client.keep_known())
+    assert await registry.client.find("adder") is None
+    await registry.client.announce(card(), endpoint())
+    await until(lambda: "adder" in registry.client.known)
+    assert (await registry.client.find("adder")).agent_id == "adder"
+    await registry.client.withdraw("adder", "adder-1")
+    await until(lambda: "adder" not in registry.client.known)
+    keeping.cancel()
+
+
+async def test_what_is_known_survives_a_registry_that_goes_away_and_comes_back(store):
+    def process(port=0):
+        return RegistryProcess(Settings(store_url=store.url, port=port, drain_s=0, tracing=False))
+
+    first = process()
+    target = await first.start()
+    channels = Channels()
+    client = RegistryClient(channels, target)
+    await client.announce(card(), endpoint())
+    keeping = asyncio.create_task(client.keep_known())
+    await until(lambda: "adder" in client.known)
+    await first.stop()
+    await asyncio.sleep(0.1)
+    assert "adder" in client.known
+    second = process(int(target.rpartition(":")[2]))
+    await second.start()
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await client.announce(card("other"), endpoint("other-1"))
+                break
+            except UnavailableError:
+                await asyncio.sleep(0.05)
+    await until(lambda: sorted(client.known) == ["adder", "other"])
+    keeping.cancel()
+    await channels.close()
+    await second.stop()
+
+
+async def test_an_announcement_is_kept_up_also_in_a_store_that_was_emptied(registry, store, monkeypatch):
+    monkeypatch.setattr(client_module, "BEAT_S", 0.02)
+    keeping = asyncio.create_task(registry.client.keep_announced(card(), endpoint()))
+    watching = asyncio.create_task(registry.client.keep_known())
+    await until(lambda: "adder" in registry.client.known)
+    await store.client.flushall()
+    async with asyncio.timeout(5):
+        while not await registry.client.list_agents():
+            await asyncio.sleep(0.01)
+    await until(lambda: "adder" in registry.client.known)
+    keeping.cancel()
+    watching.cancel()
+
+
+async def test_a_registry_that_is_away_is_told_after_some_patience(absent):
+    with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1 does not answer"):
+        await absent.wait_until_there(0.05)
+
+
+async def test_a_registry_that_comes_is_waited_for(registry):
+    await registry.client.wait_until_there(5)
+
+
+async def test_withdrawing_from_a_registry_that_is_away_is_no_error(absent):
+    await absent.withdraw("adder", "adder-1")
+
+
+async def test_nobody_is_found_before_the_directory_was_seen(absent, monkeypatch):
+    monkeypatch.setattr(client_module, "TIMEOUT_S", 0.05)
+    with pytest.raises(UnavailableError):
+        await absent.find("adder")

@@ -1,0 +1,110 @@
+"""ToolService over real gRPC: only under a grant, with the chain of checks behind it."""
+
+import json
+
+import pytest
+
+from meshwright.core import channel
+from meshwright.core.errors import (
+    GrantInvalidError,
+    InvalidRequestError,
+    MeshError,
+    NotYetAvailableError,
+    PermissionDeniedError,
+    ToolNotFoundError,
+)
+from meshwright.core.grant import Signer
+from meshwright.gen.agents.v1.grant_pb2 import Grant
+from meshwright.gen.registry.v1.agent_directory_service_pb2 import AgentCard, Endpoint
+from meshwright.gen.tools.v1.tool_service_pb2 import GetOutcomeRequest, InvokeRequest
+from meshwright.registry import tool
+
+
+@tool(effect="idempotent")
+def double(n: int) -> int:
+    """Doubles."""
+    if n < 0:
+        raise ValueError("negative")
+    return 2 * n
+
+
+@pytest.fixture
+async def invoke(registry, hosting):
+    """Invokes `double` under a grant of an announced agent."""
+    signer = Signer("adder-1")
+    card = AgentCard(agent_id="adder", version="1.0.0", tools=["double@^1", "other"])
+    endpoint = Endpoint(instance_id="adder-1", target="127.0.0.1:7", public_key=signer.public_key)
+    await registry.client.announce(card, endpoint)
+    served = await hosting(double)
+
+    async def invoke_(arguments=None, *, tools=("double@1.0.0",), is_granted=True, agent="adder", **fields):
+        grant = Grant(tenant="t", principal="p", agent_id=agent, task_id="task", tools=tools)
+        text = json.dumps(arguments if arguments is not None else {"n": 2})
+        chosen = {"tool": "double", "version": "1.0.0", "arguments_json": text, "idempotency_key": "k"} | fields
+        token = signer.sign(grant) if is_granted else None
+        stream = channel.stream(served.tools.Invoke, InvokeRequest(**chosen), timeout_s=5, grant=token)
+        return [response async for response in stream]
+
+    return invoke_
+
+
+async def test_the_last_message_is_the_outcome(invoke):
+    (response,) = await invoke()
+    assert json.loads(response.outcome.result_json) == 4
+    (again,) = await invoke()
+    assert again.outcome.replayed
+
+
+async def test_integers_keep_their_digits_inside_of_the_mesh(invoke):
+    (response,) = await invoke({"n": 2**70 + 1})
+    assert json.loads(response.outcome.result_json) == 2**71 + 2
+
+
+async def test_a_call_without_a_grant_is_refused(invoke):
+    with pytest.raises(GrantInvalidError):
+        await invoke(is_granted=False)
+
+
+async def test_a_grant_for_another_agent_or_beyond_the_agents_list_is_refused(invoke):
+    with pytest.raises(GrantInvalidError):
+        await invoke(agent="banker")
+    with pytest.raises(GrantInvalidError):
+        await invoke(tools=["double@1.0.0", "bank.pay@1.0.0"])
+
+
+async def test_a_tool_that_the_grant_does_not_name_is_denied(invoke):
+    with pytest.raises(PermissionDeniedError):
+        await invoke(tools=["other@1.0.0"])
+    with pytest.raises(PermissionDeniedError):
+        await invoke(tools=[])
+
+
+async def test_an_instance_that_was_withdrawn_cannot_call_a_host_that_has_not_seen_it(registry, hosting, invoke):
+    await registry.client.withdraw("adder", "adder-1")
+    with pytest.raises(GrantInvalidError):
+        await invoke()
+
+
+async def test_only_the_exact_version_is_served(invoke):
+    for version in ("", "^1", "2.0.0"):
+        with pytest.raises(ToolNotFoundError):
+            await invoke(version=version)
+
+
+async def test_arguments_and_key_are_checked(invoke):
+    with pytest.raises(InvalidRequestError) as caught:
+        await invoke({"n": "two"})
+    assert list(caught.value.fields) == ["arguments/n"]
+    with pytest.raises(InvalidRequestError):
+        await invoke(idempotency_key="")
+
+
+async def test_a_tools_failure_is_in_the_outcome_not_in_the_status(invoke):
+    (response,) = await invoke({"n": -1})
+    assert MeshError.from_status(response.outcome.error).message == "double: ValueError: negative"
+
+
+async def test_outcomes_cannot_be_asked_for_yet(hosting):
+    served = await hosting(double)
+    with pytest.raises(NotYetAvailableError):
+        await channel.unary(served.tools.GetOutcome, GetOutcomeRequest(idempotency_key="k"), timeout_s=5)
