@@ -22,7 +22,6 @@ from meshwright.gen.agents.v1.step_event_pb2 import (
     RunnerNotice,
     StepEvent,
     TaskStarted,
-    ToolCall,
     ToolResult,
 )
 from meshwright.gen.agents.v1.task_pb2 import (

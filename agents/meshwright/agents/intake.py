@@ -118,7 +118,10 @@ def task_id_of(request: TaskRequest, idempotency_key: str, caller: Caller) -> st
     task_id = task_id or key or uuid7()
     pattern = TASK_ID if caller.grant else CALLER_ID
     if not pattern.fullmatch(task_id):
-        raise InvalidRequestError("task_id is not valid", fields={"task_id": f"must match {pattern.pattern}"})
+        raise InvalidRequestError(
+            f"task_id is not valid: it must match {pattern.pattern}",
+            fields={"task_id": f"must match {pattern.pattern}"},
+        )
     if caller.grant and root_of(task_id) != caller.grant.root_task_id:
         raise InvalidRequestError("a child's id is <root>.<suffix>", fields={"task_id": "names another root"})
     return task_id

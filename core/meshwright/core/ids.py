@@ -27,7 +27,9 @@ def checked(field: str, value: str, pattern: re.Pattern[str]) -> str:
         InvalidRequestError: It does not look as the pattern says.
     """
     if not pattern.fullmatch(value):
-        raise InvalidRequestError(f"{field} is not valid", fields={field: f"must match {pattern.pattern}"})
+        raise InvalidRequestError(
+            f"{field} is not valid: it must match {pattern.pattern}", fields={field: f"must match {pattern.pattern}"}
+        )
     return value
 
 

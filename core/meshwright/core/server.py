@@ -13,10 +13,11 @@ from meshwright.core.grant import Verifier
 from meshwright.core.interceptors import Deadline, ErrorBoundary, Measure, Principal
 from meshwright.core.settings import Settings
 
-MESSAGE_BYTES = 4 * 2**20
+MESSAGE_BYTES = 8 * 2**20
+"""Twice what the edge lets in, so that what is too large is refused with the field and its limit."""
 OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
-    ("grpc.max_send_message_length", 2 * MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MESSAGE_BYTES),
     ("grpc.max_metadata_size", 16 * 2**10),
     ("grpc.max_concurrent_streams", 100),
     ("grpc.keepalive_time_ms", 30_000),
@@ -46,7 +47,7 @@ class Server:
     def __init__(self, settings: Settings, services: dict[str, Register], verifier: Verifier | None = None) -> None:
         self._settings = settings
         self._server = grpc.aio.server(interceptors=interceptors(settings, verifier), options=OPTIONS)
-        self._health = health.aio.HealthServicer()
+        self._health = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue] - a module put there
         self._names = (*services, health.SERVICE_NAME)
         for register in services.values():
             register(self._server)

@@ -22,6 +22,7 @@ from meshwright.core.errors import (
     ToolConflictError,
     ToolFailedError,
     ToolNotFoundError,
+    UnavailableError,
 )
 from meshwright.core.grant import IssuerKey, Signer
 from meshwright.core.ids import AGENT_ID, CALLER_ID, TOOL_NAME, checked
@@ -267,11 +268,15 @@ class ToolRegistry(ToolRegistryServiceServicer):
         call = InvokeRequest(tool=tool.name, version=tool.version, arguments_json=arguments_json, idempotency_key=key)
         timeout_s = tool.timeout.ToMilliseconds() / 1000 + 5
         stream = channel.stream(stub.Invoke, call, timeout_s=timeout_s, grant=self._signer.sign(grant))
-        async with contextlib.aclosing(stream) as responses:
-            async for response in responses:
-                if response.HasField("outcome"):
-                    outcome: Outcome = response.outcome
-                    return outcome
+        try:
+            async with contextlib.aclosing(stream) as responses:
+                async for response in responses:
+                    if response.HasField("outcome"):
+                        outcome: Outcome = response.outcome
+                        return outcome
+        except UnavailableError:
+            lost = f"the host of {pin} does not answer; the call may have run: repeat it with the same idempotency_key"
+            raise UnavailableError(lost, metadata={"idempotency_key": key}, retry_after_s=1) from None
         raise ToolFailedError(f"{pin} gave no outcome")
 
     async def _tool(self, name: str, version: str) -> registry_pb2.Tool:

@@ -146,6 +146,27 @@ async def test_independent_questions_are_researched_in_parallel_and_summarised_o
     assert ends_with_one_mark(played.text)
 
 
+async def test_a_question_that_the_summary_leaves_out_keeps_its_finding(play: Any) -> None:
+    def one_sided(_: dict[str, Any]) -> str:
+        return f"- The store is Valkey. [store.md]\n\nSources:\n- store.md\n\n{MARK}"
+
+    task = "What is the store and what happens when a worker dies?"
+    played = await play(OfflineModel(), task, [(RESEARCHER, researched), (SUMMARISER, one_sided)])
+    assert "- The store is Valkey. [store.md]" in played.text
+    assert "what happens when a worker dies?\n- A lease lasts 15 seconds. [leases.md]" in played.text
+    assert "Sources:\n- store.md\n- leases.md" in played.text
+
+
+async def test_an_own_tool_that_the_prompt_names_comes_before_another_agent(play: Any) -> None:
+    convert = tool("convert", "Converts money.", amount={"type": "number"}, rate={"type": "number"})
+    tools = [(RESEARCHER, researched), (convert, lambda given: given["amount"] * given["rate"])]
+    played = await play(OfflineModel(), "Convert amount 20 with rate 1.5", tools)
+    assert [[call.tool for call in calls] for calls in played.rounds] == [["convert"]]
+    assert played.text == f"30.0\n\n{MARK}"
+    played = await play(OfflineModel(), "What happens when a worker dies?", tools)
+    assert [[call.tool for call in calls] for calls in played.rounds] == [["ask.researcher"]]
+
+
 async def test_a_simple_question_is_researched_whole(play: Any) -> None:
     played = await play(OfflineModel(), "What is the store of tasks and results?", [(RESEARCHER, researched)])
     assert [call.arguments["prompt"] for call in played.rounds[0]] == ["What is the store of tasks and results?"]

@@ -8,13 +8,14 @@ from meshwright.agents.models.model import Answer, Call, OnText, Prompt
 from meshwright.agents.models.rules.citations import MARK, without_mark
 from meshwright.agents.models.rules.delegation import delegation
 from meshwright.agents.models.rules.documents import documents
-from meshwright.agents.models.rules.own_tools import own_tools
+from meshwright.agents.models.rules.own_tools import own_tool_first, own_tools
 from meshwright.agents.models.rules.situation import Do, Rule, Say, situation_of
 from meshwright.agents.models.rules.summaries import summaries
 from meshwright.agents.models.rules.unaided import arithmetic, confession, excerpt, plain_sum
 
 RULES: tuple[Rule, ...] = (
     plain_sum,
+    own_tool_first,
     delegation,
     documents,
     summaries,

@@ -128,7 +128,7 @@ def _report(task: str, research: list[_Reply], later: list[_Reply]) -> str:
     """Writes the answer: the summary if there is one, else the findings; then what is missing and all sources."""
     findings = [reply for reply in research if reply.is_finding]
     summary = [reply for reply in later if reply.is_finding][-1:]
-    told = summary or findings
+    told = [*summary, *_overlooked(findings, summary[0])] if summary else findings
     bodies = [_told(reply, is_only=len(told) == 1) for reply in told]
     if not told and any(reply.answer for reply in research):
         bodies = [f"{NOTHING_FOUND} about: {task[:LONGEST_QUESTION]}"]
@@ -137,6 +137,17 @@ def _report(task: str, research: list[_Reply], later: list[_Reply]) -> str:
     if not sources:
         sources = [source for reply in findings if reply.answer for source in reply.answer.sources]
     return with_sources("\n\n".join([*bodies, *missing]), sources)
+
+
+def _overlooked(findings: list[_Reply], summary: _Reply) -> list[_Reply]:
+    """Picks the findings of which the summary kept no line: their questions would go without an answer."""
+    kept = set(_lines(summary))
+    return [reply for reply in findings if len(findings) > 1 and not kept & set(_lines(reply))]
+
+
+def _lines(reply: _Reply) -> list[str]:
+    body = reply.answer.body if reply.answer else ""
+    return [line.strip() for line in body.splitlines() if line.strip()]
 
 
 def _told(reply: _Reply, *, is_only: bool) -> str:

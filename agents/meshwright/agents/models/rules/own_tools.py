@@ -12,6 +12,9 @@ from meshwright.agents.sentences import words
 
 NAME_WEIGHT, PARAMETER_WEIGHT, DESCRIPTION_WEIGHT = 3, 2, 1
 
+BUNDLED = ("docs.", "summary.")
+"""Tools that have rules of their own."""
+
 
 def own_tools(situation: Situation) -> Move | None:
     """Calls the tool whose name, parameters and description share most with the prompt; states what it gave."""
@@ -24,6 +27,24 @@ def own_tools(situation: Situation) -> Move | None:
         return Do((Request(tool.name, {"prompt": situation.task}),))
     arguments, missing = Clues(situation.task).arguments(tool.parameters)
     return Say(_unfilled(tool, missing)) if missing else Do((Request(tool.name, arguments),))
+
+
+def own_tool_first(situation: Situation) -> Move | None:
+    """Takes a tool of the agent's own before another agent, where the prompt names it and holds all that it needs."""
+    own = [tool for tool in situation.tools if not tool.name.startswith((ASK, *BUNDLED))]
+    if not own or len(own) == len(situation.tools):
+        return None
+    names = {tool.name for tool in own}
+    if situation.outcomes:
+        is_own = all(outcome.call.tool in names for outcome in situation.outcomes)
+        return Say("\n".join(_stated(outcome) for outcome in situation.outcomes)) if is_own else None
+    asked = set(words(situation.task))
+    named = [tool for tool in own if asked & set(words(tool.name.replace(".", " ").replace("_", " ")))]
+    tool = max(named, key=lambda tool: _overlap(asked, tool), default=None)
+    if tool is None:
+        return None
+    arguments, missing = Clues(situation.task).arguments(tool.parameters)
+    return None if missing else Do((Request(tool.name, arguments),))
 
 
 def _fitting(task: str, tools: Sequence[ToolSpec]) -> ToolSpec | None:
