@@ -96,7 +96,7 @@ class Store:
             self.client: redis.Redis = redis.Redis.from_url(
                 url,
                 protocol=3,
-                socket_timeout=timeout_s,
+                socket_timeout=None,  # would go through asyncio.wait_for, which on 3.11 may swallow a cancellation
                 socket_connect_timeout=timeout_s,
                 health_check_interval=0,
                 retry=Retry(ExponentialWithJitterBackoff(cap=0.5, base=0.02), retries=3),
@@ -106,6 +106,7 @@ class Store:
             forms = "redis://HOST:PORT/0, rediss://HOST:PORT/0 or unix:///PATH"
             raise SetupError(f"MESHWRIGHT_STORE_URL is no address of a store: write {forms}") from None
         self.partitions = 1
+        self._timeout_s = timeout_s
         self._is_closed = False
 
     async def open(self, partitions: int | None = None) -> None:
@@ -119,11 +120,13 @@ class Store:
         """
         try:
             await self._wait()
-            await self._check_durability()
-            await self._load()
-            await self._settle(partitions)
-        except RedisError as error:
-            raise SetupError(f"the store at {public_url(self.url)} cannot be used: {error}") from None
+            async with asyncio.timeout(self._timeout_s):
+                await self._check_durability()
+                await self._load()
+                await self._settle(partitions)
+        except (RedisError, OSError) as error:
+            said = str(error) or f"no answer within {self._timeout_s:g} s"
+            raise SetupError(f"the store at {public_url(self.url)} cannot be used: {said}") from None
 
     async def _settle(self, partitions: int | None) -> None:
         key = partition_key(MESH, "partitions")
@@ -137,8 +140,9 @@ class Store:
         ends = time.monotonic() + PATIENCE_S
         while True:
             try:
-                await self.client.ping()
-            except (StoreConnectionError, StoreTimeoutError):
+                async with asyncio.timeout(self._timeout_s):
+                    await self.client.ping()
+            except (StoreConnectionError, StoreTimeoutError, OSError):
                 if time.monotonic() > ends:
                     raise
                 await asyncio.sleep(0.05)
@@ -170,9 +174,12 @@ class Store:
         self._is_closed = True
         await self.client.aclose()
 
-    def _check_open(self) -> None:
+    @contextlib.asynccontextmanager
+    async def _bounded(self) -> AsyncIterator[None]:
         if self._is_closed:
             raise InternalError("the store was closed by this process")
+        async with translated(), asyncio.timeout(self._timeout_s):
+            yield
 
     async def call(self, function: str, key: str, *arguments: Argument) -> Reply:
         """Runs a function; `key` picks the slot.
@@ -181,8 +188,7 @@ class Store:
             StoreUnavailableError: No answer; it may or may not have run, and every function may be repeated.
             InternalError: The function itself failed, or the store was closed.
         """
-        self._check_open()
-        async with translated():
+        async with self._bounded():
             try:
                 return await self.client.fcall(function, 1, key, *arguments)
             except ResponseError as error:
@@ -193,8 +199,7 @@ class Store:
 
     async def run(self, *commands: Sequence[Argument]) -> list[Reply]:
         """Sends commands in one round trip (no transaction) and returns their replies; raises as `call` does."""
-        self._check_open()
-        async with translated():
+        async with self._bounded():
             pipeline = self.client.pipeline(transaction=False)
             for command in commands:
                 pipeline.execute_command(*command)
@@ -207,7 +212,9 @@ async def translated() -> AsyncIterator[None]:
     try:
         yield
     except (StoreConnectionError, StoreTimeoutError, OSError) as error:
-        raise StoreUnavailableError(f"the store does not answer: {error}", retry_after_s=1) from None
+        raise StoreUnavailableError(
+            f"the store does not answer: {str(error) or 'no reply in time'}", retry_after_s=1
+        ) from None
     except ResponseError as error:
         raise InternalError(f"the store refused a command: {error}") from error
     except RedisError as error:
