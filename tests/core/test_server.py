@@ -112,7 +112,7 @@ async def test_reflection_is_off_unless_it_is_switched_on(serve):
 async def test_a_message_beyond_the_limit_is_refused(serve):
     served = await serve(run_task=None)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await served.stub.RunTask(TaskRequest(prompt="x" * 5 * 2**20))
+        await served.stub.RunTask(TaskRequest(prompt="x" * 9 * 2**20))
     assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 

@@ -57,11 +57,18 @@ def test_the_demo_survives_the_death_of_the_working_agent():
 
 
 def test_a_folder_that_is_not_there_is_one_line():
-    command = [*MESHWRIGHT, "demo", "--docs", "/nowhere"]
+    command = [*MESHWRIGHT, "demo", "--docs", "/nowhere", "--question", "What?"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode != 0
     assert done.stderr.strip().startswith("error: the documents folder /nowhere")
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_other_documents_need_a_question_of_their_own(tmp_path):
+    command = [*MESHWRIGHT, "demo", "--docs", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 13
+    assert done.stderr == 'error: ask something of your own files: --question "…" (make demo: Q="…")\n'
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc to see every process's sockets")

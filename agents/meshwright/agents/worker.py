@@ -25,7 +25,7 @@ log = structlog.get_logger("worker")
 POLL_S = 1.0
 SWEEP_S = 1.0
 LEASE_MARGIN_S = 2.0
-CLAIM_PATIENCE_S = 2.0
+LAST_WORDS_S = 2.0
 
 
 @dataclass(slots=True)
@@ -71,6 +71,7 @@ class Worker:
         self._concurrency = concurrency
         self._is_claiming = is_claiming
         self._working: dict[str, Working] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._suspended: list[Claim] = []
         self._reserved = 0
         self._turn = 0
@@ -130,6 +131,8 @@ class Worker:
         # A context of its own: the deadline and the caller of the call that brought the task are not the task's.
         task = asyncio.create_task(self._work(run), context=contextvars.Context())
         self._working[claim.name.ref] = Working(run, task)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         telemetry.TASKS_RUNNING.labels(self.agent_id).set(self.running)
         return run
 
@@ -242,7 +245,7 @@ class Worker:
         self._is_claiming = False
         self._wake.set()
         if self._claiming:  # not cancelled at once: a claim whose answer is under way would belong to nobody
-            await asyncio.wait([self._claiming], timeout=CLAIM_PATIENCE_S)
+            await asyncio.wait([self._claiming], timeout=LAST_WORDS_S)
             await ended(self._claiming)
         if self._working:
             await asyncio.wait([working.task for working in self._working.values()], timeout=patience_s)
@@ -252,4 +255,6 @@ class Worker:
                 await working.task
             with contextlib.suppress(MeshError):
                 await self._journal.release(working.run.claim)
+        if self._tasks:  # what has ended still passes on what it leaves behind
+            await asyncio.wait(self._tasks, timeout=LAST_WORDS_S)
         await ended(*self._chores)

@@ -39,7 +39,7 @@ def demo(
     kill: Annotated[bool, typer.Option(help="Kill the working agent in the middle")] = False,
 ) -> None:
     """Starts a whole mesh, asks it a question of your files, draws the steps, prints the answer, stops."""
-    if not question and docs != OWN_DOCS:
+    if not question and docs.resolve() != OWN_DOCS.resolve():
         raise InvalidRequestError('ask something of your own files: --question "…" (make demo: Q="…")')
     started = time.monotonic()
     paced = PACE if model == "offline" else model

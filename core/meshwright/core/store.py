@@ -108,6 +108,9 @@ class Store:
         self.partitions = 1
         self._timeout_s = timeout_s
         self._is_closed = False
+        self._under_way = 0
+        self._is_idle = asyncio.Event()
+        self._is_idle.set()
 
     async def open(self, partitions: int | None = None) -> None:
         """Checks the store, loads the functions and settles the number of partitions.
@@ -170,16 +173,24 @@ class Store:
                     raise SetupError(f"the store refused {library.name}: {error}") from None
 
     async def close(self) -> None:
-        """Closes every connection; what is still under way must not open one again."""
+        """Closes every connection, once what is still under way has ended: it might open one again."""
         self._is_closed = True
+        await self._is_idle.wait()
         await self.client.aclose()
 
     @contextlib.asynccontextmanager
     async def _bounded(self) -> AsyncIterator[None]:
         if self._is_closed:
             raise InternalError("the store was closed by this process")
-        async with translated(), asyncio.timeout(self._timeout_s):
-            yield
+        self._under_way += 1
+        self._is_idle.clear()
+        try:
+            async with translated(), asyncio.timeout(self._timeout_s):
+                yield
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._is_idle.set()
 
     async def call(self, function: str, key: str, *arguments: Argument) -> Reply:
         """Runs a function; `key` picks the slot.

@@ -1,0 +1,223 @@
+"""Takeover: an agent's process is killed in the middle of a task, another one goes on where its journal ends."""
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+from dataclasses import dataclass
+
+import grpc
+import pytest
+
+from meshwright.agents.agent import Agent
+from meshwright.core.errors import MeshError
+from meshwright.gen.agents.v1.step_event_pb2 import NOTICE_KIND_TAKEN_OVER, TOOL_OUTCOME_OK, TOOL_OUTCOME_UNKNOWN
+from meshwright.gen.agents.v1.task_pb2 import TASK_STATUS_COMPLETED
+
+AGENT = '''
+"""An agent whose effects are lines in a file."""
+
+import asyncio
+import os
+from pathlib import Path
+
+from meshwright.agents import Agent
+from meshwright.registry import tool
+
+EFFECTS = Path(os.environ["EFFECTS"])
+
+
+def note(line: str) -> None:
+    with EFFECTS.open("a") as file:
+        file.write(line + "\\n")
+
+
+@tool(effect="non_idempotent", timeout_s=1)
+async def send(to: str) -> str:
+    """Sends a letter."""
+    note(f"send {to}")
+    return f"sent to {to}"
+
+
+@tool(effect="non_idempotent", timeout_s=1)
+async def crash(to: str) -> str:
+    """Sends a letter and brings its own process down before it can say so."""
+    note(f"crash {to}")
+    os.kill(os.getpid(), 9)
+    return "never"
+
+
+@tool(effect="pure")
+async def look(at: str) -> str:
+    """Looks, and brings its own process down the first time."""
+    is_first = f"look {at}" not in EFFECTS.read_text().split("\\n")
+    note(f"look {at}")
+    if is_first:
+        os.kill(os.getpid(), 9)
+    return f"saw {at}"
+
+
+agent = Agent("courier", "Deliver.", tools=[send, crash, look])
+'''
+
+
+@dataclass
+class Instance:
+    """One process of the agent."""
+
+    process: asyncio.subprocess.Process
+    target: str
+
+    async def kill(self):
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+        await self.process.wait()
+
+
+class Courier:
+    """Processes of one agent, each on a script of its own; `effects` are what its tools did."""
+
+    def __init__(self, mesh, folder):
+        self._mesh = mesh
+        self._file = folder / "courier.py"
+        self._file.write_text(AGENT)
+        self._folder = folder
+        self._effects = folder / "effects"
+        self._effects.touch()
+        self._instances = []
+
+    @property
+    def effects(self):
+        return self._effects.read_text().split("\n")[:-1]
+
+    async def start(self, name, *replies):
+        script = self._folder / f"{name}.yaml"
+        script.write_text(json.dumps({"agents": {"courier": list(replies)}}))
+        settings = {
+            "STORE_URL": self._mesh.url,
+            "REGISTRY": self._mesh.target,
+            "LEASE_S": "1",
+            "MODEL": f"scripted:{script}",
+            "DRAIN_S": "0",
+            "LOG_LEVEL": "error",
+            "TRACING": "false",
+        }
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("MESHWRIGHT_")}
+        environment = inherited | {f"MESHWRIGHT_{name}": value for name, value in settings.items()}
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "meshwright.agents", f"{self._file}:agent"),
+            stdout=asyncio.subprocess.PIPE,
+            env=environment | {"EFFECTS": str(self._effects)},
+        )
+        self._instances.append(process)
+        return Instance(process, json.loads(await process.stdout.readline())["target"])
+
+    async def pair(self, first, second):
+        """Starts two processes, each on its replies."""
+        return await asyncio.gather(self.start("first", *first), self.start("second", *second))
+
+    async def stop(self):
+        for process in self._instances:
+            await Instance(process, "").kill()
+
+
+@pytest.fixture
+async def courier(mesh, tmp_path):
+    """Starts processes of the agent `courier`."""
+    opened = Courier(mesh, tmp_path)
+    yield opened
+    await opened.stop()
+
+
+@pytest.fixture
+async def elsewhere(mesh, dial):
+    """A process of another agent, through which tasks can be watched."""
+    script = json.dumps({"agents": {"default": [{"text": "Hm."}]}})
+    return dial(await mesh.agent(Agent("observer", "Observe."), script=script))
+
+
+@pytest.fixture
+async def begin(dial):
+    """Runs a task in the process that is called; the call may break."""
+    calls = []
+
+    async def run(instance):
+        calls.append(asyncio.create_task(dial(instance.target).steps(task_id="t1")))
+
+    yield run
+    await asyncio.gather(*calls, return_exceptions=True)
+
+
+SEND = {"tool_calls": [{"name": "send", "arguments": {"to": "ann"}}], "text": "First."}
+FAILS = {"error": {"code": "UNAVAILABLE", "message": "asked again"}}
+SLOW = {"text": "late", "latency_ms": 60_000}
+DONE = {"text": "Done."}
+
+
+async def has_outcomes(client, many):
+    """Waits until a task's tools have given so many outcomes."""
+    async with asyncio.timeout(10):
+        while True:
+            with contextlib.suppress(grpc.aio.AioRpcError):  # not accepted yet
+                if (await client.get("t1")).tool_calls >= many:
+                    return
+            await asyncio.sleep(0.01)
+
+
+def by_kind(events, kind):
+    return [getattr(event, kind) for event in events if event.WhichOneof("event") == kind]
+
+
+async def test_another_process_finishes_without_asking_or_acting_twice(courier, elsewhere, begin, becomes, kinds):
+    first, _ = await courier.pair((SEND, SLOW), (FAILS, DONE))  # asked for the first answer again, it would fail
+    await begin(first)
+    await becomes(lambda: courier.effects)
+    watching = asyncio.create_task(elsewhere.watch("t1"))
+    streaming = asyncio.create_task(elsewhere.steps(task_id="t1", agent_id="courier"))
+    await has_outcomes(elsewhere, 1)
+    await first.kill()
+    events = await watching
+    assert await streaming == events
+    assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+    assert kinds(events) == [*("started", "llm_call", "tool_call", "tool_result", "notice", "llm_call", "result")]
+    assert by_kind(events, "notice")[0].kind == NOTICE_KIND_TAKEN_OVER
+    result = events[-1].result
+    assert (result.status, result.output, result.attempt, result.steps_used) == (TASK_STATUS_COMPLETED, "Done.", 2, 2)
+    assert courier.effects == ["send ann"]
+
+
+async def test_an_effect_whose_outcome_was_lost_is_not_doubled(courier, elsewhere, begin):
+    crash = {"tool_calls": [{"name": "crash", "arguments": {"to": "bob"}}, SEND["tool_calls"][0]]}
+    first, _ = await courier.pair((crash, DONE), (FAILS, DONE))
+    await begin(first)
+    await first.process.wait()
+    response = await elsewhere.ended("t1")
+    assert (response.status, response.output, response.attempt) == (TASK_STATUS_COMPLETED, "Done.", 2)
+    assert courier.effects.count("crash bob") == 1
+    assert courier.effects.count("send ann") <= 1
+    outcomes = {result.call_id: result for result in by_kind(await elsewhere.watch("t1"), "tool_result")}
+    assert outcomes["call_0_0"].outcome == TOOL_OUTCOME_UNKNOWN
+    assert MeshError.from_status(outcomes["call_0_0"].error).reason == "OUTCOME_UNKNOWN"
+
+
+async def test_a_call_without_effect_is_simply_made_again(courier, elsewhere, begin):
+    look = {"tool_calls": [{"name": "look", "arguments": {"at": "sky"}}]}
+    first, _ = await courier.pair((look, DONE), (FAILS, DONE))
+    await begin(first)
+    await first.process.wait()
+    response = await elsewhere.ended("t1")
+    assert (response.output, response.attempt) == ("Done.", 2)
+    (result,) = by_kind(await elsewhere.watch("t1"), "tool_result")
+    assert (result.outcome, result.result.string_value) == (TOOL_OUTCOME_OK, "saw sky")
+
+
+async def test_a_process_that_is_told_to_stop_hands_its_task_back(courier, elsewhere, begin):
+    first, _ = await courier.pair((SEND, SLOW), (FAILS, DONE))
+    await begin(first)
+    await has_outcomes(elsewhere, 1)
+    first.process.terminate()
+    assert await first.process.wait() == 0
+    response = await elsewhere.ended("t1")
+    assert (response.output, response.attempt) == ("Done.", 1)
+    assert courier.effects == ["send ann"]
