@@ -29,8 +29,8 @@ async def opened(url):
 
 
 @pytest.fixture
-async def feeds(store, valkey):
-    async with opened(valkey.url) as feeds:
+async def feeds(store):
+    async with opened(store.url) as feeds:
         yield feeds
 
 
@@ -85,7 +85,7 @@ async def test_a_purged_task_is_not_found(journal, made, claimed, feeds, store):
         await collect(feeds, claim.name)
 
 
-async def test_a_silent_task_sends_heartbeats(made, claimed, feeds, until):
+async def test_a_silent_task_sends_heartbeats(made, claimed, feeds):
     claim = await claimed(made.task(), made.notice())
     events = feeds.follow(claim.name, 0, heartbeat_s=0.01)
     assert (await anext(events)).sequence == 1
@@ -93,7 +93,7 @@ async def test_a_silent_task_sends_heartbeats(made, claimed, feeds, until):
     await events.aclose()
 
 
-async def test_a_heartbeat_reads_what_no_message_told_of(journal, made, claimed, feeds, store, until):
+async def test_a_heartbeat_reads_what_no_message_told_of(made, claimed, feeds, store, until):
     claim = await claimed(made.task(), made.notice())
     events = feeds.follow(claim.name, 0, heartbeat_s=0.02)
     await until(events, lambda event: event is None)

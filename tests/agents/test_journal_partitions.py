@@ -50,7 +50,7 @@ async def test_a_tree_shares_a_partition_and_roots_are_spread(made):
     assert all(root.sibling(f"{root.task_id}.abc").partition(16) == root.partition(16) for root in roots)
 
 
-async def test_all_functions_work_on_many_partitions(journal, made, claimed, wide):
+async def test_all_functions_work_on_many_partitions(journal, made, wide):
     names = [made.name(f"t{number}") for number in range(40)]
     for name in names:
         await journal.accept(made.task(name.task_id), claim=False)

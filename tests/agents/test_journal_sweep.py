@@ -45,7 +45,7 @@ async def test_a_cancelled_task_of_a_lost_worker_is_ended_and_not_run_again(jour
     assert await journal.claim(0, "worker") is None
 
 
-async def test_tasks_that_nobody_runs_end_when_their_time_is_over(journal, made, claimed, store):
+async def test_tasks_that_nobody_runs_end_when_their_time_is_over(journal, made, claimed):
     await journal.accept(made.task("waiting", timeout_ms=0), claim=False)
     running = await claimed(made.task("running", timeout_ms=0))
     parked = await claimed(made.task("parked", timeout_ms=0))

@@ -1,4 +1,4 @@
-"""A tree of tasks in one partition: events and costs reach every ancestor, ends wake parents, cancellation goes down."""
+"""A tree of tasks in one partition: events and costs go up to every ancestor, cancellation goes down."""
 
 import asyncio
 

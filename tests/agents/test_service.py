@@ -74,7 +74,7 @@ async def test_every_way_in_does_the_same_work(adder, kinds):
     ran = await adder.run("1 + 2?")
     streamed = await adder.steps("1 + 2?")
     submitted = await adder.submit("1 + 2?")
-    watched = [event for event in await adder.watch(submitted.task_id)]
+    watched = await adder.watch(submitted.task_id)
     assert kinds(streamed) == kinds(watched) == kinds(await adder.watch(ran.task_id))
     for other in (streamed[-1].result, watched[-1].result, await adder.get(submitted.task_id)):
         assert other.output == ran.output

@@ -173,7 +173,8 @@ async def test_delegation_goes_five_levels_deep_and_no_deeper(start):
     assert (depth, deepest.tool_result.outcome) == (5, TOOL_OUTCOME_DENIED)
 
 
-async def test_one_worker_that_delegates_to_itself_parks_and_completes(start, kinds, parking_soon):
+@pytest.mark.usefixtures("parking_soon")
+async def test_one_worker_that_delegates_to_itself_parks_and_completes(start, kinds):
     single = await start("single", *asking("single", "single"), delegates=["single"], concurrency=1)
     events = await single.steps(task_id="t1", token_budget=4_000)
     assert events[-1].result.status == TASK_STATUS_COMPLETED
@@ -184,7 +185,8 @@ async def test_one_worker_that_delegates_to_itself_parks_and_completes(start, ki
     assert (result.attempt, kinds(events).count("llm_call")) == (1, 2)
 
 
-async def test_a_parked_parent_costs_no_place_and_wakes_with_its_last_child(start, gate, parking_soon, becomes, mesh):
+@pytest.mark.usefixtures("parking_soon")
+async def test_a_parked_parent_costs_no_place_and_wakes_with_its_last_child(start, gate, becomes, mesh):
     await start("helper", HOLD, {"text": "Yes."})
     boss = await start("boss", *asking("helper", "helper"), delegates=["helper"], concurrency=1)
     await boss.submit(task_id="t1")

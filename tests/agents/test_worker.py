@@ -96,7 +96,7 @@ class TestPartitions:
         assert await store.client.xlen(await self.session_key(store)) == 40
 
     async def session_key(self, store):
-        return [key async for key in store.client.scan_iter("*}:session")][0]
+        return await anext(store.client.scan_iter("*}:session"))
 
 
 class TestLease:

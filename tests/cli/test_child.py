@@ -58,7 +58,7 @@ async def test_what_a_child_prints_is_in_its_log_and_never_blocks_it(child):
 
 
 async def test_a_child_that_ends_at_once_says_why(child):
-    with pytest.raises(SetupError, match="^the reason$"):
+    with pytest.raises(SetupError, match=r"^the reason$"):
         await child("import sys; sys.exit('error: the reason')").start()
     silent = child("raise SystemExit(3)")
     silent.log.unlink()
