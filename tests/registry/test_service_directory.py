@@ -10,8 +10,11 @@ from google.protobuf.duration_pb2 import Duration
 
 from meshwright.core import channel
 from meshwright.core.errors import AbortedError, AgentNotFoundError, InvalidRequestError, KeyNotFoundError
+from meshwright.core.settings import Settings
 from meshwright.gen.registry.v1 import agent_directory_service_pb2 as pb
+from meshwright.gen.registry.v1.agent_directory_service_pb2_grpc import AgentDirectoryServiceStub
 from meshwright.registry import service
+from meshwright.registry.serving import RegistryProcess
 
 
 @pytest.fixture
@@ -178,6 +181,19 @@ async def test_an_agent_that_loses_one_of_its_instances_is_changed_not_removed(a
     assert [one.instance_id for one in change.agent.endpoints] == ["adder-2"]
 
 
+async def test_who_lists_and_then_watches_does_not_keep_an_agent_that_went_in_between(announce, ask, watch):
+    await announce("stays", "stays-1")
+    await announce("goes", "goes-1")
+    listed = {card.agent_id for card in (await ask("ListAgents")).agents}
+    await ask("WithdrawAgent", agent_id="goes", instance_id="goes-1")
+    following = await watch()
+    for _ in range(2):
+        change = await following()
+        if change.removed:
+            listed.discard(change.agent.agent_id)
+    assert listed == {"stays"}
+
+
 async def test_a_broken_watch_goes_on_after_the_last_revision_seen(announce, ask, watch):
     await announce("a", "a-1")
     seen = (await (await watch())()).revision
@@ -235,10 +251,6 @@ async def test_a_registry_that_stops_does_not_wait_for_its_watches(announce, wat
 
 
 async def test_an_unavailable_store_is_told_as_such(run_valkey, tmp_path):
-    from meshwright.core.settings import Settings
-    from meshwright.gen.registry.v1.agent_directory_service_pb2_grpc import AgentDirectoryServiceStub
-    from meshwright.registry.serving import RegistryProcess
-
     own = run_valkey(tmp_path)
     process = RegistryProcess(Settings(store_url=own.url, drain_s=0, tracing=False))
     async with grpc.aio.insecure_channel(await process.start()) as plain:

@@ -120,6 +120,8 @@ def server_interceptors(settings: Settings) -> "list[grpc.aio.ServerInterceptor]
         return []
     from opentelemetry.instrumentation.grpc import aio_server_interceptor
 
+    # A dropped stream's generator is closed in another context, which the instrumentation tells with a stack trace.
+    logging.getLogger("opentelemetry.context").setLevel(logging.CRITICAL)
     stock: grpc.aio.ServerInterceptor = aio_server_interceptor()  # type: ignore[no-untyped-call]
     return [stock]
 

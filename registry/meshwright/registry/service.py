@@ -45,6 +45,7 @@ MAX_SELECTORS = 256
 WATCH_POLL_S = 0.05
 """How often a watch looks for changes: the delay a new agent waits before it is routed to."""
 SWEEP_S = 1.0
+RECENT_CHANGES = 100
 
 
 def paged(page_size: int) -> int:
@@ -165,8 +166,14 @@ class AgentDirectory(AgentDirectoryServiceServicer):
         start, revision = self._starts, request.after_revision
         if not revision:
             revision = await self._store.revision()
-            for card in (await self._cards()).values():
+            known = await self._cards()
+            for card in known.values():
                 yield directory_pb2.WatchAgentsResponse(revision=revision, agent=card)
+            # who listed the agents just before this must not keep one that has gone since
+            lately = await self._store.changes(max(0, revision - RECENT_CHANGES))
+            for name in {name for _, name in lately} - set(known):
+                gone_card = directory_pb2.AgentCard(agent_id=name)
+                yield directory_pb2.WatchAgentsResponse(revision=revision, agent=gone_card, removed=True)
         while True:
             changes = await self._moves(revision, start)
             known = await self._cards()
@@ -268,16 +275,17 @@ class ToolRegistry(ToolRegistryServiceServicer):
         call = InvokeRequest(tool=tool.name, version=tool.version, arguments_json=arguments_json, idempotency_key=key)
         timeout_s = tool.timeout.ToMilliseconds() / 1000 + 5
         stream = channel.stream(stub.Invoke, call, timeout_s=timeout_s, grant=self._signer.sign(grant))
+        outcome: Outcome | None = None
         try:
-            async with contextlib.aclosing(stream) as responses:
-                async for response in responses:
-                    if response.HasField("outcome"):
-                        outcome: Outcome = response.outcome
-                        return outcome
+            async for response in stream:
+                if response.HasField("outcome"):
+                    outcome = response.outcome
         except UnavailableError:
             lost = f"the host of {pin} does not answer; the call may have run: repeat it with the same idempotency_key"
             raise UnavailableError(lost, metadata={"idempotency_key": key}, retry_after_s=1) from None
-        raise ToolFailedError(f"{pin} gave no outcome")
+        if outcome is None:
+            raise ToolFailedError(f"{pin} gave no outcome")
+        return outcome
 
     async def _tool(self, name: str, version: str) -> registry_pb2.Tool:
         (versions,) = await self._store.versions([name])
