@@ -128,13 +128,13 @@ class TestBirth:
         with pytest.raises(TaskCancelledError):
             await journal.accept(made.child(parent), claim=False)
 
-    async def test_a_child_has_no_more_time_than_its_parent(self, journal, made, claimed):
+    async def test_a_child_s_time_ends_just_after_its_parent_s(self, journal, made, claimed):
         parent = made.task(timeout_ms=10_000)
         await claimed(parent)
         child = made.child(parent, timeout_ms=60_000)
         await journal.accept(child, claim=False)
         mine, above = await journal.record(child.name), await journal.record(parent.name)
-        assert mine.deadline == above.deadline
+        assert above.deadline < mine.deadline <= above.deadline + 1_000
 
     async def test_children_overtake_roots_that_wait(self, journal, made, claimed):
         parent = made.task("parent")

@@ -358,13 +358,13 @@ async def test_a_call_that_stays_open_is_told_to_be_so(store, lost, monkeypatch)
 
 
 async def test_a_caller_that_goes_away_does_not_lose_the_outcome(call):
-    leaving = asyncio.create_task(call("pay@1.0.0", n=1, wait_s=0.1))
+    leaving = asyncio.create_task(call("pay@1.0.0", n=1, wait_s=0.3))
     while not RUNS:
         await asyncio.sleep(0.005)
     leaving.cancel()
     with pytest.raises(asyncio.CancelledError):
         await leaving
-    outcome = await call("pay@1.0.0", n=1, wait_s=0.1)
+    outcome = await call("pay@1.0.0", n=1, wait_s=0.3)
     assert (value(outcome), outcome.replayed) == ("paid 1", True)
     assert RUNS == [1]
 

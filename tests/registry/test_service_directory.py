@@ -139,15 +139,16 @@ async def test_a_lease_that_ends_removes_the_instance_and_its_key(announce, ask,
         await ask("GetKey", key_id="adder-1")
 
 
-async def test_renewals_keep_an_instance_and_are_no_news(announce, ask, watch, monkeypatch):
-    monkeypatch.setattr(service, "SWEEP_S", 0.05)
+async def test_renewals_keep_an_instance_and_are_no_news(announce, ask, watch):
     following = await watch()
-    await announce(lease_s=1)
+    ends = [(await announce(lease_s=30)).lease_expire_time.ToMilliseconds()]
     first = await following()
-    for _ in range(6):
-        await asyncio.sleep(0.25)
-        await announce(lease_s=1)
-    assert (await ask("GetAgent", agent_id="adder")).agent_id == "adder"
+    for _ in range(3):
+        await asyncio.sleep(0.01)
+        ends.append((await announce(lease_s=30)).lease_expire_time.ToMilliseconds())
+    assert ends == sorted(set(ends))
+    (endpoint,) = (await ask("GetAgent", agent_id="adder")).endpoints
+    assert endpoint.lease_expire_time.ToMilliseconds() == ends[-1]
     await announce("other", "other-1")
     change = await following()
     assert (change.agent.agent_id, change.revision) == ("other", first.revision + 1)

@@ -128,16 +128,14 @@ async def test_a_registry_of_its_own_process_serves_what_another_one_stored(run,
     ("arguments", "settings", "told"),
     [
         (["meshwright.registry"], {"port": "many"}, "error: MESHWRIGHT_PORT='many': "),
-        (["meshwright.registry"], {"store_url": "redis://:hunter2@"}, "error: "),
+        (["meshwright.registry"], {"store_url": "http://:hunter2@host"}, "error: MESHWRIGHT_STORE_URL is no address"),
         (["meshwright.registry.tool"], {}, "error: usage: "),
         (["meshwright.registry.tool", "nowhere.py"], {}, "error: nowhere.py is not a file"),
         (["meshwright.registry.tool", "json"], {}, "error: json holds no tools"),
     ],
     ids=["bad setting", "bad address", "no module", "no file", "no tools"],
 )
-def test_a_program_that_cannot_start_says_why_in_one_line(run, monkeypatch, arguments, settings, told):
-    if "store_url" in settings:
-        settings = settings | {"store_url": "http://:hunter2@host"}
+def test_a_program_that_cannot_start_says_why_in_one_line(run, arguments, settings, told):
     child = run(*arguments, **settings)
     out, err = child.communicate(timeout=LIMIT_S)
     assert (child.returncode, out, err.count("\n")) == (1, "", 1)
@@ -164,9 +162,12 @@ def test_a_mistake_in_a_tool_is_told_in_one_line(run, registry, tmp_path):
 
 async def test_a_program_that_waits_for_its_registry_can_be_stopped(run, tmp_path):
     file = tmp_path / "my_tools.py"
-    file.write_text(TOOLS)
+    file.write_text(f"{TOOLS}\nopen({str(tmp_path / 'imported')!r}, 'w').close()\n")
     child = run("meshwright.registry.tool", str(file), registry="127.0.0.1:1")
-    await asyncio.sleep(2)
+    async with asyncio.timeout(LIMIT_S):
+        while not (tmp_path / "imported").exists():
+            await asyncio.sleep(0.02)
+    await asyncio.sleep(0.5)  # it now waits for the registry, or is about to
     start = time.monotonic()
     assert await stopped(child) == []
     assert time.monotonic() - start < 10

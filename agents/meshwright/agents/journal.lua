@@ -16,6 +16,7 @@ local MAX_EVENTS = 10000
 local MAX_EVENT_BYTES = 4194304
 local MAX_BLOB_BYTES = 33554432
 local KNOWN_TURNS = 1000  -- task ids by which a session tells a repetition
+local CHILD_GRACE_MS = 1000
 local RESUMED_FIRST_MS = 60000  -- children and resumed tasks overtake new roots that wait less than this
 
 local TERMINAL = {COMPLETED = true, FAILED = true, CANCELLED = true}
@@ -198,7 +199,8 @@ local function accept(keys, a)
   if parent then
     local above = task(p, parent, 'state', 'cancel', 'deadline')
     if not above[1] or TERMINAL[above[1]] or above[2] then return {'orphan'} end
-    deadline = math.min(deadline, tonumber(above[3]))
+    -- just after the parent's: its end cancels the child, instead of the child's failure reaching it first
+    deadline = math.min(deadline, tonumber(above[3]) + CHILD_GRACE_MS)
   elseif redis.call('ZCARD', key(p, 'ready', a[4])) >= tonumber(a[14]) then
     return {'full'}
   end
