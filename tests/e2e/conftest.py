@@ -107,7 +107,10 @@ class Dev:
     def finished(self, task_id: str) -> Any:
         ends = time.monotonic() + 20
         while time.monotonic() < ends:
-            task = self.request("GET", f"/v1/tasks/{task_id}").json
+            answer = self.request("GET", f"/v1/tasks/{task_id}")
+            if answer.status == 503:  # cut off with the agent that was asked: a client asks again
+                continue
+            task = answer.json
             if task["status"] not in ("TASK_STATUS_PENDING", "TASK_STATUS_RUNNING"):
                 return task
             time.sleep(0.05)
