@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import grpc
 
 from meshwright.core import channel
-from meshwright.core.errors import MeshError, SetupError, UnavailableError
+from meshwright.core.errors import InternalError, MeshError, SetupError, UnavailableError
 from meshwright.core.ids import uuid7
 from meshwright.gen.agents.v1.agent_service_pb2 import HealthRequest, HealthResponse
 from meshwright.gen.agents.v1.agent_service_pb2_grpc import AgentServiceStub
@@ -99,7 +99,7 @@ class Edge:
                         return
             except MeshError as error:
                 failures += 1
-                if not error.is_retryable:
+                if not (error.is_retryable or isinstance(error, InternalError)):  # a reset stream comes as INTERNAL
                     raise
                 if failures > PATIENCE:
                     raise self._explained(error) if isinstance(error, UnavailableError) else error from None
