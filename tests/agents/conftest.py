@@ -12,7 +12,7 @@ from meshwright.agents.journal import LIBRARY, Claim, Journal
 from meshwright.agents.task import NewTask, TaskName
 from meshwright.core.errors import MeshError
 from meshwright.core.ids import child_id
-from meshwright.core.store import Store
+from meshwright.core.store import Store, partition_key
 from meshwright.gen.agents.v1.agent_service_pb2_grpc import AgentServiceStub
 from meshwright.gen.agents.v1.step_event_pb2 import LlmCall, RunnerNotice, StepEvent, ToolResult
 from meshwright.gen.agents.v1.task_pb2 import TASK_STATUS_COMPLETED, TaskRequest, TaskResponse, Usage
@@ -92,10 +92,11 @@ def keys(store: Store) -> Callable[[], Any]:
     return listed
 
 
-async def first(events: AsyncIterator[Any], wanted: Callable[[Any], bool]) -> Any:
-    async for event in events:
-        if wanted(event):
-            return event
+async def first(events: AsyncIterator[Any], wanted: Callable[[Any], bool], patience_s: float = 10) -> Any:
+    async with asyncio.timeout(patience_s):
+        async for event in events:
+            if wanted(event):
+                return event
     raise AssertionError("the stream ended before")
 
 
@@ -120,6 +121,21 @@ async def come_true(condition: Callable[[], Any], patience_s: float = 10) -> Non
 def becomes() -> Callable[..., Any]:
     """Waits for a condition that nobody announces."""
     return come_true
+
+
+async def is_heard(store: Store, name: TaskName) -> bool:
+    channel = partition_key(name.partition(store.partitions), "tail", name.ref)
+    return bool((await store.client.execute_command("PUBSUB", "SHARDNUMSUB", channel))[1])
+
+
+@pytest.fixture
+def heard(store: Store) -> Callable[..., Any]:
+    """Waits until somebody listens to what is written to a task."""
+
+    async def wait(name: TaskName, at: Store = store) -> None:
+        await come_true(lambda: is_heard(at, name))
+
+    return wait
 
 
 class Client:

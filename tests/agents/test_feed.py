@@ -38,16 +38,6 @@ async def collect(feeds, name, *, after=0, heartbeat_s=NEVER, **options):
     return [event async for event in feeds.follow(name, after, heartbeat_s=heartbeat_s, **options)]
 
 
-async def subscribed(store, name, becomes):
-    """Waits until somebody listens to a task."""
-    channel = partition_key(name.partition(store.partitions), "tail", name.ref)
-
-    async def is_heard():
-        return (await store.client.execute_command("PUBSUB", "SHARDNUMSUB", channel))[1] > 0
-
-    await becomes(is_heard)
-
-
 async def test_replay_and_live_events_follow_each_other_without_gap_or_repetition(journal, made, claimed, feeds):
     parent = made.task("root")
     claim = await claimed(parent)
@@ -111,11 +101,11 @@ class TestOverflow:
         assert follower._queue.qsize() == 1
         assert follower._queue.get_nowait() is None
 
-    async def test_a_slow_watcher_still_sees_everything(self, journal, made, claimed, feeds, store, becomes):
+    async def test_a_slow_watcher_still_sees_everything(self, journal, made, claimed, feeds, store, becomes, heard):
         claim = await claimed(made.task(), made.notice())
         events = feeds.follow(claim.name, 0, heartbeat_s=NEVER)
         assert (await anext(events)).sequence == 1
-        await subscribed(store, claim.name, becomes)
+        await heard(claim.name)
         (follower,) = feeds._followers[claim.name.ref]
         for number in range(3 * QUEUE):
             await journal.append(claim, f"k{number}", [made.notice()])
@@ -127,12 +117,12 @@ class TestOverflow:
 
 class TestReconnect:
     async def test_what_passed_while_the_connection_was_gone_is_read(
-        self, journal, made, claimed, feeds, store, becomes
+        self, journal, made, claimed, feeds, store, becomes, heard
     ):
         claim = await claimed(made.task(), made.notice())
         events = feeds.follow(claim.name, 0, heartbeat_s=NEVER)
         assert (await anext(events)).sequence == 1
-        await subscribed(store, claim.name, becomes)
+        await heard(claim.name)
         for round_ in range(5):
             async with store.client.pipeline(transaction=True) as pipeline:  # nobody subscribes in between
                 pipeline.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
@@ -157,7 +147,7 @@ class TestReconnect:
             for watcher in watchers:
                 assert [event.sequence for event in await watcher] == list(range(1, 32))
 
-    async def test_a_store_that_was_killed_and_came_back_is_followed_on(self, own_store, made, becomes):
+    async def test_a_store_that_was_killed_and_came_back_is_followed_on(self, own_store, made, becomes, heard):
         journal = Journal(own_store.store, "one")
         claim = (await journal.accept(made.task(), claim=True, events=[made.notice()])).claim
         async with opened(own_store.url) as feeds:
@@ -165,14 +155,14 @@ class TestReconnect:
             feeds._listeners[partition_key(0, "wake", "worker")] = woken.append
             events = feeds.follow(claim.name, 0, heartbeat_s=NEVER)
             assert (await anext(events)).sequence == 1
-            await subscribed(own_store.store, claim.name, becomes)
+            await heard(claim.name, own_store.store)
             own_store.kill()
             joined = asyncio.create_task(anext(feeds.follow(claim.name.sibling("t2"), 0, heartbeat_s=NEVER)))
             await own_store.start()
             await journal.append(claim, "k", [made.notice()])
             async with asyncio.timeout(10):
                 assert (await anext(events)).sequence == 2
-            await subscribed(own_store.store, claim.name, becomes)
+            await heard(claim.name, own_store.store)
             await journal.accept(made.task("t3"), claim=False)
             await becomes(lambda: made.name("t3").ref in woken)
             await events.aclose()
@@ -210,13 +200,15 @@ class TestLocal:
         assert (await anext(events)).child.event.notice.detail == "below"
         await events.aclose()
 
-    async def test_nobody_is_subscribed_to_a_task_that_nobody_watches(self, made, claimed, feeds, store, becomes):
+    async def test_nobody_is_subscribed_to_a_task_that_nobody_watches(
+        self, made, claimed, feeds, store, becomes, heard
+    ):
         claim = await claimed(made.task(), made.notice())
         await feeds.give_up(claim.name)
         await feeds.attend(claim.name)
         events = feeds.follow(claim.name, 0, heartbeat_s=NEVER)
         await anext(events)
-        await subscribed(store, claim.name, becomes)
+        await heard(claim.name)
         await events.aclose()
 
         async def is_quiet():
@@ -225,13 +217,13 @@ class TestLocal:
         await becomes(is_quiet)
         again = feeds.follow(claim.name, 0, heartbeat_s=NEVER)
         await anext(again)
-        await subscribed(store, claim.name, becomes)
+        await heard(claim.name)
         await again.aclose()
 
 
 class TestPassing:
     async def test_text_passes_to_watchers_of_task_and_ancestors_and_is_kept_nowhere(
-        self, journal, made, claimed, feeds, store, becomes
+        self, journal, made, claimed, feeds, store, becomes, heard
     ):
         root = made.task("root")
         child = made.child(root)
@@ -239,7 +231,7 @@ class TestPassing:
         streams = [feeds.follow(claim.name, 0, heartbeat_s=NEVER) for claim in claims]
         for stream, claim in zip(streams, claims, strict=True):
             await anext(stream)
-            await subscribed(store, claim.name, becomes)
+            await heard(claim.name)
         await anext(streams[0])  # the child's first event
         await journal.pass_on(child.name, StepEvent(delta=TextDelta(text="Hel", offset=0)))
         above, own = await anext(streams[0]), await anext(streams[1])

@@ -6,6 +6,7 @@ import grpc
 import pytest
 
 from meshwright.agents.agent import Agent
+from meshwright.agents.feed import Feeds
 from meshwright.gen.agents.v1.agent_service_pb2 import (
     HEALTH_STATUS_DEGRADED,
     HEALTH_STATUS_NOT_SERVING,
@@ -140,11 +141,13 @@ async def test_an_agent_that_is_not_here_is_not_found(adder, refusal):
 
 
 async def test_a_client_that_breaks_off_leaves_the_task_running(thinker):
-    call = thinker.agent.StreamSteps(TaskRequest(prompt="Go.", task_id="t1"))
-    await call.initial_metadata()
-    call.cancel()
-    with pytest.raises(grpc.aio.AioRpcError):
-        await thinker.agent.RunTask(TaskRequest(prompt="Go.", task_id="t1"), timeout=0.1)
+    calls = [
+        thinker.agent.RunTask(TaskRequest(prompt="Go.", task_id="t1")),
+        thinker.agent.StreamSteps(TaskRequest(prompt="Go.", task_id="t1")),
+    ]
+    await calls[1].initial_metadata()  # it is accepted
+    for call in calls:
+        call.cancel()
     assert (await thinker.get("t1")).status == TASK_STATUS_RUNNING
     assert (await thinker.ended("t1")).output == "one two three"
 
@@ -176,6 +179,19 @@ async def test_a_stream_resumes_after_the_last_event_id(adder):
         assert [event.sequence async for event in call] == expected
     call = adder.agent.StreamSteps(request, metadata=(("last-event-id", "9" * 20),))
     assert [event.sequence async for event in call] == []
+
+
+async def test_a_silent_stream_is_kept_open_by_heartbeats(thinker, monkeypatch):
+    monkeypatch.setitem(Feeds.follow.__kwdefaults__, "heartbeat_s", 0.05)
+    request = TaskRequest(prompt="Go.", task_id="t1")
+    frames = [event async for event in thinker.agent.StreamSteps(request)]
+    beats = [event.heartbeat for event in frames if event.HasField("heartbeat")]
+    assert {beat.last_sequence for beat in beats} == {1}
+    await thinker.submit(task_id="t2")
+    call = thinker.agent.StreamSteps(TaskRequest(prompt="Go.", task_id="t2"), metadata=(("last-event-id", "1"),))
+    frames = [event async for event in call]
+    assert {event.heartbeat.last_sequence for event in frames if event.HasField("heartbeat")} == {1}
+    assert [event.sequence for event in frames if event.sequence] == [2, 3]
 
 
 class TestHealth:

@@ -10,6 +10,7 @@ from google.protobuf import json_format
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from meshwright.agents.agent import Agent
+from meshwright.agents.feed import Feeds
 from meshwright.core.store import partition_key
 from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
 from meshwright.gen.agents.v1.task_pb2 import (
@@ -216,17 +217,32 @@ class TestWatch:
         assert [event.sequence async for event in call] == [3]
         assert dict(await call.initial_metadata())["x-task-id"] == "t1"
 
-    async def test_text_passes_only_to_those_who_ask_for_it(self, holder, gate, numbers):
+    async def test_text_passes_only_to_those_who_ask_for_it(self, holder, gate, numbers, until, heard, made):
         await holder.submit(task_id="t1")
         await gate.holds()
-        with_text = asyncio.create_task(holder.watch("t1", include_deltas=True))
-        without = asyncio.create_task(holder.watch("t1"))
-        await asyncio.sleep(0.05)
+        streams = [
+            holder.tasks.WatchTask(WatchTaskRequest(task_id="t1", include_deltas=is_asked))
+            for is_asked in (True, False)
+        ]
+        for stream in streams:
+            await until(stream, lambda event: event.sequence == 3)
+        await heard(made.name("t1"))
         gate.open()
-        seen = await with_text
-        assert "".join(event.delta.text for event in seen if event.HasField("delta")) == "one two"
-        assert all(event.sequence for event in await without)
-        assert numbers(seen) == [1, 2, 3, 4, 5, 6]
+        with_text, without = [[event async for event in stream] for stream in streams]
+        assert "".join(event.delta.text for event in with_text if event.HasField("delta")) == "one two"
+        assert [event.sequence for event in without] == numbers(with_text) == [4, 5, 6]
+
+    async def test_a_silent_watch_is_kept_open_by_heartbeats(self, holder, gate, monkeypatch, until):
+        monkeypatch.setitem(Feeds.follow.__kwdefaults__, "heartbeat_s", 0.02)
+        await holder.submit(task_id="t1")
+        await gate.holds()
+        stream = holder.tasks.WatchTask(WatchTaskRequest(task_id="t1", after_sequence=1))
+        beat = await until(stream, lambda event: event.HasField("heartbeat"))
+        assert (beat.task_id, beat.sequence, beat.heartbeat.last_sequence) == ("t1", 0, 3)
+        frames = holder.tasks.WatchTaskEvents(WatchTaskEventsRequest(task_id="t1"))
+        assert (await until(frames, lambda frame: frame.data.startswith(b":"))).data == b": ping\n\n"
+        gate.open()
+        assert (await until(stream, lambda event: event.HasField("result"))).sequence == 6
 
 
 def parsed(frame):
@@ -256,11 +272,11 @@ class TestWatchEvents:
         assert (result["tool_calls"], result["output"]) == (0, "Done.")
         assert (metadata["x-task-id"], "x-mesh-stream-end" in metadata) == ("t1", False)
 
-    async def test_text_comes_without_a_number(self, holder, gate):
+    async def test_text_comes_without_a_number(self, holder, gate, heard, made):
         await holder.submit(task_id="t1")
         await gate.holds()
         watching = asyncio.create_task(self.frames(holder, include_deltas=True))
-        await asyncio.sleep(0.05)
+        await heard(made.name("t1"))
         gate.open()
         frames, _ = await watching
         texts = [frame for frame in frames if '"delta":' in frame.get("data", "")]

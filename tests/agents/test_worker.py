@@ -18,6 +18,14 @@ from meshwright.gen.agents.v1.task_pb2 import (
     TASK_STATUS_PENDING,
 )
 from meshwright.gen.agents.v1.task_service_pb2 import ListTasksRequest
+from meshwright.registry import tool
+
+
+@tool(effect="non_idempotent")
+def send() -> str:
+    """Sends something large."""
+    return "x" * 100_000
+
 
 HOLD = {"tool_calls": [{"name": "hold", "arguments": {}}]}
 DONE = {"text": "Done."}
@@ -101,13 +109,17 @@ class TestPartitions:
 
 class TestLease:
     async def test_a_task_that_somebody_else_took_is_let_go(self, start, dial, gate, store, becomes):
-        process = await start(lease_s=0.5, concurrency=1)
+        process = await start(lease_s=1, concurrency=1)
         await dial(process).submit(task_id="t1")
         await gate.holds()
         other = Journal(store, "other")
         (ref,) = await store.client.zrange(partition_key(0, "leases"), 0, -1)
-        await store.client.zadd(partition_key(0, "leases"), {ref: 1})
-        assert (await other.sweep(0))[0] == 1
+
+        async def is_taken():
+            await store.client.zadd(partition_key(0, "leases"), {ref: 1})
+            return (await other.sweep(0))[0] == 1
+
+        await becomes(is_taken)
         claim = await other.claim(0, "worker")
         await becomes(lambda: process.worker.running == 0)
         assert gate.waiting == 0
@@ -117,12 +129,16 @@ class TestLease:
         response = await dial(process).ended("t1")
         assert (response.status, response.attempt) == (TASK_STATUS_COMPLETED, 2)
 
-    async def test_beats_keep_a_long_task_from_being_taken_over(self, start, dial, gate, monkeypatch):
-        monkeypatch.setattr("meshwright.agents.worker.SWEEP_S", 0.05)
-        client = dial(await start(lease_s=0.5))
+    async def test_beats_keep_a_long_task_from_being_taken_over(self, start, dial, gate, store, becomes):
+        client = dial(await start(lease_s=1.5))
         await client.submit(task_id="t1")
         await gate.holds()
-        await asyncio.sleep(1.2)  # more than two leases
+        ((ref, ends),) = await store.client.zrange(partition_key(0, "leases"), 0, -1, withscores=True)
+
+        async def is_renewed():
+            return await store.client.zscore(partition_key(0, "leases"), ref) > ends + 750
+
+        await becomes(is_renewed)
         gate.open()
         assert (await client.ended("t1")).attempt == 1
 
@@ -145,7 +161,7 @@ class TestStoreAway:
     async def test_work_goes_on_when_the_store_comes_back_after_more_than_a_lease(
         self, start, dial, gate, own_store, becomes
     ):
-        process = await start(lease_s=0.5)
+        process = await start(lease_s=1)
         client = dial(process)
         await client.submit(task_id="t1")
         await gate.holds()
@@ -186,6 +202,28 @@ class TestTidy:
         await journal.cancel(made.name(), "enough")
         client = dial(await start(DONE))
         assert (await client.ended("t1")).status == TASK_STATUS_CANCELLED
+
+    async def test_an_expired_task_leaves_its_tombstone_and_what_has_a_life_of_its_own(
+        self, mesh, dial, store, keys, monkeypatch, becomes
+    ):
+        monkeypatch.setattr("meshwright.agents.worker.SWEEP_S", 0.05)
+        script = json.dumps({"agents": {"sender": [{"tool_calls": [{"name": "send", "arguments": {}}]}, DONE]}})
+        client = dial(await mesh.agent(Agent("sender", "Send.", tools=[send]), script=script))
+        await client.run(task_id="t1", session_id="s1")
+        await client.run(task_id="t2", session_id="s1")
+        before = {key.split(":")[2] for key in await keys()}
+        assert {"task", "log", "seen", "blob", "ledger", "index", "expiry", "session"} <= before
+        await store.client.zadd(partition_key(0, "expiry"), {f"default/default/t{number}": 1 for number in (1, 2)})
+
+        async def is_purged():
+            return not any(":task:" in key for key in await keys())
+
+        await becomes(is_purged)
+        left = {key.split(":")[2] for key in await keys()}
+        assert left <= {"tomb", "ledger", "session", "outbox", "boot"}
+        for key in await keys():
+            if key.split(":")[2] in ("tomb", "ledger", "session"):
+                assert await store.client.pttl(key) > 0
 
 
 class TestDrain:
@@ -228,4 +266,23 @@ class TestDrain:
         gate.open()
         await stopping
         assert gate.calls == [""]
+        running.cancel()
+
+    async def test_a_task_accepted_while_draining_begins_is_handed_on(self, start, dial, becomes):
+        process = await start()
+        accept = process.journal.accept
+
+        async def accept_late(*arguments, **options):
+            accepted = await accept(*arguments, **options)
+            process.worker._is_claiming = False
+            return accepted
+
+        process.journal.accept = accept_late
+        running = asyncio.create_task(dial(process).run(task_id="t1"))
+
+        async def is_queued():
+            return await process.journal.ready("worker") == 1
+
+        await becomes(is_queued)
+        assert process.worker.running == 0
         running.cancel()

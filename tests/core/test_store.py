@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import signal
 import time
 from pathlib import Path
 
@@ -124,6 +125,22 @@ async def test_a_store_that_starts_as_well_is_waited_for(run_valkey, tmp_path):
     own.start()
     await opening
     await late.close()
+
+
+async def test_a_store_that_hangs_is_unavailable_in_time_and_closing_does_not_wait_for_it(run_valkey, tmp_path):
+    own = run_valkey(tmp_path)
+    opened = Store(own.url, LIBRARY, timeout_s=0.3)
+    await opened.open()
+    own.process.send_signal(signal.SIGSTOP)
+    start = time.monotonic()
+    with pytest.raises(StoreUnavailableError):
+        await opened.call(LIBRARY.function("count"), partition_key(MESH, "seen"))
+    running = asyncio.create_task(opened.run(("PING",)))
+    await asyncio.sleep(0)
+    await opened.close()
+    with pytest.raises(StoreUnavailableError):
+        await running
+    assert time.monotonic() - start < 5
 
 
 async def test_a_store_that_went_away_is_unavailable_and_comes_back(run_valkey, tmp_path):

@@ -30,12 +30,8 @@ from meshwright.registry import current_invocation, host, tool
 from meshwright.registry.host import MAX_ARGUMENT_BYTES, MAX_RESULT_BYTES, ToolHost
 from meshwright.registry.store import LIBRARY, Ledger
 
-
-class Runs(list[Any]):
-    """What the tools of a test did."""
-
-
-RUNS = Runs()
+RUNS: list[Any] = []
+"""What the tools of a test did."""
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import contextvars
+import functools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from meshwright.agents.feed import Feeds
 from meshwright.agents.journal import Claim, Journal
 from meshwright.agents.memory import Outbox
 from meshwright.agents.result import idle_result
-from meshwright.agents.run import Run
+from meshwright.agents.run import Run, persistently
 from meshwright.agents.runner import Runner
 from meshwright.agents.task import Record, TaskName
 from meshwright.core import telemetry
@@ -93,7 +94,8 @@ class Worker:
     @property
     def has_room(self) -> bool:
         """Whether one more task may be run here at once."""
-        return self.is_claiming and len(self._working) + self._reserved < self._concurrency
+        taken = len(self._working) + len(self._suspended) + self._reserved
+        return self.is_claiming and taken < self._concurrency
 
     @contextlib.contextmanager
     def place(self) -> Iterator[bool]:
@@ -172,7 +174,7 @@ class Worker:
                 claim = await self._journal.claim(partition % partitions, self.agent_id)
                 if claim:
                     self._turn = (partition + 1) % partitions
-                    self.launch(claim, await self._journal.record(claim.name))
+                    self.launch(claim, await persistently(functools.partial(self._journal.record, claim.name)))
                     return True
         return False
 
@@ -218,13 +220,13 @@ class Worker:
                 self._suspended.append(working.run.claim)
 
     async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(SWEEP_S)
+        while True:  # at once: from its first sweep on, a store knows when it was restarted
             for partition in range(self._journal.store.partitions):
                 try:
                     await self._tidy(partition)
                 except MeshError as error:
                     log.warning("sweep_failed", error=error.message)
+            await asyncio.sleep(SWEEP_S)
 
     async def _tidy(self, partition: int) -> None:
         taken, idle = await self._journal.sweep(partition)
@@ -249,12 +251,11 @@ class Worker:
             await ended(self._claiming)
         if self._working:
             await asyncio.wait([working.task for working in self._working.values()], timeout=patience_s)
-        for working in list(self._working.values()):
-            working.task.cancel()
-            with contextlib.suppress(asyncio.CancelledError, MeshError):
-                await working.task
+        unfinished = list(self._working.values())
+        await ended(*(working.task for working in unfinished))
+        for claim in (*(working.run.claim for working in unfinished), *self._suspended):
             with contextlib.suppress(MeshError):
-                await self._journal.release(working.run.claim)
+                await self._journal.release(claim)
         if self._tasks:  # what has ended still passes on what it leaves behind
             await asyncio.wait(self._tasks, timeout=LAST_WORDS_S)
         await ended(*self._chores)

@@ -86,6 +86,7 @@ class ToolHost:
     def __init__(self, tools: Sequence[LocalTool], ledger: Ledger) -> None:
         self._ledger = ledger
         self._hosted: dict[str, Hosted] = {}
+        self._calls: set[asyncio.Task[Outcome]] = set()
         self._running: dict[Call, asyncio.Task[Outcome]] = {}
         for tool in tools:
             pin = f"{tool.name}@{tool.version}"
@@ -130,7 +131,10 @@ class ToolHost:
             return await self._run(hosted, invocation, arguments)
         checked("idempotency_key", key, CALLER_ID)
         holder = (grant.tenant, grant.principal, grant.task_id)
-        return await self._once(hosted, Call(holder, key, intent), arguments, grant.fence)
+        work = asyncio.create_task(self._once(hosted, Call(holder, key, intent), arguments, grant.fence))
+        self._calls.add(work)
+        work.add_done_callback(self._calls.discard)
+        return await asyncio.shield(work)
 
     async def _once(self, hosted: Hosted, call: Call, arguments: dict[str, Any], fence: int) -> Outcome:
         token = secrets.token_hex(8)
@@ -157,30 +161,30 @@ class ToolHost:
                 case _ if running:
                     return replayed(await asyncio.shield(running))
                 case "run":
-                    return await asyncio.shield(self._started(hosted, call, arguments))
+                    return await self._settled(hosted, call, arguments)
                 case "unknown":
                     raise OutcomeUnknownError(f"{hosted.tool.name} was begun and its host was lost: it may have run")
             if time.monotonic() > patience:
                 raise InvocationOpenError(f"{hosted.tool.name} is being called with this key: ask again")
             await asyncio.sleep(OPEN_POLL_S)
 
-    def _started(self, hosted: Hosted, call: Call, arguments: dict[str, Any]) -> asyncio.Task[Outcome]:
-        work = asyncio.create_task(self._settled(hosted, call, arguments))
-        self._running[call] = work
-        work.add_done_callback(lambda _: self._running.pop(call))
-        return work
-
     async def _settled(self, hosted: Hosted, call: Call, arguments: dict[str, Any]) -> Outcome:
         """Runs a call and writes its outcome, however long the store is away."""
-        outcome = await self._run(hosted, Invocation(*call.holder, call.key), arguments)
-        while True:
-            try:
-                settled = await self._ledger.settle(call.holder, call.key, call.intent, outcome.SerializeToString())
-            except StoreUnavailableError as error:
-                log.warning("outcome_waits", tool=hosted.tool.name, task_id=call.holder[2], error=error.message)
-                await asyncio.sleep(SETTLE_RETRY_S)
-            else:
-                return Outcome.FromString(settled)
+        task = asyncio.current_task()
+        assert task
+        self._running[call] = task
+        try:
+            outcome = await self._run(hosted, Invocation(*call.holder, call.key), arguments)
+            while True:
+                try:
+                    settled = await self._ledger.settle(call.holder, call.key, call.intent, outcome.SerializeToString())
+                except StoreUnavailableError as error:
+                    log.warning("outcome_waits", tool=hosted.tool.name, task_id=call.holder[2], error=error.message)
+                    await asyncio.sleep(SETTLE_RETRY_S)
+                else:
+                    return Outcome.FromString(settled)
+        finally:
+            del self._running[call]
 
     async def _run(self, hosted: Hosted, invocation: Invocation, arguments: dict[str, Any]) -> Outcome:
         name, limit = hosted.tool.name, asyncio.timeout(hosted.tool.timeout_s)

@@ -1,0 +1,93 @@
+"""Tools of other hosts: resolved, pinned, called under a grant, found again when they move."""
+
+import asyncio
+import json
+
+import pytest
+
+from meshwright.agents.agent import Agent
+from meshwright.core.errors import MeshError
+from meshwright.gen.agents.v1.step_event_pb2 import TOOL_OUTCOME_ERROR, TOOL_OUTCOME_OK
+from meshwright.registry import current_invocation, tool
+
+calls = []
+
+
+@tool(effect="non_idempotent", name="post.send")
+def send(to: str) -> dict[str, str]:
+    """Sends a letter."""
+    call = current_invocation()
+    calls.append((to, call.task_id, call.key))
+    return {"to": to}
+
+
+SCRIPT = json.dumps(
+    {"agents": {"default": [{"tool_calls": [{"name": "post.send", "arguments": {"to": "ann"}}]}, {"text": "Done."}]}}
+)
+
+
+@pytest.fixture
+def host(mesh):
+    """Starts an agent that hosts the tool."""
+
+    async def started():
+        calls.clear()
+        return await mesh.agent(Agent("post", "Deliver.", tools=[send]), script=SCRIPT)
+
+    return started
+
+
+@pytest.fixture
+def writer(mesh, dial):
+    """Starts an agent that uses the tool by name."""
+
+    async def started(selector="post.send@^1"):
+        return dial(await mesh.agent(Agent("writer", "Write.", tools=[selector]), script=SCRIPT))
+
+    return started
+
+
+def results(events):
+    return [event.tool_result for event in events if event.HasField("tool_result")]
+
+
+async def test_a_tool_is_called_where_it_is_hosted_under_the_tasks_own_name(host, writer):
+    await host()
+    client = await writer()
+    events = await client.steps(task_id="t1")
+    (started,) = [event.started for event in events if event.HasField("started")]
+    (intent,) = [event.tool_call for event in events if event.HasField("tool_call")]
+    (result,) = results(events)
+    assert list(started.tool_pins) == ["post.send@1.0.0"]
+    assert (intent.tool, intent.version) == ("post.send", "1.0.0")
+    assert (result.outcome, result.result.struct_value["to"]) == (TOOL_OUTCOME_OK, "ann")
+    assert calls == [("ann", "t1", intent.idempotency_key)]
+
+
+async def test_an_agent_waits_for_its_tools_before_it_is_announced(host, writer, mesh):
+    starting = asyncio.create_task(writer())
+    await asyncio.sleep(0.1)
+    assert not starting.done()
+    await host()
+    client = await starting
+    assert results(await client.steps())[0].outcome == TOOL_OUTCOME_OK
+
+
+async def test_a_tool_that_moved_is_found_again(host, writer, mesh):
+    first = await host()
+    client = await writer()
+    assert results(await client.steps())[0].outcome == TOOL_OUTCOME_OK
+    await mesh.stop(first)
+    await host()
+    assert results(await client.steps())[0].outcome == TOOL_OUTCOME_OK
+
+
+async def test_a_tool_whose_host_is_gone_is_an_outcome_that_the_model_reads(host, writer, mesh):
+    first = await host()
+    client = await writer()
+    await mesh.stop(first)
+    events = await client.steps()
+    (result,) = results(events)
+    assert result.outcome == TOOL_OUTCOME_ERROR
+    assert MeshError.from_status(result.error).reason == "UNAVAILABLE"
+    assert events[-1].result.output == "Done."
