@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from meshwright.agents.models.model import Model
 from meshwright.core.errors import SetupError
 from meshwright.core.ids import AGENT_ID, VERSION
 from meshwright.registry.catalog import split_selector
@@ -23,7 +24,7 @@ class Agent:
         description: What it is good at, for people and for agents that delegate; by default the instructions.
         skills: Keywords of the same.
         version: Semantic version.
-        model: Model spec (`offline`, `openai:NAME@URL`, `scripted:FILE`) that wins over the mesh's.
+        model: A model of your own, or a spec (`offline`, `openai:NAME@URL`, `scripted:FILE`), that wins over the mesh's.
         prepare: Called once in a thread before the agent is announced, for example to build an index.
     """
 
@@ -34,7 +35,7 @@ class Agent:
     description: str = ""
     skills: Sequence[str] = ()
     version: str = "1.0.0"
-    model: str = ""
+    model: str | Model = ""
     prepare: Callable[[], None] | None = None
     local_tools: tuple[LocalTool, ...] = field(init=False, default=())
     selectors: tuple[str, ...] = field(init=False, default=())

@@ -26,6 +26,9 @@ def dev(
     ready_file: Annotated[
         Path | None, typer.Option(help="JSON file that says what runs where, once all of it does")
     ] = None,
+    workers: Annotated[
+        int, typer.Option(min=0, max=64, help="Further processes of each agent of yours, which only run tasks")
+    ] = 0,
     store_port: Annotated[
         int, typer.Option(min=0, max=65535, help="TCP port of the store, with a random password; 0: socket only")
     ] = 0,
@@ -40,6 +43,7 @@ def dev(
         docs=docs,
         model=model,
         agents=agent or (),
+        workers=workers,
         store_port=store_port,
         lease_s=lease,
     )

@@ -41,6 +41,8 @@ class MeshPlan:
         agents: `FILE.py:NAME` of a user's own.
         store_port: TCP port of the store beside its socket; 0: none.
         lease_s: How long a task stays with a silent worker.
+        bundled: Agents of the library that run.
+        workers: Further processes of each of the user's agents, which only work.
     """
 
     port: int
@@ -50,6 +52,8 @@ class MeshPlan:
     agents: Sequence[str] = ()
     store_port: int = 0
     lease_s: float = 15.0
+    bundled: Sequence[str] = BUNDLED
+    workers: int = 0
 
 
 class Mesh:
@@ -91,8 +95,9 @@ class Mesh:
             registry_target = f"{HOST}:{registry.environment['MESHWRIGHT_PORT']}"
             gateway = self._gateway(registry_target)
             agents = [self._agent(spec, registry_target) for spec in self._specs()]
+            workers = [self._agent(spec, registry_target, role="worker") for spec in self._worker_specs()]
             async with asyncio.TaskGroup() as group:
-                for child in (registry, gateway, *agents):
+                for child in (registry, gateway, *agents, *workers):
                     group.create_task(child.start())
             self._name_agents(agents)
             await self._start_envoy()
@@ -171,15 +176,20 @@ class Mesh:
 
     def _specs(self) -> list[tuple[str, str]]:
         own = [(log_name(spec, index), spec) for index, spec in enumerate(self.plan.agents)]
-        return [(name, LIBRARY.format(name)) for name in BUNDLED] + own
+        return [(name, LIBRARY.format(name)) for name in self.plan.bundled] + own
 
-    def _agent(self, named: tuple[str, str], registry_target: str) -> Child:
+    def _worker_specs(self) -> list[tuple[str, str]]:
+        own = [(log_name(spec, index), spec) for index, spec in enumerate(self.plan.agents)]
+        return [(f"{name}-worker-{number}", spec) for name, spec in own for number in range(1, self.plan.workers + 1)]
+
+    def _agent(self, named: tuple[str, str], registry_target: str, *, role: str | None = None) -> Child:
         name, spec = named
         settings = AgentSettings.load(
             registry=registry_target,
             model=self.plan.model,
             docs=str(self.plan.docs.resolve()) if self.plan.docs else "",
             lease_s=self.plan.lease_s,
+            role=role,
             drain_s=DRAIN_S,
             reflection=True,
         )
@@ -238,12 +248,13 @@ class Mesh:
     def facts(self) -> dict[str, object]:
         """Returns what the ready file says."""
         services = ("store", "registry", "gateway", "envoy")
+        agents = {name: child for name, child in self.children.items() if name not in services}
         return {
             "edge": self.edge_url,
             "internal": f"http://{HOST}:{self.internal_port}",
             "registry": self.children["registry"].target,
             "store": self._store_url,
-            "agents": {name: child.target for name, child in self.children.items() if name not in services},
+            "agents": {name: child.target for name, child in agents.items() if name == child.facts.get("agent", name)},
             "pids": {name: child.pid for name, child in self.children.items()},
         }
 

@@ -12,8 +12,8 @@ _SECONDS = re.compile(r"(\d(\.\d+)?)?")
 _WITH_URL = re.compile(r"(?P<model>.+?)@(?P<url>https?://.+)", re.IGNORECASE)
 
 
-def model_from(spec: str, *, api_key: str = "") -> Model:
-    """Builds the model that a specification names.
+def model_from(spec: str | Model, *, api_key: str = "") -> Model:
+    """Builds the model that a specification names; a model is returned as it is.
 
     Args:
         spec: `offline`, `scripted:FILE`, or `openai:MODEL@BASE_URL`. `offline:0.3` takes its time, that many seconds an
@@ -24,6 +24,8 @@ def model_from(spec: str, *, api_key: str = "") -> Model:
     Raises:
         SetupError: The specification has no known form, or what it names is missing.
     """
+    if not isinstance(spec, str):
+        return spec
     kind, _, rest = spec.strip().partition(":")
     if kind == "offline" and _SECONDS.fullmatch(rest):
         from meshwright.agents.models.offline import OfflineModel
