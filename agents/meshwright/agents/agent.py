@@ -24,7 +24,7 @@ class Agent:
         description: What it is good at, for people and for agents that delegate; by default the instructions.
         skills: Keywords of the same.
         version: Semantic version.
-        model: A model of your own, or a spec (`offline`, `openai:NAME@URL`, `scripted:FILE`), that wins over the mesh's.
+        model: A model of your own, or a spec (`offline`, `openai:NAME@URL`, `scripted:FILE`), in place of the mesh's.
         prepare: Called once in a thread before the agent is announced, for example to build an index.
     """
 
