@@ -246,6 +246,71 @@ class QueueFullError(MeshError):
     is_retryable = True
 
 
+class StoreFullError(MeshError):
+    """The store is nearly full: what was accepted goes on, nothing new is taken."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    reason = "STORE_FULL"
+    is_retryable = True
+
+
+class OverloadedError(MeshError):
+    """The process serves as many calls as it may."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    reason = "OVERLOADED"
+    is_retryable = True
+
+
+class SessionBusyError(MeshError):
+    """Another task of the session has not ended, and this one was not to wait."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "SESSION_BUSY"
+
+
+class InputNotPendingError(MeshError):
+    """The question was answered, lapsed, or never asked."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "INPUT_NOT_PENDING"
+
+
+class DigestMismatchError(MeshError):
+    """The decision is about another call than the one that waits."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "DIGEST_MISMATCH"
+
+
+class InputExpiredError(MeshError):
+    """Nobody answered in time."""
+
+    code = grpc.StatusCode.DEADLINE_EXCEEDED
+    reason = "INPUT_EXPIRED"
+
+
+class RejectedError(MeshError):
+    """A person did not allow it."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+    reason = "REJECTED"
+
+
+class NoDeadLetterError(MeshError):
+    """The task was not given up."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "NO_DEAD_LETTER"
+
+
+class JournalNewerError(MeshError):
+    """The task was written by a newer version, in a form that this one does not read."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "JOURNAL_NEWER"
+
+
 class ResultTooLargeError(MeshError):
     """A result exceeds what the journal keeps."""
 

@@ -705,14 +705,25 @@ class InputResolved(_message.Message):
     DECISION_FIELD_NUMBER: _builtins.int
     DECIDED_BY_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    EDITED_ARGUMENTS_JSON_FIELD_NUMBER: _builtins.int
+    ANSWER_FIELD_NUMBER: _builtins.int
+    INTENT_DIGEST_FIELD_NUMBER: _builtins.int
     input_id: _builtins.str
     """PendingInput that was decided on."""
     decision: _task_pb2.Decision.ValueType
     """What was decided."""
     decided_by: _builtins.str
-    """Principal that decided."""
+    """Principal that decided; empty: nobody did in time, and the agent's policy was applied."""
     reason: _builtins.str
     """As given with the decision; may be empty."""
+    edited_arguments_json: _builtins.str
+    """For EDIT: arguments that run instead, as JSON text."""
+    intent_digest: _builtins.str
+    """Digest of the call that was decided on, as the decision quoted it."""
+    @_builtins.property
+    def answer(self) -> _struct_pb2.Value:
+        """For ANSWER: what was answered."""
+
     def __init__(
         self,
         *,
@@ -720,10 +731,13 @@ class InputResolved(_message.Message):
         decision: _task_pb2.Decision.ValueType = ...,
         decided_by: _builtins.str = ...,
         reason: _builtins.str = ...,
+        edited_arguments_json: _builtins.str = ...,
+        answer: _struct_pb2.Value | None = ...,
+        intent_digest: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decided_by", b"decided_by", "decision", b"decision", "input_id", b"input_id", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "decided_by", b"decided_by", "decision", b"decision", "edited_arguments_json", b"edited_arguments_json", "input_id", b"input_id", "intent_digest", b"intent_digest", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -23,6 +23,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _TaskPriority:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TaskPriorityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskPriority.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TASK_PRIORITY_UNSPECIFIED: _TaskPriority.ValueType  # 0
+    """Taken as NORMAL."""
+    TASK_PRIORITY_LOW: _TaskPriority.ValueType  # 1
+    """After NORMAL: batch work."""
+    TASK_PRIORITY_NORMAL: _TaskPriority.ValueType  # 2
+    """In the order of arrival."""
+    TASK_PRIORITY_HIGH: _TaskPriority.ValueType  # 3
+    """Before NORMAL: somebody waits for it."""
+
+class TaskPriority(_TaskPriority, metaclass=_TaskPriorityEnumTypeWrapper):
+    """TaskPriority orders waiting tasks; one that has waited a minute longer overtakes the next class."""
+
+TASK_PRIORITY_UNSPECIFIED: TaskPriority.ValueType  # 0
+"""Taken as NORMAL."""
+TASK_PRIORITY_LOW: TaskPriority.ValueType  # 1
+"""After NORMAL: batch work."""
+TASK_PRIORITY_NORMAL: TaskPriority.ValueType  # 2
+"""In the order of arrival."""
+TASK_PRIORITY_HIGH: TaskPriority.ValueType  # 3
+"""Before NORMAL: somebody waits for it."""
+Global___TaskPriority: _TypeAlias = TaskPriority  # noqa: Y015
+
 class _BudgetAction:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -318,6 +346,7 @@ class TaskRequest(_message.Message):
     ON_BUDGET_EXCEEDED_FIELD_NUMBER: _builtins.int
     SESSION_POLICY_FIELD_NUMBER: _builtins.int
     NO_CACHE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """Chosen by the caller ([A-Za-z0-9_-]{1,64}), or made by the server (UUIDv7). It is the idempotency key: the same
     id with the same request attaches to the first task, with another request it is ALREADY_EXISTS. Children are
@@ -345,13 +374,17 @@ class TaskRequest(_message.Message):
     """What happens when the session is busy."""
     no_cache: _builtins.bool
     """Skips the response cache."""
+    priority: Global___TaskPriority.ValueType
+    """Order among the waiting tasks of one tenant; between tenants it decides nothing."""
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Caller's labels, returned as given; never read as instructions."""
 
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
-        """Bounds the task (not the call) from acceptance, at most 24 hours; unset: the policy's, by default 10 minutes."""
+        """Bounds the task (not the call) from acceptance, at most 24 hours; unset: the policy's, by default 10 minutes. Time
+        in which it waits for a person does not count.
+        """
 
     @_builtins.property
     def output_schema(self) -> _struct_pb2.Struct:
@@ -379,10 +412,11 @@ class TaskRequest(_message.Message):
         on_budget_exceeded: Global___BudgetAction.ValueType = ...,
         session_policy: Global___SessionPolicy.ValueType = ...,
         no_cache: _builtins.bool = ...,
+        priority: Global___TaskPriority.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["output_schema", b"output_schema", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allowed_tools", b"allowed_tools", "cost_budget_micros", b"cost_budget_micros", "max_steps", b"max_steps", "metadata", b"metadata", "model", b"model", "no_cache", b"no_cache", "on_budget_exceeded", b"on_budget_exceeded", "output_schema", b"output_schema", "prompt", b"prompt", "session_id", b"session_id", "session_policy", b"session_policy", "task_id", b"task_id", "timeout", b"timeout", "token_budget", b"token_budget"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allowed_tools", b"allowed_tools", "cost_budget_micros", b"cost_budget_micros", "max_steps", b"max_steps", "metadata", b"metadata", "model", b"model", "no_cache", b"no_cache", "on_budget_exceeded", b"on_budget_exceeded", "output_schema", b"output_schema", "priority", b"priority", "prompt", b"prompt", "session_id", b"session_id", "session_policy", b"session_policy", "task_id", b"task_id", "timeout", b"timeout", "token_budget", b"token_budget"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -654,8 +688,9 @@ class PendingInput(_message.Message):
     ORIGIN_TASK_ID_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     CHOICES_FIELD_NUMBER: _builtins.int
+    CALL_ID_FIELD_NUMBER: _builtins.int
     input_id: _builtins.str
-    """Made by the runner, unique within the task; ResolveInput names it."""
+    """Made by the runner, unique within the whole tree of tasks; ResolveInput names it."""
     kind: Global___InputKind.ValueType
     """Tells which of the fields below are set."""
     prompt: _builtins.str
@@ -670,6 +705,8 @@ class PendingInput(_message.Message):
     """Task that asks, when a child's question is shown on its parent."""
     priority: Global___InputPriority.ValueType
     """Place in an inbox; does not change how the task runs."""
+    call_id: _builtins.str
+    """PlannedCall that the input belongs to."""
     @_builtins.property
     def answer_schema(self) -> _struct_pb2.Struct:
         """JSON Schema of the answer; unset: any answer fits."""
@@ -680,7 +717,7 @@ class PendingInput(_message.Message):
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When the question lapses; unset: only with the task."""
+        """When the question lapses: what follows then is the agent's policy (refusal by default)."""
 
     @_builtins.property
     def choices(self) -> _containers.RepeatedScalarFieldContainer[Global___Decision.ValueType]:
@@ -701,10 +738,11 @@ class PendingInput(_message.Message):
         origin_task_id: _builtins.str = ...,
         priority: Global___InputPriority.ValueType = ...,
         choices: _abc.Iterable[Global___Decision.ValueType] | None = ...,
+        call_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["answer_schema", b"answer_schema", "arguments", b"arguments", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_schema", b"answer_schema", "arguments", b"arguments", "choices", b"choices", "expire_time", b"expire_time", "input_id", b"input_id", "intent_digest", b"intent_digest", "kind", b"kind", "origin_task_id", b"origin_task_id", "priority", b"priority", "prompt", b"prompt", "tool", b"tool", "tool_version", b"tool_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_schema", b"answer_schema", "arguments", b"arguments", "call_id", b"call_id", "choices", b"choices", "expire_time", b"expire_time", "input_id", b"input_id", "intent_digest", b"intent_digest", "kind", b"kind", "origin_task_id", b"origin_task_id", "priority", b"priority", "prompt", b"prompt", "tool", b"tool", "tool_version", b"tool_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

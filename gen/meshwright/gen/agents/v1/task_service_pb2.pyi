@@ -57,6 +57,8 @@ class ListTasksRequest(_message.Message):
     PARENT_TASK_ID_FIELD_NUMBER: _builtins.int
     CREATED_AFTER_FIELD_NUMBER: _builtins.int
     CREATED_BEFORE_FIELD_NUMBER: _builtins.int
+    DEAD_LETTERS_ONLY_FIELD_NUMBER: _builtins.int
+    ROOTS_ONLY_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """1..200; 0: 50."""
     page_token: _builtins.str
@@ -67,6 +69,10 @@ class ListTasksRequest(_message.Message):
     """Only tasks of this session; empty: of all and of none."""
     parent_task_id: _builtins.str
     """Only direct children of this task; empty: no such filter."""
+    dead_letters_only: _builtins.bool
+    """Only dead letters: tasks that were given up because they took five workers in a row down."""
+    roots_only: _builtins.bool
+    """Only tasks that no other task delegated."""
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[_task_pb2.TaskStatus.ValueType]:
         """Only tasks in one of these; empty: in any."""
@@ -90,10 +96,12 @@ class ListTasksRequest(_message.Message):
         parent_task_id: _builtins.str = ...,
         created_after: _timestamp_pb2.Timestamp | None = ...,
         created_before: _timestamp_pb2.Timestamp | None = ...,
+        dead_letters_only: _builtins.bool = ...,
+        roots_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "created_after", b"created_after", "created_before", b"created_before", "page_size", b"page_size", "page_token", b"page_token", "parent_task_id", b"parent_task_id", "session_id", b"session_id", "statuses", b"statuses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "created_after", b"created_after", "created_before", b"created_before", "dead_letters_only", b"dead_letters_only", "page_size", b"page_size", "page_token", b"page_token", "parent_task_id", b"parent_task_id", "roots_only", b"roots_only", "session_id", b"session_id", "statuses", b"statuses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -188,6 +196,50 @@ class WatchTaskEventsRequest(_message.Message):
 Global___WatchTaskEventsRequest: _TypeAlias = WatchTaskEventsRequest  # noqa: Y015
 
 @_typing.final
+class RetryDeadLetterRequest(_message.Message):
+    """RetryDeadLetterRequest names a dead letter."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    """Task that was given up."""
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryDeadLetterRequest: _TypeAlias = RetryDeadLetterRequest  # noqa: Y015
+
+@_typing.final
+class DropDeadLetterRequest(_message.Message):
+    """DropDeadLetterRequest names a dead letter."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    """Task that was given up."""
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DropDeadLetterRequest: _TypeAlias = DropDeadLetterRequest  # noqa: Y015
+
+@_typing.final
 class CancelTaskRequest(_message.Message):
     """CancelTaskRequest stops a task."""
 
@@ -235,7 +287,7 @@ class ResolveInputRequest(_message.Message):
     decision: _task_pb2.Decision.ValueType
     """Required; one of the input's choices."""
     intent_digest: _builtins.str
-    """Must equal the pending one for approvals; else FAILED_PRECONDITION and nothing changes."""
+    """Must equal the pending one where there is one; else FAILED_PRECONDITION and nothing changes."""
     token_budget: _builtins.int
     """For RAISE_BUDGET: the task's new total in tokens; 0: unchanged."""
     cost_budget_micros: _builtins.int

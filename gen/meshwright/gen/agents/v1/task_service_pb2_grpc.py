@@ -76,6 +76,16 @@ class TaskServiceStub:
                 request_serializer=meshwright_dot_gen_dot_agents_dot_v1_dot_task__service__pb2.ResolveInputRequest.SerializeToString,
                 response_deserializer=meshwright_dot_gen_dot_agents_dot_v1_dot_task__pb2.TaskResponse.FromString,
                 _registered_method=True)
+        self.RetryDeadLetter = channel.unary_unary(
+                '/agents.v1.TaskService/RetryDeadLetter',
+                request_serializer=meshwright_dot_gen_dot_agents_dot_v1_dot_task__service__pb2.RetryDeadLetterRequest.SerializeToString,
+                response_deserializer=meshwright_dot_gen_dot_agents_dot_v1_dot_task__pb2.TaskResponse.FromString,
+                _registered_method=True)
+        self.DropDeadLetter = channel.unary_unary(
+                '/agents.v1.TaskService/DropDeadLetter',
+                request_serializer=meshwright_dot_gen_dot_agents_dot_v1_dot_task__service__pb2.DropDeadLetterRequest.SerializeToString,
+                response_deserializer=meshwright_dot_gen_dot_agents_dot_v1_dot_task__pb2.TaskResponse.FromString,
+                _registered_method=True)
 
 
 class TaskServiceServicer:
@@ -88,9 +98,9 @@ class TaskServiceServicer:
     def SubmitTask(self, request, context):
         """SubmitTask queues a task and answers at once (HTTP 202). Idempotent by task_id: a repetition returns the first
         task as it stands. Gives INVALID_ARGUMENT INVALID_REQUEST (a BadRequest detail for each field), NOT_FOUND
-        AGENT_NOT_FOUND, ALREADY_EXISTS TASK_CONFLICT or TASK_EXPIRED, RESOURCE_EXHAUSTED QUEUE_FULL with RetryInfo,
-        FAILED_PRECONDITION (session busy, see SessionPolicy), or CANCELLED TASK_CANCELLED for a child of an ended
-        parent.
+        AGENT_NOT_FOUND, ALREADY_EXISTS TASK_CONFLICT or TASK_EXPIRED, RESOURCE_EXHAUSTED QUEUE_FULL, STORE_FULL or
+        OVERLOADED with RetryInfo, FAILED_PRECONDITION SESSION_BUSY (see SessionPolicy), or CANCELLED TASK_CANCELLED for a
+        child of an ended parent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -140,8 +150,27 @@ class TaskServiceServicer:
 
     def ResolveInput(self, request, context):
         """ResolveInput answers a PendingInput; then the task goes on. The first decision counts: an input that is no longer
-        pending, or another digest, is FAILED_PRECONDITION. Also gives NOT_FOUND TASK_NOT_FOUND and INVALID_ARGUMENT
-        INVALID_REQUEST (a decision that is no choice, an answer that does not fit its schema).
+        pending is FAILED_PRECONDITION INPUT_NOT_PENDING, another digest FAILED_PRECONDITION DIGEST_MISMATCH, and nothing
+        changes. Also gives NOT_FOUND TASK_NOT_FOUND, INVALID_ARGUMENT INVALID_REQUEST (a decision that is no choice, an
+        answer or arguments that do not fit their schema) and PERMISSION_DENIED for callers under a grant: agents do not
+        approve what agents do.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryDeadLetter(self, request, context):
+        """RetryDeadLetter starts a task anew that was given up because it took five workers in a row down: as a new task with
+        the same request, which is returned. Idempotent: the same dead letter is retried once. Gives NOT_FOUND
+        TASK_NOT_FOUND and FAILED_PRECONDITION NO_DEAD_LETTER.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DropDeadLetter(self, request, context):
+        """DropDeadLetter takes a task off the list of dead letters; the task itself stays until it expires. Idempotent. Gives
+        NOT_FOUND TASK_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -183,6 +212,16 @@ def add_TaskServiceServicer_to_server(servicer, server):
             'ResolveInput': grpc.unary_unary_rpc_method_handler(
                     servicer.ResolveInput,
                     request_deserializer=meshwright_dot_gen_dot_agents_dot_v1_dot_task__service__pb2.ResolveInputRequest.FromString,
+                    response_serializer=meshwright_dot_gen_dot_agents_dot_v1_dot_task__pb2.TaskResponse.SerializeToString,
+            ),
+            'RetryDeadLetter': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryDeadLetter,
+                    request_deserializer=meshwright_dot_gen_dot_agents_dot_v1_dot_task__service__pb2.RetryDeadLetterRequest.FromString,
+                    response_serializer=meshwright_dot_gen_dot_agents_dot_v1_dot_task__pb2.TaskResponse.SerializeToString,
+            ),
+            'DropDeadLetter': grpc.unary_unary_rpc_method_handler(
+                    servicer.DropDeadLetter,
+                    request_deserializer=meshwright_dot_gen_dot_agents_dot_v1_dot_task__service__pb2.DropDeadLetterRequest.FromString,
                     response_serializer=meshwright_dot_gen_dot_agents_dot_v1_dot_task__pb2.TaskResponse.SerializeToString,
             ),
     }
@@ -378,6 +417,60 @@ class TaskService:
             target,
             '/agents.v1.TaskService/ResolveInput',
             meshwright_dot_gen_dot_agents_dot_v1_dot_task__service__pb2.ResolveInputRequest.SerializeToString,
+            meshwright_dot_gen_dot_agents_dot_v1_dot_task__pb2.TaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryDeadLetter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agents.v1.TaskService/RetryDeadLetter',
+            meshwright_dot_gen_dot_agents_dot_v1_dot_task__service__pb2.RetryDeadLetterRequest.SerializeToString,
+            meshwright_dot_gen_dot_agents_dot_v1_dot_task__pb2.TaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DropDeadLetter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agents.v1.TaskService/DropDeadLetter',
+            meshwright_dot_gen_dot_agents_dot_v1_dot_task__service__pb2.DropDeadLetterRequest.SerializeToString,
             meshwright_dot_gen_dot_agents_dot_v1_dot_task__pb2.TaskResponse.FromString,
             options,
             channel_credentials,

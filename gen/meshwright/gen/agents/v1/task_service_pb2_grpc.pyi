@@ -43,9 +43,9 @@ class TaskServiceStub:
     SubmitTask: _grpc.UnaryUnaryMultiCallable[_task_pb2.TaskRequest, _task_pb2.TaskResponse]
     """SubmitTask queues a task and answers at once (HTTP 202). Idempotent by task_id: a repetition returns the first
     task as it stands. Gives INVALID_ARGUMENT INVALID_REQUEST (a BadRequest detail for each field), NOT_FOUND
-    AGENT_NOT_FOUND, ALREADY_EXISTS TASK_CONFLICT or TASK_EXPIRED, RESOURCE_EXHAUSTED QUEUE_FULL with RetryInfo,
-    FAILED_PRECONDITION (session busy, see SessionPolicy), or CANCELLED TASK_CANCELLED for a child of an ended
-    parent.
+    AGENT_NOT_FOUND, ALREADY_EXISTS TASK_CONFLICT or TASK_EXPIRED, RESOURCE_EXHAUSTED QUEUE_FULL, STORE_FULL or
+    OVERLOADED with RetryInfo, FAILED_PRECONDITION SESSION_BUSY (see SessionPolicy), or CANCELLED TASK_CANCELLED for a
+    child of an ended parent.
     """
     GetTask: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.GetTaskRequest, _task_pb2.TaskResponse]
     """GetTask reads one task. Gives NOT_FOUND TASK_NOT_FOUND for an id that is unknown or has expired."""
@@ -70,8 +70,19 @@ class TaskServiceStub:
     """
     ResolveInput: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.ResolveInputRequest, _task_pb2.TaskResponse]
     """ResolveInput answers a PendingInput; then the task goes on. The first decision counts: an input that is no longer
-    pending, or another digest, is FAILED_PRECONDITION. Also gives NOT_FOUND TASK_NOT_FOUND and INVALID_ARGUMENT
-    INVALID_REQUEST (a decision that is no choice, an answer that does not fit its schema).
+    pending is FAILED_PRECONDITION INPUT_NOT_PENDING, another digest FAILED_PRECONDITION DIGEST_MISMATCH, and nothing
+    changes. Also gives NOT_FOUND TASK_NOT_FOUND, INVALID_ARGUMENT INVALID_REQUEST (a decision that is no choice, an
+    answer or arguments that do not fit their schema) and PERMISSION_DENIED for callers under a grant: agents do not
+    approve what agents do.
+    """
+    RetryDeadLetter: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.RetryDeadLetterRequest, _task_pb2.TaskResponse]
+    """RetryDeadLetter starts a task anew that was given up because it took five workers in a row down: as a new task with
+    the same request, which is returned. Idempotent: the same dead letter is retried once. Gives NOT_FOUND
+    TASK_NOT_FOUND and FAILED_PRECONDITION NO_DEAD_LETTER.
+    """
+    DropDeadLetter: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.DropDeadLetterRequest, _task_pb2.TaskResponse]
+    """DropDeadLetter takes a task off the list of dead letters; the task itself stays until it expires. Idempotent. Gives
+    NOT_FOUND TASK_NOT_FOUND.
     """
 
 @_typing.type_check_only
@@ -86,9 +97,9 @@ class TaskServiceAsyncStub(TaskServiceStub):
     SubmitTask: _aio.UnaryUnaryMultiCallable[_task_pb2.TaskRequest, _task_pb2.TaskResponse]  # type: ignore[assignment]
     """SubmitTask queues a task and answers at once (HTTP 202). Idempotent by task_id: a repetition returns the first
     task as it stands. Gives INVALID_ARGUMENT INVALID_REQUEST (a BadRequest detail for each field), NOT_FOUND
-    AGENT_NOT_FOUND, ALREADY_EXISTS TASK_CONFLICT or TASK_EXPIRED, RESOURCE_EXHAUSTED QUEUE_FULL with RetryInfo,
-    FAILED_PRECONDITION (session busy, see SessionPolicy), or CANCELLED TASK_CANCELLED for a child of an ended
-    parent.
+    AGENT_NOT_FOUND, ALREADY_EXISTS TASK_CONFLICT or TASK_EXPIRED, RESOURCE_EXHAUSTED QUEUE_FULL, STORE_FULL or
+    OVERLOADED with RetryInfo, FAILED_PRECONDITION SESSION_BUSY (see SessionPolicy), or CANCELLED TASK_CANCELLED for a
+    child of an ended parent.
     """
     GetTask: _aio.UnaryUnaryMultiCallable[_task_service_pb2.GetTaskRequest, _task_pb2.TaskResponse]  # type: ignore[assignment]
     """GetTask reads one task. Gives NOT_FOUND TASK_NOT_FOUND for an id that is unknown or has expired."""
@@ -113,8 +124,19 @@ class TaskServiceAsyncStub(TaskServiceStub):
     """
     ResolveInput: _aio.UnaryUnaryMultiCallable[_task_service_pb2.ResolveInputRequest, _task_pb2.TaskResponse]  # type: ignore[assignment]
     """ResolveInput answers a PendingInput; then the task goes on. The first decision counts: an input that is no longer
-    pending, or another digest, is FAILED_PRECONDITION. Also gives NOT_FOUND TASK_NOT_FOUND and INVALID_ARGUMENT
-    INVALID_REQUEST (a decision that is no choice, an answer that does not fit its schema).
+    pending is FAILED_PRECONDITION INPUT_NOT_PENDING, another digest FAILED_PRECONDITION DIGEST_MISMATCH, and nothing
+    changes. Also gives NOT_FOUND TASK_NOT_FOUND, INVALID_ARGUMENT INVALID_REQUEST (a decision that is no choice, an
+    answer or arguments that do not fit their schema) and PERMISSION_DENIED for callers under a grant: agents do not
+    approve what agents do.
+    """
+    RetryDeadLetter: _aio.UnaryUnaryMultiCallable[_task_service_pb2.RetryDeadLetterRequest, _task_pb2.TaskResponse]  # type: ignore[assignment]
+    """RetryDeadLetter starts a task anew that was given up because it took five workers in a row down: as a new task with
+    the same request, which is returned. Idempotent: the same dead letter is retried once. Gives NOT_FOUND
+    TASK_NOT_FOUND and FAILED_PRECONDITION NO_DEAD_LETTER.
+    """
+    DropDeadLetter: _aio.UnaryUnaryMultiCallable[_task_service_pb2.DropDeadLetterRequest, _task_pb2.TaskResponse]  # type: ignore[assignment]
+    """DropDeadLetter takes a task off the list of dead letters; the task itself stays until it expires. Idempotent. Gives
+    NOT_FOUND TASK_NOT_FOUND.
     """
 
 class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -132,9 +154,9 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_task_pb2.TaskResponse, _abc.Awaitable[_task_pb2.TaskResponse]]:
         """SubmitTask queues a task and answers at once (HTTP 202). Idempotent by task_id: a repetition returns the first
         task as it stands. Gives INVALID_ARGUMENT INVALID_REQUEST (a BadRequest detail for each field), NOT_FOUND
-        AGENT_NOT_FOUND, ALREADY_EXISTS TASK_CONFLICT or TASK_EXPIRED, RESOURCE_EXHAUSTED QUEUE_FULL with RetryInfo,
-        FAILED_PRECONDITION (session busy, see SessionPolicy), or CANCELLED TASK_CANCELLED for a child of an ended
-        parent.
+        AGENT_NOT_FOUND, ALREADY_EXISTS TASK_CONFLICT or TASK_EXPIRED, RESOURCE_EXHAUSTED QUEUE_FULL, STORE_FULL or
+        OVERLOADED with RetryInfo, FAILED_PRECONDITION SESSION_BUSY (see SessionPolicy), or CANCELLED TASK_CANCELLED for a
+        child of an ended parent.
         """
 
     @_abc_1.abstractmethod
@@ -195,8 +217,31 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_task_pb2.TaskResponse, _abc.Awaitable[_task_pb2.TaskResponse]]:
         """ResolveInput answers a PendingInput; then the task goes on. The first decision counts: an input that is no longer
-        pending, or another digest, is FAILED_PRECONDITION. Also gives NOT_FOUND TASK_NOT_FOUND and INVALID_ARGUMENT
-        INVALID_REQUEST (a decision that is no choice, an answer that does not fit its schema).
+        pending is FAILED_PRECONDITION INPUT_NOT_PENDING, another digest FAILED_PRECONDITION DIGEST_MISMATCH, and nothing
+        changes. Also gives NOT_FOUND TASK_NOT_FOUND, INVALID_ARGUMENT INVALID_REQUEST (a decision that is no choice, an
+        answer or arguments that do not fit their schema) and PERMISSION_DENIED for callers under a grant: agents do not
+        approve what agents do.
+        """
+
+    @_abc_1.abstractmethod
+    def RetryDeadLetter(
+        self,
+        request: _task_service_pb2.RetryDeadLetterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_task_pb2.TaskResponse, _abc.Awaitable[_task_pb2.TaskResponse]]:
+        """RetryDeadLetter starts a task anew that was given up because it took five workers in a row down: as a new task with
+        the same request, which is returned. Idempotent: the same dead letter is retried once. Gives NOT_FOUND
+        TASK_NOT_FOUND and FAILED_PRECONDITION NO_DEAD_LETTER.
+        """
+
+    @_abc_1.abstractmethod
+    def DropDeadLetter(
+        self,
+        request: _task_service_pb2.DropDeadLetterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_task_pb2.TaskResponse, _abc.Awaitable[_task_pb2.TaskResponse]]:
+        """DropDeadLetter takes a task off the list of dead letters; the task itself stays until it expires. Idempotent. Gives
+        NOT_FOUND TASK_NOT_FOUND.
         """
 
 def add_TaskServiceServicer_to_server(servicer: TaskServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
