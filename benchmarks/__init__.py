@@ -1,0 +1,1 @@
+"""Benchmarks: what a task, a call, a watcher costs, in ratios that hold on any machine."""
