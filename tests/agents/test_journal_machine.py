@@ -1,0 +1,586 @@
+"""The journal against a model of itself: Hypothesis plays owners, children, lost workers and impatient callers.
+
+`JOURNAL_EXAMPLES=500 pytest tests/agents/test_journal_machine.py` plays the full size.
+"""
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from meshwright.agents import journal as journal_module
+from meshwright.agents.journal import LIBRARY, Claim, Journal
+from meshwright.agents.task import NewTask, TaskName
+from meshwright.core.errors import (
+    FencedError,
+    QueueFullError,
+    TaskCancelledError,
+    TaskConflictError,
+    TaskExpiredError,
+    TaskNotFoundError,
+)
+from meshwright.core.ids import child_id
+from meshwright.core.store import Store
+from meshwright.gen.agents.v1.step_event_pb2 import RunnerNotice, StepEvent
+from meshwright.gen.agents.v1.task_pb2 import TaskRequest, TaskResponse
+
+SHORT = 20
+EXAMPLES = int(os.environ.get("JOURNAL_EXAMPLES", SHORT))
+STEPS = 30
+PARTITIONS = 2
+HOUR_MS = 3_600_000
+ENDS = ("COMPLETED", "FAILED", "CANCELLED")
+AGENTS = ("worker", "helper")
+HOLDERS = (("default", "default"), ("default", "ann"), ("acme", "default"))
+MOST_TASKS = 12
+ANY = st.integers(0, 10_000)
+
+
+@dataclass
+class Known:
+    """What must be true of a task."""
+
+    task: NewTask
+    is_overdue: bool
+    is_brief: bool
+    state: str = "PENDING"
+    log: list[tuple[str, bytes]] = field(default_factory=list)
+    claim: Claim | None = None
+    stale: list[Claim] = field(default_factory=list)
+    keys: dict[str, tuple[int, list[StepEvent]]] = field(default_factory=dict)
+    is_lapsed: bool = False
+    waiting: int = 0
+    attempt: int = 0
+    cancel: str = ""
+    is_gone: bool = False
+    is_in_outbox: bool = False
+
+    @property
+    def name(self) -> TaskName:
+        return self.task.name
+
+    @property
+    def is_living(self) -> bool:
+        return not self.is_gone and self.state not in ENDS
+
+    def lose_claim(self, state: str) -> None:
+        if self.claim:
+            self.stale.append(self.claim)
+        self.claim, self.is_lapsed, self.state = None, False, state
+
+
+@dataclass
+class Places:
+    """Where the store holds which tasks: the only reader of keys here. Nouns with their members, and streams."""
+
+    members: dict[str, Counter[str]]
+    records: dict[str, dict[bytes, bytes]]
+    keys: list[str]
+
+    @classmethod
+    async def read(cls, store: Store) -> "Places":
+        keys = sorted([key.decode() async for key in store.client.scan_iter("mw:{[0-9]*", count=1000)])
+        kinds = await store.run(*(("TYPE", key) for key in keys)) if keys else []
+        reads = {b"zset": ("ZRANGE", 0, -1), b"set": ("SMEMBERS",), b"hash": ("HGETALL",), b"list": ("LRANGE", 0, -1)}
+        read = [(key, reads[kind]) for key, kind in zip(keys, kinds, strict=True) if kind in reads]
+        replies = await store.run(*((how[0], key, *how[1:]) for key, how in read)) if read else []
+        members: dict[str, Counter[str]] = {}
+        records = {}
+        for (key, _), reply in zip(read, replies, strict=True):
+            noun, _, name = key.split(":", 2)[2].partition(":")
+            if noun == "task":
+                records[name] = reply
+            elif not isinstance(reply, dict):
+                members.setdefault(noun, Counter()).update(member.decode() for member in reply)
+        return cls(members, records, keys)
+
+    def many(self, noun: str, ref: str) -> int:
+        """Counts where a task stands, over all keys of a noun, such as the ready queues of several tenants."""
+        return sum(found[ref] for key, found in self.members.items() if key.startswith(noun))
+
+    def fence(self, ref: str) -> str | None:
+        fence = self.records.get(ref, {}).get(b"fence")
+        return fence.decode() if fence else None
+
+    def traces(self, ref: str) -> set[str]:
+        """Names what still knows a task."""
+        keyed = {key.split(":", 3)[2] for key in self.keys if key.split(":", 3)[3:] == [ref]}
+        either = {ref, ref.rpartition("/")[2]}
+        return keyed | {noun for noun, found in self.members.items() if either & set(found)}
+
+
+class World:
+    """A store of one test, and the owners that share it."""
+
+    def __init__(self, url: str) -> None:
+        self.runner = asyncio.Runner()
+        self.store = Store(url, LIBRARY)
+        self.owners = [Journal(self.store, name, lease_s=3600) for name in ("one", "two", "three")]
+        self.doomed = Journal(self.store, "doomed", lease_s=0)
+        self.strict = Journal(self.store, "strict", max_ready=1)
+        self.reset()
+
+    def reset(self) -> None:
+        async def emptied() -> None:
+            await self.store.open()
+            await self.store.client.flushall()
+            await self.store.open(PARTITIONS)
+
+        self.run(emptied())
+
+    def run(self, work: Any) -> Any:
+        return self.runner.run(work)
+
+    def close(self) -> None:
+        self.run(self.store.close())
+        self.runner.close()
+
+
+class JournalMachine(RuleBasedStateMachine):
+    """Every rule does one thing to the journal and to the model, and compares the answers."""
+
+    world: World
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world.reset()
+        self.tasks: dict[str, Known] = {}
+        self.serial = 0
+
+    # What rules draw from.
+
+    def run(self, work: Any) -> Any:
+        return self.world.run(work)
+
+    def owner(self, pick: int) -> Journal:
+        return self.world.owners[pick % len(self.world.owners)]
+
+    def picked(self, pick: int, wanted: Callable[[Known], bool]) -> Known | None:
+        found = [known for known in self.tasks.values() if wanted(known)]
+        return found[pick % len(found)] if found else None
+
+    def running(self, pick: int) -> Known | None:
+        return self.picked(pick, lambda known: known.claim is not None)
+
+    def event(self, size: int = 0) -> StepEvent:
+        self.serial += 1
+        return StepEvent(notice=RunnerNotice(detail=f"e{self.serial}" + "." * size))
+
+    def result(self) -> StepEvent:
+        self.serial += 1
+        return StepEvent(result=TaskResponse(output=f"r{self.serial}"))
+
+    # The model's own laws.
+
+    def above(self, known: Known) -> Known | None:
+        parent = known.task.parent_id
+        return self.tasks[known.name.sibling(parent).ref] if parent else None
+
+    def lineage(self, known: Known) -> list[Known]:
+        line = [known]
+        while (parent := self.above(line[-1])) and parent.is_living:
+            line.append(parent)
+        return line
+
+    def below(self, known: Known) -> Iterator[Known]:
+        """Lists descendants that can be reached: a task that was deleted leads nowhere."""
+        for child in self.tasks.values():
+            if child.name.tenant == known.name.tenant and self.above(child) is known and not child.is_gone:
+                yield child
+                yield from self.below(child)
+
+    def write(self, known: Known, events: list[StepEvent]) -> int:
+        first = len(known.log) + 1
+        for event in events:
+            path, inner = "", None
+            for here in self.lineage(known):
+                if inner:
+                    path = f"{inner.name.task_id}:{len(inner.log)}" + (f",{path}" if path else "")
+                here.log.append((path, event.SerializeToString()))
+                inner = here
+        return first
+
+    def flag(self, known: Known, reason: str, *, itself: bool) -> set[TaskName]:
+        idle = set()
+        for here in [*([known] if itself else []), *self.below(known)]:
+            if here.is_living:
+                here.cancel = here.cancel or reason
+                idle |= {here.name} if here.state != "RUNNING" else set()
+        return idle
+
+    def conclude(self, known: Known, state: str) -> None:
+        known.lose_claim(state)
+        known.is_in_outbox = True
+        self.flag(known, "the parent task ended", itself=False)
+        parent = self.above(known)
+        if parent and not parent.is_gone and parent.state == "PARKED":
+            parent.waiting -= 1
+            if parent.waiting <= 0:
+                parent.state = "PENDING"
+
+    def owned(self, known: Known, claim: Claim) -> None:
+        assert claim.fence not in [old.fence for old in known.stale]
+        known.claim, known.state, known.is_lapsed = claim, "RUNNING", False
+        known.attempt = max(1, known.attempt)
+
+    # Rules.
+
+    def accept(self, task: NewTask, *, brief: bool, overdue: bool, by: Journal | None, events: int) -> Known:
+        written = [self.event() for _ in range(events)] if by else []
+        kept, journal_module.RETENTION_MS = journal_module.RETENTION_MS, 0 if brief else HOUR_MS
+        try:
+            accepted = self.run((by or self.world.owners[0]).accept(task, claim=by is not None, events=written))
+        finally:
+            journal_module.RETENTION_MS = kept
+        assert accepted.is_new
+        known = self.tasks[task.name.ref] = Known(task, overdue, brief)
+        if by:
+            self.owned(known, accepted.claim)
+            self.write(known, written)
+        else:
+            assert accepted.claim is None
+        return known
+
+    def request(self, name: TaskName, agent: str, *, overdue: bool, **facts: Any) -> NewTask:
+        request = TaskRequest(prompt="Do it.", agent_id=agent)
+        return NewTask(name, agent, "h", request, 0 if overdue else HOUR_MS, **facts)
+
+    @precondition(lambda self: len(self.tasks) < MOST_TASKS)
+    @rule(holder=st.sampled_from(HOLDERS), agent=st.sampled_from(AGENTS), overdue=st.sampled_from([False, False, True]),
+          brief=st.booleans(), at_once=st.booleans(), pick=ANY, events=st.integers(0, 2))  # fmt: skip
+    def submit(self, holder, agent, overdue, brief, at_once, pick, events):
+        name = TaskName(*holder, f"t{len(self.tasks)}")
+        task = self.request(name, agent, overdue=overdue, root_id=name.task_id)
+        self.accept(task, brief=brief, overdue=overdue, by=self.owner(pick) if at_once else None, events=events)
+
+    @precondition(lambda self: self.tasks and len(self.tasks) < MOST_TASKS)
+    @rule(parent=ANY, agent=st.sampled_from(AGENTS), brief=st.booleans(), at_once=st.booleans(), pick=ANY)
+    def delegate(self, parent, agent, brief, at_once, pick):
+        """Mostly a running task does this; a late one, whose task has ended meanwhile, must be refused."""
+        above = self.running(parent) if parent % 4 else self.picked(parent, lambda known: known.task.depth < 3)
+        if not above or above.task.depth >= 3:
+            return
+        task_id = child_id(above.task.root_id, above.name.task_id, 1, f"c{len(self.tasks)}")
+        facts = {"parent_id": above.name.task_id, "root_id": above.task.root_id, "depth": above.task.depth + 1}
+        task = self.request(above.name.sibling(task_id), agent, overdue=above.is_overdue, **facts)
+        if not above.is_living or above.cancel:
+            with pytest.raises(TaskCancelledError):
+                self.run(self.owner(pick).accept(task, claim=at_once))
+            return
+        by = self.owner(pick) if at_once else None
+        self.accept(task, brief=brief, overdue=above.is_overdue, by=by, events=1)
+
+    @precondition(lambda self: self.tasks)
+    @rule(pick=ANY, same=st.booleans(), at_once=st.booleans())
+    def accept_again(self, pick, same, at_once):
+        known = self.picked(pick, lambda _: True)
+        task = self.request(known.name, known.task.agent_id, overdue=False, root_id=known.task.root_id)
+        again = NewTask(task.name, task.agent_id, "h" if same else "other", task.request, HOUR_MS,
+                        parent_id=known.task.parent_id, root_id=known.task.root_id, depth=known.task.depth)  # fmt: skip
+        work = self.owner(pick).accept(again, claim=at_once)
+        if known.is_gone:
+            with pytest.raises(TaskExpiredError):
+                self.run(work)
+        elif not same:
+            with pytest.raises(TaskConflictError):
+                self.run(work)
+        else:
+            accepted = self.run(work)
+            assert not accepted.is_new
+            assert accepted.claim is None
+
+    @precondition(lambda self: self.tasks)
+    @rule(pick=ANY)
+    def find_the_queue_full(self, pick):
+        known = self.picked(pick, lambda known: known.state == "PENDING" and not known.is_gone)
+        if not known:
+            return
+        root = next(f"f{n}" for n in range(100) if self.is_beside(known, f"f{n}"))
+        task = self.request(known.name.sibling(root), known.task.agent_id, overdue=False, root_id=root)
+        with pytest.raises(QueueFullError):
+            self.run(self.world.strict.accept(task, claim=False))
+
+    def is_beside(self, known: Known, root: str) -> bool:
+        return known.name.sibling(root).partition(PARTITIONS) == known.name.partition(PARTITIONS)
+
+    @rule(pick=ANY, partition=st.integers(0, PARTITIONS - 1), agent=st.sampled_from(AGENTS))
+    def claim(self, pick, partition, agent):
+        self.claim_one(self.owner(pick), partition, agent)
+
+    def claim_one(self, owner: Journal, partition: int, agent: str) -> Known | None:
+        ready = {
+            ref
+            for ref, known in self.tasks.items()
+            if known.state == "PENDING" and not known.is_gone and known.task.agent_id == agent
+            and known.name.partition(PARTITIONS) == partition
+        }  # fmt: skip
+        claim = self.run(owner.claim(partition, agent))
+        assert (claim is not None) == bool(ready)
+        if claim is None:
+            return None
+        assert claim.name.ref in ready
+        known = self.tasks[claim.name.ref]
+        self.owned(known, claim)
+        return known
+
+    @rule(pick=ANY, events=st.integers(1, 3), is_large=st.sampled_from([False, False, False, True]))
+    def append(self, pick, events, is_large):
+        known = self.running(pick)
+        if not known:
+            return
+        written = [self.event(70_000 if is_large else 0) for _ in range(events)]
+        key = f"k{self.serial}"
+        appended = self.run(self.owner(pick).append(known.claim, key, written))
+        first = self.write(known, written)
+        known.keys[key] = (first, written)
+        assert (appended.first, appended.cancel) == (first, known.cancel)
+
+    @rule(pick=ANY, key=ANY)
+    def append_again(self, pick, key):
+        known = self.picked(pick, lambda known: known.claim is not None and bool(known.keys))
+        if not known:
+            return
+        name, (first, written) = list(known.keys.items())[key % len(known.keys)]
+        appended = self.run(self.owner(pick).append(known.claim, name, written))
+        assert (appended.first, appended.cancel) == (first, known.cancel)
+
+    @rule(pick=ANY, which=ANY)
+    def write_too_late(self, pick, which):
+        known = self.picked(pick, lambda known: bool(known.stale))
+        if not known:
+            return
+        claim, owner = known.stale[which % len(known.stale)], self.owner(pick)
+        for late in (
+            owner.append(claim, f"late{which}", [self.event()]),
+            owner.park(claim, len(known.log), 1, self.event()),
+            owner.finish(claim, "COMPLETED", [self.result()]),
+        ):
+            with pytest.raises(FencedError):
+                self.run(late)
+        self.run(owner.release(claim))
+        assert self.run(owner.beat([claim])).lost == {claim.name.ref}
+
+    @rule(pick=ANY, is_behind=st.sampled_from([False, False, False, True]), many=ANY)
+    def park(self, pick, is_behind, many):
+        def has_children(known: Known) -> bool:
+            return known.claim is not None and any(self.above(child) is known for child in self.below(known))
+
+        known = self.picked(pick, has_children)
+        if not known:
+            return
+        living = [child for child in self.below(known) if self.above(child) is known and child.is_living]
+        if not living:
+            return
+        waiting, event = 1 + many % len(living), self.event()
+        last = len(known.log) + (-1 if is_behind else 0)
+        is_parked = self.run(self.owner(pick).park(known.claim, last, waiting, event))
+        assert is_parked == (not is_behind and not known.cancel)
+        if is_parked:
+            self.write(known, [event])
+            known.lose_claim("PARKED")
+            known.waiting = waiting
+
+    @rule(pick=ANY, state=st.sampled_from(ENDS), events=st.integers(0, 2))
+    def finish(self, pick, state, events):
+        known = self.running(pick)
+        if known:
+            self.finish_one(known, state, events)
+
+    def finish_one(self, known: Known, state: str, events: int = 0) -> None:
+        written = [*(self.event() for _ in range(events)), self.result()]
+        finished = self.run(self.world.owners[0].finish(known.claim, state, written))
+        assert finished.first == self.write(known, written)
+        self.conclude(known, state)
+
+    def end_idle(self, names: set[TaskName]) -> None:
+        for name in sorted(names, key=lambda name: name.ref):
+            known, result = self.tasks[name.ref], self.result()
+            is_idle = known.is_living and known.state != "RUNNING"
+            assert self.run(self.world.owners[0].finish_idle(name, "CANCELLED", result)) == is_idle
+            if is_idle:
+                self.write(known, [result])
+                self.conclude(known, "CANCELLED")
+
+    @precondition(lambda self: self.tasks)
+    @rule(pick=ANY, is_caller_lost=st.booleans())
+    def cancel(self, pick, is_caller_lost):
+        """A caller that dies before it ends what is idle leaves that to the sweep."""
+        known = self.picked(pick, lambda _: True)
+        idle = set(self.run(self.owner(pick).cancel(known.name, "enough")))
+        assert idle == (self.flag(known, "enough", itself=True) if known.is_living else set())
+        if not is_caller_lost:
+            self.end_idle(idle)
+
+    @precondition(lambda self: self.tasks)
+    @rule(pick=ANY)
+    def end_one_that_may_be_idle(self, pick):
+        known = self.picked(pick, lambda known: not known.is_gone)
+        if known:
+            self.end_idle({known.name})
+
+    @rule(pick=ANY)
+    def beat(self, pick):
+        held = [known for known in self.tasks.values() if known.claim]
+        beaten = self.run(self.owner(pick).beat([known.claim for known in held]))
+        assert beaten.lost == frozenset()
+        assert beaten.cancelled == {known.name.ref for known in held if known.cancel}
+        for known in held:
+            known.is_lapsed = False
+
+    @rule(pick=ANY)
+    def fall_silent(self, pick):
+        known = self.running(pick)
+        if known:
+            assert self.run(self.world.doomed.beat([known.claim])).lost == frozenset()
+            known.is_lapsed = True
+
+    @rule(partition=st.integers(0, PARTITIONS - 1), is_sweeper_lost=st.booleans())
+    def sweep(self, partition, is_sweeper_lost):
+        self.sweep_one(partition, is_sweeper_lost=is_sweeper_lost)
+
+    def sweep_one(self, partition: int, *, is_sweeper_lost: bool = False) -> None:
+        here = [known for known in self.tasks.values() if known.name.partition(PARTITIONS) == partition]
+        lost = [known for known in here if known.claim and known.is_lapsed]
+        taken, idle = self.run(self.world.owners[0].sweep(partition))
+        assert taken == len(lost)
+        for known in lost:
+            known.lose_claim("PENDING")
+            known.attempt += 1
+        resting = [known for known in here if known.is_living and known.state != "RUNNING"]
+        assert {known.name for known in resting if known.cancel or known.is_overdue} <= set(idle)
+        assert {name.ref for name in idle} <= set(self.tasks)
+        if not is_sweeper_lost:
+            self.end_idle(set(idle))
+
+    @rule(pick=ANY)
+    def release(self, pick):
+        known = self.running(pick)
+        if known:
+            self.run(self.owner(pick).release(known.claim))
+            known.lose_claim("PENDING")
+
+    @rule(partition=st.integers(0, PARTITIONS - 1))
+    def purge(self, partition):
+        self.purge_one(partition)
+
+    def purge_one(self, partition: int) -> None:
+        over = [
+            known
+            for known in self.tasks.values()
+            if known.is_brief and known.state in ENDS and not known.is_gone
+            and known.name.partition(PARTITIONS) == partition
+        ]  # fmt: skip
+        assert self.run(self.world.owners[0].purge(partition)) == len(over)
+        for known in over:
+            known.is_gone = True
+
+    @rule(partition=st.integers(0, PARTITIONS - 1))
+    def relay(self, partition):
+        self.relay_one(partition)
+
+    def relay_one(self, partition: int) -> None:
+        journal = self.world.owners[0]
+        waiting = self.run(journal.outbox(partition))
+        here = [known for known in self.tasks.values() if known.name.partition(PARTITIONS) == partition]
+        assert sorted(name.ref for _, name in waiting) == sorted(known.name.ref for known in here if known.is_in_outbox)
+        for entry_id, name in waiting:
+            self.run(journal.outbox_done(partition, entry_id))
+            self.tasks[name.ref].is_in_outbox = False
+
+    @rule(pick=ANY)
+    def show_a_passing_frame(self, pick):
+        known = self.running(pick)
+        if known:
+            self.run(self.owner(pick).pass_on(known.name, self.event()))
+
+    # What holds after every rule.
+
+    @invariant()
+    def everything_is_as_it_must_be(self):
+        self.run(self.check())
+
+    async def check(self) -> None:
+        places = await Places.read(self.world.store)
+        for ref, known in self.tasks.items():
+            if known.is_gone:
+                allowed = {"tomb"} | ({"children"} if self.above(known) else set())
+                allowed |= {"outbox"} if known.is_in_outbox else set()
+                assert places.traces(ref) <= allowed
+                with pytest.raises(TaskNotFoundError):
+                    await self.world.owners[0].record(known.name)
+                continue
+            await self.check_journal(known)
+            self.check_place(known, places)
+
+    async def check_journal(self, known: Known) -> None:
+        journal = self.world.owners[0]
+        record = await journal.record(known.name)
+        facts = (known.state, known.cancel, len(known.log), known.attempt)
+        assert (record.state, record.cancel, record.sequence, record.attempt) == facts
+        entries = [entry async for entry in journal.replay(known.name)]
+        assert [entry.sequence for entry in entries] == list(range(1, len(known.log) + 1))
+        assert [(entry.path, entry.payload) for entry in entries] == known.log
+
+    def check_place(self, known: Known, places: Places) -> None:
+        """A task is in the queue, or owned under a lease, or waits for somebody who lives, or is over."""
+        ref, state = known.name.ref, known.state
+        assert places.many("ready", ref) == (state == "PENDING")
+        assert places.many("leases", ref) == (state == "RUNNING")
+        assert places.many("deadlines", ref) == known.is_living
+        assert places.many("expiry", ref) == (not known.is_living)
+        assert places.fence(ref) == (known.claim.fence if known.claim else None)
+        if state == "PARKED":
+            living = [child for child in self.below(known) if self.above(child) is known and child.is_living]
+            assert 0 < known.waiting <= len(living)
+        if known.cancel and known.is_living and state != "RUNNING":
+            assert places.many("ending", ref) == 1
+        if not known.is_living:
+            assert places.many("ending", ref) == 0
+
+    # Nobody is stranded: whatever has been done, sweeps and claims alone bring every task to its end.
+
+    def teardown(self) -> None:
+        for known in self.tasks.values():
+            if known.claim:
+                self.run(self.world.doomed.beat([known.claim]))
+                known.is_lapsed = True
+        for _ in range(2 * len(self.tasks) + 2):
+            for partition in range(PARTITIONS):
+                self.sweep_one(partition)
+                for agent in AGENTS:
+                    while known := self.claim_one(self.world.owners[0], partition, agent):
+                        self.finish_one(known, "COMPLETED")
+        assert [ref for ref, known in self.tasks.items() if known.is_living] == []
+        for known in self.tasks.values():
+            assert known.state in ENDS
+        self.run(self.check())
+        for partition in range(PARTITIONS):
+            self.relay_one(partition)
+            self.purge_one(partition)
+        self.run(self.check())
+
+
+@pytest.mark.timeout(3600 if EXAMPLES > SHORT else 60)
+def test_no_order_of_events_strands_doubles_or_tears_a_task(valkey):
+    world = World(valkey.url)
+    JournalMachine.world = world
+    try:
+        run_state_machine_as_test(
+            JournalMachine,
+            settings=settings(
+                max_examples=EXAMPLES,
+                stateful_step_count=STEPS,
+                deadline=None,
+                database=None,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+    finally:
+        world.close()
