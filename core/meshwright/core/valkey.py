@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import os
 import platform
+import re
 import secrets
 import stat
 import tempfile
@@ -31,6 +32,30 @@ class EmbeddedValkey:
     def url(self) -> str:
         """Store URL for clients."""
         return f"unix://{quote(str(self.socket))}" + (f"?password={self.password}" if self.password else "")
+
+    @classmethod
+    def former(cls, data: Path) -> "EmbeddedValkey | None":
+        """Returns the store that a data folder was last prepared for, which may still run; None: there was none.
+
+        Args:
+            data: As for `prepare`, which overwrites the password that this reads.
+
+        Raises:
+            SetupError: The folder cannot be read.
+        """
+        folder = (data / "store").resolve()
+        configuration = folder / "valkey.conf"
+        try:
+            lines = configuration.read_text().splitlines()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise SetupError(f"the data folder {data} cannot be used: {error.strerror}: {error.filename}") from None
+        settings = {name: value for name, _, value in (line.partition(" ") for line in lines)}
+        if settings.get("dir") != quoted(folder):  # a copy of another folder, whose store is none of ours
+            return None
+        socket = unquoted(settings.get("unixsocket", quoted(socket_path(folder))))
+        return cls((str(binary()), str(configuration)), socket, settings.get("requirepass", ""))
 
     @classmethod
     def prepare(cls, data: Path, *, port: int = 0) -> "EmbeddedValkey":
@@ -86,6 +111,13 @@ def rendered(folder: Path, socket: Path, port: int, password: str) -> str:
 def quoted(path: Path) -> str:
     """Spells a path so that Valkey reads it as one word, whatever is in it."""
     return '"' + "".join(f"\\x{byte:02x}" if byte in UNSAFE else chr(byte) for byte in os.fsencode(path)) + '"'
+
+
+def unquoted(text: str) -> Path:
+    """Reads a path as `quoted` spells it."""
+    parts = re.split(r"\\x([0-9a-f]{2})", text[1:-1])
+    spelled = (bytes([int(part, 16)]) if index % 2 else part.encode() for index, part in enumerate(parts))
+    return Path(os.fsdecode(b"".join(spelled)))
 
 
 def socket_path(folder: Path) -> Path:
