@@ -6,6 +6,8 @@ DOCS ?= docs
 Q ?=
 MODEL ?= offline
 KILL ?=
+ONLY ?=
+SEED ?=
 CODE := core registry agents gateway cli
 # As they are: a question may hold quotes and dollar signs.
 override Q := $(value Q)
@@ -39,6 +41,14 @@ demo: .venv/.runtime ## Start a mesh, ask it a real question, watch every step: 
 .PHONY: test
 test: .venv/.dev ## The whole suite, on real Valkey, Envoy and servers
 	$(BIN)/python -m pytest
+
+.PHONY: chaos
+chaos: .venv/.dev ## Break a mesh on purpose, in short: which promises hold? ONLY="kills power" SEED=7
+	$(BIN)/meshwright chaos $(ONLY) $(if $(SEED),--seed $(SEED))
+
+.PHONY: chaos-full
+chaos-full: .venv/.dev ## The same in full size: about an hour
+	$(BIN)/meshwright chaos $(ONLY) $(if $(SEED),--seed $(SEED)) --full
 
 .PHONY: test-browser
 test-browser: .venv/.dev ## The page in a real Chromium (installs Debian's chromium)

@@ -5,12 +5,14 @@ import sys
 import typer
 
 from meshwright.cli import agent, demo, dev, run, task, tool
+from meshwright.cli.chaos import command
 from meshwright.core.errors import MeshError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Runs a mesh of agents and talks to it.")
 app.command("dev")(dev.dev)
 app.command("demo")(demo.demo)
 app.command("run")(run.run)
+app.command("chaos")(command.chaos)
 app.add_typer(task.app, name="task")
 app.add_typer(agent.app, name="agent")
 app.add_typer(tool.app, name="tool")

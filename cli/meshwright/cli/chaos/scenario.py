@@ -14,12 +14,14 @@ class Setting:
         seed: Of everything that is drawn by chance.
         folder: Its own, empty.
         tell: Takes a line for people: what is being done.
+        mutant: A promise's mechanism that is taken out, to see whether the scenario notices; empty: none.
     """
 
     is_full: bool
     seed: int
     folder: Path
     tell: Callable[[str], None]
+    mutant: str = ""
 
     def size(self, short: int, full: int) -> int:
         """Picks a number by size."""

@@ -1,0 +1,35 @@
+"""The catalog: every scenario, in the order in which they are played."""
+
+import importlib
+from collections.abc import Iterable, Sequence
+
+from meshwright.cli.chaos.scenario import Row, Scenario, Setting
+from meshwright.core.errors import InvalidRequestError
+
+HOME = "meshwright.cli.chaos"
+
+
+def scenario(name: str, module: str, title: str, *, is_quick: bool = True) -> Scenario:
+    """Names a scenario whose `play` lives in a module of this package, which is imported when it is played."""
+
+    async def play(setting: Setting) -> Row:
+        row: Row = await importlib.import_module(f"{HOME}.{module}").play(setting)
+        return row
+
+    return Scenario(name, title, play, is_quick)
+
+
+SCENARIOS: Sequence[Scenario] = ()
+
+
+def chosen(names: Iterable[str]) -> list[Scenario]:
+    """Returns the scenarios of these names; of no name: those that are quick.
+
+    Raises:
+        InvalidRequestError: There is no such scenario.
+    """
+    wanted = list(names)
+    known = {one.name: one for one in SCENARIOS}
+    if unknown := [name for name in wanted if name not in known]:
+        raise InvalidRequestError(f"there is no scenario {unknown[0]!r}: there are {', '.join(known)}")
+    return [known[name] for name in wanted] if wanted else [one for one in SCENARIOS if one.is_quick]
