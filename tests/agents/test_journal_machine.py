@@ -13,7 +13,14 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from meshwright.agents import journal as journal_module
 from meshwright.agents.journal import LIBRARY, Claim, Journal
@@ -116,6 +123,27 @@ class Places:
         return keyed | {noun for noun, found in self.members.items() if either & set(found)}
 
 
+def is_owned(known: Known) -> bool:
+    return known.claim is not None
+
+
+def is_repeatable(known: Known) -> bool:
+    return known.claim is not None and bool(known.keys)
+
+
+def is_overtaken(known: Known) -> bool:
+    return bool(known.stale)
+
+
+def is_ready(known: Known) -> bool:
+    return known.state == "PENDING" and not known.is_gone
+
+
+def some(wanted: Callable[[Known], bool]) -> Any:
+    """A rule that makes sense only while some task is as wanted."""
+    return precondition(lambda machine: any(map(wanted, machine.tasks.values())))
+
+
 class World:
     """A store of one test, and the owners that share it."""
 
@@ -166,8 +194,14 @@ class JournalMachine(RuleBasedStateMachine):
         found = [known for known in self.tasks.values() if wanted(known)]
         return found[pick % len(found)] if found else None
 
-    def running(self, pick: int) -> Known | None:
-        return self.picked(pick, lambda known: known.claim is not None)
+    def running(self, pick: int) -> Known:
+        known = self.picked(pick, is_owned)
+        assert known
+        return known
+
+    def is_parent(self, known: Known) -> bool:
+        """Whether a task runs and may wait for a child that lives."""
+        return is_owned(known) and any(self.above(child) is known and child.is_living for child in self.below(known))
 
     def event(self, size: int = 0) -> StepEvent:
         self.serial += 1
@@ -232,6 +266,14 @@ class JournalMachine(RuleBasedStateMachine):
 
     # Rules.
 
+    @initialize(agent=st.sampled_from(AGENTS), brief=st.booleans())
+    def begin(self, agent, brief):
+        """A parent that runs, with two children in the queue, and another task."""
+        self.submit_one(HOLDERS[0], agent, by=self.owner(0), events=1)
+        for child in range(2):
+            self.delegate_one(self.running(0), AGENTS[child], brief=brief, by=None)
+        self.submit_one(HOLDERS[-1], agent, by=None)
+
     def accept(self, task: NewTask, *, brief: bool, overdue: bool, by: Journal | None, events: int) -> Known:
         written = [self.event() for _ in range(events)] if by else []
         kept, journal_module.RETENTION_MS = journal_module.RETENTION_MS, 0 if brief else HOUR_MS
@@ -256,26 +298,31 @@ class JournalMachine(RuleBasedStateMachine):
     @rule(holder=st.sampled_from(HOLDERS), agent=st.sampled_from(AGENTS), overdue=st.sampled_from([False, False, True]),
           brief=st.booleans(), at_once=st.booleans(), pick=ANY, events=st.integers(0, 2))  # fmt: skip
     def submit(self, holder, agent, overdue, brief, at_once, pick, events):
+        by = self.owner(pick) if at_once else None
+        self.submit_one(holder, agent, overdue=overdue, brief=brief, by=by, events=events)
+
+    def submit_one(self, holder, agent, *, overdue=False, brief=False, by=None, events=0):
         name = TaskName(*holder, f"t{len(self.tasks)}")
         task = self.request(name, agent, overdue=overdue, root_id=name.task_id)
-        self.accept(task, brief=brief, overdue=overdue, by=self.owner(pick) if at_once else None, events=events)
+        self.accept(task, brief=brief, overdue=overdue, by=by, events=events)
 
     @precondition(lambda self: self.tasks and len(self.tasks) < MOST_TASKS)
     @rule(parent=ANY, agent=st.sampled_from(AGENTS), brief=st.booleans(), at_once=st.booleans(), pick=ANY)
     def delegate(self, parent, agent, brief, at_once, pick):
         """Mostly a running task does this; a late one, whose task has ended meanwhile, must be refused."""
-        above = self.running(parent) if parent % 4 else self.picked(parent, lambda known: known.task.depth < 3)
-        if not above or above.task.depth >= 3:
-            return
+        above = (self.picked(parent, is_owned) if parent % 4 else None) or self.picked(parent, lambda _: True)
+        if above.task.depth < 3:
+            self.delegate_one(above, agent, brief=brief, by=self.owner(pick) if at_once else None)
+
+    def delegate_one(self, above, agent, *, brief, by):
         task_id = child_id(above.task.root_id, above.name.task_id, 1, f"c{len(self.tasks)}")
         facts = {"parent_id": above.name.task_id, "root_id": above.task.root_id, "depth": above.task.depth + 1}
         task = self.request(above.name.sibling(task_id), agent, overdue=above.is_overdue, **facts)
-        if not above.is_living or above.cancel:
-            with pytest.raises(TaskCancelledError):
-                self.run(self.owner(pick).accept(task, claim=at_once))
+        if above.is_living and not above.cancel:
+            self.accept(task, brief=brief, overdue=above.is_overdue, by=by, events=1)
             return
-        by = self.owner(pick) if at_once else None
-        self.accept(task, brief=brief, overdue=above.is_overdue, by=by, events=1)
+        with pytest.raises(TaskCancelledError):
+            self.run(self.world.owners[0].accept(task, claim=by is not None))
 
     @precondition(lambda self: self.tasks)
     @rule(pick=ANY, same=st.booleans(), at_once=st.booleans())
@@ -296,12 +343,10 @@ class JournalMachine(RuleBasedStateMachine):
             assert not accepted.is_new
             assert accepted.claim is None
 
-    @precondition(lambda self: self.tasks)
+    @some(is_ready)
     @rule(pick=ANY)
     def find_the_queue_full(self, pick):
-        known = self.picked(pick, lambda known: known.state == "PENDING" and not known.is_gone)
-        if not known:
-            return
+        known = self.picked(pick, is_ready)
         root = next(f"f{n}" for n in range(100) if self.is_beside(known, f"f{n}"))
         task = self.request(known.name.sibling(root), known.task.agent_id, overdue=False, root_id=root)
         with pytest.raises(QueueFullError):
@@ -330,11 +375,10 @@ class JournalMachine(RuleBasedStateMachine):
         self.owned(known, claim)
         return known
 
+    @some(is_owned)
     @rule(pick=ANY, events=st.integers(1, 3), is_large=st.sampled_from([False, False, False, True]))
     def append(self, pick, events, is_large):
         known = self.running(pick)
-        if not known:
-            return
         written = [self.event(70_000 if is_large else 0) for _ in range(events)]
         key = f"k{self.serial}"
         appended = self.run(self.owner(pick).append(known.claim, key, written))
@@ -342,20 +386,18 @@ class JournalMachine(RuleBasedStateMachine):
         known.keys[key] = (first, written)
         assert (appended.first, appended.cancel) == (first, known.cancel)
 
+    @some(is_repeatable)
     @rule(pick=ANY, key=ANY)
     def append_again(self, pick, key):
-        known = self.picked(pick, lambda known: known.claim is not None and bool(known.keys))
-        if not known:
-            return
+        known = self.picked(pick, is_repeatable)
         name, (first, written) = list(known.keys.items())[key % len(known.keys)]
         appended = self.run(self.owner(pick).append(known.claim, name, written))
         assert (appended.first, appended.cancel) == (first, known.cancel)
 
+    @some(is_overtaken)
     @rule(pick=ANY, which=ANY)
     def write_too_late(self, pick, which):
-        known = self.picked(pick, lambda known: bool(known.stale))
-        if not known:
-            return
+        known = self.picked(pick, is_overtaken)
         claim, owner = known.stale[which % len(known.stale)], self.owner(pick)
         for late in (
             owner.append(claim, f"late{which}", [self.event()]),
@@ -367,17 +409,11 @@ class JournalMachine(RuleBasedStateMachine):
         self.run(owner.release(claim))
         assert self.run(owner.beat([claim])).lost == {claim.name.ref}
 
+    @precondition(lambda self: any(map(self.is_parent, self.tasks.values())))
     @rule(pick=ANY, is_behind=st.sampled_from([False, False, False, True]), many=ANY)
     def park(self, pick, is_behind, many):
-        def has_children(known: Known) -> bool:
-            return known.claim is not None and any(self.above(child) is known for child in self.below(known))
-
-        known = self.picked(pick, has_children)
-        if not known:
-            return
+        known = self.picked(pick, self.is_parent)
         living = [child for child in self.below(known) if self.above(child) is known and child.is_living]
-        if not living:
-            return
         waiting, event = 1 + many % len(living), self.event()
         last = len(known.log) + (-1 if is_behind else 0)
         is_parked = self.run(self.owner(pick).park(known.claim, last, waiting, event))
@@ -387,11 +423,10 @@ class JournalMachine(RuleBasedStateMachine):
             known.lose_claim("PARKED")
             known.waiting = waiting
 
+    @some(is_owned)
     @rule(pick=ANY, state=st.sampled_from(ENDS), events=st.integers(0, 2))
     def finish(self, pick, state, events):
-        known = self.running(pick)
-        if known:
-            self.finish_one(known, state, events)
+        self.finish_one(self.running(pick), state, events)
 
     def finish_one(self, known: Known, state: str, events: int = 0) -> None:
         written = [*(self.event() for _ in range(events)), self.result()]
@@ -425,6 +460,7 @@ class JournalMachine(RuleBasedStateMachine):
         if known:
             self.end_idle({known.name})
 
+    @some(is_owned)
     @rule(pick=ANY)
     def beat(self, pick):
         held = [known for known in self.tasks.values() if known.claim]
@@ -434,12 +470,12 @@ class JournalMachine(RuleBasedStateMachine):
         for known in held:
             known.is_lapsed = False
 
+    @some(is_owned)
     @rule(pick=ANY)
     def fall_silent(self, pick):
         known = self.running(pick)
-        if known:
-            assert self.run(self.world.doomed.beat([known.claim])).lost == frozenset()
-            known.is_lapsed = True
+        assert self.run(self.world.doomed.beat([known.claim])).lost == frozenset()
+        known.is_lapsed = True
 
     @rule(partition=st.integers(0, PARTITIONS - 1), is_sweeper_lost=st.booleans())
     def sweep(self, partition, is_sweeper_lost):
@@ -459,12 +495,12 @@ class JournalMachine(RuleBasedStateMachine):
         if not is_sweeper_lost:
             self.end_idle(set(idle))
 
+    @some(is_owned)
     @rule(pick=ANY)
     def release(self, pick):
         known = self.running(pick)
-        if known:
-            self.run(self.owner(pick).release(known.claim))
-            known.lose_claim("PENDING")
+        self.run(self.owner(pick).release(known.claim))
+        known.lose_claim("PENDING")
 
     @rule(partition=st.integers(0, PARTITIONS - 1))
     def purge(self, partition):
@@ -494,11 +530,10 @@ class JournalMachine(RuleBasedStateMachine):
             self.run(journal.outbox_done(partition, entry_id))
             self.tasks[name.ref].is_in_outbox = False
 
+    @some(is_owned)
     @rule(pick=ANY)
     def show_a_passing_frame(self, pick):
-        known = self.running(pick)
-        if known:
-            self.run(self.owner(pick).pass_on(known.name, self.event()))
+        self.run(self.owner(pick).pass_on(self.running(pick).name, self.event()))
 
     # What holds after every rule.
 
