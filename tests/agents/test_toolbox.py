@@ -6,6 +6,7 @@ import json
 import pytest
 
 from meshwright.agents.agent import Agent
+from meshwright.core import telemetry
 from meshwright.core.errors import MeshError
 from meshwright.gen.agents.v1.step_event_pb2 import TOOL_OUTCOME_ERROR, TOOL_OUTCOME_OK
 from meshwright.registry import current_invocation, tool
@@ -62,6 +63,17 @@ async def test_a_tool_is_called_where_it_is_hosted_under_the_tasks_own_name(host
     assert (intent.tool, intent.version) == ("post.send", "1.0.0")
     assert (result.outcome, result.result.struct_value["to"]) == (TOOL_OUTCOME_OK, "ann")
     assert calls == [("ann", "t1", intent.idempotency_key)]
+
+
+async def test_a_call_is_read_to_its_end_and_not_cancelled(host, writer):
+    def ended(code):
+        return telemetry.CALLS.labels("/tools.v1.ToolService/Invoke", code)._value.get()
+
+    await host()
+    client = await writer()
+    before = {code: ended(code) for code in ("OK", "CANCELLED")}
+    assert results(await client.steps())[0].outcome == TOOL_OUTCOME_OK
+    assert {code: ended(code) - count for code, count in before.items()} == {"OK": 1, "CANCELLED": 0}
 
 
 async def test_an_agent_waits_for_its_tools_before_it_is_announced(host, writer, mesh):

@@ -25,7 +25,7 @@ from meshwright.core.errors import (
 )
 from meshwright.core.store import Store
 from meshwright.gen.agents.v1.grant_pb2 import Grant
-from meshwright.gen.tools.v1.tool_service_pb2 import Outcome
+from meshwright.gen.tools.v1.tool_service_pb2 import InvocationState, Outcome
 from meshwright.registry import current_invocation, host, tool
 from meshwright.registry.host import MAX_ARGUMENT_BYTES, MAX_RESULT_BYTES, ToolHost
 from meshwright.registry.store import LIBRARY, Ledger
@@ -328,6 +328,88 @@ async def test_an_idempotent_tool_runs_again_after_its_host_was_lost(call, lost)
     await lost("put@1.0.0", n=1)
     assert value(await call("put@1.0.0", n=1)) == "put 1"
     assert RUNS == [1]
+
+
+@pytest.fixture
+def state(hosted):
+    async def state_(key="k", **changes):
+        found, outcome = await hosted.outcome(grant(**changes), key)
+        assert (outcome is not None) == (found == InvocationState.INVOCATION_STATE_DONE)
+        return InvocationState.Name(found).removeprefix("INVOCATION_STATE_"), outcome
+
+    return state_
+
+
+async def test_a_key_is_not_seen_then_running_then_done(call, state):
+    assert await state() == ("NOT_SEEN", None)
+    paying = asyncio.create_task(call("pay@1.0.0", n=1, wait_s=0.1))
+    while not RUNS:
+        await asyncio.sleep(0.005)
+    assert await state() == ("RUNNING", None)
+    paid = await paying
+    name, outcome = await state()
+    assert (name, value(outcome), outcome.replayed) == ("DONE", value(paid), True)
+    assert RUNS == [1]
+
+
+@pytest.mark.parametrize("changes", [{"task_id": "other"}, {"principal": "other"}, {"tenant": "other"}])
+async def test_what_became_of_a_key_is_known_within_its_task_alone(call, state, changes):
+    await call("pay@1.0.0")
+    assert await state(**changes) == ("NOT_SEEN", None)
+
+
+async def test_a_key_of_a_pure_tool_leaves_no_trace(call, state):
+    await call("look@1.0.0")
+    assert await state() == ("NOT_SEEN", None)
+
+
+async def test_a_key_whose_host_was_lost_is_running_until_its_time_is_over_and_then_unknown(lost, state):
+    await lost("pay@1.0.0", timeout_s=30)
+    assert await state() == ("RUNNING", None)
+    await lost("pay@1.0.0", timeout_s=-1.0)  # the same attempt, with less time
+    assert await state() == ("UNKNOWN", None)
+    assert RUNS == []
+
+
+async def test_to_ask_for_an_outcome_changes_nothing(hosted, call, state, store):
+    await call("pay@1.0.0")
+    (keys,) = await store.run(("KEYS", "*ledger*"))
+    before = await store.run(("HGETALL", keys[0]))
+    await state(fence=9)
+    await state("another")
+    assert await store.run(("HGETALL", keys[0])) == before
+
+
+async def test_an_outcome_that_waits_for_the_store_is_not_lost(hosted, lost, state):
+    await lost("pay@1.0.0")
+    key = host.Call(("t", "p", "task"), "k", "any")
+    hosted._running[key] = asyncio.current_task()
+    assert await state() == ("RUNNING", None)
+
+
+async def test_a_call_is_held_against_its_journaled_digest(hosted):
+    wrong = digest(["pay", "1.0.0", {"n": 2}])
+    for pin in ("pay@1.0.0", "look@1.0.0"):
+        with pytest.raises(InvalidRequestError) as caught:
+            await hosted.invoke(grant(), pin, '{"n": 1}', "k", wrong)
+        assert list(caught.value.fields) == ["intent_digest"]
+    assert RUNS == []
+    right = digest(["pay", "1.0.0", {"n": 1}])
+    assert value(await hosted.invoke(grant(), "pay@1.0.0", '{"n": 1}', "k", right)) == "paid 1"
+
+
+async def test_a_call_with_effects_runs_and_settles_on_a_full_store(run_valkey, tmp_path):
+    store = Store(run_valkey(tmp_path).url, LIBRARY)
+    await store.open()
+    await store.client.config_set("maxmemory", "1")
+    with pytest.raises(MeshError):
+        await store.run(("SET", "more", "x"))
+    hosted = ToolHost(TOOLS, Ledger(store))
+    for is_replayed in (False, True):
+        outcome = await hosted.invoke(grant(), "pay@1.0.0", '{"n": 1}', "k")
+        assert (value(outcome), outcome.replayed) == ("paid 1", is_replayed)
+    assert RUNS == [1]
+    await store.close()
 
 
 async def test_a_call_that_is_still_open_elsewhere_is_waited_for(call, lost, store, monkeypatch):

@@ -5,18 +5,23 @@ import json
 import pytest
 
 from meshwright.core import channel
+from meshwright.core.canonical import digest
 from meshwright.core.errors import (
     GrantInvalidError,
     InvalidRequestError,
     MeshError,
-    NotYetAvailableError,
     PermissionDeniedError,
     ToolNotFoundError,
 )
 from meshwright.core.grant import Signer
 from meshwright.gen.agents.v1.grant_pb2 import Grant
 from meshwright.gen.registry.v1.agent_directory_service_pb2 import AgentCard, Endpoint
-from meshwright.gen.tools.v1.tool_service_pb2 import GetOutcomeRequest, InvokeRequest
+from meshwright.gen.tools.v1.tool_service_pb2 import (
+    INVOCATION_STATE_DONE,
+    INVOCATION_STATE_NOT_SEEN,
+    GetOutcomeRequest,
+    InvokeRequest,
+)
 from meshwright.registry import tool
 
 
@@ -30,7 +35,7 @@ def double(n: int) -> int:
 
 @pytest.fixture
 async def invoke(registry, hosting):
-    """Invokes `double` under a grant of an announced agent."""
+    """Invokes `double` under a grant of an announced agent; `invoke.outcome` asks what became of a key."""
     signer = Signer("adder-1")
     card = AgentCard(agent_id="adder", version="1.0.0", tools=["double@^1", "other"])
     endpoint = Endpoint(instance_id="adder-1", target="127.0.0.1:7", public_key=signer.public_key)
@@ -45,6 +50,13 @@ async def invoke(registry, hosting):
         stream = channel.stream(served.tools.Invoke, InvokeRequest(**chosen), timeout_s=5, grant=token)
         return [response async for response in stream]
 
+    async def outcome(key, *, is_granted=True, task_id="task"):
+        grant = Grant(tenant="t", principal="p", agent_id="adder", task_id=task_id)
+        token = signer.sign(grant) if is_granted else None
+        request = GetOutcomeRequest(idempotency_key=key)
+        return await channel.unary(served.tools.GetOutcome, request, timeout_s=5, grant=token)
+
+    invoke_.outcome = outcome
     return invoke_
 
 
@@ -104,7 +116,24 @@ async def test_a_tools_failure_is_in_the_outcome_not_in_the_status(invoke):
     assert MeshError.from_status(response.outcome.error).message == "double: ValueError: negative"
 
 
-async def test_outcomes_cannot_be_asked_for_yet(hosting):
-    served = await hosting(double)
-    with pytest.raises(NotYetAvailableError):
-        await channel.unary(served.tools.GetOutcome, GetOutcomeRequest(idempotency_key="k"), timeout_s=5)
+async def test_a_call_that_is_not_the_journaled_one_is_refused(invoke):
+    with pytest.raises(InvalidRequestError) as caught:
+        await invoke({"n": 2}, intent_digest=digest(["double", "1.0.0", {"n": 3}]))
+    assert list(caught.value.fields) == ["intent_digest"]
+    (response,) = await invoke({"n": 2}, intent_digest=digest(["double", "1.0.0", {"n": 2}]))
+    assert not response.outcome.replayed
+
+
+async def test_what_became_of_a_key_is_told_under_the_grant_of_its_task(invoke):
+    asked = await invoke.outcome("k")
+    assert (asked.state, asked.HasField("outcome")) == (INVOCATION_STATE_NOT_SEEN, False)
+    await invoke()
+    asked = await invoke.outcome("k")
+    assert (asked.state, json.loads(asked.outcome.result_json)) == (INVOCATION_STATE_DONE, 4)
+    assert asked.outcome.replayed
+    assert (await invoke.outcome("k", task_id="other")).state == INVOCATION_STATE_NOT_SEEN
+    with pytest.raises(GrantInvalidError):
+        await invoke.outcome("k", is_granted=False)
+    with pytest.raises(InvalidRequestError) as caught:
+        await invoke.outcome("no key")
+    assert list(caught.value.fields) == ["idempotency_key"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from meshwright.agents.models.model import JsonObject, ToolSpec
 from meshwright.core import channel
-from meshwright.core.canonical import from_struct
+from meshwright.core.canonical import digest, from_struct
 from meshwright.core.channel import Channels
 from meshwright.core.errors import ToolFailedError, UnavailableError
 from meshwright.gen.agents.v1.grant_pb2 import Grant
@@ -87,21 +87,27 @@ class Toolbox:
         text = json.dumps(arguments)
         if self._host.serves(pin.id):
             return await self._host.invoke(grant, pin.id, text, key)
+        request = InvokeRequest(
+            tool=pin.tool.name,
+            version=pin.tool.version,
+            arguments_json=text,
+            idempotency_key=key,
+            intent_digest=digest([pin.tool.name, pin.tool.version, arguments]),
+        )
         try:
-            return await self._dial(pin, text, key, token)
+            return await self._dial(pin, request, token)
         except UnavailableError:
             (moved,) = await self._registry.resolve([pin.id])
             self._keep([moved])
-            return await self._dial(self._pins[pin.id], text, key, token)
+            return await self._dial(self._pins[pin.id], request, token)
 
-    async def _dial(self, pin: Pin, arguments_json: str, key: str, token: bytes) -> Outcome:
+    async def _dial(self, pin: Pin, request: InvokeRequest, token: bytes) -> Outcome:
         stub = ToolServiceStub(self._channels.to(pin.tool.endpoint))
-        request = InvokeRequest(
-            tool=pin.tool.name, version=pin.tool.version, arguments_json=arguments_json, idempotency_key=key
-        )
         timeout_s = pin.timeout_s + GRACE_S
+        outcome: Outcome | None = None
         async for response in channel.stream(stub.Invoke, request, timeout_s=timeout_s, grant=token):
-            if response.HasField("outcome"):
-                outcome: Outcome = response.outcome
-                return outcome
-        raise ToolFailedError(f"{pin.id} gave no outcome")
+            if response.HasField("outcome"):  # read on to the status: to leave the stream here would cancel the call
+                outcome = response.outcome
+        if outcome is None:
+            raise ToolFailedError(f"{pin.id} gave no outcome")
+        return outcome

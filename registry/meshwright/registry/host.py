@@ -30,7 +30,7 @@ from meshwright.core.grant import check_tool
 from meshwright.core.ids import CALLER_ID, checked
 from meshwright.gen.agents.v1.grant_pb2 import Grant
 from meshwright.gen.registry.v1.tool_registry_service_pb2 import Effect, Tool
-from meshwright.gen.tools.v1.tool_service_pb2 import Outcome
+from meshwright.gen.tools.v1.tool_service_pb2 import InvocationState, Outcome
 from meshwright.registry.schema import Schema, explained
 from meshwright.registry.store import Ledger
 from meshwright.registry.tool import INVOCATION, Invocation, LocalTool
@@ -42,6 +42,12 @@ OPEN_POLL_S = 0.2
 SETTLE_RETRY_S = 0.5
 PATIENCE_S = 2.0
 """How much longer than it may take a call of another host is waited for."""
+STATES = {
+    "not_seen": InvocationState.INVOCATION_STATE_NOT_SEEN,
+    "running": InvocationState.INVOCATION_STATE_RUNNING,
+    "done": InvocationState.INVOCATION_STATE_DONE,
+    "unknown": InvocationState.INVOCATION_STATE_UNKNOWN,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +112,7 @@ class ToolHost:
         """Whether `name@version` runs in this process."""
         return pin in self._hosted
 
-    async def invoke(self, grant: Grant, pin: str, arguments_json: str, key: str) -> Outcome:
+    async def invoke(self, grant: Grant, pin: str, arguments_json: str, key: str, intent_digest: str = "") -> Outcome:
         """Calls a tool at most once a key.
 
         Args:
@@ -114,6 +120,7 @@ class ToolHost:
             pin: `name@version`.
             arguments_json: Arguments as JSON text.
             key: Idempotency key; the same call after a crash has the same one.
+            intent_digest: Digest of tool, version and arguments as the caller journaled it; empty: not compared.
 
         Returns:
             The outcome, a tool's own failure included: that is data for the caller.
@@ -126,6 +133,9 @@ class ToolHost:
             raise ToolNotFoundError(f"{pin} is not served here: ask the registry where it is")
         check_tool(grant, pin)
         arguments, intent = checked_arguments(hosted, arguments_json)
+        if intent_digest not in ("", intent):
+            differs = {"intent_digest": "is not the digest of this tool, version and arguments"}
+            raise InvalidRequestError("this is not the call that was journaled", fields=differs)
         invocation = Invocation(grant.tenant, grant.principal, grant.task_id, key)
         if hosted.contract.effect == Effect.EFFECT_PURE:
             return await self._run(hosted, invocation, arguments)
@@ -135,6 +145,21 @@ class ToolHost:
         self._calls.add(work)
         work.add_done_callback(self._calls.discard)
         return await asyncio.shield(work)
+
+    async def outcome(self, grant: Grant, key: str) -> tuple[InvocationState.ValueType, Outcome | None]:
+        """Tells what became of a key within the grant's task; the outcome is there where it is DONE.
+
+        Pure tools leave no trace: their keys are not seen.
+
+        Raises:
+            MeshError: The key is none, or the store does not answer.
+        """
+        checked("idempotency_key", key, CALLER_ID)
+        holder = (grant.tenant, grant.principal, grant.task_id)
+        state, written = await self._ledger.look(holder, key)
+        if state == "unknown" and any((call.holder, call.key) == (holder, key) for call in self._running):
+            state = "running"  # past its time, but not lost: its outcome waits for the store
+        return STATES[state], replayed(Outcome.FromString(written)) if state == "done" else None
 
     async def _once(self, hosted: Hosted, call: Call, arguments: dict[str, Any], fence: int) -> Outcome:
         token = secrets.token_hex(8)

@@ -3,6 +3,7 @@
 
 local MESH = 'mesh'
 local KEPT_CHANGES = 10000
+local LATE_MS = 1000  -- after the end of a call's time its outcome may still be on its way for so long
 
 local function changed(agent_id)
   local revision = redis.call('INCR', key(MESH, 'revision'))
@@ -69,6 +70,11 @@ local function read(entry)
   return string.sub(entry, 1, 4), string.sub(entry, 6, 69), string.sub(entry, 71)
 end
 
+local function opening(rest)
+  local deadline, token = string.match(rest, '^(%d+) (.+)$')
+  return tonumber(deadline), token
+end
+
 -- begin: p ref call_key intent timeout_ms may_rerun fence token kept_ms. The same token is a repetition after a lost
 -- reply. Returns {'run'} | {'done', outcome} | {'open'} | {'unknown'} | {'fenced'} | {'differs'}.
 local function begin(keys, a)
@@ -81,14 +87,23 @@ local function begin(keys, a)
     local state, intent, rest = read(entry)
     if intent ~= a[4] then return {'differs'} end
     if state == 'done' then return {'done', rest} end
-    local deadline, token = string.match(rest, '^(%d+) (.+)$')
-    if token ~= a[8] and now < tonumber(deadline) + 1000 then return {'open'} end
+    local deadline, token = opening(rest)
+    if token ~= a[8] and now < deadline + LATE_MS then return {'open'} end
     if token ~= a[8] and a[6] == '0' then return {'unknown'} end
   end
   local opened = 'open ' .. a[4] .. ' ' .. now + tonumber(a[5]) .. ' ' .. a[8]
   redis.call('HSET', ledger, a[3], opened, '.fence', a[7])
   redis.call('PEXPIRE', ledger, a[9])
   return {'run'}
+end
+
+-- look: p ref call_key. Returns {'not_seen'} | {'running'} | {'done', outcome} | {'unknown'}; changes nothing.
+local function look(keys, a)
+  local entry = redis.call('HGET', key(a[1], 'ledger', a[2]), a[3])
+  if not entry then return {'not_seen'} end
+  local state, _, rest = read(entry)
+  if state == 'done' then return {'done', rest} end
+  return {now_ms() < opening(rest) + LATE_MS and 'running' or 'unknown'}
 end
 
 -- settle: p ref call_key intent outcome kept_ms. The first outcome wins and is returned.
@@ -112,5 +127,6 @@ define('announce', announce)
 define('withdraw', withdraw, {'allow-oom'})
 define('expire', expire, {'allow-oom'})
 define('register', register)
-define('begin', begin)
+define('begin', begin, {'allow-oom'})
+define('look', look, {'no-writes'})
 define('settle', settle, {'allow-oom'})

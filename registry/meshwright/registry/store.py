@@ -8,7 +8,8 @@ from meshwright.core.ids import root_of
 from meshwright.core.store import MESH, Library, Store, partition_key, partition_of, reference
 
 LIBRARY = Library("registry", Path(__file__).with_name("registry.lua").read_text())
-LEDGER_KEPT_MS = 8 * 86_400_000
+LEDGER_KEPT_MS = 40 * 86_400_000
+"""Longer than any task lives, also one that waits thirty days for a person; who deletes a task deletes its ledger."""
 
 
 class DirectoryStore:
@@ -136,6 +137,12 @@ class Ledger:
         partition, ref = self._place(holder)
         reply: bytes = await self._call("settle", partition, ref, key, intent, outcome, LEDGER_KEPT_MS)
         return reply
+
+    async def look(self, holder: tuple[str, str, str], key: str) -> tuple[str, bytes]:
+        """Reads what is known of a call: `not_seen`, `running`, `unknown`, or `done` with its outcome."""
+        partition, ref = self._place(holder)
+        reply = await self._call("look", partition, ref, key)
+        return reply[0].decode(), reply[1] if len(reply) > 1 else b""
 
     def _place(self, holder: tuple[str, str, str]) -> tuple[int, str]:
         tenant, _, task_id = holder

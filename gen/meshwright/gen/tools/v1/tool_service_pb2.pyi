@@ -30,11 +30,13 @@ class _InvocationStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Invoc
     INVOCATION_STATE_NOT_SEEN: _InvocationState.ValueType  # 1
     """Never seen: safe to run."""
     INVOCATION_STATE_RUNNING: _InvocationState.ValueType  # 2
-    """Begun, and its deadline has not passed: ask again."""
+    """Begun, and its time is not over or its host is still at work on it: ask again."""
     INVOCATION_STATE_DONE: _InvocationState.ValueType  # 3
     """Ended; the outcome is final."""
     INVOCATION_STATE_UNKNOWN: _InvocationState.ValueType  # 4
-    """Begun, and the host that ran it is gone."""
+    """Begun, its time is over, and there is no outcome: the host that ran it is gone. Invoke with the same key runs an
+    IDEMPOTENT tool again and gives OUTCOME_UNKNOWN for others.
+    """
 
 class InvocationState(_InvocationState, metaclass=_InvocationStateEnumTypeWrapper):
     """InvocationState is where an invocation stands."""
@@ -44,11 +46,13 @@ INVOCATION_STATE_UNSPECIFIED: InvocationState.ValueType  # 0
 INVOCATION_STATE_NOT_SEEN: InvocationState.ValueType  # 1
 """Never seen: safe to run."""
 INVOCATION_STATE_RUNNING: InvocationState.ValueType  # 2
-"""Begun, and its deadline has not passed: ask again."""
+"""Begun, and its time is not over or its host is still at work on it: ask again."""
 INVOCATION_STATE_DONE: InvocationState.ValueType  # 3
 """Ended; the outcome is final."""
 INVOCATION_STATE_UNKNOWN: InvocationState.ValueType  # 4
-"""Begun, and the host that ran it is gone."""
+"""Begun, its time is over, and there is no outcome: the host that ran it is gone. Invoke with the same key runs an
+IDEMPOTENT tool again and gives OUTCOME_UNKNOWN for others.
+"""
 Global___InvocationState: _TypeAlias = InvocationState  # noqa: Y015
 
 @_typing.final
@@ -71,7 +75,10 @@ class InvokeRequest(_message.Message):
     idempotency_key: _builtins.str
     """The same for every repetition of the same call, within the task that the grant names."""
     intent_digest: _builtins.str
-    """SHA-256 in hex over tool, version and arguments, as journaled by the caller; empty: not compared."""
+    """SHA-256 in hex over the JSON array [tool, version, arguments] in canonical form (RFC 8785, integers of magnitude
+    2^53 and above as decimal text), as journaled by the caller; empty: not compared. Another digest than the host's own
+    gives INVALID_ARGUMENT.
+    """
     def __init__(
         self,
         *,
@@ -225,7 +232,7 @@ class GetOutcomeResponse(_message.Message):
     """Says what the caller may do next."""
     @_builtins.property
     def outcome(self) -> Global___Outcome:
-        """Set on DONE only."""
+        """Set on DONE only, and marked as replayed."""
 
     def __init__(
         self,

@@ -66,8 +66,9 @@ class ToolServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetOutcome(self, request, context):
-        """GetOutcome tells what became of a key after a lost answer. It only reads; an unseen key is NOT_SEEN, no error.
-        Hosts that do not offer it give UNIMPLEMENTED NOT_YET_AVAILABLE: repeat Invoke with the same key there.
+        """GetOutcome tells what became of a key after a lost answer, whichever host ran it. It only reads; an unseen key is
+        NOT_SEEN, no error, and so is every key of a PURE tool. Gives INVALID_ARGUMENT INVALID_REQUEST where the key is
+        none. Hosts that do not offer it give UNIMPLEMENTED NOT_YET_AVAILABLE: repeat Invoke with the same key there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
