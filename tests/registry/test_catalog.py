@@ -6,6 +6,7 @@ from google.protobuf.duration_pb2 import Duration
 from meshwright.core.errors import InvalidRequestError, ToolNotFoundError
 from meshwright.gen.registry.v1.tool_registry_service_pb2 import (
     APPROVAL_RULE_ALWAYS,
+    APPROVAL_RULE_NEVER,
     EFFECT_NON_IDEMPOTENT,
     EFFECT_PURE,
     Tool,
@@ -59,6 +60,7 @@ def test_defaults_are_filled_in_and_the_callers_message_is_left_alone():
     before = sent.SerializeToString(deterministic=True)
     stored = checked_contract(sent)
     assert stored.effect == EFFECT_NON_IDEMPOTENT
+    assert stored.approval == APPROVAL_RULE_NEVER
     assert stored.timeout == Duration(seconds=30)
     assert len(stored.digest) == 64
     assert sent.SerializeToString(deterministic=True) == before
@@ -69,6 +71,7 @@ def test_the_digest_does_not_know_where_the_tool_is_hosted_nor_what_the_caller_w
     assert checked_contract(contract(endpoint="10.0.0.9:9")).digest == plain
     assert checked_contract(contract(digest="mine")).digest == plain
     assert checked_contract(contract(timeout=Duration(seconds=30), effect=EFFECT_NON_IDEMPOTENT)).digest == plain
+    assert checked_contract(contract(approval=APPROVAL_RULE_NEVER)).digest == plain
     assert checked_contract(contract(required_scopes=["b", "a"])).digest == (
         checked_contract(contract(required_scopes=["a", "b"])).digest
     )

@@ -376,6 +376,18 @@ async def test_a_watch_of_tools_is_not_offered_yet(registry):
         await anext(stream)
 
 
+async def test_a_tool_says_when_a_person_is_asked(registry):
+    @tool(name="bank.transfer", approval="when_tainted")
+    def transfer() -> str:
+        """Transfers."""
+        return "done"
+
+    registered = await registry.client.register(transfer.contract("127.0.0.1:7"))
+    assert registered.approval == pb.APPROVAL_RULE_WHEN_TAINTED
+    (resolved,) = await registry.client.resolve(["bank.transfer@^1"])
+    assert resolved.approval == pb.APPROVAL_RULE_WHEN_TAINTED
+
+
 async def test_a_store_that_was_emptied_learns_of_tools_again(register, ask, store):
     await register()
     await store.client.flushall()

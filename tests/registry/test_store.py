@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from meshwright.core.store import partition_key
-from meshwright.registry.store import CatalogStore, DirectoryStore, Ledger
+from meshwright.core.store import Store, partition_key
+from meshwright.registry.store import LIBRARY, CatalogStore, DirectoryStore, Ledger
 
 HOLDER = ("tenant", "principal", "task")
 INTENT = "a" * 64
@@ -213,3 +213,18 @@ async def test_the_registrys_keys_lie_in_the_meshs_partition(directory, catalog,
     keys = [key.decode() async for key in store.client.scan_iter("*")]
     assert keys
     assert all(key.startswith(prefix) for key in keys)
+
+
+async def test_who_is_here_and_what_they_serve_stays_true_on_a_full_store(run_valkey, tmp_path):
+    store = Store(run_valkey(tmp_path).url, LIBRARY)
+    await store.open()
+    directory, catalog = DirectoryStore(store), CatalogStore(store)
+    ends = await directory.announce("adder", "adder-1", b"bytes", 5_000)
+    await catalog.register("add", "1.0.0", b"contract", "digest", "h:1")
+    await store.client.config_set("maxmemory", "1")
+    assert await directory.announce("adder", "adder-1", b"bytes", 60_000) > ends
+    assert await directory.announce("adder", "adder-2", b"bytes", 60_000) > ends
+    assert await catalog.register("add", "1.0.0", b"contract", "digest", "h:2") == "known"
+    assert await directory.withdraw("adder", "adder-1")
+    assert list(await directory.instances()) == ["adder-2"]
+    await store.close()

@@ -20,6 +20,7 @@ from meshwright.gen.registry.v1.tool_registry_service_pb2 import (
     EFFECT_IDEMPOTENT,
     EFFECT_NON_IDEMPOTENT,
     EFFECT_PURE,
+    ApprovalRule,
 )
 from meshwright.registry import Invocation, LocalTool, current_invocation, tool
 from meshwright.registry.tool import INVOCATION
@@ -96,6 +97,30 @@ def test_every_effect_has_its_word():
 
     assert tool(effect="pure")(read).contract().effect == EFFECT_PURE
     assert tool(effect="non_idempotent")(read).contract().effect == EFFECT_NON_IDEMPOTENT
+
+
+@pytest.mark.parametrize("word", ["never", "when_tainted", "always"])
+def test_every_rule_of_approval_has_its_word(word):
+    @tool(approval=word)
+    def pay() -> str:
+        """Pays."""
+        return "paid"
+
+    assert ApprovalRule.Name(pay.contract().approval) == f"APPROVAL_RULE_{word.upper()}"
+
+
+def test_nobody_is_asked_unless_the_tool_says_so():
+    @tool
+    def read() -> int:
+        """Reads."""
+        return 1
+
+    assert read.contract().approval == ApprovalRule.APPROVAL_RULE_NEVER
+
+
+def test_an_unknown_rule_of_approval_is_a_mistake():
+    with pytest.raises(SetupError, match=r"tool f: approval 'maybe' is none of never, when_tainted, always"):
+        tool(name="f", approval="maybe")(lambda: None)
 
 
 def test_the_input_schema_says_types_limits_and_defaults():

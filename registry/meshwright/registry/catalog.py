@@ -49,6 +49,8 @@ def checked_contract(tool: Tool) -> Tool:
         raise InvalidRequestError("timeout out of range", fields={"tool.timeout": f"up to {MAX_TIMEOUT_S} s"})
     if stored.effect == EFFECT_UNSPECIFIED:
         stored.effect = Effect.EFFECT_NON_IDEMPOTENT
+    if stored.approval == ApprovalRule.APPROVAL_RULE_UNSPECIFIED:
+        stored.approval = ApprovalRule.APPROVAL_RULE_NEVER
     stored.digest = contract_digest(stored)
     return stored
 
@@ -65,7 +67,7 @@ def contract_digest(tool: Tool) -> str:
             "effect": Effect.Name(tool.effect),
             "timeout_ms": tool.timeout.ToMilliseconds(),
             "cost_micros": str(tool.cost_micros),
-            "approval": int(tool.approval),
+            "approval": int(tool.approval) if tool.approval != ApprovalRule.APPROVAL_RULE_NEVER else 0,
             "required_scopes": sorted(tool.required_scopes),
             "redact": sorted(tool.redact),
         }

@@ -123,10 +123,11 @@ local function define(name, callback, flags)
   redis.register_function({function_name = name .. '_VERSION', callback = callback, flags = flags})
 end
 
-define('announce', announce)
+-- On a full store accepted tasks must finish: who is here and what they call stays true, and calls are settled.
+define('announce', announce, {'allow-oom'})
 define('withdraw', withdraw, {'allow-oom'})
 define('expire', expire, {'allow-oom'})
-define('register', register)
+define('register', register, {'allow-oom'})
 define('begin', begin, {'allow-oom'})
 define('look', look, {'no-writes'})
 define('settle', settle, {'allow-oom'})

@@ -17,10 +17,11 @@ from pydantic.errors import PydanticUserError
 
 from meshwright.core.canonical import to_struct
 from meshwright.core.errors import InvalidRequestError, SetupError
-from meshwright.gen.registry.v1.tool_registry_service_pb2 import Effect, Tool
+from meshwright.gen.registry.v1.tool_registry_service_pb2 import ApprovalRule, Effect, Tool
 from meshwright.registry.catalog import checked_contract
 
 EffectName = Literal["pure", "idempotent", "non_idempotent"]
+ApprovalName = Literal["never", "when_tainted", "always"]
 UNPLACED = "unplaced:0"
 """Endpoint of a tool that no host serves yet."""
 
@@ -60,21 +61,32 @@ class LocalTool:
         effect: What a retry may do: `pure` reads only; `idempotent` may be repeated with the same key;
             `non_idempotent` is never run twice.
         timeout_s: Time for one call.
+        approval: When a person is asked before a call: `never`; `when_tainted`, after untrusted content has entered
+            the context; `always`.
 
     Raises:
-        SetupError: There is no such effect.
+        SetupError: There is no such effect or approval.
     """
 
     def __init__(
-        self, function: Callable[..., Any], *, name: str, version: str, effect: EffectName, timeout_s: float
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str,
+        version: str,
+        effect: EffectName,
+        timeout_s: float,
+        approval: ApprovalName = "never",
     ) -> None:
-        if effect not in typing.get_args(EffectName):
-            raise SetupError(f"tool {name}: effect {effect!r} is none of {', '.join(typing.get_args(EffectName))}")
+        for what, said, names in (("effect", effect, EffectName), ("approval", approval, ApprovalName)):
+            if said not in typing.get_args(names):
+                raise SetupError(f"tool {name}: {what} {said!r} is none of {', '.join(typing.get_args(names))}")
         self.function = function
         self.name = name
         self.version = version
         self.effect = effect
         self.timeout_s = timeout_s
+        self.approval = approval
         self.__doc__ = function.__doc__
         self.__name__ = getattr(function, "__name__", name)
 
@@ -132,6 +144,7 @@ class LocalTool:
             effect=Effect.Value(f"EFFECT_{self.effect.upper()}"),
             endpoint=endpoint,
             timeout=timeout,
+            approval=ApprovalRule.Value(f"APPROVAL_RULE_{self.approval.upper()}"),
         )
         try:
             return checked_contract(tool)
@@ -180,7 +193,12 @@ async def in_thread(function: Callable[[], Any]) -> Any:
 def tool(function: Callable[..., Any], /) -> LocalTool: ...
 @overload
 def tool(
-    *, name: str = "", version: str = "1.0.0", effect: EffectName = "non_idempotent", timeout_s: float = 30.0
+    *,
+    name: str = "",
+    version: str = "1.0.0",
+    effect: EffectName = "non_idempotent",
+    timeout_s: float = 30.0,
+    approval: ApprovalName = "never",
 ) -> Callable[[Callable[..., Any]], LocalTool]: ...
 def tool(
     function: Callable[..., Any] | None = None,
@@ -190,6 +208,7 @@ def tool(
     version: str = "1.0.0",
     effect: EffectName = "non_idempotent",
     timeout_s: float = 30.0,
+    approval: ApprovalName = "never",
 ) -> LocalTool | Callable[[Callable[..., Any]], LocalTool]:
     """Turns a typed function into a tool; its docstring is what the model reads.
 
@@ -199,10 +218,14 @@ def tool(
         version: Semantic version of the contract.
         effect: What a retry may do; undeclared means that the tool is never run twice.
         timeout_s: Seconds for one call.
+        approval: When a person is asked before a call: `never`, `when_tainted` (after untrusted content has entered the
+            context) or `always`.
     """
 
     def decorate(decorated: Callable[..., Any]) -> LocalTool:
         own_name = name or decorated.__name__
-        return LocalTool(decorated, name=own_name, version=version, effect=effect, timeout_s=timeout_s)
+        return LocalTool(
+            decorated, name=own_name, version=version, effect=effect, timeout_s=timeout_s, approval=approval
+        )
 
     return decorate if function is None else decorate(function)
