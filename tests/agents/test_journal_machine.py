@@ -139,6 +139,10 @@ def is_ready(known: Known) -> bool:
     return known.state == "PENDING" and not known.is_gone
 
 
+def is_parked(known: Known) -> bool:
+    return known.state == "PARKED"
+
+
 def some(wanted: Callable[[Known], bool]) -> Any:
     """A rule that makes sense only while some task is as wanted."""
     return precondition(lambda machine: any(map(wanted, machine.tasks.values())))
@@ -201,7 +205,7 @@ class JournalMachine(RuleBasedStateMachine):
 
     def is_parent(self, known: Known) -> bool:
         """Whether a task runs and may wait for a child that lives."""
-        return is_owned(known) and any(self.above(child) is known and child.is_living for child in self.below(known))
+        return is_owned(known) and bool(self.children(known))
 
     def event(self, size: int = 0) -> StepEvent:
         self.serial += 1
@@ -266,13 +270,15 @@ class JournalMachine(RuleBasedStateMachine):
 
     # Rules.
 
-    @initialize(agent=st.sampled_from(AGENTS), brief=st.booleans())
-    def begin(self, agent, brief):
-        """A parent that runs, with two children in the queue, and another task."""
+    @initialize(agent=st.sampled_from(AGENTS), brief=st.booleans(), waiting=st.integers(0, 2))
+    def begin(self, agent, brief, waiting):
+        """A parent that runs, or waits for its two children in the queue, and another task."""
         self.submit_one(HOLDERS[0], agent, by=self.owner(0), events=1)
         for child in range(2):
             self.delegate_one(self.running(0), AGENTS[child], brief=brief, by=None)
         self.submit_one(HOLDERS[-1], agent, by=None)
+        if waiting:
+            self.park_one(self.running(0), waiting, is_behind=False)
 
     def accept(self, task: NewTask, *, brief: bool, overdue: bool, by: Journal | None, events: int) -> Known:
         written = [self.event() for _ in range(events)] if by else []
@@ -413,15 +419,29 @@ class JournalMachine(RuleBasedStateMachine):
     @rule(pick=ANY, is_behind=st.sampled_from([False, False, False, True]), many=ANY)
     def park(self, pick, is_behind, many):
         known = self.picked(pick, self.is_parent)
-        living = [child for child in self.below(known) if self.above(child) is known and child.is_living]
-        waiting, event = 1 + many % len(living), self.event()
-        last = len(known.log) + (-1 if is_behind else 0)
-        is_parked = self.run(self.owner(pick).park(known.claim, last, waiting, event))
+        self.park_one(known, 1 + many % len(self.children(known)), is_behind=is_behind)
+
+    def children(self, known: Known) -> list[Known]:
+        return [child for child in self.below(known) if self.above(child) is known and child.is_living]
+
+    def park_one(self, known: Known, waiting: int, *, is_behind: bool) -> None:
+        event, last = self.event(), len(known.log) - is_behind
+        is_parked = self.run(self.world.owners[0].park(known.claim, last, waiting, event))
         assert is_parked == (not is_behind and not known.cancel)
         if is_parked:
             self.write(known, [event])
             known.lose_claim("PARKED")
             known.waiting = waiting
+
+    @some(is_parked)
+    @rule(pick=ANY, which=ANY, state=st.sampled_from(ENDS))
+    def end_what_is_waited_for(self, pick, which, state):
+        children = self.children(self.picked(pick, is_parked))
+        child = children[which % len(children)]
+        if child.claim:
+            self.finish_one(child, state)
+        else:
+            self.end_idle({child.name})
 
     @some(is_owned)
     @rule(pick=ANY, state=st.sampled_from(ENDS), events=st.integers(0, 2))
@@ -572,8 +592,7 @@ class JournalMachine(RuleBasedStateMachine):
         assert places.many("expiry", ref) == (not known.is_living)
         assert places.fence(ref) == (known.claim.fence if known.claim else None)
         if state == "PARKED":
-            living = [child for child in self.below(known) if self.above(child) is known and child.is_living]
-            assert 0 < known.waiting <= len(living)
+            assert 0 < known.waiting <= len(self.children(known))
         if known.cancel and known.is_living and state != "RUNNING":
             assert places.many("ending", ref) == 1
         if not known.is_living:
