@@ -19,7 +19,7 @@ def scenario(name: str, module: str, title: str, *, is_quick: bool = True) -> Sc
     return Scenario(name, title, play, is_quick)
 
 
-SCENARIOS: Sequence[Scenario] = ()
+SCENARIOS: Sequence[Scenario] = (scenario("kills", "kills", "kill -9 at every step boundary, every kind of process"),)
 
 
 def chosen(names: Iterable[str]) -> list[Scenario]:

@@ -44,7 +44,7 @@ class Row:
     broken: list[str] = field(default_factory=list)
     skipped: str = ""
 
-    def check(self, is_kept: bool, promise: str) -> None:  # noqa: FBT001 - reads as a sentence where it is called
+    def check(self, is_kept: bool, promise: str) -> None:
         """Notes a promise that did not hold."""
         if not is_kept:
             self.broken.append(promise)
