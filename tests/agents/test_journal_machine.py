@@ -619,6 +619,10 @@ class JournalMachine(RuleBasedStateMachine):
             self.relay_one(partition)
             self.purge_one(partition)
         self.run(self.check())
+        for known in self.tasks.values():
+            if known.is_gone:
+                with pytest.raises(TaskExpiredError):
+                    self.run(self.world.owners[0].accept(known.task, claim=False))
 
 
 @pytest.mark.timeout(3600 if EXAMPLES > SHORT else 60)
