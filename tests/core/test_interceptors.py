@@ -1,6 +1,7 @@
 """What stands around every call: errors, deadlines, identity, counters. Over real gRPC."""
 
 import asyncio
+import contextlib
 import re
 
 import grpc
@@ -10,7 +11,14 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from meshwright.core import interceptors, telemetry
-from meshwright.core.errors import DETAILS_KEY, InternalError, InvalidRequestError, KeyNotFoundError, MeshError
+from meshwright.core.errors import (
+    DETAILS_KEY,
+    InternalError,
+    InvalidRequestError,
+    KeyNotFoundError,
+    MeshError,
+    StoreUnavailableError,
+)
 from meshwright.core.grant import METADATA_KEY, IssuerKey, Signer, Verifier
 from meshwright.core.interceptors import CALLER, DEADLINE, Caller
 from meshwright.gen.agents.v1.agent_service_pb2 import HealthRequest, HealthResponse
@@ -330,3 +338,113 @@ async def test_a_handler_that_writes_by_itself_works_like_a_generator(serve, is_
     await served.server.set_serving(is_serving=False)
     assert (await anext(aiter(watch))).status == health_pb2.HealthCheckResponse.NOT_SERVING
     watch.cancel()
+
+
+OVERLOADED = ("RESOURCE_EXHAUSTED", "OVERLOADED", 1)
+
+
+def facts(error):
+    return (error.code.name, error.reason, error.retry_after_s)
+
+
+async def test_calls_beyond_the_bound_are_refused_and_the_others_are_not_disturbed(serve, is_tracing):
+    gate, inside = asyncio.Event(), asyncio.Semaphore(0)
+
+    async def wait(_request, _context):
+        inside.release()
+        await gate.wait()
+        return HealthResponse(agent_id="late")
+
+    served = await serve(health=wait, max_calls=2, tracing=is_tracing)
+    open_calls = [asyncio.ensure_future(served.stub.Health(HealthRequest())) for _ in range(2)]
+    for _ in open_calls:
+        await inside.acquire()
+    before = finished(HEALTH, "RESOURCE_EXHAUSTED")
+    for _ in range(3):
+        assert facts(await refused(served.stub.Health(HealthRequest()))) == OVERLOADED
+    assert facts(await refused(served.channel.unary_unary(HEALTH)(b"\xff\xff"))) == OVERLOADED  # not even read
+    assert finished(HEALTH, "RESOURCE_EXHAUSTED") == before + 4
+    gate.set()
+    assert [(await call).agent_id for call in open_calls] == ["late", "late"]
+    assert (await served.stub.Health(HealthRequest())).agent_id == "late"
+
+
+async def test_streams_have_a_bound_of_their_own(serve):
+    async def steps(_request, _context):
+        yield StepEvent(sequence=1)
+        await asyncio.sleep(60)
+
+    served = await serve(steps=steps, max_calls=1, max_streams=1)
+    first = served.stub.StreamSteps(TaskRequest())
+    assert (await first.read()).sequence == 1
+    error = await refused(served.stub.StreamSteps(TaskRequest()).read())
+    assert facts(error) == OVERLOADED
+    assert (await served.stub.Health(HealthRequest())).agent_id == "probe"
+    first.cancel()
+    async with asyncio.timeout(5):
+        while True:
+            second = served.stub.StreamSteps(TaskRequest())
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                assert (await second.read()).sequence == 1
+                break
+            await asyncio.sleep(0.01)
+    second.cancel()
+
+
+async def test_probes_are_never_refused(serve):
+    gate = asyncio.Event()
+
+    async def wait(_request, _context):
+        await gate.wait()
+        return HealthResponse()
+
+    served = await serve(health=wait, max_calls=1)
+    waiting = asyncio.ensure_future(served.stub.Health(HealthRequest()))
+    await asyncio.sleep(0.05)
+    for _ in range(3):
+        reply = await HealthStub(served.channel).Check(health_pb2.HealthCheckRequest())
+        assert reply.status == health_pb2.HealthCheckResponse.SERVING
+    gate.set()
+    await waiting
+
+
+async def read_to_the_end(call):
+    with contextlib.suppress(grpc.aio.AioRpcError, asyncio.CancelledError):
+        if isinstance(call, grpc.aio.UnaryStreamCall):
+            async for _ in call:
+                pass
+        await call.code()
+
+
+@pytest.mark.parametrize("end", ["cancel", "deadline", "fail", "full window"])
+async def test_a_call_that_ends_early_gives_its_place_back(serve, quiet, end):
+    async def wait(_request, _context):
+        await asyncio.sleep(0.05 if end == "fail" else 60)
+        raise ValueError("broken")
+
+    async def steps(_request, _context):
+        for number in range(10_000):  # more than a reader that does not read takes
+            yield StepEvent(sequence=1, task_id="x" * 100_000)
+            await asyncio.sleep(0 if end == "full window" else 0.05)
+            if end == "fail" and number:
+                raise ValueError("broken")
+
+    served = await serve(health=wait, steps=steps, max_calls=5, max_streams=5)
+    for _ in range(4):
+        timeout = 0.3 if end == "deadline" else None
+        calls = [served.stub.Health(HealthRequest(), timeout=timeout) for _ in range(5)]
+        streams = [served.stub.StreamSteps(TaskRequest(), timeout=timeout) for _ in range(5)]
+        assert [(await anext(aiter(stream))).sequence for stream in streams] == [1] * 5
+        await asyncio.sleep(0.1)
+        for call in (*calls, *streams):
+            if end in ("cancel", "full window"):
+                call.cancel()
+            await read_to_the_end(call)
+        await asyncio.sleep(0.2)
+
+
+async def test_when_to_try_again_is_told_in_metadata_too(serve):
+    served = await serve(health=raising(StoreUnavailableError("away", retry_after_s=1.2)))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await served.stub.Health(HealthRequest())
+    assert dict(caught.value.trailing_metadata())["retry-after"] == "2"

@@ -14,6 +14,7 @@ from meshwright.core.errors import SetupError
 from meshwright.core.server import Server, is_loopback
 from meshwright.core.settings import Settings
 from meshwright.gen.agents.v1.agent_service_pb2 import HealthRequest, HealthResponse
+from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
 from meshwright.gen.agents.v1.task_pb2 import TaskRequest
 
 NAMES = ["agents.v1.AgentService", "grpc.health.v1.Health"]
@@ -154,3 +155,17 @@ async def test_a_call_that_outlives_the_drain_time_is_cut(serve):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call
     assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+
+
+async def test_one_connection_carries_more_streams_than_wait_elsewhere(serve):
+    async def steps(_request, _context):
+        yield StepEvent(sequence=1)
+        await asyncio.sleep(60)
+
+    served = await serve(steps=steps)
+    streams = [served.stub.StreamSteps(TaskRequest()) for _ in range(150)]
+    async with asyncio.timeout(20):
+        assert [(await stream.read()).sequence for stream in streams] == [1] * 150
+        assert (await served.stub.Health(HealthRequest())).agent_id == "probe"
+    for stream in streams:
+        stream.cancel()

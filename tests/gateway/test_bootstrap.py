@@ -1,7 +1,11 @@
 """Envoy's bootstrap: what is committed is what is rendered, and the real Envoy accepts it."""
 
+import contextlib
+import http.client
 import json
+import socket
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -71,3 +75,53 @@ def test_headers_that_only_the_mesh_may_set_are_stripped():
     mutations = manager["early_header_mutation_extensions"][0]["typed_config"]["mutations"]
     removed = {mutation["remove"] for mutation in mutations}
     assert {"x-mesh-grant-bin", "x-mesh-tenant", "x-mesh-principal", "x-agent-cluster"} <= removed
+
+
+@pytest.fixture
+def run_envoy(tmp_path):
+    """Runs a real Envoy on a bootstrap, until its port answers."""
+    started = []
+
+    def run(config, port):
+        descriptors = REPO / "gen/meshwright/gen" / bootstrap.DESCRIPTORS
+        (tmp_path / bootstrap.DESCRIPTORS).write_bytes(descriptors.read_bytes())
+        (tmp_path / envoy.BOOTSTRAP).write_text(json.dumps(config))
+        EnvoyFiles(tmp_path).update({})
+        started.append(subprocess.Popen(envoy.command(), cwd=tmp_path, stderr=subprocess.DEVNULL))
+        ends = time.monotonic() + 15
+        while not is_answering(port):
+            assert time.monotonic() < ends
+            time.sleep(0.05)
+
+    yield run
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def is_answering(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def free_ports(count):
+    with contextlib.ExitStack() as stack:
+        return [stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(count)]
+
+
+def test_a_call_beyond_what_a_cluster_may_have_open_is_429(run_envoy, monkeypatch):
+    monkeypatch.setitem(bootstrap.LIMITS, "max_requests", 1)
+    edge, internal, service = free_ports(3)
+    settings = GatewaySettings(port=service, edge_port=edge, internal_port=internal)
+    with socket.create_server(("127.0.0.1", service)):  # takes calls and never answers
+        run_envoy(bootstrap.render(settings), edge)
+        first, second = (http.client.HTTPConnection("127.0.0.1", edge, timeout=5) for _ in range(2))
+        first.request("GET", "/ready")
+        time.sleep(0.3)
+        second.request("GET", "/ready")
+        answer = second.getresponse()
+        status = json.loads(answer.read())
+        first.close()
+        second.close()
+    assert (answer.status, answer.getheader("retry-after")) == (429, "1")
+    assert (status["code"], status["details"][0]["reason"]) == (8, "OVERLOADED")

@@ -2,7 +2,7 @@
 
 from envoy_data_plane.envoy.service.discovery.v3 import DiscoveryResponse
 
-from meshwright.gateway.bootstrap import CDS
+from meshwright.gateway.bootstrap import CDS, MAX_REQUESTS
 from meshwright.gateway.discovery import ALL, EnvoyFiles, endpoints_file
 from meshwright.gen.registry.v1.agent_directory_service_pb2 import AgentCard, Endpoint
 
@@ -58,3 +58,10 @@ def test_an_agent_that_is_gone_leaves_no_file(tmp_path):
 def test_a_draining_instance_gets_no_new_calls(tmp_path):
     EnvoyFiles(tmp_path).update({"a": card("a", "127.0.0.1:1", "127.0.0.1:2", draining={"127.0.0.1:1"})})
     assert ports(tmp_path, "agent-a") == [2]
+
+
+def test_an_agent_has_room_for_many_watches(tmp_path):
+    EnvoyFiles(tmp_path).update({"a": card("a", "127.0.0.1:1")})
+    for resource in DiscoveryResponse().parse((tmp_path / CDS).read_bytes()).resources:
+        (threshold,) = resource.unpack().circuit_breakers.thresholds
+        assert (threshold.max_requests, threshold.max_pending_requests) == (MAX_REQUESTS, MAX_REQUESTS)

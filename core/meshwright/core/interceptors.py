@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import inspect
+import math
 import secrets
 import time
 from abc import abstractmethod
@@ -24,6 +25,7 @@ from meshwright.core.errors import (
     InternalError,
     InvalidRequestError,
     MeshError,
+    OverloadedError,
 )
 from meshwright.core.grant import METADATA_KEY, Verifier
 from meshwright.gen.agents.v1.grant_pb2 import Grant
@@ -37,6 +39,8 @@ else:
 Continuation = Callable[[Any], Awaitable[Any]]
 Read = Callable[[Any], Any]
 DEFAULT_DEADLINE_S = 60.0
+OVERLOAD_RETRY_S = 1.0
+PROBES = "/grpc.health.v1.Health/"
 OWN_DEADLINE = frozenset({"/agents.v1.AgentService/RunTask"})
 """Methods whose wait is bounded by the task's own timeout instead of the default deadline."""
 
@@ -149,9 +153,48 @@ class ErrorBoundary(Interceptor):
 
 
 async def abort(context: Context, error: MeshError) -> None:
-    """Ends a call with the error's status and its details."""
+    """Ends a call with the error's status and its details; HTTP clients behind the edge read `retry-after`."""
     status = error.to_status()
-    await context.abort(error.code, status.message, ((DETAILS_KEY, status.SerializeToString()),))
+    trailing: list[tuple[str, str | bytes]] = [(DETAILS_KEY, status.SerializeToString())]
+    if error.retry_after_s is not None:
+        trailing.append(("retry-after", str(math.ceil(error.retry_after_s))))
+    await context.abort(error.code, status.message, tuple(trailing))
+
+
+class Admission(Interceptor):
+    """Refuses what goes beyond a bound of calls at once, before it is even read: what is in flight must not suffer.
+
+    Probes and reflection are never refused.
+
+    Args:
+        max_calls: Unary calls at once.
+        max_streams: Streams at once; most of them wait, and cost little.
+    """
+
+    def __init__(self, max_calls: int, max_streams: int) -> None:
+        self._limits = {"calls": max_calls, "streams": max_streams}
+        self._open = {"calls": 0, "streams": 0}
+        self._streaming: set[str] = set()
+
+    def _stream(self, method: str, behavior: Any, read: Read) -> Any:
+        self._streaming.add(method)
+        return super()._stream(method, behavior, read)
+
+    @contextlib.asynccontextmanager
+    async def around(self, method: str, context: Context) -> AsyncIterator[None]:
+        """Counts the call while it is open."""
+        kind = "streams" if method in self._streaming else "calls"
+        if method.startswith(PROBES):
+            yield
+            return
+        if self._open[kind] >= self._limits[kind]:
+            told = f"{self._limits[kind]} {kind} at once are what this process serves: try again in a moment"
+            await abort(context, OverloadedError(told, retry_after_s=OVERLOAD_RETRY_S))
+        self._open[kind] += 1
+        try:
+            yield
+        finally:
+            self._open[kind] -= 1
 
 
 class Deadline(Interceptor):

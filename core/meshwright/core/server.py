@@ -10,7 +10,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from meshwright.core import telemetry
 from meshwright.core.errors import SetupError
 from meshwright.core.grant import Verifier
-from meshwright.core.interceptors import Deadline, ErrorBoundary, Measure, Principal
+from meshwright.core.interceptors import Admission, Deadline, ErrorBoundary, Measure, Principal
 from meshwright.core.settings import Settings
 
 MESSAGE_BYTES = 8 * 2**20
@@ -19,7 +19,7 @@ OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
     ("grpc.max_send_message_length", MESSAGE_BYTES),
     ("grpc.max_metadata_size", 16 * 2**10),
-    ("grpc.max_concurrent_streams", 100),
+    ("grpc.max_concurrent_streams", 10_000),  # a connection; what one may not open waits unseen, admission says why
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.max_connection_age_ms", 600_000),
@@ -32,7 +32,9 @@ Register = Callable[[grpc.aio.Server], None]
 
 def interceptors(settings: Settings, verifier: Verifier | None) -> list[grpc.aio.ServerInterceptor]:
     """Returns what stands around every call, outermost first."""
-    return [*telemetry.server_interceptors(settings), Measure(), ErrorBoundary(), Deadline(), Principal(verifier)]
+    admission = Admission(settings.max_calls, settings.max_streams)
+    inner = (ErrorBoundary(), Deadline(), Principal(verifier))
+    return [*telemetry.server_interceptors(settings), Measure(), admission, *inner]
 
 
 class Server:

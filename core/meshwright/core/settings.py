@@ -33,6 +33,8 @@ class Settings(BaseModel):
     otlp_endpoint: str = Field(default="", description="OTLP gRPC endpoint for spans; empty: none are exported")
     reflection: bool = Field(default=False, description="Serve gRPC reflection (development)")
     drain_s: float = Field(default=10.0, ge=0, le=600, description="Seconds that calls in flight get on SIGTERM")
+    max_calls: int = Field(default=1_000, ge=1, description="Unary calls at once; more are refused with OVERLOADED")
+    max_streams: int = Field(default=5_000, ge=1, description="Streams at once; more are refused with OVERLOADED")
     insecure: bool = Field(default=False, description="Listen in plain text on an address that is not loopback")
 
     @classmethod

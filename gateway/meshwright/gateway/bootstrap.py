@@ -25,14 +25,24 @@ SERVICES = [
 STREAM_IDLE_S = 300
 """An idle stream is cut after this; agents send a heartbeat every 15 s."""
 MAX_BODY_BYTES = 4 * 2**20
+STREAMS_PER_CONNECTION = 100
+"""Upstream; beyond it Envoy opens a further connection, so that one of them is not the bottleneck of all watchers."""
+MAX_REQUESTS = 10_000
+"""Open calls a cluster: nearly all are watches that wait. What one process takes it decides itself, and says so."""
+MAX_RETRIES = 100
+"""At once; they happen only where no connection could be made, as when an instance was just stopped."""
 HTTP2 = {
     "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
         "@type": TYPE + "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
         "explicit_http_config": {
-            "http2_protocol_options": {"connection_keepalive": {"interval": "30s", "timeout": "10s"}}
+            "http2_protocol_options": {
+                "max_concurrent_streams": STREAMS_PER_CONNECTION,
+                "connection_keepalive": {"interval": "30s", "timeout": "10s"},
+            }
         },
     }
 }
+LIMITS = {"max_pending_requests": MAX_REQUESTS, "max_requests": MAX_REQUESTS, "max_retries": MAX_RETRIES}
 LOCAL_REPLIES = {
     400: (3, "INVALID_REQUEST", "%LOCAL_REPLY_BODY%"),
     401: (16, "UNAUTHENTICATED", "%LOCAL_REPLY_BODY%"),
@@ -99,7 +109,7 @@ def edge_listener(settings: GatewaySettings) -> Config:
         "drain_timeout": "5s",
         "early_header_mutation_extensions": [early_mutation()],
         "access_log": [access_log()],
-        "local_reply_config": {"mappers": [no_agent_mapper(), *map(reply_mapper, LOCAL_REPLIES)]},
+        "local_reply_config": {"mappers": [no_agent_mapper(), overflow_mapper(), *map(reply_mapper, LOCAL_REPLIES)]},
         "route_config": routes(),
         "http_filters": http_filters(settings),
     }
@@ -201,6 +211,17 @@ def no_agent_mapper() -> Config:
     return {
         "filter": {"and_filter": {"filters": [no_cluster, *is_http_error()]}},
         "body_format_override": status_body(5, "AGENT_NOT_FOUND", message),
+    }
+
+
+def overflow_mapper() -> Config:
+    """More open calls than a cluster may have."""
+    overflow = {"response_flag_filter": {"flags": ["UO"]}}
+    return {
+        "filter": {"and_filter": {"filters": [overflow, *is_http_error()]}},
+        "status_code": 429,
+        "headers_to_add": [{"header": {"key": "retry-after", "value": "1"}}],
+        "body_format_override": status_body(8, "OVERLOADED", "more calls are open than the edge passes on: try again"),
     }
 
 
@@ -341,6 +362,7 @@ def static_cluster(name: str, target: str) -> Config:
         "name": name,
         "type": "STRICT_DNS" if is_name else "STATIC",
         "connect_timeout": "1s",
+        "circuit_breakers": {"thresholds": [LIMITS]},
         "typed_extension_protocol_options": HTTP2,
         "load_assignment": assignment(name, address),
     }

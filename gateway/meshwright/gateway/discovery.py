@@ -7,6 +7,8 @@ from pathlib import Path
 
 import structlog
 from envoy_data_plane.envoy.config.cluster.v3 import (
+    CircuitBreakers,
+    CircuitBreakersThresholds,
     Cluster,
     ClusterCommonLbConfig,
     ClusterDiscoveryType,
@@ -39,7 +41,7 @@ from envoy_data_plane.envoy.service.discovery.v3 import DiscoveryResponse
 from envoy_data_plane.envoy.type.v3 import Percent
 from envoy_data_plane.google.protobuf import Any
 
-from meshwright.gateway.bootstrap import CDS
+from meshwright.gateway.bootstrap import CDS, LIMITS, STREAMS_PER_CONNECTION
 from meshwright.gen.registry.v1.agent_directory_service_pb2 import AgentCard
 
 log = structlog.get_logger("discovery")
@@ -95,9 +97,17 @@ class EnvoyFiles:
 
 def cluster(name: str) -> Cluster:
     """A cluster whose endpoints come from the file; no traffic to what does not answer its health check."""
-    http2 = Http2ProtocolOptions(connection_keepalive=KeepaliveSettings(interval=seconds(30), timeout=seconds(10)))
+    http2 = Http2ProtocolOptions(
+        max_concurrent_streams=STREAMS_PER_CONNECTION,
+        connection_keepalive=KeepaliveSettings(interval=seconds(30), timeout=seconds(10)),
+    )
     options = HttpProtocolOptions(
         explicit_http_config=HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=http2)
+    )
+    limits = CircuitBreakersThresholds(
+        max_requests=LIMITS["max_requests"],
+        max_pending_requests=LIMITS["max_pending_requests"],
+        max_retries=LIMITS["max_retries"],
     )
     source = PathConfigSource(path=endpoints_file(name), watched_directory=WatchedDirectory(path="."))
     return Cluster(
@@ -108,6 +118,7 @@ def cluster(name: str) -> Cluster:
         ),
         connect_timeout=seconds(1),
         lb_policy=ClusterLbPolicy.LEAST_REQUEST,
+        circuit_breakers=CircuitBreakers(thresholds=[limits]),
         typed_extension_protocol_options={HTTP2_KEY: Any.pack(options)},
         common_lb_config=ClusterCommonLbConfig(healthy_panic_threshold=Percent(value=0)),
         health_checks=[

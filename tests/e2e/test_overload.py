@@ -1,0 +1,88 @@
+"""More than a process takes: the excess is refused with a reason and a time, what is in flight goes on."""
+
+import asyncio
+import subprocess
+import sys
+import threading
+import time
+
+import grpc
+import pytest
+
+from meshwright.agents.settings import AgentSettings
+from meshwright.core.errors import MeshError, OverloadedError
+from meshwright.core.settings import child_environment
+from meshwright.gen.agents.v1.agent_service_pb2_grpc import AgentServiceStub
+from meshwright.gen.agents.v1.task_pb2 import TaskRequest
+from tests.e2e.conftest import HERE, events
+
+NARROW = """
+from meshwright.agents import Agent
+agent = Agent("narrow", "Counts.", tools=["tick"], model="scripted:{script}")
+"""
+
+
+@pytest.fixture(scope="module")
+def narrow(dev, tmp_path_factory):
+    """An agent beside the mesh that serves one call and one stream at once."""
+    file = tmp_path_factory.mktemp("narrow") / "narrow.py"
+    file.write_text(NARROW.format(script=HERE / "slow.yaml"))
+    settings = AgentSettings(store_url=dev.facts["store"], registry=dev.facts["registry"], max_calls=1, max_streams=1)
+    command = [sys.executable, "-m", "meshwright.agents", f"{file}:agent"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=child_environment(settings)
+    ) as process:
+        process.stdout.readline()
+        ends = time.monotonic() + 5
+        while dev.request("GET", "/v1/agents/narrow/health").status != 200:
+            assert time.monotonic() < ends
+            time.sleep(0.05)
+        yield
+        process.terminate()
+
+
+def is_overloaded(answer):
+    reasons = [detail.get("reason") for detail in answer.json["details"]]
+    retry = next(detail for detail in answer.json["details"] if detail["@type"].endswith("RetryInfo"))
+    return (answer.status, answer.json["code"], answer.headers["retry-after"], reasons[0], retry["retry_delay"]) == (
+        429,
+        8,
+        "1",
+        "OVERLOADED",
+        "1s",
+    )
+
+
+def test_a_call_too_many_is_429_with_the_time_to_try_again(dev, narrow):
+    done = []
+    first = threading.Thread(
+        target=lambda: done.append(dev.request("POST", "/v1/agents/narrow/run", {"prompt": "count"}))
+    )
+    first.start()
+    time.sleep(0.4)
+    refused = dev.request("POST", "/v1/agents/narrow/run", {"prompt": "count"})
+    first.join()
+    assert is_overloaded(refused), (refused.status, refused.headers, refused.body)
+    assert (done[0].status, done[0].json["output"]) == (200, "Counted to three.")
+    assert dev.request("POST", "/v1/agents/narrow/run", {"prompt": "count"}).status == 200
+
+
+@pytest.mark.parametrize("accept", ["text/event-stream", "*/*"])
+def test_a_stream_too_many_is_429_with_the_time_to_try_again(dev, narrow, accept):
+    with dev.stream("POST", "/v1/agents/narrow/steps", {"prompt": "count"}, accept="text/event-stream") as open_stream:
+        refused = dev.request("POST", "/v1/agents/narrow/steps", {"prompt": "count"}, accept=accept)
+        assert is_overloaded(refused), (refused.status, refused.headers, refused.body)
+        assert "result" in list(events(open_stream))[-1]
+
+
+async def test_a_grpc_client_behind_the_edge_gets_the_error_itself(dev, narrow):
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{dev.port}") as channel:
+        stub = AgentServiceStub(channel)
+        metadata = (("x-agent-id", "narrow"),)
+        first = asyncio.ensure_future(stub.RunTask(TaskRequest(prompt="count"), metadata=metadata))
+        await asyncio.sleep(0.4)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.RunTask(TaskRequest(prompt="count"), metadata=metadata)
+        error = MeshError.from_rpc(caught.value)
+        assert (type(error), error.retry_after_s) == (OverloadedError, 1)
+        assert (await first).output == "Counted to three."
