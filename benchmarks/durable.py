@@ -1,15 +1,14 @@
 """A durable task against a bare stream of the same messages that keeps nothing."""
 
 import statistics
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import grpc
 
 from benchmarks.findings import Finding, percentile, spread
 from benchmarks.load import closed_loop, random_phases
-from benchmarks.parts import BenchmarkError, Mesh, Part, Stage
+from benchmarks.parts import BenchmarkError, Mesh, Part, Scene
 from benchmarks.rounds import Effort
 from benchmarks.served import record
 from meshwright.gen.agents.v1.agent_service_pb2_grpc import AgentServiceStub
@@ -42,10 +41,16 @@ class Streams:
         self.part = part
         self._stub = AgentServiceStub(channel)
 
+    def call(self, shape: str) -> AsyncIterable[StepEvent]:
+        """Runs one task."""
+        call: AsyncIterable[StepEvent] = self._stub.StreamSteps(
+            TaskRequest(prompt=shape, max_steps=25, token_budget=32_768)
+        )
+        return call
+
     async def events(self, shape: str) -> list[StepEvent]:
         """Runs one task and returns its events."""
-        call = self._stub.StreamSteps(TaskRequest(prompt=shape, max_steps=25, token_budget=32_768))
-        return [event async for event in call]
+        return [event async for event in self.call(shape)]
 
     def act(self, shape: str, many: int) -> Callable[[], Awaitable[None]]:
         """Returns a task that has to bring `many` events, numbered without a hole, the last of them its result."""
@@ -60,12 +65,13 @@ class Streams:
 
 
 def events_of(rounds: int, calls: int) -> int:
-    """Counts the events of a task: its start, each round's answer, intents and outcomes, the last answer, the result."""
+    """Counts a task's events: its start, each round's answer, intents and outcomes, the last answer, the result."""
     return 3 + rounds * (1 + 2 * calls)
 
 
-async def run(stage: Stage, effort: Effort, mesh: Mesh, agent: Part) -> list[Finding]:
+async def run(scene: Scene, effort: Effort) -> list[Finding]:
     """Measures two shapes of task under both kinds of load."""
+    stage, mesh, agent = scene.stage, scene.mesh, scene.agent
     folder = stage.folder / "streams"
     folder.mkdir(exist_ok=True)
     bare = await stage.python("bare", "-m", "benchmarks.served", "bare", str(folder), settings=mesh.settings)
@@ -73,20 +79,30 @@ async def run(stage: Stage, effort: Effort, mesh: Mesh, agent: Part) -> list[Fin
         sides = {"bare": Streams(bare, one), "ours": Streams(agent, other)}
         findings = []
         for name, rounds, goal in (("durable", 5, 3.5), ("durable_short", 1, None)):
-            findings += await compared(name, f"{rounds}x1", goal, sides, folder, mesh, effort)
+            shape = f"{rounds}x1"
+            many = events_of(rounds, 1)
+            recorded = await sides["ours"].events(shape)
+            if len(recorded) != many:
+                raise BenchmarkError(f"a task {shape} has {len(recorded)} events, not {many}")
+            record(folder / shape, recorded)
+            findings += await compared(name, shape, goal, Contest(sides, mesh, effort))
     await bare.stop()
     return findings
 
 
-async def compared(
-    name: str, shape: str, goal: float | None, sides: dict[str, Streams], folder: Path, mesh: Mesh, effort: Effort
-) -> list[Finding]:
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """Who is compared, on which store, how thoroughly."""
+
+    sides: dict[str, Streams]
+    mesh: Mesh
+    effort: Effort
+
+
+async def compared(name: str, shape: str, goal: float | None, contest: Contest) -> list[Finding]:
     """Measures one shape of task."""
-    recorded = await sides["ours"].events(shape)
+    sides, mesh, effort = contest.sides, contest.mesh, contest.effort
     many = events_of(*map(int, shape.split("x")))
-    if len(recorded) != many:
-        raise BenchmarkError(f"a task {shape} has {len(recorded)} events, not {many}")
-    record(folder / shape, recorded)
     tasks = 60 * effort.scale
 
     def closed(side: Streams) -> Callable[[], Awaitable[Round]]:

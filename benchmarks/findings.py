@@ -51,7 +51,7 @@ class Finding:
     def verdict(self) -> str:
         """Whether the goal is met."""
         if self.goal is None:
-            return "–"
+            return "-"
         return "met" if self.median <= self.goal else "missed"
 
     def drift(self, baseline: Mapping[str, float]) -> float | None:
@@ -73,4 +73,4 @@ def slope(points: Sequence[tuple[float, float]]) -> float:
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
     """Writes median and range."""
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})"
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"

@@ -189,6 +189,15 @@ class Stage:
         return await self.python(name, "-m", "meshwright.agents", f"{HERE / 'agent.py'}:agent", settings=chosen)
 
 
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What every benchmark finds: a stage, and on it a mesh with one agent."""
+
+    stage: Stage
+    mesh: Mesh
+    agent: Part
+
+
 def pin_all(pid: int, cores: frozenset[int]) -> None:
     """Moves every thread of a process to some cores."""
     for thread in Path(f"/proc/{pid}/task").iterdir():

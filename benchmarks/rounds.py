@@ -1,4 +1,4 @@
-"""Rounds: the sides of a comparison take turns in random order, so that what the machine does meanwhile hits all alike."""
+"""Rounds: the sides of a comparison take turns in random order, so that what else the machine does hits all alike."""
 
 import random
 from collections.abc import Awaitable, Callable, Mapping

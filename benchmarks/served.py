@@ -1,6 +1,6 @@
 """The two servers that are compared: bare grpc.aio, and ours around the very same handlers.
 
-`python -m benchmarks.served bare|mesh FOLDER`; FOLDER holds recorded streams, each in a file that bears its prompt's name.
+`python -m benchmarks.served bare|mesh FOLDER`; FOLDER holds recorded streams, each in a file named as its prompt.
 """
 
 import sys
@@ -19,7 +19,7 @@ from meshwright.core.settings import Settings
 from meshwright.gen.agents.v1.agent_service_pb2 import HEALTH_STATUS_SERVING, HealthRequest, HealthResponse
 from meshwright.gen.agents.v1.agent_service_pb2_grpc import AgentServiceServicer, add_AgentServiceServicer_to_server
 from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
-from meshwright.gen.agents.v1.task_pb2 import TaskRequest
+from meshwright.gen.agents.v1.task_pb2 import TaskRequest, TaskResponse
 
 HEAD = 4
 
@@ -31,11 +31,17 @@ class Echo(AgentServiceServicer):
         self._folder = folder
         self._streams: dict[str, list[StepEvent]] = {}
 
-    async def Health(self, request: HealthRequest, context: Context) -> HealthResponse:
+    async def Health(self, request: HealthRequest, context: Context) -> HealthResponse:  # noqa: N802 - an RPC
         """Returns a constant."""
         return HealthResponse(status=HEALTH_STATUS_SERVING, agent_id=request.agent_id)
 
-    async def StreamSteps(self, request: TaskRequest, context: Context) -> AsyncIterator[StepEvent]:
+    async def RunTask(self, request: TaskRequest, context: Context) -> TaskResponse:  # noqa: N802 - an RPC
+        """Is not measured."""
+        return TaskResponse()
+
+    async def StreamSteps(  # noqa: N802 - an RPC
+        self, request: TaskRequest, context: Context
+    ) -> AsyncIterator[StepEvent]:
         """Streams what an agent once said, message by message."""
         if request.prompt not in self._streams:
             self._streams[request.prompt] = recorded(self._folder / request.prompt)
