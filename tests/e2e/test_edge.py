@@ -190,6 +190,38 @@ def test_one_id_names_one_task(dev):
     assert keyed[0].json["task_id"] == keyed[1].json["task_id"]
 
 
+def reason_of(answer):
+    return next(detail["reason"] for detail in answer.json["details"] if detail["@type"].endswith("ErrorInfo"))
+
+
+@pytest.mark.parametrize("key", ["plain-key", "another key; odd: signs", "k" * 200, "cl\u00e9"])
+def test_an_idempotency_key_names_a_task(dev, key):
+    first, again = (dev.request("POST", "/tasks", {"prompt": "What is 6 * 7?"}, idempotency_key=key) for _ in range(2))
+    assert (first.status, again.status) == (202, 202)
+    assert first.json["task_id"] == again.json["task_id"]
+    assert dev.finished(first.json["task_id"])["output"]
+    run = dev.request("POST", "/run", {"prompt": "What is 6 * 7?"}, idempotency_key=key)
+    assert (run.status, run.json["task_id"]) == (200, first.json["task_id"])
+    with dev.stream("POST", "/steps", {"prompt": "What is 6 * 7?"}, idempotency_key=key) as response:
+        assert response.getheader("x-task-id") == first.json["task_id"]
+    for path in ("/tasks", "/run", "/steps", "/v1/agents/orchestrator/tasks"):
+        other = dev.request("POST", path, {"prompt": "What is 6 * 8?"}, idempotency_key=key)
+        assert (other.status, other.json["code"], reason_of(other)) == (409, 6, "TASK_CONFLICT"), path
+
+
+@pytest.mark.parametrize("path", ["/tasks", "/run", "/steps"])
+def test_a_key_and_another_task_id_are_refused_and_make_no_task(dev, path):
+    body = {"prompt": "What is 6 * 9?", "task_id": f"not-the-key{path.replace('/', '-')}"}
+    answer = dev.request("POST", path, body, idempotency_key="the-key-itself")
+    assert (answer.status, answer.json["code"], reason_of(answer)) == (400, 3, "INVALID_REQUEST")
+    violations = next(d for d in answer.json["details"] if d["@type"].endswith("BadRequest"))["field_violations"]
+    assert [violation["field"] for violation in violations] == ["task_id"]
+    for name in (body["task_id"], "the-key-itself"):
+        assert dev.request("GET", f"/v1/tasks/{name}").status == 404
+    same = dev.request("POST", "/tasks", body, idempotency_key=body["task_id"])
+    assert (same.status, same.json["task_id"]) == (202, body["task_id"])
+
+
 @pytest.mark.parametrize(
     ("headers", "status", "reason"),
     [
