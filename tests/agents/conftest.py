@@ -15,8 +15,20 @@ from meshwright.core.ids import child_id
 from meshwright.core.store import Store, partition_key
 from meshwright.gen.agents.v1.agent_service_pb2_grpc import AgentServiceStub
 from meshwright.gen.agents.v1.step_event_pb2 import LlmCall, RunnerNotice, StepEvent, ToolResult
-from meshwright.gen.agents.v1.task_pb2 import TASK_STATUS_COMPLETED, TaskRequest, TaskResponse, Usage
-from meshwright.gen.agents.v1.task_service_pb2 import CancelTaskRequest, GetTaskRequest, WatchTaskRequest
+from meshwright.gen.agents.v1.task_pb2 import (
+    TASK_STATUS_COMPLETED,
+    TASK_STATUS_INPUT_REQUIRED,
+    PendingInput,
+    TaskRequest,
+    TaskResponse,
+    Usage,
+)
+from meshwright.gen.agents.v1.task_service_pb2 import (
+    CancelTaskRequest,
+    GetTaskRequest,
+    ResolveInputRequest,
+    WatchTaskRequest,
+)
 from meshwright.gen.agents.v1.task_service_pb2_grpc import TaskServiceStub
 from meshwright.registry import tool
 
@@ -164,6 +176,21 @@ class Client:
 
     async def cancel(self, task_id: str, reason: str = "") -> TaskResponse:
         return await self.tasks.CancelTask(CancelTaskRequest(task_id=task_id, reason=reason))
+
+    async def asked(self, task_id: str) -> list[PendingInput]:
+        """Waits until a task asks, and returns what."""
+
+        async def is_asking() -> bool:
+            return (await self.get(task_id)).status == TASK_STATUS_INPUT_REQUIRED
+
+        await come_true(is_asking)
+        return list((await self.get(task_id)).pending_inputs)
+
+    async def resolve(self, task_id: str, pending: PendingInput, decision: Any, **fields: Any) -> TaskResponse:
+        """Decides on what a task asks, quoting its digest."""
+        chosen = {"intent_digest": pending.intent_digest} | fields
+        request = ResolveInputRequest(task_id=task_id, input_id=pending.input_id, decision=decision, **chosen)
+        return await self.tasks.ResolveInput(request)
 
     async def ended(self, task_id: str) -> TaskResponse:
         await self.watch(task_id)

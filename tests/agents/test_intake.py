@@ -15,7 +15,6 @@ from meshwright.gen.agents.v1.task_pb2 import (
     BUDGET_ACTION_FAIL,
     BUDGET_ACTION_PARTIAL,
     SESSION_POLICY_ENQUEUE,
-    SESSION_POLICY_REJECT,
     TaskRequest,
 )
 
@@ -104,7 +103,6 @@ def test_all_that_is_wrong_is_named_at_once():
     [
         {"on_budget_exceeded": BUDGET_ACTION_ASK},
         {"on_budget_exceeded": BUDGET_ACTION_DEGRADE},
-        {"session_policy": SESSION_POLICY_REJECT},
         {"cost_budget_micros": 1},
         {"output_schema": {"type": "object"}},
         {"model": "fast"},

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from meshwright.agents.journal import RETENTION_MS, Claim, Journal
+from meshwright.agents.journal import RETENTION_MS, Claim, Journal, Limits, Swept
 from meshwright.core.errors import (
     FencedError,
     QueueFullError,
@@ -14,6 +14,7 @@ from meshwright.core.errors import (
     TaskNotFoundError,
 )
 from meshwright.core.store import partition_key
+from meshwright.gen.agents.v1.task_pb2 import TaskRequest
 
 PART = 64 * 1024
 
@@ -44,14 +45,14 @@ class TestAccept:
             task = made.task(principal=principal, hash=principal)
             assert (await journal.accept(task, claim=False)).is_new
         assert (await journal.record(made.name(principal="ann"))).name.principal == "ann"
-        assert await journal.page("default", "ann", None, 10) != []
+        assert await journal.page(made.name(principal="ann"), None, 10) != []
         with pytest.raises(TaskNotFoundError):
             await journal.record(made.name())
 
     async def test_a_claimed_task_never_enters_the_queue(self, journal, made, store, claimed):
         claim = await claimed(made.task(), made.notice("first"))
         assert await journal.ready("worker") == 0
-        assert await journal.claim(0, "worker") is None
+        assert (await journal.claim(0, "worker")).claim is None
         record = await journal.record(claim.name)
         assert (record.state, record.attempt, record.sequence) == ("RUNNING", 1, 1)
         assert await sequences(journal, claim.name) == [1]
@@ -63,7 +64,7 @@ class TestAccept:
         assert await sequences(journal, made.name()) == []
 
     async def test_a_full_queue_refuses_new_roots_and_says_when_to_come_back(self, store, made):
-        journal = Journal(store, "one", max_ready=1)
+        journal = Journal(store, "one", limits=Limits(max_ready=1))
         await journal.accept(made.task("t1"), claim=False)
         with pytest.raises(QueueFullError) as refused:
             await journal.accept(made.task("t2"), claim=False)
@@ -72,7 +73,7 @@ class TestAccept:
         assert (await journal.accept(made.task("t3", agent_id="other"), claim=False)).is_new
 
     async def test_a_full_queue_takes_children(self, store, made, claimed):
-        journal = Journal(store, "one", max_ready=1)
+        journal = Journal(store, "one", limits=Limits(max_ready=1))
         parent = made.task("p")
         await claimed(parent)
         await journal.accept(made.task("t1"), claim=False)
@@ -98,20 +99,20 @@ class TestClaim:
     async def test_tasks_are_claimed_in_the_order_of_their_arrival(self, journal, made, store):
         for number in range(3):
             await journal.accept(made.task(f"t{number}"), claim=False)
-            await store.client.zadd(partition_key(0, "ready", "worker"), {made.name(f"t{number}").ref: number})
-        found = [(await journal.claim(0, "worker")).name.task_id for _ in range(3)]
+            await store.client.zadd(partition_key(0, "line", "worker/default"), {made.name(f"t{number}").ref: number})
+        found = [(await journal.claim(0, "worker")).claim.name.task_id for _ in range(3)]
         assert found == ["t0", "t1", "t2"]
-        assert await journal.claim(0, "worker") is None
+        assert (await journal.claim(0, "worker")).claim is None
 
     async def test_a_task_is_claimed_by_one_worker_only(self, journal, made):
         await journal.accept(made.task(), claim=False)
         claims = await asyncio.gather(*(journal.claim(0, "worker") for _ in range(20)))
-        assert len([claim for claim in claims if claim]) == 1
+        assert len([offer for offer in claims if offer.claim]) == 1
 
     async def test_agents_claim_their_own_tasks_only(self, journal, made):
         await journal.accept(made.task(agent_id="other"), claim=False)
-        assert await journal.claim(0, "worker") is None
-        assert await journal.claim(0, "other")
+        assert (await journal.claim(0, "worker")).claim is None
+        assert (await journal.claim(0, "other")).claim
 
 
 class TestAppend:
@@ -134,7 +135,7 @@ class TestAppend:
         with pytest.raises(FencedError):
             await journal.append(stale, "k", [made.notice()])
         with pytest.raises(FencedError):
-            await journal.park(stale, 0, 1, made.notice())
+            await journal.park(stale, 0, made.notice(), children=1)
         with pytest.raises(FencedError):
             await journal.finish(stale, "COMPLETED", [made.result()])
         assert (await journal.record(claim.name)).sequence == 0
@@ -209,7 +210,7 @@ class TestFinish:
         assert (response.output, response.last_sequence) == ("first", 2)
 
     async def test_a_task_is_ended_and_leaves_every_list(self, journal, made, claimed, store):
-        claim = await claimed(made.task())
+        claim = await claimed(made.task(request=TaskRequest(prompt="Go.", session_id="s1")))
         await journal.finish(claim, "COMPLETED", [made.result()])
         record = await journal.record(claim.name)
         assert record.is_terminal
@@ -220,12 +221,12 @@ class TestFinish:
 
     async def test_only_a_task_that_nobody_runs_is_ended_as_idle(self, journal, made):
         await journal.accept(made.task(), claim=False)
-        claim = await journal.claim(0, "worker")
+        claim = (await journal.claim(0, "worker")).claim
         assert not await journal.finish_idle(claim.name, "CANCELLED", made.result())
         await journal.release(claim)
         assert await journal.finish_idle(claim.name, "CANCELLED", made.result())
         assert await journal.ready("worker") == 0
-        assert await journal.claim(0, "worker") is None
+        assert (await journal.claim(0, "worker")).claim is None
 
     async def test_what_a_task_was_is_read_from_record_and_result(self, journal, made, claimed):
         claim = await claimed(made.task())
@@ -251,7 +252,7 @@ class TestRelease:
         claim = await claimed(made.task("released"))
         await journal.accept(made.task("waiting"), claim=False)
         await journal.release(claim)
-        again = await journal.claim(0, "worker")
+        again = (await journal.claim(0, "worker")).claim
         record = await journal.record(again.name)
         assert (record.name.task_id, record.attempt, record.barren) == ("released", 1, 1)
 
@@ -264,7 +265,7 @@ class TestRelease:
         claim = await claimed(made.task())
         assert await journal.cancel(claim.name, "enough") == []
         await journal.release(claim)
-        assert await journal.sweep(0) == (0, [claim.name])
+        assert await journal.sweep(0) == Swept(0, [claim.name], [], [])
 
 
 class TestPurge:
@@ -275,14 +276,11 @@ class TestPurge:
         await journal.append(child, "k", [made.notice("x" * 2 * PART)])
         await journal.finish(child, "COMPLETED", [made.result()])
         await journal.finish(claim, "COMPLETED", [made.result()])
-        for entry_id, name in await journal.outbox(0):
+        for name in (claim.name, child.name):
             await expire(store, name)
-            await journal.outbox_done(0, entry_id)
         assert await journal.purge(0) == 2
         tombs = {partition_key(0, "tomb", name.ref) for name in (claim.name, child.name)}
-        left = {key for key in await keys() if await store.client.type(key) != b"stream"}
-        assert left == tombs
-        assert await store.client.xlen(partition_key(0, "outbox")) == 0
+        assert await keys() == tombs
 
     async def test_a_task_that_has_not_expired_stays(self, journal, made, claimed):
         claim = await claimed(made.task())

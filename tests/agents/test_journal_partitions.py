@@ -2,10 +2,12 @@
 
 import pytest
 
-from meshwright.agents.journal import Journal, parse_ref
+from meshwright.agents.journal import Journal
+from meshwright.agents.reader import parse_ref
 from meshwright.agents.task import TaskName
 from meshwright.core.errors import FencedError
 from meshwright.core.store import partition_key
+from meshwright.gen.agents.v1.task_pb2 import TaskRequest
 
 
 @pytest.fixture
@@ -38,8 +40,7 @@ async def test_every_key_of_a_task_names_its_partition_tenant_and_principal(jour
     own = [key for key in await keys() if holder in key]
     assert {key.split(":")[2] for key in own} == {"task", "log", "seen", "blob", "children", "index"}
     assert all(key.startswith(f"mw:{{{partition}}}:") for key in await keys())
-    for noun in ("expiry", "outbox"):
-        assert await wide.client.exists(partition_key(partition, noun))
+    assert await wide.client.exists(partition_key(partition, "expiry"))
     for ref in await wide.client.zrange(partition_key(partition, "expiry"), 0, -1):
         assert parse_ref(ref.decode()) in (odd, odd.sibling("t1.x"))
 
@@ -53,11 +54,12 @@ async def test_a_tree_shares_a_partition_and_roots_are_spread(made):
 async def test_all_functions_work_on_many_partitions(journal, made, wide):
     names = [made.name(f"t{number}") for number in range(40)]
     for name in names:
-        await journal.accept(made.task(name.task_id), claim=False)
+        request = TaskRequest(prompt="Go.", session_id="s1")
+        await journal.accept(made.task(name.task_id, request=request), claim=False)
     assert await journal.ready("worker") == 40
     claims = []
     for partition in range(16):
-        while claim := await journal.claim(partition, "worker"):
+        while claim := (await journal.claim(partition, "worker")).claim:
             assert claim.name.partition(16) == partition
             claims.append(claim)
     assert {claim.name for claim in claims} == set(names)
@@ -71,13 +73,13 @@ async def test_all_functions_work_on_many_partitions(journal, made, wide):
             case 0:
                 await journal.finish(claim, "COMPLETED", [made.result(claim.name.task_id)])
             case 1:
-                assert await journal.park(claim, 1, 1, made.notice())
+                assert await journal.park(claim, 1, made.notice(), children=1)
             case 2:
                 await journal.release(claim)
                 assert await journal.cancel(claim.name, "enough") == [claim.name]
                 assert await journal.finish_idle(claim.name, "CANCELLED", made.result())
             case 3:
-                assert (await journal.sweep(partition))[0] == 1
+                assert (await journal.sweep(partition)).taken == 1
                 with pytest.raises(FencedError):
                     await journal.append(claim, "k2", [made.said()])
     responses = await journal.responses(names)
@@ -95,7 +97,7 @@ async def test_a_listing_pages_through_equal_times_newest_first(journal, made, w
     expected = sorted(((1000 + number // 10, name.task_id) for number, name in enumerate(names)), reverse=True)
     for size in (1, 7, 10, 200):
         found, cursor = [], None
-        while page := await journal.page("default", "default", cursor, size):
+        while page := await journal.page(made.name(), cursor, size):
             assert len(page) <= size
             found += page
             cursor = page[-1]
@@ -105,8 +107,8 @@ async def test_a_listing_pages_through_equal_times_newest_first(journal, made, w
 async def test_a_listing_shows_the_tasks_of_one_holder(journal, made):
     for principal in ("ann", "bob"):
         await journal.accept(made.task(f"of-{principal}", principal=principal), claim=False)
-    assert [task_id for _, task_id in await journal.page("default", "ann", None, 10)] == ["of-ann"]
-    assert await journal.page("other", "ann", None, 10) == []
+    assert [task_id for _, task_id in await journal.page(made.name(principal="ann"), None, 10)] == ["of-ann"]
+    assert await journal.page(made.name(principal="ann", tenant="other"), None, 10) == []
 
 
 async def test_reading_starts_after_a_sequence_and_takes_page_by_page(journal, made, claimed):

@@ -142,12 +142,12 @@ class TestBirth:
         await journal.accept(made.task("waiting"), claim=False)
         child = made.child(parent)
         await journal.accept(child, claim=False)
-        assert (await journal.claim(0, "worker")).name == child.name
+        assert (await journal.claim(0, "worker")).claim.name == child.name
 
 
 class TestPark:
     async def test_a_parked_task_is_owned_by_nobody_and_in_no_queue(self, journal, made, tree, store):
-        assert await journal.park(tree.root, 0, 1, made.notice("parks"))
+        assert await journal.park(tree.root, 0, made.notice("parks"), children=1)
         record = await journal.record(tree.root.name)
         assert (record.state, record.status, record.barren) == ("PARKED", TASK_STATUS_RUNNING, 0)
         assert await journal.ready("worker") == 0
@@ -157,25 +157,25 @@ class TestPark:
 
     async def test_a_task_does_not_park_when_something_has_happened(self, journal, made, tree):
         await journal.append(tree.child, "k", [made.notice()])
-        assert not await journal.park(tree.root, 0, 1, made.notice())
+        assert not await journal.park(tree.root, 0, made.notice(), children=1)
         assert await state_of(journal, tree.root) == "RUNNING"
-        assert await journal.park(tree.root, 1, 1, made.notice())
+        assert await journal.park(tree.root, 1, made.notice(), children=1)
 
     async def test_a_cancelled_task_does_not_park(self, journal, made, tree):
         await journal.cancel(tree.root.name, "enough")
-        assert not await journal.park(tree.root, 0, 1, made.notice())
+        assert not await journal.park(tree.root, 0, made.notice(), children=1)
 
     async def test_the_last_child_that_ends_queues_the_parent_exactly_once(self, journal, made, claimed):
         parent = made.task("parent")
         claim = await claimed(parent)
         children = [await claimed(made.child(parent, f"c{number}")) for number in range(3)]
-        assert await journal.park(claim, 0, 2, made.notice())
+        assert await journal.park(claim, 0, made.notice(), children=2)
         await journal.finish(children[0], "COMPLETED", [made.result()])
         assert await state_of(journal, claim) == "PARKED"
         await journal.finish(children[1], "FAILED", [made.result()])
         assert await state_of(journal, claim) == "PENDING"
         assert await journal.ready("worker") == 1
-        again = await journal.claim(0, "worker")
+        again = (await journal.claim(0, "worker")).claim
         await journal.finish(children[2], "COMPLETED", [made.result()])
         assert await journal.ready("worker") == 0
         record = await journal.record(again.name)
@@ -186,7 +186,7 @@ class TestPark:
         claim = await claimed(parent)
         child = made.child(parent)
         await journal.accept(child, claim=False)
-        assert await journal.park(claim, 0, 1, made.notice())
+        assert await journal.park(claim, 0, made.notice(), children=1)
         assert await journal.finish_idle(child.name, "FAILED", made.result())
         assert await state_of(journal, claim) == "PENDING"
 
@@ -196,9 +196,9 @@ class TestCancel:
         await journal.accept(made.task(), claim=False)
         assert await journal.cancel(made.name(), "enough") == [made.name()]
         assert (await journal.record(made.name())).cancel == "enough"
-        assert (await journal.sweep(0))[1] == [made.name()]
+        assert (await journal.sweep(0)).idle == [made.name()]
         assert await journal.finish_idle(made.name(), "CANCELLED", made.result())
-        assert (await journal.sweep(0))[1] == []
+        assert (await journal.sweep(0)).idle == []
 
     async def test_a_running_task_is_told_at_its_next_write(self, journal, made, claimed):
         claim = await claimed(made.task())
@@ -229,7 +229,7 @@ class TestCancel:
         await journal.accept(waiting, claim=False)
         await journal.finish(tree.root, "COMPLETED", [made.result()])
         assert (await journal.append(tree.child, "k", [made.notice()])).cancel == "the parent task ended"
-        assert (await journal.sweep(0))[1] == [waiting.name]
+        assert (await journal.sweep(0)).idle == [waiting.name]
 
     async def test_an_ended_task_stays_as_it_is(self, journal, made, claimed):
         claim = await claimed(made.task())

@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from meshwright.agents.memory import KEPT_TURNS, LOADED_TURNS, Memory, Outbox
+from meshwright.agents.memory import LOADED_TURNS, Memory, Outbox
+from meshwright.agents.session import KEPT_TURNS, Sessions
 from meshwright.core.store import partition_key
 from meshwright.gen.agents.v1.task_pb2 import TASK_STATUS_COMPLETED, TASK_STATUS_FAILED, TaskRequest, TaskResponse
 
@@ -15,8 +16,13 @@ def memory(store):
 
 
 @pytest.fixture
-def outbox(journal, memory):
-    return Outbox(journal, memory)
+def sessions(journal):
+    return Sessions(journal)
+
+
+@pytest.fixture
+def outbox(journal, sessions):
+    return Outbox(journal, sessions)
 
 
 @pytest.fixture
@@ -36,60 +42,62 @@ def texts(messages):
     return [message.text for message in messages]
 
 
-async def test_a_session_shows_what_has_just_ended(outbox, finish, made):
+async def test_a_session_shows_what_was_relayed(outbox, memory, finish, made):
     await finish("t1", output="One.")
     await finish("t2", output="Two.")
-    history = await outbox.history(made.name("t3"), "s1")
+    await outbox.relay(0)
+    history = await memory.load(made.name("t3"), "s1")
     assert texts(history) == ["Prompt of t1", "One.", "Prompt of t2", "Two."]
     assert [message.role for message in history] == ["user", "assistant"] * 2
-    assert await outbox.history(made.name("t3"), "s2") == []
-    assert await outbox.history(made.name("t3"), "") == []
+    assert await memory.load(made.name("t3"), "s2") == []
+    assert await memory.load(made.name("t3"), "") == []
 
 
-async def test_a_session_belongs_to_its_holder(outbox, finish, made):
+async def test_a_session_belongs_to_its_holder(outbox, memory, finish, made):
     await finish("t1", principal="ann")
-    assert len(await outbox.history(made.name("t2", principal="ann"), "s1")) == 2
-    assert await outbox.history(made.name("t2", principal="bob"), "s1") == []
+    await outbox.relay(0)
+    assert len(await memory.load(made.name("t2", principal="ann"), "s1")) == 2
+    assert await memory.load(made.name("t2", principal="bob"), "s1") == []
 
 
-async def test_relays_at_the_same_time_remember_a_task_once(outbox, finish, made):
+async def test_relays_at_the_same_time_remember_a_task_once(outbox, memory, finish, made):
     for number in range(5):
         await finish(f"t{number}")
     await asyncio.gather(*(outbox.relay(0) for _ in range(8)))
-    assert len(await outbox.history(made.name(), "s1")) == 10
+    assert len(await memory.load(made.name(), "s1")) == 10
     assert await outbox.relay(0) == 0
 
 
-async def test_more_than_one_batch_is_relayed_before_a_session_is_read(outbox, finish, made):
-    for number in range(120):
-        await finish(f"t{number:03}", session_id="s1" if number == 119 else "")
-    assert texts(await outbox.history(made.name(), "s1")) == ["Prompt of t119", "Yes."]
+async def test_a_task_without_a_session_leaves_nothing_behind(outbox, finish):
+    await finish("t1", session_id="")
+    assert await outbox.relay(0) == 0
 
 
-async def test_a_task_that_expired_unrelayed_does_not_stop_the_others(outbox, finish, journal, made, store):
+async def test_a_task_that_expired_unrelayed_does_not_stop_the_others(outbox, memory, finish, journal, made, store):
     gone = await finish("gone")
     await finish("t1")
     await store.client.zadd(partition_key(0, "expiry"), {gone.ref: 1})
     assert await journal.purge(0) == 1
     assert await outbox.relay(0) == 2
-    assert texts(await outbox.history(made.name(), "s1")) == ["Prompt of t1", "Yes."]
+    assert texts(await memory.load(made.name(), "s1")) == ["Prompt of t1", "Yes."]
 
 
-async def test_children_and_failures_are_not_remembered(memory, outbox, finish, made, claimed):
+async def test_children_and_failures_are_not_remembered(memory, sessions, outbox, finish, made, claimed):
     parent = made.task("root")
     await claimed(parent)
     await finish("root.a", parent_id="root", root_id="root")
+    await outbox.relay(0)
     request = TaskRequest(prompt="Go.", session_id="s1")
-    await memory.remember(made.name(), request, TaskResponse(status=TASK_STATUS_FAILED, output="Half."))
-    await memory.remember(made.name(), request, TaskResponse(status=TASK_STATUS_COMPLETED))
-    assert await outbox.history(made.name(), "s1") == []
+    await sessions.leave(made.name(), request, TaskResponse(status=TASK_STATUS_FAILED, output="Half."))
+    await sessions.leave(made.name(), request, TaskResponse(status=TASK_STATUS_COMPLETED))
+    assert await memory.load(made.name(), "s1") == []
 
 
-async def test_the_latest_turns_are_shown_as_far_as_they_fit(memory, made, store):
+async def test_the_latest_turns_are_shown_as_far_as_they_fit(memory, sessions, made, store):
     async def remember(number, output):
         request = TaskRequest(prompt=f"Prompt {number}", session_id="s1")
         response = TaskResponse(status=TASK_STATUS_COMPLETED, output=output)
-        await memory.remember(made.name(f"t{number}"), request, response)
+        await sessions.leave(made.name(f"t{number}"), request, response)
 
     for number in range(KEPT_TURNS + 5):
         await remember(number, "short")

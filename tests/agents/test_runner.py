@@ -245,7 +245,7 @@ class TestTakeover:
             task = made.task(request=request)
             await journal.accept(task, claim=False)
             for _ in range(times):
-                claim = await journal.claim(0, "worker")
+                claim = (await journal.claim(0, "worker")).claim
                 for number, batch in enumerate(batches):
                     await journal.append(claim, f"k{number}", batch)
                 await store.client.zadd(partition_key(0, "leases"), {task.name.ref: 1})
@@ -289,7 +289,7 @@ class TestTakeover:
 
     async def test_a_task_that_makes_progress_is_never_given_up(self, journal, made, begun, agent, store):
         task = await begun(times=4)
-        claim = await journal.claim(0, "worker")
+        claim = (await journal.claim(0, "worker")).claim
         await journal.append(claim, "k", [made.notice()])
         await store.client.zadd(partition_key(0, "leases"), {task.name.ref: 1})
         await journal.sweep(0)

@@ -50,7 +50,7 @@ HOLD = {"tool_calls": [{"name": "hold", "arguments": {}}]}
 
 @pytest.fixture
 def parking_soon(monkeypatch):
-    monkeypatch.setattr("meshwright.agents.supervisor.PARK_AFTER_S", 0.05)
+    monkeypatch.setattr("meshwright.agents.parking.PARK_AFTER_S", 0.05)
 
 
 async def tasks_of(client, **filters):
@@ -200,7 +200,7 @@ async def test_a_parked_parent_costs_no_place_and_wakes_with_its_last_child(star
 class TestCancel:
     @pytest.mark.parametrize("is_parked", [False, True])
     async def test_a_cancelled_task_takes_its_children_along(self, start, gate, is_parked, monkeypatch, becomes, mesh):
-        monkeypatch.setattr("meshwright.agents.supervisor.PARK_AFTER_S", 0.02 if is_parked else 60)
+        monkeypatch.setattr("meshwright.agents.parking.PARK_AFTER_S", 0.02 if is_parked else 60)
         await start("helper", HOLD, {"text": "Yes."}, concurrency=1)
         boss = await start("boss", *asking("helper", "helper"), delegates=["helper"])
         await boss.submit(task_id="t1")

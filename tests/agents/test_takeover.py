@@ -13,7 +13,7 @@ import pytest
 from meshwright.agents.agent import Agent
 from meshwright.core.errors import MeshError
 from meshwright.gen.agents.v1.step_event_pb2 import NOTICE_KIND_TAKEN_OVER, TOOL_OUTCOME_OK, TOOL_OUTCOME_UNKNOWN
-from meshwright.gen.agents.v1.task_pb2 import TASK_STATUS_COMPLETED
+from meshwright.gen.agents.v1.task_pb2 import DECISION_SKIP, INPUT_KIND_UNKNOWN_OUTCOME, TASK_STATUS_COMPLETED
 
 AGENT = '''
 """An agent whose effects are lines in a file."""
@@ -192,6 +192,12 @@ async def test_an_effect_whose_outcome_was_lost_is_not_doubled(courier, elsewher
     first, _ = await courier.pair((crash, DONE), (FAILS, DONE))
     await begin(first)
     await first.process.wait()
+    asked = {pending.tool: pending for pending in await elsewhere.asked("t1")}
+    assert {pending.kind for pending in asked.values()} == {INPUT_KIND_UNKNOWN_OUTCOME}
+    assert asked["crash"].arguments["to"] == "bob"
+    assert courier.effects.count("crash bob") == 1
+    for pending in asked.values():  # the other call may have been on its way, too
+        await elsewhere.resolve("t1", pending, DECISION_SKIP)
     response = await elsewhere.ended("t1")
     assert (response.status, response.output, response.attempt) == (TASK_STATUS_COMPLETED, "Done.", 2)
     assert courier.effects.count("crash bob") == 1

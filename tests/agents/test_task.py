@@ -52,7 +52,8 @@ class TestRecord:
 
     def test_a_parked_task_is_running_for_its_callers(self):
         assert self.record(state="PARKED").status == TASK_STATUS_RUNNING
-        assert self.record(state="INPUT_REQUIRED").status == TASK_STATUS_INPUT_REQUIRED
+        assert self.record(state="PARKED", asks=1).status == TASK_STATUS_INPUT_REQUIRED
+        assert self.record(state="RUNNING", asks=1).status == TASK_STATUS_RUNNING
         assert not self.record(state="PARKED").is_terminal
 
     def test_a_fresh_record_is_what_the_store_holds(self, made):

@@ -23,7 +23,6 @@ from meshwright.gen.agents.v1.task_pb2 import (
 )
 from meshwright.gen.agents.v1.task_service_pb2 import (
     ListTasksRequest,
-    ResolveInputRequest,
     WatchTaskEventsRequest,
     WatchTaskRequest,
 )
@@ -115,9 +114,6 @@ class TestGet:
             assert set(refusal(refused.value).fields) == {"task_id"}
 
     async def test_what_is_not_served_yet_is_said_so(self, quick, refusal):
-        with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await quick.tasks.ResolveInput(ResolveInputRequest(task_id="t1"))
-        assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await quick.run(model="fast")
         assert refusal(refused.value).reason == "NOT_YET_AVAILABLE"

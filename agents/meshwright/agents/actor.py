@@ -7,7 +7,11 @@ from typing import Any
 
 from google.protobuf.struct_pb2 import Value
 
+from meshwright.agents import inputs
+from meshwright.agents.inputs import Policy
 from meshwright.agents.models.model import Call
+from meshwright.agents.parking import wait_for_others
+from meshwright.agents.planner import tool_intent
 from meshwright.agents.run import Run
 from meshwright.agents.supervisor import Supervisor
 from meshwright.agents.toolbox import Toolbox
@@ -17,73 +21,122 @@ from meshwright.core.errors import (
     InvocationOpenError,
     MeshError,
     OutcomeUnknownError,
+    RejectedError,
     ResultTooLargeError,
     StoreUnavailableError,
 )
 from meshwright.gen.agents.v1.step_event_pb2 import (
+    TOOL_OUTCOME_DENIED,
     TOOL_OUTCOME_ERROR,
     TOOL_OUTCOME_OK,
     TOOL_OUTCOME_UNKNOWN,
     Delegation,
+    InputResolved,
     ToolCall,
     ToolResult,
 )
+from meshwright.gen.agents.v1.task_pb2 import DECISION_REJECT, DECISION_SKIP
 from meshwright.gen.tools.v1.tool_service_pb2 import Outcome
 
 OPEN_RETRY_S = 0.5
+CALL_GRACE_S = 10.0
+"""A call may wait as long again for one with the same key, and a little for store and host."""
 
 
 class Actor:
     """Does what the model asked for, by tools and by other agents."""
 
-    def __init__(self, toolbox: Toolbox, supervisor: Supervisor) -> None:
+    def __init__(self, toolbox: Toolbox, supervisor: Supervisor, policy: Policy) -> None:
         self._toolbox = toolbox
+        self._policy = policy
         self._supervisor = supervisor
 
     async def act(self, run: Run) -> None:
         """Brings every open call of the step to its outcome; after a takeover too, by the same keys.
 
         Raises:
-            Parked: Children take long; the task goes on when they have ended.
+            Parked: Children or people take long; the task goes on when they are done.
             FencedError: Another process owns the task.
         """
-        work: list[Coroutine[Any, Any, None]] = []
-        for call in run.state.open_calls:
-            match run.state.intents[call.call_id]:
-                case ToolCall() as intent:
-                    work.append(self._call(run, call, intent))
-                case Delegation() as delegation:
-                    work.append(self._supervisor.submit(run, call, delegation))
+        work: list[Coroutine[Any, Any, None]] = [self._call(run, call) for call in run.state.actionable]
+        for call in run.state.children:
+            delegation = run.state.intents[call.call_id]
+            assert isinstance(delegation, Delegation)
+            work.append(self._supervisor.submit(run, call, delegation))
         await together(work)
         if run.state.open_calls:
-            await self._supervisor.wait(run)
+            await wait_for_others(run)
 
-    async def _call(self, run: Run, call: Call, intent: ToolCall) -> None:
+    async def _call(self, run: Run, call: Call) -> None:
         started = time.perf_counter()
         result = ToolResult(call_id=call.call_id, outcome=TOOL_OUTCOME_OK)
+        decided = run.state.decided.get(call.call_id, InputResolved())
         try:
-            outcome = await self._outcome(run, call, intent)
+            check_decision(decided)
+            outcome = await self._outcome(run, call, await self._intent(run, call))
             result.replayed = outcome.replayed
             if outcome.HasField("error"):
                 result.outcome = TOOL_OUTCOME_ERROR
                 result.error.CopyFrom(outcome.error)
             else:
                 result.result.CopyFrom(journaled(outcome.result_json))
+        except OutcomeUnknownError as error:
+            if decided.decision != DECISION_SKIP:
+                await self._ask(run, call, error)
+                return
+            result.outcome = TOOL_OUTCOME_UNKNOWN
+            result.error.CopyFrom(error.to_status())
         except MeshError as error:
-            is_unknown = isinstance(error, OutcomeUnknownError)
-            result.outcome = TOOL_OUTCOME_UNKNOWN if is_unknown else TOOL_OUTCOME_ERROR
+            result.outcome = TOOL_OUTCOME_DENIED if isinstance(error, RejectedError) else TOOL_OUTCOME_ERROR
             result.error.CopyFrom(error.to_status())
         result.latency_ms = int((time.perf_counter() - started) * 1000)
         await run.append(f"result:{run.state.step}:{call.call_id}", run.event(tool_result=result))
+
+    async def _intent(self, run: Run, call: Call) -> ToolCall:
+        """Returns what was journaled before the call; one that a person has run again gets a key of its own."""
+        intent = run.state.intents[call.call_id]
+        assert isinstance(intent, ToolCall)
+        retry = run.state.retries.get(call.call_id, 0)
+        if retry:
+            again = tool_intent(run, run.state.step, call, run.tools[call.tool], retry)
+            await run.append(f"intent:{run.state.step}:{call.call_id}:{retry}", run.event(tool_call=again))
+            return again
+        return intent
+
+    async def _ask(self, run: Run, call: Call, error: OutcomeUnknownError) -> None:
+        """Leaves to a person what nobody here can know."""
+        intent = run.state.intents[call.call_id]
+        assert isinstance(intent, ToolCall)
+        prompt = f"{error.message}: run it again, go on without it, or end the task?"
+        turn = f"{run.state.step}:{run.state.retries.get(call.call_id, 0)}"
+        pending = inputs.asked(
+            inputs.UNKNOWN, run.task_id, prompt, self._policy, now_ms=run.store_ms, call_id=call.call_id, turn=turn
+        )
+        event = run.event(input_requested=inputs.about(pending, intent))
+        await run.append(f"unknown:{turn}:{call.call_id}", event)
 
     async def _outcome(self, run: Run, call: Call, intent: ToolCall) -> Outcome:
         pin = run.tools[call.tool]
         while True:
             grant, token = run.grant()
             try:
-                return await self._toolbox.call(pin, call.arguments, intent.idempotency_key, grant, token)
+                with run.awaiting(2 * pin.timeout_s + CALL_GRACE_S):
+                    return await self._toolbox.call(pin, call.arguments, intent.idempotency_key, grant, token)
             except (InvocationOpenError, StoreUnavailableError):  # begun before a crash, or no ledger: same key again
                 await asyncio.sleep(OPEN_RETRY_S)
+
+
+def check_decision(decided: InputResolved) -> None:
+    """Lets a call pass that nobody has refused.
+
+    Raises:
+        RejectedError: A person does not allow it, or nobody did in time.
+        OutcomeUnknownError: A person goes on without knowing whether it ran.
+    """
+    if decided.decision == DECISION_REJECT:
+        raise RejectedError(decided.reason or "a person did not allow this call")
+    if decided.decision == DECISION_SKIP:
+        raise OutcomeUnknownError(decided.reason or "the call may or may not have run; it is not run again")
 
 
 def journaled(result_json: str) -> Value:

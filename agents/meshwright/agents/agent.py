@@ -1,8 +1,9 @@
 """An agent as its author writes it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from meshwright.agents.inputs import LONGEST_S, STRICTNESS, Approval, Policy, Silence
 from meshwright.agents.models.model import Model
 from meshwright.core.errors import SetupError
 from meshwright.core.ids import AGENT_ID, VERSION
@@ -25,6 +26,12 @@ class Agent:
         skills: Keywords of the same.
         version: Semantic version.
         model: A model of your own, or a spec (`offline`, `openai:NAME@URL`, `scripted:FILE`), in place of the mesh's.
+        approvals: By tool name (`*`: any), when a person is asked before a call: `never`, `when_tainted` (after content
+            that others wrote has entered the conversation) or `always`; the tool's own rule counts where stricter.
+        asks_people: Whether it may ask a person: the model sees a tool `ask.person`.
+        answer_within_s: How long a question stays open, at most 30 days; meanwhile the task's clock stands still.
+        on_silence: What follows when nobody answers: `refuse` what was asked for and go on, or `fail`.
+        same_version: A task stays with the version that began it; otherwise any version goes on with it.
         prepare: Called once in a thread before the agent is announced, for example to build an index.
     """
 
@@ -36,6 +43,11 @@ class Agent:
     skills: Sequence[str] = ()
     version: str = "1.0.0"
     model: str | Model = ""
+    approvals: Mapping[str, Approval] = field(default_factory=dict)
+    asks_people: bool = False
+    answer_within_s: float = 7 * 86_400
+    on_silence: Silence = "refuse"
+    same_version: bool = False
     prepare: Callable[[], None] | None = None
     local_tools: tuple[LocalTool, ...] = field(init=False, default=())
     selectors: tuple[str, ...] = field(init=False, default=())
@@ -50,10 +62,31 @@ class Agent:
                 split_selector(one)
             elif not isinstance(one, LocalTool):
                 raise SetupError(f"agent {self.name}: {one!r} is no tool: decorate the function with @tool")
+        self._check_rules()
         own = tuple(one for one in self.tools if isinstance(one, LocalTool))
         pins = tuple(f"{one.name}@{one.version}" if isinstance(one, LocalTool) else one for one in self.tools)
         object.__setattr__(self, "local_tools", own)
         object.__setattr__(self, "selectors", pins)
+
+    def _check_rules(self) -> None:
+        for name, rule in self.approvals.items():
+            if rule not in STRICTNESS:
+                raise SetupError(f"agent {self.name}: approval {rule!r} of {name} is none of {', '.join(STRICTNESS)}")
+        if self.on_silence not in ("refuse", "fail"):
+            raise SetupError(f"agent {self.name}: on_silence is refuse or fail, not {self.on_silence!r}")
+        if not 1 <= self.answer_within_s <= LONGEST_S:
+            raise SetupError(f"agent {self.name}: answer_within_s must be 1..{LONGEST_S} (30 days)")
+        if self.asks_people and "person" in self.delegates:
+            raise SetupError(f"agent {self.name}: a delegate called person and asks_people exclude each other")
+
+    @property
+    def policy(self) -> Policy:
+        """How it asks people."""
+        return Policy(self.answer_within_s, self.on_silence)
+
+    def approval_of(self, tool: str) -> Approval:
+        """Returns its own rule for a tool."""
+        return self.approvals.get(tool, self.approvals.get("*", "never"))
 
 
 def load(spec: str) -> Agent:

@@ -7,14 +7,19 @@ from dataclasses import dataclass
 import structlog
 
 from meshwright.agents.feed import Feeds
+from meshwright.agents.inbox import Inbox
 from meshwright.agents.intake import new_task
 from meshwright.agents.journal import Journal
-from meshwright.agents.task import Record, TaskName
+from meshwright.agents.reader import Shelf
+from meshwright.agents.session import Sessions
+from meshwright.agents.task import NewTask, Record, TaskName
 from meshwright.agents.worker import Worker
-from meshwright.core.errors import AgentNotFoundError, TaskNotFoundError, UnavailableError
+from meshwright.core.errors import AgentNotFoundError, NoDeadLetterError, TaskNotFoundError, UnavailableError
+from meshwright.core.ids import digest
 from meshwright.core.interceptors import Caller
 from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
-from meshwright.gen.agents.v1.task_pb2 import TaskRequest, TaskResponse
+from meshwright.gen.agents.v1.task_pb2 import SESSION_POLICY_REJECT, TaskRequest, TaskResponse
+from meshwright.gen.agents.v1.task_service_pb2 import ResolveInputRequest
 from meshwright.registry.client import RegistryClient
 
 log = structlog.get_logger("desk")
@@ -36,13 +41,26 @@ class Desk:
         journal: Where tasks live.
         feeds: How watchers learn of events.
         registry: Knows other agents, whose tasks are queued for them.
+        sessions: The lines in which tasks of one conversation stand.
+        inbox: Takes decisions of people.
     """
 
-    def __init__(self, worker: Worker, journal: Journal, feeds: Feeds, registry: RegistryClient) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        journal: Journal,
+        feeds: Feeds,
+        registry: RegistryClient,
+        *,
+        sessions: Sessions,
+        inbox: Inbox,
+    ) -> None:
         self._worker = worker
         self._journal = journal
         self._feeds = feeds
         self._registry = registry
+        self._sessions = sessions
+        self._inbox = inbox
 
     async def accept(self, request: TaskRequest, idempotency_key: str, caller: Caller, *, at_once: bool) -> Taken:
         """Accepts a task.
@@ -59,8 +77,12 @@ class Desk:
         agent_id = request.agent_id or self._worker.agent_id
         task = new_task(request, agent_id, idempotency_key, caller)
         is_own = agent_id == self._worker.agent_id
+        await self._check_pressure(task)
         if not is_own:
             await self._check_agent(agent_id, task.name)
+        session_id = task.session_id
+        if session_id and request.session_policy == SESSION_POLICY_REJECT:
+            await self._check_session(task.name, session_id)
         place = self._worker.place() if at_once and is_own else contextlib.nullcontext(enter_result=False)
         with place as has_place:
             events = [self._worker.runner.started(task.parent_id)] if has_place else []
@@ -71,9 +93,28 @@ class Desk:
                 run.begun_with(events, accepted.time_ms)
             elif accepted.claim:  # draining has begun meanwhile
                 await self._journal.release(accepted.claim)
+        if session_id and accepted.is_new:
+            await self._sessions.enter(task.name, session_id)
         if has_place and not is_local:
             self._worker.wake()
         return Taken(task.name, is_local)
+
+    async def _check_pressure(self, task: NewTask) -> None:
+        """Refuses new roots while the store is nearly full; what is known already is attached to all the same."""
+        if self._worker.pressure.reason and not task.parent_id and not await self._is_known(task.name):
+            self._worker.pressure.check()
+
+    async def _check_session(self, name: TaskName, session_id: str) -> None:
+        """Refuses a task that is not to wait for another one of its session."""
+        if not await self._is_known(name):
+            await self._sessions.check_free(name, session_id)
+
+    async def _is_known(self, name: TaskName) -> bool:
+        try:
+            await self._journal.record(name)
+        except TaskNotFoundError:
+            return False
+        return True
 
     async def _check_agent(self, agent_id: str, name: TaskName) -> None:
         """Refuses tasks for agents that are not here; one that is known already is attached to all the same."""
@@ -81,12 +122,8 @@ class Desk:
             card = await self._registry.find(agent_id)
         except TimeoutError:
             raise UnavailableError("the registry does not answer: try again", retry_after_s=1) from None
-        if card is None:
-            try:
-                await self._journal.record(name)
-            except TaskNotFoundError:
-                message = f"no agent {agent_id} is here: `meshwright agent list` shows who is"
-                raise AgentNotFoundError(message) from None
+        if card is None and not await self._is_known(name):
+            raise AgentNotFoundError(f"no agent {agent_id} is here: `meshwright agent list` shows who is")
 
     async def follow(self, taken: Taken, after: int = 0) -> AsyncGenerator[StepEvent | None, None]:
         """Yields a task's events; None stands for a heartbeat that is due."""
@@ -102,9 +139,11 @@ class Desk:
         """Reads a task's record."""
         return await self._journal.record(name)
 
-    async def page(self, caller: Caller, before: tuple[int, str] | None, limit: int) -> list[tuple[int, str]]:
+    async def page(
+        self, caller: Caller, before: tuple[int, str] | None, limit: int, shelf: Shelf
+    ) -> list[tuple[int, str]]:
         """Lists a caller's tasks, newest first."""
-        return await self._journal.page(caller.tenant, caller.principal, before, limit)
+        return await self._journal.page(TaskName(caller.tenant, caller.principal, ""), before, limit, shelf=shelf)
 
     async def responses(self, names: list[TaskName]) -> list[TaskResponse]:
         """Reads several tasks as they stand."""
@@ -116,3 +155,26 @@ class Desk:
         for idle in await self._journal.cancel(name, reason):
             await self._worker.end_idle(idle)
         return await self._journal.response(name)
+
+    async def resolve(self, name: TaskName, request: ResolveInputRequest, caller: Caller) -> TaskResponse:
+        """Hands a person's decision to the task that waits for it."""
+        await self._inbox.resolve(name, request, caller)
+        return await self._journal.response(name)
+
+    async def retry_dead_letter(self, name: TaskName, caller: Caller) -> TaskResponse:
+        """Starts a task that was given up anew, once, under an id made from its own."""
+        record = await self._journal.record(name)
+        if not record.is_poison:
+            raise NoDeadLetterError(f"task {name.task_id} was not given up: `meshwright task get` tells how it stands")
+        request = TaskRequest()
+        request.CopyFrom(record.request)
+        request.task_id = f"retry-{digest(name.task_id)[:32]}"
+        taken = await self.accept(request, "", caller, at_once=False)
+        await self._journal.drop(name)
+        return await self._journal.response(taken.name)
+
+    async def drop_dead_letter(self, name: TaskName) -> TaskResponse:
+        """Takes a task off the list of those that were given up."""
+        response = await self._journal.response(name)
+        await self._journal.drop(name)
+        return response

@@ -6,6 +6,7 @@ sees the hole in the sequence, or the subscription is confirmed anew, or its hea
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
 
@@ -14,10 +15,11 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from meshwright.agents.journal import Journal, parse_ref
+from meshwright.agents.journal import Journal
+from meshwright.agents.reader import parse_ref
 from meshwright.agents.task import Entry, TaskName
 from meshwright.core.store import partition_key
-from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
+from meshwright.gen.agents.v1.step_event_pb2 import StepEvent, StreamGap
 
 log = structlog.get_logger("feed")
 QUEUE = 256
@@ -204,6 +206,8 @@ class Feeds:
                 if is_behind:
                     seen = cursor
                     async for entry in self._journal.replay(name, cursor):
+                        if entry.sequence > cursor + 1:
+                            yield await self._gap(name, cursor + 1, entry.sequence - 1)
                         cursor = entry.sequence
                         event = entry.event(name.task_id)
                         yield event
@@ -224,6 +228,13 @@ class Feeds:
                 yield fresh
                 if fresh.HasField("result"):
                     return
+
+    async def _gap(self, name: TaskName, first: int, last: int) -> StepEvent:
+        """Stands in for a part of the journal that is gone."""
+        response = await self._journal.response(name)
+        gap = StepEvent(task_id=name.task_id, gap=StreamGap(from_sequence=first, to_sequence=last, snapshot=response))
+        gap.time.FromMilliseconds(int(time.time() * 1000))
+        return gap
 
     async def _is_over(self, name: TaskName, cursor: int) -> bool:
         record = await self._journal.record(name)

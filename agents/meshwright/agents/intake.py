@@ -25,10 +25,12 @@ from meshwright.gen.agents.v1.task_pb2 import (
     BUDGET_ACTION_PARTIAL,
     BUDGET_ACTION_UNSPECIFIED,
     SESSION_POLICY_ENQUEUE,
-    SESSION_POLICY_REJECT,
     SESSION_POLICY_UNSPECIFIED,
+    TASK_PRIORITY_NORMAL,
+    TASK_PRIORITY_UNSPECIFIED,
     BudgetAction,
     SessionPolicy,
+    TaskPriority,
     TaskRequest,
 )
 
@@ -75,6 +77,7 @@ def problems_of(request: TaskRequest) -> list[tuple[str, str]]:
         ("allowed_tools", len(tools) > MAX_TOOLS, f"at most {MAX_TOOLS} names"),
         ("allowed_tools", not all(map(TOOL_NAME.fullmatch, tools)), "holds what is no tool name"),
         ("on_budget_exceeded", request.on_budget_exceeded not in BudgetAction.values(), "is no BudgetAction"),
+        ("priority", request.priority not in TaskPriority.values(), "is no TaskPriority"),
         ("session_policy", request.session_policy not in SessionPolicy.values(), "is no SessionPolicy"),
     ]
     return [(field, text) for field, is_wrong, text in rules if is_wrong]
@@ -96,7 +99,6 @@ def unserved(request: TaskRequest) -> dict[str, bool]:
     actions = (BUDGET_ACTION_ASK, BUDGET_ACTION_DEGRADE)
     return {
         "on_budget_exceeded ASK and DEGRADE": request.on_budget_exceeded in actions,
-        "session_policy REJECT": request.session_policy == SESSION_POLICY_REJECT,
         "cost_budget_micros": request.cost_budget_micros > 0,
         "output_schema": request.HasField("output_schema"),
         "model": bool(request.model),
@@ -146,6 +148,8 @@ def new_task(request: TaskRequest, agent_id: str, idempotency_key: str, caller: 
         filled.on_budget_exceeded = BUDGET_ACTION_PARTIAL
     if request.session_policy == SESSION_POLICY_UNSPECIFIED:
         filled.session_policy = SESSION_POLICY_ENQUEUE
+    if request.priority == TASK_PRIORITY_UNSPECIFIED:
+        filled.priority = TASK_PRIORITY_NORMAL
     if not request.HasField("timeout"):
         filled.timeout.CopyFrom(Duration(seconds=DEFAULT_TIMEOUT_S))
     grant = caller.grant
@@ -161,4 +165,5 @@ def new_task(request: TaskRequest, agent_id: str, idempotency_key: str, caller: 
         root_id=grant.root_task_id if grant else name.task_id,
         depth=grant.depth + 1 if grant else 0,
         trace=telemetry.traceparent(),
+        rank=TaskPriority.Name(filled.priority).removeprefix("TASK_PRIORITY_"),
     )

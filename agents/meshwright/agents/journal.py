@@ -1,38 +1,65 @@
-"""The journal: every write of a task is one function of `journal.lua`, every read comes from here."""
+"""The journal: every write of a task is one of the store's `functions`, every read comes from here."""
 
 import secrets
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
-from meshwright.agents.task import Entry, NewTask, Record, TaskName, counted
+from meshwright.agents.reader import Reader, parse_ref
+from meshwright.agents.task import NewTask, TaskName, counted
 from meshwright.core.errors import (
+    DigestMismatchError,
     FencedError,
+    InputNotPendingError,
     QueueFullError,
     ResultTooLargeError,
     TaskCancelledError,
     TaskConflictError,
     TaskExpiredError,
-    TaskNotFoundError,
 )
-from meshwright.core.store import Library, Store, partition_key
+from meshwright.core.store import Library, Store, partition_key, segment
 from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
-from meshwright.gen.agents.v1.task_pb2 import TaskResponse
 
-LIBRARY = Library("journal", Path(__file__).with_suffix(".lua").read_text())
-PAGE = 200
+FUNCTIONS = Path(__file__).with_name("functions")
+PARTS = ("record", "inputs", "queue", "journal", "upkeep", "session", "define")
+LIBRARY = Library("journal", "\n".join((FUNCTIONS / f"{part}.lua").read_text() for part in PARTS))
 RETENTION_MS = 7 * 86_400_000
 TOMBSTONE_MS = 86_400_000
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an agent's queue takes and gives, in each partition; 0 tasks at once: no limit.
+
+    Attributes:
+        max_ready: Tasks that may wait before new roots are refused.
+        tenant_max_ready: The same for one tenant.
+        tenant_concurrency: Tasks of one tenant that are run at once, by all workers together.
+        weights: Shares of tenants where several wait; 1 for those not named.
+    """
+
+    max_ready: int = 10_000
+    tenant_max_ready: int = 10_000
+    tenant_concurrency: int = 0
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+
 @dataclass(slots=True)
 class Claim:
-    """A task that this process owns until it is fenced."""
+    """A task that this process owns until it is fenced; a suspect has taken a worker down before, and runs alone."""
 
     name: TaskName
     fence: str
+    is_suspect: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a queue has for a worker: a task, or the wish that it ends what it runs and comes again, or nothing."""
+
+    claim: Claim | None = None
+    should_isolate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,40 +88,54 @@ class Beaten:
     cancelled: frozenset[str]
 
 
-class Journal:
-    """Writes and reads tasks.
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What a sweep found.
+
+    Attributes:
+        taken: Tasks taken from lost workers.
+        idle: Tasks to end: cancelled, out of time, or given up.
+        lapsed: Tasks and ids of their questions that nobody answered in time.
+        stranded: Tasks that wait for workers of a version which does not come.
+    """
+
+    taken: int
+    idle: list[TaskName]
+    lapsed: list[tuple[TaskName, str]]
+    stranded: list[TaskName]
+
+
+class Journal(Reader):
+    """Writes tasks, and reads them.
 
     Args:
         store: An open store that holds `LIBRARY`.
         owner: Name of this process in ownership records.
         lease_s: How long a claim lives without a beat.
-        max_ready: Tasks that may wait for one agent in one partition before new roots are refused.
+        limits: Bounds and shares of the queues.
     """
 
-    def __init__(self, store: Store, owner: str, *, lease_s: float = 15.0, max_ready: int = 10_000) -> None:
-        self.store = store
+    def __init__(self, store: Store, owner: str, *, lease_s: float = 15.0, limits: Limits | None = None) -> None:
+        super().__init__(store)
         self.owner = owner
         self.lease_ms = int(lease_s * 1000)
-        self._max_ready = max_ready
+        self._limits = limits or Limits()
+        self._weights = " ".join(f"{segment(name)} {weight:g}" for name, weight in self._limits.weights.items())
 
     async def _call(self, function: str, partition: int, *arguments: str | int | bytes) -> Any:
         slot = partition_key(partition, "task", "-")
         return await self.store.call(LIBRARY.function(function), slot, partition, *arguments)
-
-    def _place(self, name: TaskName) -> tuple[int, str]:
-        return name.partition(self.store.partitions), name.ref
 
     async def accept(self, task: NewTask, *, claim: bool, events: Sequence[StepEvent] = ()) -> Accepted:
         """Accepts a task, once.
 
         Args:
             task: What is asked.
-            claim: Own it at once instead of queueing it.
+            claim: Own it at once instead of queueing it, unless others wait before it.
             events: First entries of a journal that is claimed.
 
         Returns:
-            Whether the task is new, and the claim, if it was to be claimed; a known task with the same request is
-            attached to.
+            Whether the task is new, and the claim, if there is one; a known task with the same request is attached to.
 
         Raises:
             TaskConflictError: The id is taken by another request.
@@ -105,16 +146,18 @@ class Journal:
         partition, ref = self._place(task.name)
         payloads = [event.SerializeToString() for event in events]
         owner, nonce = (self.owner, secrets.token_hex(8)) if claim else ("", "")
+        limits = self._limits
         # fmt: off
         reply = await self._call(
             "accept", partition, ref, task.name.task_id, task.agent_id, task.hash, task.request.SerializeToString(),
             task.timeout_ms, RETENTION_MS, task.parent_id, task.root_id, task.depth, task.call_id, task.trace,
-            self._max_ready, owner, nonce, self.lease_ms, len(payloads), *payloads,
+            task.rank, task.session_id, limits.max_ready, limits.tenant_max_ready, owner, nonce, self.lease_ms,
+            limits.tenant_concurrency, len(payloads), *payloads,
         )
         # fmt: on
         match reply[0]:
             case b"new":
-                return Accepted(True, Claim(task.name, reply[1].decode()) if claim else None, reply[2])
+                return Accepted(True, Claim(task.name, reply[1].decode()) if reply[1] else None, reply[2])
             case b"known" if reply[1]:
                 return Accepted(False)
             case b"known":
@@ -123,12 +166,33 @@ class Journal:
                 raise TaskExpiredError(f"task {task.name.task_id} has been deleted: choose another task_id")
             case b"full":
                 raise QueueFullError(f"too many tasks wait for {task.agent_id}: try again later", retry_after_s=5)
+            case b"tenant full":
+                message = f"too many tasks of yours wait for {task.agent_id}: try again later"
+                raise QueueFullError(message, retry_after_s=5)
         raise TaskCancelledError("the parent task has ended: nothing is started for it any more")
 
-    async def claim(self, partition: int, agent_id: str) -> Claim | None:
-        """Takes the next ready task of an agent, if there is one."""
-        reply = await self._call("claim", partition, agent_id, self.owner, secrets.token_hex(8), self.lease_ms)
-        return Claim(parse_ref(reply[0].decode()), reply[1].decode()) if reply else None
+    async def claim(
+        self, partition: int, agent_id: str, *, version: str = "", is_pinning: bool = False, is_idle: bool = True
+    ) -> Offer:
+        """Takes the task whose turn it is, if there is one.
+
+        Args:
+            partition: Where to look.
+            agent_id: Whose tasks.
+            version: The agent's version here.
+            is_pinning: Whether tasks stay with this version from their first claim on.
+            is_idle: Whether the worker runs nothing, so that it may take a suspect.
+        """
+        limits = self._limits
+        # fmt: off
+        reply = await self._call(
+            "claim", partition, agent_id, version, int(is_pinning), self.owner, secrets.token_hex(8), self.lease_ms,
+            limits.tenant_concurrency, self._weights, int(is_idle),
+        )
+        # fmt: on
+        if len(reply) < 2:  # noqa: PLR2004 - a wish has one part
+            return Offer(should_isolate=bool(reply))
+        return Offer(Claim(parse_ref(reply[0].decode()), reply[1].decode(), is_suspect=reply[2] > 0))
 
     async def append(
         self,
@@ -147,7 +211,9 @@ class Journal:
         partition, ref = self._place(claim.name)
         payloads = [event.SerializeToString() for event in events]
         reply = await self._call(
-            "append", partition, ref, claim.fence, key, int(is_progress), spelled(events), len(payloads), *payloads
+            "append",
+            partition,
+            *(ref, claim.fence, key, int(is_progress), spelled(events), len(payloads), *payloads, *asked(events)),
         )
         if reply[0] == b"fenced":
             raise FencedError(f"task {claim.name.task_id} is owned by another process now")
@@ -156,18 +222,71 @@ class Journal:
             raise ResultTooLargeError(message)
         return Appended(reply[0], reply[1], reply[2].decode())
 
-    async def park(self, claim: Claim, last_sequence: int, waiting: int, event: StepEvent) -> bool:
-        """Gives the task up until `waiting` children have ended; False: something has happened since `last_sequence`.
+    async def park(
+        self,
+        claim: Claim,
+        last_sequence: int,
+        event: StepEvent,
+        *,
+        children: int = 0,
+        is_turn: bool = False,
+        is_held: bool = False,
+    ) -> bool:
+        """Gives the task up until somebody wakes it; False: something has happened since `last_sequence`.
+
+        Args:
+            claim: The ownership that ends.
+            last_sequence: Of the journal as the runner knows it.
+            event: Says so in the journal.
+            children: That have not ended; the last one's end wakes the task.
+            is_turn: It waits for its turn in its session.
+            is_held: It waits for a person, and its clock stands still.
 
         Raises:
             FencedError: Somebody else owns the task.
         """
         partition, ref = self._place(claim.name)
-        payload = event.SerializeToString()
-        reply = await self._call("park", partition, ref, claim.fence, last_sequence, waiting, payload)
+        facts = [last_sequence, children, int(is_turn), int(is_held)]
+        reply = await self._call("park", partition, ref, claim.fence, *facts, event.SerializeToString())
         if reply == b"fenced":
             raise FencedError(f"task {claim.name.task_id} is owned by another process now")
         return bool(reply == b"parked")
+
+    async def nudge(self, name: TaskName) -> None:
+        """Tells a task that its turn in its session may have come."""
+        partition, ref = self._place(name)
+        await self._call("nudge", partition, ref)
+
+    async def resolve(
+        self, shown: TaskName, input_id: str, digest: str, event: StepEvent, *, is_unpinning: bool = False
+    ) -> None:
+        """Writes the decision on a question, and wakes the task that asked.
+
+        Args:
+            shown: A task that shows the question: the one that asked, or one above it.
+            input_id: Which.
+            digest: What the decision is about.
+            event: The decision.
+            is_unpinning: From now on workers of any version may take the task.
+
+        Raises:
+            InputNotPendingError: It was decided already, or never asked.
+            DigestMismatchError: It is about another call.
+        """
+        partition, ref = self._place(shown)
+        payload = event.SerializeToString()
+        reply = await self._call("resolve", partition, ref, input_id, digest, int(is_unpinning), payload)
+        if reply == b"gone":
+            raise InputNotPendingError(f"{input_id} waits for no decision: it was decided, has lapsed or was withdrawn")
+        if reply == b"differs":
+            raise DigestMismatchError(
+                "intent_digest is not that of the pending input: read it again and decide on that"
+            )
+
+    async def strand(self, name: TaskName, event: StepEvent) -> bool:
+        """Asks a person about a task whose version of workers does not come; False: one has come."""
+        partition, ref = self._place(name)
+        return bool(await self._call("strand", partition, ref, event.SerializeToString(), *asked([event])))
 
     async def finish(self, claim: Claim, state: str, events: Sequence[StepEvent]) -> Appended:
         """Ends a task; the last event is its result.
@@ -218,152 +337,42 @@ class Journal:
             cancelled.update(ref.decode() for ref in reply[1])
         return Beaten(frozenset(lost), frozenset(cancelled))
 
-    async def sweep(self, partition: int) -> tuple[int, list[TaskName]]:
-        """Re-queues tasks of lost workers; returns how many, and the idle tasks that must be ended."""
-        reply = await self._call("sweep", partition, self.lease_ms)
-        return reply[0], [parse_ref(ref.decode()) for ref in reply[1:]]
-
-    async def purge(self, partition: int) -> int:
-        """Deletes tasks whose retention is over; returns how many."""
-        return int(await self._call("purge", partition, TOMBSTONE_MS))
-
-    async def record(self, name: TaskName) -> Record:
-        """Reads a task's record.
-
-        Raises:
-            TaskNotFoundError: This holder has no such task.
-        """
-        partition, ref = self._place(name)
-        time, fields = await self.store.run(("TIME",), ("HGETALL", partition_key(partition, "task", ref)))
-        if not fields:
-            raise TaskNotFoundError(f"no task {name.task_id}: it was never accepted, or it has expired")
-        return Record.parse(name, fields, milliseconds(time))
-
-    async def responses(self, names: Sequence[TaskName]) -> list[TaskResponse]:
-        """Reads tasks as they stand; those that are gone are left out."""
-        keys = [self._place(name) for name in names]
-        replies = await self.store.run(
-            ("TIME",),
-            *(("HGETALL", partition_key(partition, "task", ref)) for partition, ref in keys),
-            *(("XREVRANGE", partition_key(partition, "log", ref), "+", "-", "COUNT", 1) for partition, ref in keys),
+    async def sweep(self, partition: int) -> Swept:
+        """Re-queues tasks of lost workers; returns what else is to be done."""
+        taken, idle, lapsed, stranded = await self._call("sweep", partition, self.lease_ms)
+        return Swept(
+            taken,
+            [parse_ref(ref.decode()) for ref in idle],
+            [(parse_ref(ref), input_id) for ref, _, input_id in (entry.decode().partition(" ") for entry in lapsed)],
+            [parse_ref(ref.decode()) for ref in stranded],
         )
-        now = milliseconds(replies[0])
-        records, lasts = replies[1 : len(keys) + 1], replies[len(keys) + 1 :]
-        found = []
-        for name, fields, last in zip(names, records, lasts, strict=True):
-            if not fields:
-                continue
-            record = Record.parse(name, fields, now)
-            response = record.response()
-            if record.is_terminal and last:
-                (entry,) = await self._entries(name, last)
-                result = entry.event(name.task_id).result
-                response.MergeFrom(only_of_result(result))
-            found.append(response)
-        return found
-
-    async def response(self, name: TaskName) -> TaskResponse:
-        """Reads one task as it stands.
-
-        Raises:
-            TaskNotFoundError: This holder has no such task.
-        """
-        found = await self.responses([name])
-        if not found:
-            raise TaskNotFoundError(f"no task {name.task_id}: it was never accepted, or it has expired")
-        return found[0]
-
-    async def read(self, name: TaskName, after: int, limit: int = PAGE) -> list[Entry]:
-        """Reads entries after a sequence, oldest first."""
-        partition, ref = self._place(name)
-        key = partition_key(partition, "log", ref)
-        (items,) = await self.store.run(("XRANGE", key, f"0-{after + 1}", "+", "COUNT", limit))
-        return await self._entries(name, items)
-
-    async def replay(self, name: TaskName, after: int = 0) -> AsyncIterator[Entry]:
-        """Reads all entries after a sequence, page by page."""
-        page = await self.read(name, after)
-        while page:
-            for entry in page:
-                yield entry
-            page = await self.read(name, page[-1].sequence) if len(page) == PAGE else []
-
-    async def ready(self, agent_id: str) -> int:
-        """Counts the tasks that wait for an agent."""
-        keys = [partition_key(partition, "ready", agent_id) for partition in range(self.store.partitions)]
-        return sum(await self.store.run(*(("ZCARD", key) for key in keys)))
-
-    async def outbox(self, partition: int, limit: int = 100) -> list[tuple[bytes, TaskName]]:
-        """Returns ended tasks whose traces outside of the partition are still to be written, oldest first."""
-        (items,) = await self.store.run(("XRANGE", partition_key(partition, "outbox"), "-", "+", "COUNT", limit))
-        return [(item_id, parse_ref(fields[b"ref"].decode())) for item_id, fields in items]
 
     async def outbox_done(self, partition: int, entry_id: bytes) -> None:
         """Removes an entry whose traces are written."""
         await self.store.run(("XDEL", partition_key(partition, "outbox"), entry_id))
 
-    async def _entries(self, name: TaskName, items: Sequence[Any]) -> list[Entry]:
+    async def drop(self, name: TaskName) -> None:
+        """Takes a task off the list of those that were given up."""
         partition, ref = self._place(name)
-        entries = []
-        for item_id, fields in items:
-            sequence = int(item_id.partition(b"-")[2])
-            payload = fields.get(b"e")
-            if payload is None:
-                (payload,) = await self.store.run(("HGET", partition_key(partition, "blob", ref), sequence))
-            if payload is None:
-                raise TaskNotFoundError(f"task {name.task_id} has expired while it was read")
-            entries.append(Entry(sequence, int(fields[b"t"]), fields.get(b"p", b"").decode(), payload))
-        return entries
+        holder, _, task_id = ref.rpartition("/")
+        await self.store.run(("ZREM", partition_key(partition, "dead", holder), task_id))
 
-    async def page(
-        self, tenant: str, principal: str, before: tuple[int, str] | None, limit: int
-    ) -> list[tuple[int, str]]:
-        """Lists (created ms, task id) of a holder's tasks, newest first, after a cursor of the same form."""
-        holder = TaskName(tenant, principal, "").ref.rstrip("/")
-        top = str(before[0]) if before else "+inf"
-        found: list[tuple[int, str]] = []
-        for partition in range(self.store.partitions):
-            key = partition_key(partition, "index", holder)
-            fresh: list[tuple[int, str]] = []
-            offset = 0
-            while len(fresh) < limit:
-                scope = (top, "-inf", "BYSCORE", "REV", "LIMIT", offset, limit, "WITHSCORES")
-                (reply,) = await self.store.run(("ZRANGE", key, *scope))
-                rows = [(int(score), member.decode()) for member, score in reply]
-                if not rows:
-                    break
-                fresh.extend(row for row in rows if before is None or row < before)
-                offset += len(rows)
-            found.extend(fresh)
-        return sorted(found, reverse=True)[:limit]
+    async def purge(self, partition: int) -> int:
+        """Deletes tasks whose retention is over; returns how many."""
+        return int(await self._call("purge", partition, TOMBSTONE_MS))
 
 
-def only_of_result(result: TaskResponse) -> TaskResponse:
-    """Keeps of a journaled result what the record does not hold."""
-    kept = TaskResponse(
-        output=result.output,
-        finish_reason=result.finish_reason,
-        degraded=result.degraded,
-        agent_version=result.agent_version,
-        usage_shares=result.usage_shares,
-    )
-    if result.HasField("error"):
-        kept.error.CopyFrom(result.error)
-    if result.HasField("output_data"):
-        kept.output_data.CopyFrom(result.output_data)
-    return kept
-
-
-def milliseconds(time: Sequence[bytes]) -> int:
-    """Reads the store's TIME."""
-    return int(time[0]) * 1000 + int(time[1]) // 1000
+def asked(events: Sequence[StepEvent]) -> list[str | int | bytes]:
+    """Spells the questions among events: id, digest, when it lapses, the question."""
+    spelled_inputs: list[str | int | bytes] = []
+    for event in events:
+        if event.HasField("input_requested"):
+            pending = event.input_requested
+            lapses = pending.expire_time.ToMilliseconds()
+            spelled_inputs += [pending.input_id, pending.intent_digest, lapses, pending.SerializeToString()]
+    return spelled_inputs
 
 
 def spelled(events: Sequence[StepEvent]) -> str:
     """Spells what events add to the counters as one argument."""
     return " ".join(f"{name} {value}" for name, value in counted(events).items())
-
-
-def parse_ref(ref: str) -> TaskName:
-    """Reads a task's name from a key."""
-    return TaskName(*map(unquote, ref.split("/")))

@@ -1,17 +1,15 @@
-"""Session memory: earlier turns of a conversation, written once a task by way of the outbox."""
+"""Session memory: earlier turns of a conversation; each task leaves its own by way of the outbox."""
 
 import contextlib
 from dataclasses import dataclass
 
-from meshwright.agents.journal import LIBRARY, Journal
+from meshwright.agents.journal import Journal
 from meshwright.agents.models.model import Message, estimated_tokens
+from meshwright.agents.session import Sessions, session_of
 from meshwright.agents.task import TaskName
 from meshwright.core.errors import TaskNotFoundError
-from meshwright.core.store import Store, partition_key, segment
-from meshwright.gen.agents.v1.task_pb2 import TASK_STATUS_COMPLETED, TaskRequest, TaskResponse
+from meshwright.core.store import Store, partition_key
 
-KEPT_TURNS = 100
-KEPT_MS = 30 * 86_400_000
 LOADED_TURNS = 10
 LOADED_TOKENS = 2_048
 RELAYED = 100
@@ -26,13 +24,15 @@ class Turn:
 
 
 class Memory:
-    """Reads and writes sessions; a session is a stream of (task id, prompt, output) in a slot of its own."""
+    """Reads sessions; a session is a stream of (task id, prompt, output) in a slot of its own."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     async def load(self, name: TaskName, session_id: str) -> list[Message]:
         """Returns the latest turns as messages, oldest first; at most `LOADED_TURNS`, about `LOADED_TOKENS`."""
+        if not session_id:
+            return []
         key = partition_key(session_of(name, session_id), "session")
         (items,) = await self._store.run(("XREVRANGE", key, "+", "-", "COUNT", LOADED_TURNS))
         room = LOADED_TOKENS
@@ -49,27 +49,13 @@ class Memory:
             for message in (Message("user", turn.prompt), Message("assistant", turn.output))
         ]
 
-    async def remember(self, name: TaskName, request: TaskRequest, response: TaskResponse) -> None:
-        """Adds a finished task to its session, once."""
-        if not request.session_id or response.status != TASK_STATUS_COMPLETED or not response.output:
-            return
-        session = session_of(name, request.session_id)
-        turn = (name.task_id, request.prompt, response.output)
-        slot = partition_key(session, "session")
-        await self._store.call(LIBRARY.function("remember"), slot, session, *turn, KEPT_TURNS, KEPT_MS)
-
-
-def session_of(name: TaskName, session_id: str) -> str:
-    """Names the slot of a session: its holder is part of it."""
-    return segment(name.sibling(session_id).ref)
-
 
 class Outbox:
     """Applies what finished tasks leave behind outside of their partition; every entry may be applied again."""
 
-    def __init__(self, journal: Journal, memory: Memory) -> None:
+    def __init__(self, journal: Journal, sessions: Sessions) -> None:
         self._journal = journal
-        self._memory = memory
+        self._sessions = sessions
 
     async def relay(self, partition: int) -> int:
         """Applies and removes waiting entries, the oldest first; returns how many."""
@@ -77,16 +63,7 @@ class Outbox:
         for entry_id, name in entries:
             with contextlib.suppress(TaskNotFoundError):  # expired before anybody was here to relay it
                 record = await self._journal.record(name)
-                if record.request.session_id and not record.parent_id:
-                    await self._memory.remember(name, record.request, await self._journal.response(name))
+                if record.session_id:
+                    await self._sessions.leave(name, record.request, await self._journal.response(name))
             await self._journal.outbox_done(partition, entry_id)
         return len(entries)
-
-    async def history(self, name: TaskName, session_id: str) -> list[Message]:
-        """Returns a session's latest turns, those of tasks that have just ended included."""
-        if not session_id:
-            return []
-        for partition in range(self._journal.store.partitions):
-            while await self.relay(partition) == RELAYED:
-                pass
-        return await self._memory.load(name, session_id)

@@ -5,8 +5,10 @@ import contextlib
 import itertools
 import time
 
+from meshwright.agents import inputs
 from meshwright.agents.agent import Agent
 from meshwright.agents.feed import Feeds
+from meshwright.agents.inputs import ASK_PERSON, Approval
 from meshwright.agents.journal import Journal
 from meshwright.agents.models.model import Answer, Call, Message, Model, Prompt, ToolSpec
 from meshwright.agents.run import Run
@@ -16,7 +18,7 @@ from meshwright.agents.toolbox import Pin
 from meshwright.agents.values import TOO_DEEP, fitting, fitting_arguments, planned_call
 from meshwright.core import telemetry
 from meshwright.core.canonical import digest, to_struct
-from meshwright.core.errors import InvalidRequestError, MeshError, PermissionDeniedError
+from meshwright.core.errors import InvalidRequestError, MeshError, ModelUnavailableError, PermissionDeniedError
 from meshwright.core.ids import CALLER_ID, call_key
 from meshwright.gen.agents.v1.step_event_pb2 import (
     TOOL_OUTCOME_DENIED,
@@ -27,9 +29,31 @@ from meshwright.gen.agents.v1.step_event_pb2 import (
     ToolCall,
     ToolResult,
 )
-from meshwright.gen.agents.v1.task_pb2 import Usage
+from meshwright.gen.agents.v1.task_pb2 import PendingInput, Usage
+from meshwright.gen.registry.v1.tool_registry_service_pb2 import (
+    APPROVAL_RULE_ALWAYS,
+    APPROVAL_RULE_WHEN_TAINTED,
+    ApprovalRule,
+)
 from meshwright.registry.schema import explained
 
+RULES: dict[ApprovalRule.ValueType, Approval] = {
+    APPROVAL_RULE_WHEN_TAINTED: "when_tainted",
+    APPROVAL_RULE_ALWAYS: "always",
+}
+ASKING = ToolSpec(
+    ASK_PERSON,
+    "Asks a person a question and waits for the answer, which may take days. Ask only what nobody else can know.",
+    {
+        "type": "object",
+        "properties": {
+            "question": {"type": "string", "minLength": 1},
+            "answer_schema": {"type": "object", "description": "JSON Schema of the answer; by default any text"},
+        },
+        "required": ["question"],
+        "additionalProperties": False,
+    },
+)
 DELTA_S = 0.05
 MAX_CALLS = 32
 
@@ -41,9 +65,11 @@ class Planner:
         agent: Whose instructions and tools count.
         model: The model.
         supervisor: Knows who work can be delegated to.
+        limit_s: Seconds for one model call.
     """
 
-    def __init__(self, agent: Agent, model: Model, supervisor: Supervisor) -> None:
+    def __init__(self, agent: Agent, model: Model, supervisor: Supervisor, *, limit_s: float = 120.0) -> None:
+        self._limit_s = limit_s
         self._agent = agent
         self._model = model
         self._supervisor = supervisor
@@ -57,6 +83,7 @@ class Planner:
         """Builds the prompt: history, the task's prompt, the conversation so far."""
         tools: list[ToolSpec] = [pin.spec for pin in run.tools.values()]
         tools += await self._supervisor.specs(run)
+        tools += [ASKING] if self._agent.asks_people else []
         messages = (*run.history, Message("user", run.request.prompt), *run.state.messages)
         return Prompt(self._agent.name, self._agent.instructions, messages, tuple(tools), run.state.step)
 
@@ -69,7 +96,11 @@ class Planner:
         started = time.perf_counter()
         deltas = Deltas(run.journal, run.feeds, run.record.name, run.state.step + 1)
         try:
-            answer = await self._model.answer(prompt, deltas.add)
+            with run.awaiting(self._limit_s):
+                async with asyncio.timeout(self._limit_s):
+                    answer = await self._model.answer(prompt, deltas.add)
+        except TimeoutError:
+            raise ModelUnavailableError(f"the model did not answer within {self._limit_s:g} s") from None
         finally:
             await deltas.close()
         calls = with_ids(answer, run.state.step + 1)
@@ -98,18 +129,38 @@ class Planner:
         )
         children = sum(call.tool in self._supervisor.names for call in calls)
         spent = usage.input_tokens + usage.output_tokens
-        intents = [self._intent(run, step, call, children, spent) for call in calls]
-        return [run.event(step, llm_call=said), *intents]
+        intents = [self._intents(run, step, call, children, spent) for call in calls]
+        return [run.event(step, llm_call=said), *itertools.chain.from_iterable(intents)]
 
-    def _intent(self, run: Run, step: int, call: Call, children: int, spent: int) -> StepEvent:
+    def _intents(self, run: Run, step: int, call: Call, children: int, spent: int) -> list[StepEvent]:
         try:
             if call.tool in self._supervisor.names:
-                return run.event(step, delegation=self._supervisor.intent(run, step, call, children, spent))
-            return run.event(step, tool_call=tool_intent(run, step, call, checked_pin(run, call)))
+                return [run.event(step, delegation=self._supervisor.intent(run, step, call, children, spent))]
+            if call.tool == ASK_PERSON and self._agent.asks_people:
+                return [run.event(step, input_requested=inputs.question(self._asked(inputs.QUESTION, run, call), call))]
+            pin = checked_pin(run, call)
+            intent = tool_intent(run, step, call, pin)
+            events = [run.event(step, tool_call=intent)]
+            if not self._needs_approval(run, pin):
+                return events
+            pending = inputs.about(self._asked(inputs.APPROVAL, run, call), intent)
+            return [*events, run.event(step, input_requested=pending)]
         except MeshError as error:
             refused = TOOL_OUTCOME_INVALID_ARGUMENTS if isinstance(error, InvalidRequestError) else TOOL_OUTCOME_DENIED
             outcome = ToolResult(call_id=call.call_id, outcome=refused, error=error.to_status())
-            return run.event(step, tool_result=outcome)
+            return [run.event(step, tool_result=outcome)]
+
+    def _asked(self, kind: inputs.Kind, run: Run, call: Call) -> PendingInput:
+        prompt = f"{self._agent.name} wants to call {call.tool}: may it?"
+        turn = str(run.state.step + 1)
+        return inputs.asked(
+            kind, run.task_id, prompt, self._agent.policy, now_ms=run.store_ms, call_id=call.call_id, turn=turn
+        )
+
+    def _needs_approval(self, run: Run, pin: Pin) -> bool:
+        own = RULES.get(pin.tool.approval, "never")
+        rule = inputs.strictest(own, self._agent.approval_of(pin.tool.name))
+        return rule == "always" or (rule == "when_tainted" and run.is_tainted)
 
 
 def with_ids(answer: Answer, step: int) -> list[Call]:
@@ -145,15 +196,15 @@ def checked_pin(run: Run, call: Call) -> Pin:
     return pin
 
 
-def tool_intent(run: Run, step: int, call: Call, pin: Pin) -> ToolCall:
-    """Writes what is about to be done, before it is done."""
+def tool_intent(run: Run, step: int, call: Call, pin: Pin, retry: int = 0) -> ToolCall:
+    """Writes what is about to be done, before it is done; `retry`: how often a person had it run again."""
     intent = ToolCall(
         call_id=call.call_id,
         tool=pin.tool.name,
         version=pin.tool.version,
         arguments=to_struct(call.arguments),
         intent_digest=digest([pin.tool.name, pin.tool.version, call.arguments]),
-        idempotency_key=call_key(run.task_id, step, call.call_id),
+        idempotency_key=call_key(run.task_id, step, f"{call.call_id}#{retry}" if retry else call.call_id),
     )
     intent.deadline.FromMilliseconds(int((time.time() + min(pin.timeout_s, run.seconds_left)) * 1000))
     return intent

@@ -4,7 +4,13 @@ from dataclasses import dataclass
 
 from meshwright.agents.run import Run
 from meshwright.agents.task import Record
-from meshwright.core.errors import BudgetExceededError, MeshError, TaskCancelledError, TaskTimeoutError
+from meshwright.core.errors import (
+    BudgetExceededError,
+    MeshError,
+    PoisonTaskError,
+    TaskCancelledError,
+    TaskTimeoutError,
+)
 from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
 from meshwright.gen.agents.v1.task_pb2 import (
     BUDGET_ACTION_FAIL,
@@ -88,8 +94,12 @@ def result_of(run: Run, end: End, version: str) -> TaskResponse:
 
 
 def idle_result(record: Record) -> tuple[str, StepEvent]:
-    """Builds state and result of a task that ends while nobody runs it: cancelled, or its time is over."""
-    end = cancelled(record.cancel) if record.cancel else timed_out()
+    """Builds state and result of a task that ends while nobody runs it: cancelled, out of time, or given up."""
+    if record.is_poison:
+        error = PoisonTaskError("worker after worker was lost before it got anywhere with this task: it was given up")
+        end = End(FINISH_REASON_ERROR, error)
+    else:
+        end = cancelled(record.cancel) if record.cancel else timed_out()
     response = record.response()
     response.status = end.status(record.request.on_budget_exceeded)
     response.finish_reason = end.reason

@@ -1,9 +1,10 @@
 """A run: one claimed task in this process, its state, and the one way to write to its journal."""
 
 import asyncio
+import contextlib
 import functools
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -21,6 +22,8 @@ from meshwright.gen.agents.v1.step_event_pb2 import RunnerNotice, StepEvent
 from meshwright.gen.agents.v1.task_pb2 import TaskRequest
 
 RETRY_S = 0.2
+HUNG_AFTER_S = 10.0
+"""How much later than it had to something may come back."""
 T = TypeVar("T")
 
 
@@ -38,6 +41,7 @@ class Run:
         tools: Pinned tools by name.
         history: Earlier turns of its session.
         deadline: When its time is over, on the monotonic clock.
+        submitted: Calls whose child this process has submitted.
         stop_reason: Why it is being cancelled; empty while nobody wants that.
         is_ending: Its end is being written: too late to cancel it.
         has_ended: This process wrote its end.
@@ -52,11 +56,13 @@ class Run:
     tools: dict[str, Pin] = field(default_factory=dict)
     history: list[Message] = field(default_factory=list)
     deadline: float = 0.0
+    submitted: set[str] = field(default_factory=set)
     stop_reason: str = ""
     is_ending: bool = False
     has_ended: bool = False
     _catching_up: asyncio.Lock = field(default_factory=asyncio.Lock)
     _grant: tuple[float, Grant, bytes] | None = None
+    _awaits: dict[object, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.deadline = time.monotonic() + (self.record.deadline - self.record.now) / 1000
@@ -80,6 +86,31 @@ class Run:
     def seconds_left(self) -> float:
         """Time until the task times out."""
         return max(0.0, self.deadline - time.monotonic())
+
+    @property
+    def store_ms(self) -> int:
+        """The store's time, as far as it can be told from here."""
+        return self.record.deadline - int((self.deadline - time.monotonic()) * 1000)
+
+    @property
+    def is_tainted(self) -> bool:
+        """Whether content that others wrote has entered the conversation, earlier turns included."""
+        return self.state.is_tainted or bool(self.history)
+
+    @property
+    def is_hung(self) -> bool:
+        """Whether something has not come back long after it had to: this process is not to be trusted with the task."""
+        return any(time.monotonic() > ends + HUNG_AFTER_S for ends in self._awaits.values())
+
+    @contextlib.contextmanager
+    def awaiting(self, limit_s: float) -> Iterator[None]:
+        """Notes that something is awaited that bounds itself by `limit_s`."""
+        mark = object()
+        self._awaits[mark] = time.monotonic() + limit_s
+        try:
+            yield
+        finally:
+            del self._awaits[mark]
 
     def event(self, step: int = 0, **kind: Any) -> StepEvent:
         """Makes an event of this run; the store adds number and time."""

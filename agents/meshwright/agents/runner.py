@@ -8,17 +8,19 @@ from collections.abc import Sequence
 import structlog
 
 from meshwright.agents.actor import Actor
-from meshwright.agents.memory import Outbox
+from meshwright.agents.memory import Memory
+from meshwright.agents.parking import Parked, wait_for_turn
 from meshwright.agents.planner import Planner
 from meshwright.agents.result import STATES, STOP, End, cancelled, result_of, timed_out
 from meshwright.agents.run import Run, persistently
-from meshwright.agents.supervisor import Parked
+from meshwright.agents.session import Sessions
 from meshwright.agents.toolbox import Pin, Toolbox
 from meshwright.core import telemetry
-from meshwright.core.errors import FencedError, InternalError, MeshError, PoisonTaskError, TaskCancelledError
+from meshwright.core.errors import FencedError, InternalError, MeshError, RejectedError, TaskCancelledError
 from meshwright.gen.agents.v1.step_event_pb2 import (
     NOTICE_KIND_RESUMED,
     NOTICE_KIND_TAKEN_OVER,
+    NOTICE_KIND_VERSION_CHANGED,
     NoticeKind,
     RunnerNotice,
     StepEvent,
@@ -31,17 +33,19 @@ from meshwright.gen.agents.v1.task_pb2 import (
 )
 
 log = structlog.get_logger("runner")
-MOST_BARREN_CLAIMS = 5
 
 
 class Runner:
     """Runs claimed tasks of one agent: budget → memory → plan → act → journal, until an answer stands."""
 
-    def __init__(self, planner: Planner, actor: Actor, outbox: Outbox, toolbox: Toolbox, version: str) -> None:
+    def __init__(
+        self, planner: Planner, actor: Actor, toolbox: Toolbox, *, sessions: Sessions, memory: Memory, version: str
+    ) -> None:
         self._planner = planner
         self._actor = actor
-        self._outbox = outbox
         self._toolbox = toolbox
+        self._sessions = sessions
+        self._memory = memory
         self._version = version
 
     async def run(self, run: Run) -> None:
@@ -80,6 +84,8 @@ class Runner:
 
     async def _loop(self, run: Run) -> None:
         while True:
+            if run.state.verdict:
+                raise RejectedError(run.state.verdict)
             if run.state.open_calls:
                 await self._actor.act(run)
             elif reason := run.budget.exhausted(run.state):
@@ -99,8 +105,6 @@ class Runner:
             await run.catch_up()
         if run.record.cancel:
             raise TaskCancelledError(run.record.cancel)
-        if run.record.barren > MOST_BARREN_CLAIMS:
-            raise PoisonTaskError(f"{MOST_BARREN_CLAIMS} workers in a row were lost before they got anywhere with it")
         if not run.state.sequence:
             await run.append("started", self.started(run.record.parent_id, run.record.attempt))
         elif run.record.attempt > max(1, run.state.attempt):
@@ -108,13 +112,17 @@ class Runner:
             await self._say(run, NOTICE_KIND_TAKEN_OVER, "the worker before was lost; goes on after its last entry")
         elif run.record.sequence:
             await self._say(run, NOTICE_KIND_RESUMED, "goes on")
+        if run.state.version not in ("", self._version):
+            detail = f"begun by version {run.state.version}, goes on with {self._version}"
+            await self._say(run, NOTICE_KIND_VERSION_CHANGED, detail, key=f"version:{self._version}")
+        await wait_for_turn(run, self._sessions)
         tools = await persistently(functools.partial(self._toolbox.pinned, run.state.pins))
         run.tools = narrowed(tools, run.request.allowed_tools)
-        remembered = functools.partial(self._outbox.history, run.record.name, run.request.session_id)
+        remembered = functools.partial(self._memory.load, run.record.name, run.request.session_id)
         run.history = await persistently(remembered)
 
-    async def _say(self, run: Run, kind: NoticeKind.ValueType, detail: str) -> None:
-        await run.notice(f"claim:{run.claim.fence}", RunnerNotice(kind=kind, detail=detail))
+    async def _say(self, run: Run, kind: NoticeKind.ValueType, detail: str, key: str = "") -> None:
+        await run.notice(key or f"claim:{run.claim.fence}", RunnerNotice(kind=kind, detail=detail))
 
     def started(self, parent_id: str, attempt: int = 1) -> StepEvent:
         """Makes the first event of a journal."""

@@ -9,13 +9,14 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from meshwright.agents.desk import Desk, Taken
+from meshwright.agents.task import leaf
 from meshwright.core.channel import MARGIN_S
 from meshwright.core.errors import AgentNotFoundError, DeadlineExceededError
 from meshwright.core.interceptors import CALLER, DEADLINE, Context
 from meshwright.gen.agents.v1.agent_service_pb2 import HealthRequest, HealthResponse
 from meshwright.gen.agents.v1.agent_service_pb2_grpc import AgentServiceServicer
-from meshwright.gen.agents.v1.step_event_pb2 import Heartbeat, StepEvent
-from meshwright.gen.agents.v1.task_pb2 import TaskRequest, TaskResponse
+from meshwright.gen.agents.v1.step_event_pb2 import NOTICE_KIND_PARKED, Heartbeat, StepEvent
+from meshwright.gen.agents.v1.task_pb2 import TASK_STATUS_INPUT_REQUIRED, TaskRequest, TaskResponse
 
 TASK_ID_KEY = "x-task-id"
 CURSOR_KEY = "last-event-id"
@@ -68,8 +69,15 @@ class AgentService(AgentServiceServicer):
     async def _until_it_stops(self, taken: Taken) -> None:
         async with contextlib.aclosing(self._desk.follow(taken)) as events:
             async for event in events:
-                if event is not None and (event.HasField("result") or event.HasField("input_requested")):
+                if event is not None and (event.HasField("result") or await self._waits_for_people(taken, event)):
                     return
+
+    async def _waits_for_people(self, taken: Taken, event: StepEvent) -> bool:
+        """Whether the task waits for a person, looked at whenever an event makes that possible."""
+        inner = leaf(event)
+        if not (inner.HasField("input_requested") or inner.notice.kind == NOTICE_KIND_PARKED):
+            return False
+        return (await self._desk.record(taken.name)).status == TASK_STATUS_INPUT_REQUIRED
 
     async def StreamSteps(self, request: TaskRequest, context: Context) -> AsyncGenerator[StepEvent, None]:
         taken = await self._accepted(request, context)

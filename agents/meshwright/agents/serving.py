@@ -11,13 +11,16 @@ from meshwright.agents.agent import Agent
 from meshwright.agents.desk import Desk
 from meshwright.agents.feed import Feeds
 from meshwright.agents.health import HealthView
+from meshwright.agents.inbox import Inbox
 from meshwright.agents.journal import LIBRARY as JOURNAL_LIBRARY
-from meshwright.agents.journal import Journal
+from meshwright.agents.journal import Journal, Limits
 from meshwright.agents.memory import Memory, Outbox
 from meshwright.agents.models.catalog import model_from
 from meshwright.agents.planner import Planner
+from meshwright.agents.pressure import Pressure
 from meshwright.agents.runner import Runner
 from meshwright.agents.service import AgentService
+from meshwright.agents.session import Sessions
 from meshwright.agents.settings import AgentSettings
 from meshwright.agents.supervisor import Supervisor
 from meshwright.agents.task_service import TaskService
@@ -59,38 +62,42 @@ class AgentProcess:
         self.signer = Signer(self.instance_id)
         self.store = Store(settings.store_url, JOURNAL_LIBRARY, REGISTRY_LIBRARY)
         self.model = model_from(agent.model or settings.model, api_key=provider_key("openai"))
-        self.journal = Journal(self.store, self.instance_id, lease_s=settings.lease_s, max_ready=settings.max_ready)
+        self.journal = Journal(self.store, self.instance_id, lease_s=settings.lease_s, limits=limits_of(settings))
         self.feeds = Feeds(self.journal)
         self.host = ToolHost(agent.local_tools, Ledger(self.store))
         self.toolbox = Toolbox(agent.selectors, self.host, self.registry, self.channels)
         self.supervisor = Supervisor(agent, self.registry, self.channels)
+        self.sessions = Sessions(self.journal)
+        self.inbox = Inbox(self.journal, self.toolbox, agent.policy)
         self.worker = self._worker()
         self.health = HealthView(agent, self.worker, journal=self.journal, registry=self.registry, model=self.model)
         self.server = self._server()
         self._chores: list[asyncio.Task[None]] = []
 
     def _worker(self) -> Worker:
-        outbox = Outbox(self.journal, Memory(self.store))
         runner = Runner(
-            Planner(self.agent, self.model, self.supervisor),
-            Actor(self.toolbox, self.supervisor),
-            outbox,
+            Planner(self.agent, self.model, self.supervisor, limit_s=self.settings.model_timeout_s),
+            Actor(self.toolbox, self.supervisor, self.agent.policy),
             self.toolbox,
-            self.agent.version,
+            sessions=self.sessions,
+            memory=Memory(self.store),
+            version=self.agent.version,
         )
         return Worker(
-            self.agent.name,
+            self.agent,
             self.journal,
             self.feeds,
             runner,
-            outbox=outbox,
+            outbox=Outbox(self.journal, self.sessions),
+            inbox=self.inbox,
+            pressure=Pressure(self.store),
             signer=self.signer,
             concurrency=self.settings.concurrency,
             is_claiming=self.settings.role != "server",
         )
 
     def _server(self) -> Server:
-        desk = Desk(self.worker, self.journal, self.feeds, self.registry)
+        desk = Desk(self.worker, self.journal, self.feeds, self.registry, sessions=self.sessions, inbox=self.inbox)
         agent_service = AgentService(desk, self.agent.name, self.health.response)
         services = {
             "agents.v1.AgentService": bound(add_AgentServiceServicer_to_server, agent_service),
@@ -122,16 +129,20 @@ class AgentProcess:
         await self.registry.wait_until_there(REGISTRY_PATIENCE_S)
         for tool in self.host.tools:
             await self.registry.register(tool.contract(target))
-        endpoint = Endpoint(instance_id=self.instance_id, target=target, public_key=self.signer.public_key)
+        endpoint = Endpoint(
+            instance_id=self.instance_id,
+            target=target,
+            public_key=self.signer.public_key,
+            draining=self.settings.role == "worker",  # known by its key alone: it takes no calls
+        )
         self._chores = [
             asyncio.create_task(self.registry.keep_known()),
-            asyncio.create_task(self.registry.keep_announced(self.card, endpoint)),
             asyncio.create_task(keep_registered(self.registry, self.host.tools, target)),
         ]
         await self._resolve_tools()
+        await self.registry.announce(self.card, endpoint)  # before it works: grants are checked against its key
+        self._chores.append(asyncio.create_task(self.registry.keep_announced(self.card, endpoint)))
         self.worker.start()
-        if self.settings.role != "worker":
-            await self.registry.announce(self.card, endpoint)
         return target
 
     async def _resolve_tools(self) -> None:
@@ -158,6 +169,11 @@ class AgentProcess:
         await self.channels.close()
         await self.store.close()
         telemetry.flush()
+
+
+def limits_of(settings: AgentSettings) -> Limits:
+    """Reads what an agent's queue takes and gives."""
+    return Limits(settings.max_ready, settings.tenant_max_ready, settings.tenant_concurrency, settings.weights)
 
 
 async def serve(agent: Agent, settings: AgentSettings, running: Process) -> None:

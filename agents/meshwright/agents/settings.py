@@ -1,10 +1,13 @@
 """Settings of an agent's process."""
 
+import re
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from meshwright.core.settings import Settings
+
+SHARE = re.compile(r"\s*([^=,\s]+)\s*=\s*(\d+(?:\.\d+)?)\s*")
 
 
 class AgentSettings(Settings):
@@ -17,4 +20,25 @@ class AgentSettings(Settings):
     max_ready: int = Field(
         default=10_000, ge=1, description="Tasks that may wait for the agent before new ones are refused"
     )
+    tenant_max_ready: int = Field(default=10_000, ge=1, description="The same for the tasks of one tenant")
+    tenant_concurrency: int = Field(
+        default=0, ge=0, description="Tasks of one tenant run at once by all workers of the agent; 0: no limit"
+    )
+    tenant_weights: str = Field(
+        default="", description="Shares of tenants where several wait: acme=3,beta=0.5; 1 for those not named"
+    )
+    model_timeout_s: float = Field(default=120.0, ge=1, le=3_600, description="Seconds for one model call")
     docs: str = Field(default="", description="Folder that the researcher searches")
+
+    @field_validator("tenant_weights")
+    @classmethod
+    def _reads_as_shares(cls, text: str) -> str:
+        shares = [SHARE.fullmatch(part) for part in text.split(",")] if text.strip() else []
+        if not all(share and float(share[2]) > 0 for share in shares):
+            raise ValueError("write TENANT=SHARE,..., each share above 0")
+        return text
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Shares by tenant."""
+        return {share[1]: float(share[2]) for share in SHARE.finditer(self.tenant_weights)}

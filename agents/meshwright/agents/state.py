@@ -2,23 +2,34 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from meshwright.agents.models.model import Call, Message
+from meshwright.agents.models.model import Call, JsonObject, Message
 from meshwright.agents.task import counters_of
 from meshwright.agents.values import arguments_of
-from meshwright.core.canonical import from_value
-from meshwright.core.errors import MeshError
+from meshwright.core.canonical import digest, from_value, to_struct
+from meshwright.core.errors import InputExpiredError, MeshError
 from meshwright.gen.agents.v1.step_event_pb2 import (
     NOTICE_KIND_PARKED,
     TOOL_OUTCOME_OK,
     Delegation,
+    InputResolved,
     LlmCall,
     StepEvent,
     ToolCall,
     ToolResult,
 )
-from meshwright.gen.agents.v1.task_pb2 import TASK_STATUS_COMPLETED, TaskResponse, Usage
+from meshwright.gen.agents.v1.task_pb2 import (
+    DECISION_ANSWER,
+    DECISION_EDIT,
+    DECISION_FAIL,
+    DECISION_RETRY,
+    INPUT_KIND_QUESTION,
+    TASK_STATUS_COMPLETED,
+    PendingInput,
+    TaskResponse,
+    Usage,
+)
 
 
 @dataclass(slots=True)
@@ -30,8 +41,14 @@ class RunState:
         step: Plan-act-observe rounds begun.
         pins: Tools pinned for the task's life.
         planned: Calls of the last answer.
+        version: Agent version that began.
         intents: By call id, what was journaled before it was done.
         outcomes: By call id, what came of it, as the model will read it.
+        asking: By input id, questions to people that nobody has decided on.
+        decided: By call id, the last decision on it.
+        retries: By call id, how often a person had it run again.
+        verdict: Why a person ended the task; empty: nobody did.
+        is_tainted: Whether content that others wrote has entered the conversation.
         usage: What was spent, children included.
         attempt: The highest attempt that has written here.
         sequence: Last durable event seen.
@@ -42,8 +59,14 @@ class RunState:
     step: int = 0
     pins: tuple[str, ...] = ()
     planned: tuple[Call, ...] = ()
-    intents: dict[str, ToolCall | Delegation] = field(default_factory=dict)
+    version: str = ""
+    intents: dict[str, ToolCall | Delegation | PendingInput] = field(default_factory=dict)
     outcomes: dict[str, str] = field(default_factory=dict)
+    asking: dict[str, PendingInput] = field(default_factory=dict)
+    decided: dict[str, InputResolved] = field(default_factory=dict)
+    retries: dict[str, int] = field(default_factory=dict)
+    verdict: str = ""
+    is_tainted: bool = False
     usage: Usage = field(default_factory=Usage)
     attempt: int = 0
     sequence: int = 0
@@ -58,6 +81,21 @@ class RunState:
     def open_calls(self) -> list[Call]:
         """Calls of the last answer that have no outcome yet."""
         return [call for call in self.planned if call.call_id not in self.outcomes]
+
+    @property
+    def actionable(self) -> list[Call]:
+        """Open calls of tools that wait for nobody."""
+        asking = {pending.call_id for pending in self.asking.values()}
+        return [
+            call
+            for call in self.open_calls
+            if isinstance(self.intents[call.call_id], ToolCall) and call.call_id not in asking
+        ]
+
+    @property
+    def children(self) -> list[Call]:
+        """Open calls that other agents work on."""
+        return [call for call in self.open_calls if isinstance(self.intents[call.call_id], Delegation)]
 
     @property
     def text(self) -> str:
@@ -78,13 +116,19 @@ class RunState:
         match event.WhichOneof("event"):
             case "started":
                 self.pins = tuple(event.started.tool_pins)
+                self.version = event.started.agent_version
             case "llm_call":
                 self._planned(event.step, event.llm_call)
             case "tool_call":
                 self.intents[event.tool_call.call_id] = event.tool_call
             case "delegation":
                 self.intents[event.delegation.call_id] = event.delegation
+            case "input_requested":
+                self._ask(event.input_requested)
+            case "input_resolved":
+                self._decide(event.input_resolved)
             case "tool_result":
+                self.is_tainted |= event.tool_result.outcome == TOOL_OUTCOME_OK
                 self._settle(event.tool_result.call_id, tool_text(event.tool_result))
             case "child":
                 self._child(event)
@@ -94,14 +138,49 @@ class RunState:
     def _planned(self, step: int, answer: LlmCall) -> None:
         self.step = step
         self.planned = tuple(Call(call.call_id, call.tool, arguments_of(call)) for call in answer.planned_calls)
-        self.intents.clear()
-        self.outcomes.clear()
+        for fresh in (self.intents, self.outcomes, self.decided, self.retries):
+            fresh.clear()
         self.messages.append(Message("assistant", answer.text, self.planned))
+
+    def _ask(self, pending: PendingInput) -> None:
+        self.asking[pending.input_id] = pending
+        if pending.kind == INPUT_KIND_QUESTION:
+            self.intents[pending.call_id] = pending
+
+    def _decide(self, resolved: InputResolved) -> None:
+        pending = self.asking.pop(resolved.input_id, None)
+        if pending is None:
+            return
+        call_id = pending.call_id
+        self.decided[call_id] = resolved
+        if resolved.decision == DECISION_FAIL:
+            self.verdict = resolved.reason or "a person ended the task"
+        elif resolved.decision == DECISION_RETRY:
+            self.retries[call_id] = self.retries.get(call_id, 0) + 1
+        elif resolved.decision == DECISION_EDIT:
+            self._edit(call_id, json.loads(resolved.edited_arguments_json))
+        elif pending.kind == INPUT_KIND_QUESTION:
+            self._settle(call_id, answer_text(resolved))
+
+    def _edit(self, call_id: str, arguments: JsonObject) -> None:
+        """Replaces a call's arguments; the model reads the conversation as if it had asked for these."""
+        self.planned = tuple(
+            replace(call, arguments=arguments) if call.call_id == call_id else call for call in self.planned
+        )
+        self.messages[-1] = replace(self.messages[-1], calls=self.planned)
+        intent = self.intents[call_id]
+        if isinstance(intent, ToolCall):
+            edited = ToolCall()
+            edited.CopyFrom(intent)
+            edited.arguments.CopyFrom(to_struct(arguments))
+            edited.intent_digest = digest([intent.tool, intent.version, arguments])
+            self.intents[call_id] = edited
 
     def _child(self, event: StepEvent) -> None:
         if event.child.event.HasField("result"):
             for call_id, intent in self.intents.items():
                 if isinstance(intent, Delegation) and intent.child_task_id == event.child.child_task_id:
+                    self.is_tainted = True
                     self._settle(call_id, child_text(event.child.event.result))
                     break
 
@@ -118,6 +197,14 @@ def add(usage: Usage, counters: Mapping[str, int]) -> None:
     for name, value in counters.items():
         if name != "steps":
             setattr(usage, name, getattr(usage, name) + value)
+
+
+def answer_text(resolved: InputResolved) -> str:
+    """Writes a person's answer as the model reads it; their silence as a failure."""
+    if resolved.decision != DECISION_ANSWER:
+        return failure_text(InputExpiredError(resolved.reason or "nobody answered"))
+    answer = from_value(resolved.answer, "answer")
+    return answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
 
 
 def tool_text(result: ToolResult) -> str:

@@ -1,7 +1,6 @@
-"""Delegation: a call of `ask.AGENT` becomes a child task at that agent; the parent waits for it, or parks."""
+"""Delegation: a call of `ask.AGENT` becomes a child task at that agent."""
 
 import asyncio
-import functools
 import random
 import time
 
@@ -9,7 +8,7 @@ import structlog
 
 from meshwright.agents.agent import Agent
 from meshwright.agents.models.model import Call, ToolSpec
-from meshwright.agents.run import Run, persistently
+from meshwright.agents.run import Run
 from meshwright.core import channel
 from meshwright.core.channel import Channels
 from meshwright.core.errors import (
@@ -23,10 +22,8 @@ from meshwright.core.errors import (
 from meshwright.core.grant import MAX_DEPTH
 from meshwright.core.ids import child_id
 from meshwright.gen.agents.v1.step_event_pb2 import (
-    NOTICE_KIND_PARKED,
     TOOL_OUTCOME_ERROR,
     Delegation,
-    RunnerNotice,
     ToolResult,
 )
 from meshwright.gen.agents.v1.task_pb2 import TaskRequest
@@ -36,7 +33,6 @@ from meshwright.registry.client import RegistryClient
 
 log = structlog.get_logger("supervisor")
 PREFIX = "ask."
-PARK_AFTER_S = 1.0
 SUBMIT_S = 5.0
 RETRY_S = 0.2
 PATIENCE_S = 10.0
@@ -47,10 +43,6 @@ PARAMETERS = {
     "required": ["prompt"],
     "additionalProperties": False,
 }
-
-
-class Parked(Exception):  # noqa: N818 - no error: the run ends here and goes on elsewhere
-    """The task was given up until its children have ended."""
 
 
 class Supervisor:
@@ -121,6 +113,8 @@ class Supervisor:
             token_budget=delegation.granted_tokens,
             timeout=run.request.timeout,
         )
+        if call.call_id in run.submitted:
+            return
         await run.feeds.attend(run.record.name)
         try:
             await self._offer(run, request)
@@ -129,6 +123,7 @@ class Supervisor:
         except MeshError as error:
             result = ToolResult(call_id=call.call_id, outcome=TOOL_OUTCOME_ERROR, error=error.to_status())
             await run.append(f"result:{run.state.step}:{call.call_id}", run.event(tool_result=result))
+        run.submitted.add(call.call_id)
 
     async def _offer(self, run: Run, request: TaskRequest) -> None:
         patience = time.monotonic() + min(PATIENCE_S, run.seconds_left)
@@ -151,24 +146,3 @@ class Supervisor:
         if not ready:
             raise AgentNotFoundError(f"agent {agent_id} is not here")
         return random.choice(ready)  # noqa: S311 - balancing, no secret
-
-    async def wait(self, run: Run) -> None:
-        """Waits until every child of the step has ended.
-
-        Raises:
-            Parked: They take longer: the task was given up, and is queued again when they have ended.
-        """
-        ends = time.monotonic() + PARK_AFTER_S
-        async with run.feeds.following(run.record.name) as follower:
-            await run.catch_up()
-            while waiting := len(run.state.open_calls):
-                try:
-                    fresh = await follower.next(max(0.01, ends - time.monotonic()))
-                except TimeoutError:
-                    notice = RunnerNotice(kind=NOTICE_KIND_PARKED, detail=f"waits for {waiting} tasks of other agents")
-                    event, last = run.event(notice=notice), run.state.sequence
-                    if await persistently(functools.partial(run.journal.park, run.claim, last, waiting, event)):
-                        raise Parked from None
-                    fresh = None
-                if fresh is None or fresh.sequence > run.state.sequence:
-                    await run.catch_up()

@@ -25,7 +25,6 @@ STATUS: dict[str, TaskStatus.ValueType] = {
     "PENDING": TASK_STATUS_PENDING,
     "RUNNING": TASK_STATUS_RUNNING,
     "PARKED": TASK_STATUS_RUNNING,
-    "INPUT_REQUIRED": TASK_STATUS_INPUT_REQUIRED,
     "COMPLETED": TASK_STATUS_COMPLETED,
     "FAILED": TASK_STATUS_FAILED,
     "CANCELLED": TASK_STATUS_CANCELLED,
@@ -71,6 +70,12 @@ class NewTask:
     depth: int = 0
     call_id: str = ""
     trace: str = ""
+    rank: str = "NORMAL"
+
+    @property
+    def session_id(self) -> str:
+        """The conversation that it takes a turn in; those of children are their parents' affair."""
+        return "" if self.parent_id else self.request.session_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,8 @@ class Record:
     sequence: int
     steps: int
     cancel: str
+    asks: int = 0
+    is_poison: bool = False
     usage: Usage = field(default_factory=Usage)
     now: int = 0
 
@@ -127,6 +134,8 @@ class Record:
             sequence=number("seq"),
             steps=number("steps"),
             cancel=text("cancel"),
+            asks=number("asks"),
+            is_poison=b"poison" in fields,
             usage=Usage(**{key: number(key) for key in COUNTERS}),
             now=now,
         )
@@ -157,8 +166,15 @@ class Record:
         )
 
     @property
+    def session_id(self) -> str:
+        """The conversation that it takes a turn in; those of children are their parents' affair."""
+        return "" if self.parent_id else self.request.session_id
+
+    @property
     def status(self) -> TaskStatus.ValueType:
-        """The status that the contract knows."""
+        """The status that the contract knows: a parked task that asks waits for a person."""
+        if self.state == "PARKED" and self.asks:
+            return TASK_STATUS_INPUT_REQUIRED
         return STATUS[self.state]
 
     @property

@@ -9,19 +9,22 @@ from google.api.httpbody_pb2 import HttpBody
 from google.protobuf import json_format
 
 from meshwright.agents.desk import Desk, Taken
+from meshwright.agents.reader import Shelf
 from meshwright.agents.service import TASK_ID_KEY, cursor_of, heartbeat, metadata_of
 from meshwright.agents.task import TaskName
-from meshwright.core.errors import InvalidRequestError, NotYetAvailableError
+from meshwright.core.errors import InvalidRequestError
 from meshwright.core.ids import TASK_ID, checked
 from meshwright.core.interceptors import CALLER, Context
 from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
-from meshwright.gen.agents.v1.task_pb2 import TaskRequest, TaskResponse
+from meshwright.gen.agents.v1.task_pb2 import TASK_STATUS_INPUT_REQUIRED, TaskRequest, TaskResponse
 from meshwright.gen.agents.v1.task_service_pb2 import (
     CancelTaskRequest,
+    DropDeadLetterRequest,
     GetTaskRequest,
     ListTasksRequest,
     ListTasksResponse,
     ResolveInputRequest,
+    RetryDeadLetterRequest,
     WatchTaskEventsRequest,
     WatchTaskRequest,
 )
@@ -68,7 +71,7 @@ class TaskService(TaskServiceServicer):
         found: list[TaskResponse] = []
         scanned = 0
         while True:
-            rows = await self._desk.page(CALLER.get(), cursor, size)
+            rows = await self._desk.page(CALLER.get(), cursor, size, shelf_of(request))
             for response in await self._desk.responses([name_of(task_id) for _, task_id in rows]):
                 cursor = (response.create_time.ToMilliseconds(), response.task_id)
                 if is_wanted(request, response):
@@ -122,7 +125,13 @@ class TaskService(TaskServiceServicer):
         return await self._desk.cancel(name_of(request.task_id), reason)
 
     async def ResolveInput(self, request: ResolveInputRequest, context: Context) -> TaskResponse:
-        raise NotYetAvailableError("ResolveInput is not served by this version")
+        return await self._desk.resolve(name_of(request.task_id), request, CALLER.get())
+
+    async def RetryDeadLetter(self, request: RetryDeadLetterRequest, context: Context) -> TaskResponse:
+        return await self._desk.retry_dead_letter(name_of(request.task_id), CALLER.get())
+
+    async def DropDeadLetter(self, request: DropDeadLetterRequest, context: Context) -> TaskResponse:
+        return await self._desk.drop_dead_letter(name_of(request.task_id))
 
 
 def sse_frame(event: StepEvent) -> bytes:
@@ -136,6 +145,13 @@ def sse_frame(event: StepEvent) -> bytes:
     return f"{number}{name}data: {text}\n\n".encode()
 
 
+def shelf_of(request: ListTasksRequest) -> Shelf:
+    """Returns the shortest list that holds all that a request may want."""
+    if request.dead_letters_only:
+        return "dead"
+    return "inbox" if list(request.statuses) == [TASK_STATUS_INPUT_REQUIRED] else "index"
+
+
 def is_wanted(request: ListTasksRequest, task: TaskResponse) -> bool:
     """Whether a task passes a listing's filters."""
     created = task.create_time.ToMilliseconds()
@@ -144,6 +160,7 @@ def is_wanted(request: ListTasksRequest, task: TaskResponse) -> bool:
         and (not request.session_id or task.session_id == request.session_id)
         and (not request.statuses or task.status in request.statuses)
         and (not request.parent_task_id or task.parent_task_id == request.parent_task_id)
+        and not (request.roots_only and task.parent_task_id)
         and (not request.HasField("created_after") or created > request.created_after.ToMilliseconds())
         and (not request.HasField("created_before") or created < request.created_before.ToMilliseconds())
     )

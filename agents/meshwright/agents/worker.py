@@ -10,9 +10,12 @@ from dataclasses import dataclass
 
 import structlog
 
+from meshwright.agents.agent import Agent
 from meshwright.agents.feed import Feeds
+from meshwright.agents.inbox import Inbox
 from meshwright.agents.journal import Claim, Journal
 from meshwright.agents.memory import Outbox
+from meshwright.agents.pressure import Pressure
 from meshwright.agents.result import idle_result
 from meshwright.agents.run import Run, persistently
 from meshwright.agents.runner import Runner
@@ -27,6 +30,8 @@ POLL_S = 1.0
 SWEEP_S = 1.0
 LEASE_MARGIN_S = 2.0
 LAST_WORDS_S = 2.0
+ISOLATION_S = 30.0
+"""So long a worker takes nothing new while what it runs ends, so that a suspect can run alone."""
 
 
 @dataclass(slots=True)
@@ -38,14 +43,16 @@ class Working:
 
 
 class Worker:
-    """Runs tasks of one agent, at most `concurrency` at once.
+    """Runs tasks of one agent, at most `concurrency` at once; one that took workers down before runs alone.
 
     Args:
-        agent_id: Whose tasks are claimed.
+        agent: Whose tasks are claimed.
         journal: Where tasks live; its owner name is this worker's.
         feeds: Tells when to look for work, and when a running task is to stop.
         runner: Runs one task.
         outbox: Relayed after every end and on every sweep.
+        inbox: Applies what follows when people do not answer.
+        pressure: How full the store is, measured on every sweep.
         signer: Signs the grants of running tasks.
         concurrency: Tasks at once; waiting ones cost nothing.
         is_claiming: Whether tasks are run here; a pure server runs none.
@@ -53,21 +60,26 @@ class Worker:
 
     def __init__(
         self,
-        agent_id: str,
+        agent: Agent,
         journal: Journal,
         feeds: Feeds,
         runner: Runner,
         *,
         outbox: Outbox,
+        inbox: Inbox,
+        pressure: Pressure,
         signer: Signer,
         concurrency: int,
         is_claiming: bool = True,
     ) -> None:
-        self.agent_id = agent_id
+        self.agent_id = agent.name
+        self._agent = agent
         self.runner = runner
         self._journal = journal
         self._feeds = feeds
         self._outbox = outbox
+        self._inbox = inbox
+        self.pressure = pressure
         self._signer = signer
         self._concurrency = concurrency
         self._is_claiming = is_claiming
@@ -76,6 +88,7 @@ class Worker:
         self._suspended: list[Claim] = []
         self._reserved = 0
         self._turn = 0
+        self._isolates_until = 0.0
         self._wake = asyncio.Event()
         self._beaten = time.monotonic()
         self._chores: list[asyncio.Task[None]] = []
@@ -95,7 +108,9 @@ class Worker:
     def has_room(self) -> bool:
         """Whether one more task may be run here at once."""
         taken = len(self._working) + len(self._suspended) + self._reserved
-        return self.is_claiming and taken < self._concurrency
+        is_alone = any(working.run.claim.is_suspect for working in self._working.values())
+        is_isolating = taken > 0 and time.monotonic() < self._isolates_until
+        return self.is_claiming and taken < self._concurrency and not is_alone and not is_isolating
 
     @contextlib.contextmanager
     def place(self) -> Iterator[bool]:
@@ -152,8 +167,9 @@ class Worker:
             self._wake.set()
             if not run.has_ended:
                 await self._feeds.give_up(name)
-            with contextlib.suppress(MeshError):
-                await self._outbox.relay(name.partition(self._journal.store.partitions))
+            if run.has_ended and run.record.session_id:
+                with contextlib.suppress(MeshError):
+                    await self._outbox.relay(name.partition(self._journal.store.partitions))
 
     async def _claim(self) -> None:
         while self._is_claiming:
@@ -171,11 +187,23 @@ class Worker:
         partitions = self._journal.store.partitions
         with self.place() as has_place:
             for partition in range(self._turn, self._turn + partitions) if has_place else ():
-                claim = await self._journal.claim(partition % partitions, self.agent_id)
-                if claim:
+                is_idle = not self._working and not self._suspended and self._reserved == 1
+                offer = await self._journal.claim(
+                    partition % partitions,
+                    self.agent_id,
+                    version=self._agent.version,
+                    is_pinning=self._agent.same_version,
+                    is_idle=is_idle,
+                )
+                if offer.should_isolate:
+                    self._isolates_until = time.monotonic() + ISOLATION_S
+                    return False
+                if offer.claim:
                     self._turn = (partition + 1) % partitions
-                    self.launch(claim, await persistently(functools.partial(self._journal.record, claim.name)))
+                    read = functools.partial(self._journal.record, offer.claim.name)
+                    self.launch(offer.claim, await persistently(read))
                     return True
+        self._isolates_until = 0.0 if has_place else self._isolates_until
         return False
 
     async def _beat(self) -> None:
@@ -195,7 +223,7 @@ class Worker:
                 self._beaten = began
 
     async def _beat_once(self) -> None:
-        held = list(self._working.values())
+        held = [working for working in self._working.values() if not self._is_hung(working)]
         beaten = await self._journal.beat([*(working.run.claim for working in held), *self._suspended])
         for working in held:
             ref = working.run.record.name.ref
@@ -211,6 +239,13 @@ class Worker:
                 self.launch(claim, await self._journal.record(claim.name))
             self._suspended.remove(claim)
 
+    def _is_hung(self, working: Working) -> bool:
+        """Lets go of a task whose call has not come back long after it had to: it gets another worker."""
+        if working.run.is_hung and not working.task.cancelling():
+            log.error("await_hangs", task_id=working.run.task_id)
+            working.task.cancel()
+        return working.run.is_hung
+
     def _suspend(self) -> None:
         """Stops all work, since the leases may be over; what nobody took goes on when the store answers."""
         for working in self._working.values():
@@ -221,24 +256,29 @@ class Worker:
 
     async def _sweep(self) -> None:
         while True:  # at once: from its first sweep on, a store knows when it was restarted
-            for partition in range(self._journal.store.partitions):
-                try:
+            try:
+                await self.pressure.measure()
+                for partition in range(self._journal.store.partitions):
                     await self._tidy(partition)
-                except MeshError as error:
-                    log.warning("sweep_failed", error=error.message)
+            except MeshError as error:
+                log.warning("sweep_failed", error=error.message)
             await asyncio.sleep(SWEEP_S)
 
     async def _tidy(self, partition: int) -> None:
-        taken, idle = await self._journal.sweep(partition)
-        if taken:
-            log.warning("workers_lost", tasks=taken)
-        for name in idle:
+        swept = await self._journal.sweep(partition)
+        if swept.taken:
+            log.warning("workers_lost", tasks=swept.taken)
+        for name in swept.idle:
             await self.end_idle(name)
+        for name, input_id in swept.lapsed:
+            await self._inbox.lapse(name, input_id)
+        for name in swept.stranded:
+            await self._inbox.strand(name)
         await self._journal.purge(partition)
         await self._outbox.relay(partition)
 
     async def end_idle(self, name: TaskName) -> None:
-        """Ends a task that nobody runs and that was cancelled or is out of time."""
+        """Ends a task that nobody runs and that was cancelled, is out of time, or was given up."""
         state, result = idle_result(await self._journal.record(name))
         await self._journal.finish_idle(name, state, result)
 

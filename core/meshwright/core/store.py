@@ -12,10 +12,16 @@ import redis.asyncio as redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ConnectionError as StoreConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as StoreTimeoutError
 
-from meshwright.core.errors import InternalError, SetupError, StoreUnavailableError
+from meshwright.core.errors import (
+    InternalError,
+    JournalNewerError,
+    SetupError,
+    StoreFullError,
+    StoreUnavailableError,
+)
 
 Reply = Any
 Argument = str | int | bytes
@@ -23,13 +29,18 @@ Argument = str | int | bytes
 PATIENCE_S = 5.0
 """How long a starting process waits for a store that starts as well."""
 
+FULL_RETRY_S = 10.0
+"""After this time a caller who was refused for a full store may try again."""
+
 MESH = "mesh"
 """The partition of what belongs to no task: directory, catalog, partition count."""
 
 NOUNS = frozenset(
     """
-    task log seen blob children tail ready wake leases deadlines expiry ending outbox index tomb boot ledger
-    partitions instances revision changes tool tools hosts session
+    task log seen blob children tail ready line tenants virtual running suspects isolating pinned wake leases
+    deadlines expiry ending outbox index inputs inbox lapses dead tomb boot ledger partitions instances revision changes
+    tool tools
+    hosts session turns ticket
     """.split()  # noqa: SIM905 - reads better than a list of quoted words
 )
 """Every noun a key may hold; functions in Lua spell keys through the same prologue."""
@@ -226,7 +237,11 @@ async def translated() -> AsyncIterator[None]:
         raise StoreUnavailableError(
             f"the store does not answer: {str(error) or 'no reply in time'}", retry_after_s=1
         ) from None
+    except OutOfMemoryError:
+        raise StoreFullError("the store is full: try again later", retry_after_s=FULL_RETRY_S) from None
     except ResponseError as error:
+        if str(error).startswith("NEWER"):
+            raise JournalNewerError("a newer version of the mesh wrote this: ask a process of that version") from None
         raise InternalError(f"the store refused a command: {error}") from error
     except RedisError as error:
         raise StoreUnavailableError(f"the store cannot be understood: {error}", retry_after_s=1) from error

@@ -689,6 +689,7 @@ class PendingInput(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     CHOICES_FIELD_NUMBER: _builtins.int
     CALL_ID_FIELD_NUMBER: _builtins.int
+    ON_EXPIRY_FIELD_NUMBER: _builtins.int
     input_id: _builtins.str
     """Made by the runner, unique within the whole tree of tasks; ResolveInput names it."""
     kind: Global___InputKind.ValueType
@@ -706,7 +707,9 @@ class PendingInput(_message.Message):
     priority: Global___InputPriority.ValueType
     """Place in an inbox; does not change how the task runs."""
     call_id: _builtins.str
-    """PlannedCall that the input belongs to."""
+    """PlannedCall that the input belongs to; empty: the task as a whole."""
+    on_expiry: Global___Decision.ValueType
+    """What is decided when it lapses."""
     @_builtins.property
     def answer_schema(self) -> _struct_pb2.Struct:
         """JSON Schema of the answer; unset: any answer fits."""
@@ -739,10 +742,11 @@ class PendingInput(_message.Message):
         priority: Global___InputPriority.ValueType = ...,
         choices: _abc.Iterable[Global___Decision.ValueType] | None = ...,
         call_id: _builtins.str = ...,
+        on_expiry: Global___Decision.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["answer_schema", b"answer_schema", "arguments", b"arguments", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_schema", b"answer_schema", "arguments", b"arguments", "call_id", b"call_id", "choices", b"choices", "expire_time", b"expire_time", "input_id", b"input_id", "intent_digest", b"intent_digest", "kind", b"kind", "origin_task_id", b"origin_task_id", "priority", b"priority", "prompt", b"prompt", "tool", b"tool", "tool_version", b"tool_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_schema", b"answer_schema", "arguments", b"arguments", "call_id", b"call_id", "choices", b"choices", "expire_time", b"expire_time", "input_id", b"input_id", "intent_digest", b"intent_digest", "kind", b"kind", "on_expiry", b"on_expiry", "origin_task_id", b"origin_task_id", "priority", b"priority", "prompt", b"prompt", "tool", b"tool", "tool_version", b"tool_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

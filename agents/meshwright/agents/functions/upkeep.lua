@@ -1,0 +1,83 @@
+-- Upkeep: what owners, and those who look after lost ones, do again and again.
+
+local MOST_BARREN = 5  -- claims in a row that appended nothing
+local AT_ONCE = 100
+
+-- beat: p lease (ref fence)... Returns {refs that are lost, refs that somebody wants to stop}.
+local function beat(keys, a)
+  local p, lost, cancelled, now = a[1], {}, {}, now_ms()
+  for i = 3, #a, 2 do
+    local facts = task(p, a[i], 'fence', 'cancel')
+    if facts[1] == a[i + 1] then
+      redis.call('ZADD', key(p, 'leases'), now + tonumber(a[2]), a[i])
+      if facts[2] then cancelled[#cancelled + 1] = a[i] end
+    else
+      lost[#lost + 1] = a[i]
+    end
+  end
+  return {lost, cancelled}
+end
+
+-- After a restart of the store nobody is taken over for one full lease: living owners beat first.
+local function is_grace(p, lease_ms, now)
+  local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+  local boot = redis.call('HMGET', key(p, 'boot'), 'run_id', 'since')
+  if boot[1] ~= run_id then
+    local since = boot[1] and now or 0
+    redis.call('HSET', key(p, 'boot'), 'run_id', run_id, 'since', since)
+    return since > 0
+  end
+  return now < tonumber(boot[2]) + lease_ms
+end
+
+local function due(p, noun, now)
+  return redis.call('ZRANGEBYSCORE', key(p, noun), '-inf', now, 'LIMIT', 0, AT_ONCE)
+end
+
+-- Takes a task from a worker that is lost; one that has taken too many down with it is given up.
+local function take_over(p, ref, now)
+  local barren = tonumber(redis.call('HGET', key(p, 'task', ref), 'barren') or '0')
+  redis.call('HINCRBY', key(p, 'task', ref), 'attempt', 1)
+  if barren < MOST_BARREN then return enqueue(p, ref, now, true) end
+  disown(p, ref)
+  redis.call('HSET', key(p, 'task', ref), 'state', 'PENDING', 'poison', 1)
+  redis.call('SADD', key(p, 'ending'), ref)
+end
+
+-- sweep: p lease. Re-queues the tasks of lost workers. Returns {how many, refs to end: cancelled, out of time, or given
+-- up; "ref input_id" of questions that lapse; refs that no worker of their version takes}.
+local function sweep(keys, a)
+  local p, lease_ms, now = a[1], tonumber(a[2]), now_ms()
+  local taken, idle = 0, {}
+  if not is_grace(p, lease_ms, now) then
+    for _, ref in ipairs(due(p, 'leases', now)) do
+      if task(p, ref, 'state')[1] == 'RUNNING' then
+        taken = taken + 1
+        take_over(p, ref, now)
+      else
+        redis.call('ZREM', key(p, 'leases'), ref)
+      end
+    end
+  end
+  for _, ref in ipairs(due(p, 'deadlines', now)) do
+    if task(p, ref, 'state')[1] ~= 'RUNNING' then idle[#idle + 1] = ref end
+  end
+  for _, ref in ipairs(redis.call('SRANDMEMBER', key(p, 'ending'), AT_ONCE)) do idle[#idle + 1] = ref end
+  return {taken, idle, due(p, 'lapses', now), due(p, 'pinned', now - 3 * lease_ms)}
+end
+
+-- purge: p tombstone_ms. Deletes what has expired; returns how many.
+local function purge(keys, a)
+  local p = a[1]
+  local expired = due(p, 'expiry', now_ms())
+  for _, ref in ipairs(expired) do
+    for _, noun in ipairs({'task', 'log', 'seen', 'blob', 'children', 'inputs', 'ledger'}) do
+      redis.call('UNLINK', key(p, noun, ref))
+    end
+    redis.call('ZREM', key(p, 'index', holder_of(ref)), id_of(ref))
+    redis.call('ZREM', key(p, 'dead', holder_of(ref)), id_of(ref))
+    redis.call('ZREM', key(p, 'expiry'), ref)
+    redis.call('SET', key(p, 'tomb', ref), 1, 'PX', a[2])
+  end
+  return #expired
+end

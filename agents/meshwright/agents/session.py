@@ -1,0 +1,83 @@
+"""Sessions: the tasks of one conversation take turns, and each leaves its turn in memory, once."""
+
+from meshwright.agents.journal import LIBRARY, Journal
+from meshwright.agents.reader import parse_ref
+from meshwright.agents.task import TaskName
+from meshwright.core.errors import SessionBusyError, TaskNotFoundError
+from meshwright.core.store import partition_key, segment
+from meshwright.gen.agents.v1.task_pb2 import TASK_STATUS_COMPLETED, TaskRequest, TaskResponse
+
+KEPT_TURNS = 100
+KEPT_MS = 30 * 86_400_000
+ACCEPTED_WITHIN_MS = 10_000
+"""A task may stand in line that long before it is accepted; after that its caller is taken for lost."""
+
+
+def session_of(name: TaskName, session_id: str) -> str:
+    """Names the slot of a session: its holder is part of it."""
+    return segment(name.sibling(session_id).ref)
+
+
+class Sessions:
+    """The lines in front of sessions. A session lies in a slot of its own, so every step here may be repeated."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    async def enter(self, name: TaskName, session_id: str, *, is_alone: bool = False) -> tuple[TaskName, int]:
+        """Puts a task into the line, once; returns who is at its head, and for how long (ms) it has stood there.
+
+        Args:
+            name: The task.
+            session_id: Its session.
+            is_alone: Only if nobody stands there.
+        """
+        session = session_of(name, session_id)
+        slot = partition_key(session, "turns")
+        function = LIBRARY.function("enter")
+        head, age = await self._journal.store.call(function, slot, session, name.ref, int(is_alone), KEPT_MS)
+        return parse_ref(head.decode()), age
+
+    async def is_turn(self, name: TaskName, session_id: str, *, is_alone: bool = False) -> bool:
+        """Whether a task is at the head of its line; heads that have ended make room."""
+        while True:
+            head, age = await self.enter(name, session_id, is_alone=is_alone)
+            if head == name:
+                return True
+            if not await self._has_left(head, session_id, age):
+                return False
+
+    async def check_free(self, name: TaskName, session_id: str) -> None:
+        """Takes the head of the line.
+
+        Raises:
+            SessionBusyError: Another task stands there.
+        """
+        if not await self.is_turn(name, session_id, is_alone=True):
+            raise SessionBusyError(f"another task of session {session_id} has not ended: wait for it, or send ENQUEUE")
+
+    async def _has_left(self, head: TaskName, session_id: str, age_ms: int) -> bool:
+        """Lets a head go that has ended, or was never accepted."""
+        try:
+            record = await self._journal.record(head)
+        except TaskNotFoundError:
+            if age_ms > ACCEPTED_WITHIN_MS:
+                await self._leave(head, session_id)
+            return age_ms > ACCEPTED_WITHIN_MS
+        if record.is_terminal:
+            await self.leave(head, record.request, await self._journal.response(head))
+        return record.is_terminal
+
+    async def leave(self, name: TaskName, request: TaskRequest, response: TaskResponse) -> None:
+        """Ends a task's turn: what it said is remembered, and the next one is woken."""
+        if request.session_id:
+            is_kept = response.status == TASK_STATUS_COMPLETED
+            await self._leave(name, request.session_id, request.prompt, response.output if is_kept else "")
+
+    async def _leave(self, name: TaskName, session_id: str, prompt: str = "", output: str = "") -> None:
+        session = session_of(name, session_id)
+        slot, function = partition_key(session, "turns"), LIBRARY.function("leave")
+        turn = (name.task_id, prompt, output)
+        head = await self._journal.store.call(function, slot, session, name.ref, *turn, KEPT_TURNS, KEPT_MS)
+        if head:
+            await self._journal.nudge(parse_ref(head.decode()))
