@@ -59,6 +59,11 @@ class Made:
     def notice(self, detail: str = "") -> StepEvent:
         return StepEvent(notice=RunnerNotice(detail=detail))
 
+    def asks(self, input_id: str = "in-1", **facts: Any) -> StepEvent:
+        pending = PendingInput(input_id=input_id, **facts)
+        pending.expire_time.FromMilliseconds(facts.get("lapses", 2**42))
+        return StepEvent(input_requested=pending)
+
     def said(self, text: str = "Well.", *, step: int = 1, tokens: tuple[int, int] = (3, 2)) -> StepEvent:
         usage = Usage(input_tokens=tokens[0], output_tokens=tokens[1], model_calls=1)
         return StepEvent(step=step, llm_call=LlmCall(text=text, usage=usage))
