@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 )
 
 from meshwright.agents import journal as journal_module
-from meshwright.agents.journal import LIBRARY, Claim, Journal
+from meshwright.agents.journal import LIBRARY, Claim, Journal, Limits
 from meshwright.agents.task import NewTask, TaskName
 from meshwright.core.errors import (
     FencedError,
@@ -38,7 +38,7 @@ from meshwright.core.store import Store
 from meshwright.gen.agents.v1.step_event_pb2 import RunnerNotice, StepEvent
 from meshwright.gen.agents.v1.task_pb2 import TaskRequest, TaskResponse
 
-SHORT = 20
+SHORT = 12
 EXAMPLES = int(os.environ.get("JOURNAL_EXAMPLES", SHORT))
 STEPS = 30
 PARTITIONS = 2
@@ -47,6 +47,7 @@ ENDS = ("COMPLETED", "FAILED", "CANCELLED")
 AGENTS = ("worker", "helper")
 HOLDERS = (("default", "default"), ("default", "ann"), ("acme", "default"))
 MOST_TASKS = 12
+MOST_BARREN = 5
 ANY = st.integers(0, 10_000)
 
 
@@ -65,6 +66,9 @@ class Known:
     is_lapsed: bool = False
     waiting: int = 0
     attempt: int = 0
+    barren: int = 0
+    is_suspect: bool = False
+    is_poison: bool = False
     cancel: str = ""
     is_gone: bool = False
     is_in_outbox: bool = False
@@ -82,6 +86,11 @@ class Known:
             self.stale.append(self.claim)
         self.claim, self.is_lapsed, self.state = None, False, state
 
+    def enter_queue(self) -> None:
+        """One whose last worker was lost before it got anywhere waits apart, and runs alone."""
+        self.lose_claim("PENDING")
+        self.is_suspect = self.barren > 0
+
 
 @dataclass
 class Places:
@@ -89,6 +98,7 @@ class Places:
 
     members: dict[str, Counter[str]]
     records: dict[str, dict[bytes, bytes]]
+    running: Counter[tuple[str, str]]
     keys: list[str]
 
     @classmethod
@@ -99,14 +109,16 @@ class Places:
         read = [(key, reads[kind]) for key, kind in zip(keys, kinds, strict=True) if kind in reads]
         replies = await store.run(*((how[0], key, *how[1:]) for key, how in read)) if read else []
         members: dict[str, Counter[str]] = {}
-        records = {}
+        records, running = {}, Counter[tuple[str, str]]()
         for (key, _), reply in zip(read, replies, strict=True):
             noun, _, name = key.split(":", 2)[2].partition(":")
             if noun == "task":
                 records[name] = reply
+            elif noun == "running":
+                running.update({(name, tenant.decode()): int(many) for tenant, many in reply.items()})
             elif not isinstance(reply, dict):
                 members.setdefault(noun, Counter()).update(member.decode() for member in reply)
-        return cls(members, records, keys)
+        return cls(members, records, running, keys)
 
     def many(self, noun: str, ref: str) -> int:
         """Counts where a task stands, over all keys of a noun, such as the ready queues of several tenants."""
@@ -136,7 +148,11 @@ def is_overtaken(known: Known) -> bool:
 
 
 def is_ready(known: Known) -> bool:
-    return known.state == "PENDING" and not known.is_gone
+    return known.state == "PENDING" and not known.is_gone and not known.is_poison
+
+
+def is_in_line(known: Known) -> bool:
+    return is_ready(known) and not known.is_suspect
 
 
 def is_parked(known: Known) -> bool:
@@ -156,7 +172,7 @@ class World:
         self.store = Store(url, LIBRARY)
         self.owners = [Journal(self.store, name, lease_s=3600) for name in ("one", "two", "three")]
         self.doomed = Journal(self.store, "doomed", lease_s=0)
-        self.strict = Journal(self.store, "strict", max_ready=1)
+        self.strict = Journal(self.store, "strict", limits=Limits(max_ready=1))
         self.reset()
 
     def reset(self) -> None:
@@ -255,18 +271,20 @@ class JournalMachine(RuleBasedStateMachine):
 
     def conclude(self, known: Known, state: str) -> None:
         known.lose_claim(state)
-        known.is_in_outbox = True
+        known.is_in_outbox = bool(known.task.session_id)
         self.flag(known, "the parent task ended", itself=False)
         parent = self.above(known)
         if parent and not parent.is_gone and parent.state == "PARKED":
             parent.waiting -= 1
             if parent.waiting <= 0:
-                parent.state = "PENDING"
+                parent.enter_queue()
 
     def owned(self, known: Known, claim: Claim) -> None:
         assert claim.fence not in [old.fence for old in known.stale]
+        assert claim.is_suspect == (known.barren > 0)
         known.claim, known.state, known.is_lapsed = claim, "RUNNING", False
         known.attempt = max(1, known.attempt)
+        known.barren += 1
 
     # Rules.
 
@@ -288,16 +306,25 @@ class JournalMachine(RuleBasedStateMachine):
         finally:
             journal_module.RETENTION_MS = kept
         assert accepted.is_new
-        known = self.tasks[task.name.ref] = Known(task, overdue, brief)
-        if by:
+        known = Known(task, overdue, brief)
+        assert (accepted.claim is not None) == (by is not None and not self.is_awaited(known))
+        self.tasks[task.name.ref] = known
+        if accepted.claim:
             self.owned(known, accepted.claim)
             self.write(known, written)
-        else:
-            assert accepted.claim is None
+            known.barren = 0 if written else 1
         return known
 
+    def is_awaited(self, known: Known) -> bool:
+        """Whether others wait before a task that would be run at once."""
+        return any(is_in_line(other) and self.is_neighbour(known, other) for other in self.tasks.values())
+
+    def is_neighbour(self, known: Known, other: Known) -> bool:
+        is_near = known.name.partition(PARTITIONS) == other.name.partition(PARTITIONS)
+        return is_near and known.task.agent_id == other.task.agent_id
+
     def request(self, name: TaskName, agent: str, *, overdue: bool, **facts: Any) -> NewTask:
-        request = TaskRequest(prompt="Do it.", agent_id=agent)
+        request = TaskRequest(prompt="Do it.", agent_id=agent, session_id="s" if agent == AGENTS[0] else "")
         return NewTask(name, agent, "h", request, 0 if overdue else HOUR_MS, **facts)
 
     @precondition(lambda self: len(self.tasks) < MOST_TASKS)
@@ -349,10 +376,10 @@ class JournalMachine(RuleBasedStateMachine):
             assert not accepted.is_new
             assert accepted.claim is None
 
-    @some(is_ready)
+    @some(is_in_line)
     @rule(pick=ANY)
     def find_the_queue_full(self, pick):
-        known = self.picked(pick, is_ready)
+        known = self.picked(pick, is_in_line)
         root = next(f"f{n}" for n in range(100) if self.is_beside(known, f"f{n}"))
         task = self.request(known.name.sibling(root), known.task.agent_id, overdue=False, root_id=root)
         with pytest.raises(QueueFullError):
@@ -366,17 +393,14 @@ class JournalMachine(RuleBasedStateMachine):
         self.claim_one(self.owner(pick), partition, agent)
 
     def claim_one(self, owner: Journal, partition: int, agent: str) -> Known | None:
-        ready = {
-            ref
-            for ref, known in self.tasks.items()
-            if known.state == "PENDING" and not known.is_gone and known.task.agent_id == agent
-            and known.name.partition(PARTITIONS) == partition
-        }  # fmt: skip
-        claim = self.run(owner.claim(partition, agent))
+        here = [known for known in self.tasks.values() if known.name.partition(PARTITIONS) == partition]
+        ready = {known.name.ref for known in here if is_ready(known) and known.task.agent_id == agent}
+        suspects = {ref for ref in ready if self.tasks[ref].is_suspect}
+        claim = self.run(owner.claim(partition, agent)).claim
         assert (claim is not None) == bool(ready)
         if claim is None:
             return None
-        assert claim.name.ref in ready
+        assert claim.name.ref in (suspects or ready)
         known = self.tasks[claim.name.ref]
         self.owned(known, claim)
         return known
@@ -390,6 +414,7 @@ class JournalMachine(RuleBasedStateMachine):
         appended = self.run(self.owner(pick).append(known.claim, key, written))
         first = self.write(known, written)
         known.keys[key] = (first, written)
+        known.barren = 0
         assert (appended.first, appended.cancel) == (first, known.cancel)
 
     @some(is_repeatable)
@@ -407,7 +432,7 @@ class JournalMachine(RuleBasedStateMachine):
         claim, owner = known.stale[which % len(known.stale)], self.owner(pick)
         for late in (
             owner.append(claim, f"late{which}", [self.event()]),
-            owner.park(claim, len(known.log), 1, self.event()),
+            owner.park(claim, len(known.log), self.event(), children=1),
             owner.finish(claim, "COMPLETED", [self.result()]),
         ):
             with pytest.raises(FencedError):
@@ -426,12 +451,12 @@ class JournalMachine(RuleBasedStateMachine):
 
     def park_one(self, known: Known, waiting: int, *, is_behind: bool) -> None:
         event, last = self.event(), len(known.log) - is_behind
-        is_parked = self.run(self.world.owners[0].park(known.claim, last, waiting, event))
+        is_parked = self.run(self.world.owners[0].park(known.claim, last, event, children=waiting))
         assert is_parked == (not is_behind and not known.cancel)
         if is_parked:
             self.write(known, [event])
             known.lose_claim("PARKED")
-            known.waiting = waiting
+            known.waiting, known.barren = waiting, 0
 
     @some(is_parked)
     @rule(pick=ANY, which=ANY, state=st.sampled_from(ENDS))
@@ -497,6 +522,19 @@ class JournalMachine(RuleBasedStateMachine):
         assert self.run(self.world.doomed.beat([known.claim])).lost == frozenset()
         known.is_lapsed = True
 
+    @some(is_owned)
+    @rule(pick=ANY, times=st.integers(1, 6))
+    def bring_down_workers(self, pick, times):
+        """One task takes down worker after worker."""
+        victim = self.running(pick)
+        for _ in range(times):
+            if victim.claim:
+                self.run(self.world.doomed.beat([victim.claim]))
+                victim.is_lapsed = True
+            self.sweep_one(victim.name.partition(PARTITIONS), is_sweeper_lost=True)
+            while is_ready(victim):
+                self.claim_one(self.world.owners[0], victim.name.partition(PARTITIONS), victim.task.agent_id)
+
     @rule(partition=st.integers(0, PARTITIONS - 1), is_sweeper_lost=st.booleans())
     def sweep(self, partition, is_sweeper_lost):
         self.sweep_one(partition, is_sweeper_lost=is_sweeper_lost)
@@ -504,23 +542,27 @@ class JournalMachine(RuleBasedStateMachine):
     def sweep_one(self, partition: int, *, is_sweeper_lost: bool = False) -> None:
         here = [known for known in self.tasks.values() if known.name.partition(PARTITIONS) == partition]
         lost = [known for known in here if known.claim and known.is_lapsed]
-        taken, idle = self.run(self.world.owners[0].sweep(partition))
-        assert taken == len(lost)
+        swept = self.run(self.world.owners[0].sweep(partition))
+        assert (swept.taken, swept.lapsed, swept.stranded) == (len(lost), [], [])
         for known in lost:
-            known.lose_claim("PENDING")
+            known.is_poison = known.barren >= MOST_BARREN
+            known.enter_queue()
             known.attempt += 1
         resting = [known for known in here if known.is_living and known.state != "RUNNING"]
-        assert {known.name for known in resting if known.cancel or known.is_overdue} <= set(idle)
-        assert {name.ref for name in idle} <= set(self.tasks)
+        assert {known.name for known in resting if known.cancel or known.is_overdue or known.is_poison} <= set(
+            swept.idle
+        )
+        assert {name.ref for name in swept.idle} <= set(self.tasks)
         if not is_sweeper_lost:
-            self.end_idle(set(idle))
+            self.end_idle(set(swept.idle))
 
     @some(is_owned)
     @rule(pick=ANY)
     def release(self, pick):
         known = self.running(pick)
         self.run(self.owner(pick).release(known.claim))
-        known.lose_claim("PENDING")
+        known.barren = max(0, known.barren - 1)
+        known.enter_queue()
 
     @rule(partition=st.integers(0, PARTITIONS - 1))
     def purge(self, partition):
@@ -573,12 +615,14 @@ class JournalMachine(RuleBasedStateMachine):
                 continue
             await self.check_journal(known)
             self.check_place(known, places)
+        running = Counter((known.task.agent_id, known.name.tenant) for known in self.tasks.values() if known.claim)
+        assert places.running == running
 
     async def check_journal(self, known: Known) -> None:
         journal = self.world.owners[0]
         record = await journal.record(known.name)
-        facts = (known.state, known.cancel, len(known.log), known.attempt)
-        assert (record.state, record.cancel, record.sequence, record.attempt) == facts
+        facts = (known.state, known.cancel, len(known.log), known.attempt, known.barren)
+        assert (record.state, record.cancel, record.sequence, record.attempt, record.barren) == facts
         entries = [entry async for entry in journal.replay(known.name)]
         assert [entry.sequence for entry in entries] == list(range(1, len(known.log) + 1))
         assert [(entry.path, entry.payload) for entry in entries] == known.log
@@ -586,14 +630,15 @@ class JournalMachine(RuleBasedStateMachine):
     def check_place(self, known: Known, places: Places) -> None:
         """A task is in the queue, or owned under a lease, or waits for somebody who lives, or is over."""
         ref, state = known.name.ref, known.state
-        assert places.many("ready", ref) == (state == "PENDING")
+        assert places.many("ready", ref) == places.many("line", ref) == is_in_line(known)
+        assert places.many("suspects", ref) == (is_ready(known) and known.is_suspect)
         assert places.many("leases", ref) == (state == "RUNNING")
         assert places.many("deadlines", ref) == known.is_living
         assert places.many("expiry", ref) == (not known.is_living)
         assert places.fence(ref) == (known.claim.fence if known.claim else None)
         if state == "PARKED":
             assert 0 < known.waiting <= len(self.children(known))
-        if known.cancel and known.is_living and state != "RUNNING":
+        if (known.cancel or known.is_poison) and known.is_living and state != "RUNNING":
             assert places.many("ending", ref) == 1
         if not known.is_living:
             assert places.many("ending", ref) == 0
@@ -619,10 +664,9 @@ class JournalMachine(RuleBasedStateMachine):
             self.relay_one(partition)
             self.purge_one(partition)
         self.run(self.check())
-        for known in self.tasks.values():
-            if known.is_gone:
-                with pytest.raises(TaskExpiredError):
-                    self.run(self.world.owners[0].accept(known.task, claim=False))
+        for known in filter(lambda known: known.is_gone, self.tasks.values()):
+            with pytest.raises(TaskExpiredError):
+                self.run(self.world.owners[0].accept(known.task, claim=False))
 
 
 @pytest.mark.timeout(3600 if EXAMPLES > SHORT else 60)
