@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from google.protobuf.duration_pb2 import Duration
 
-from meshwright.agents.journal import LIBRARY, Journal
+from meshwright.agents.journal import LIBRARY, Journal, Limits
 from meshwright.agents.task import NewTask, TaskName
 from meshwright.cli.chaos.rig import Rig
 from meshwright.cli.chaos.scenario import Row, Setting
@@ -43,7 +43,7 @@ class Queue:
     def __init__(self, rig: Rig) -> None:
         self._rig = rig
         self._store = Store(str(rig.mesh.facts()["store"]), LIBRARY)
-        self.journal = Journal(self._store, "chaos", max_ready=NO_LIMIT)
+        self.journal = Journal(self._store, "chaos", limits=Limits(NO_LIMIT, NO_LIMIT))
 
     async def open(self) -> None:
         """Connects."""
