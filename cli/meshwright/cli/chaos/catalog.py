@@ -19,7 +19,15 @@ def scenario(name: str, module: str, title: str, *, is_quick: bool = True) -> Sc
     return Scenario(name, title, play, is_quick)
 
 
-SCENARIOS: Sequence[Scenario] = (scenario("kills", "kills", "kill -9 at every step boundary, every kind of process"),)
+SCENARIOS: Sequence[Scenario] = (
+    scenario("kills", "kills", "kill -9 at every step boundary, every kind of process"),
+    scenario("load", "load", "random kills under load"),
+    scenario("power", "power", "power cuts of the store"),
+    scenario("zombies", "zombies", "workers stopped past their lease"),
+    scenario("store-outage", "outage", "the store away for longer than a lease"),
+    scenario("restarts", "restarts", "rolling restarts under load"),
+    scenario("upgrade", "upgrade", "rolling upgrades with tasks in flight"),
+)
 
 
 def chosen(names: Iterable[str]) -> list[Scenario]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from meshwright.cli import ports
 from meshwright.cli.chaos.evidence import Evidence
@@ -17,9 +17,10 @@ from meshwright.cli.chaos.scenario import Setting
 from meshwright.cli.child import Child
 from meshwright.cli.edge import Edge
 from meshwright.cli.mesh import HOST, Mesh, MeshPlan
-from meshwright.core.errors import MeshError, UnavailableError
+from meshwright.core.errors import MeshError
 from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
-from meshwright.gen.agents.v1.task_pb2 import TaskRequest, TaskResponse
+from meshwright.gen.agents.v1.task_pb2 import DECISION_SKIP, TaskRequest, TaskResponse
+from meshwright.gen.agents.v1.task_service_pb2 import ResolveInputRequest
 
 AGENT = "meshwright.cli.chaos.agents:{}"
 MUTANT = "meshwright.cli.chaos.mutant"
@@ -28,6 +29,7 @@ LEASE_S = 1.0
 PATIENCE_S = 30.0
 """How long a task may take that is being disturbed; one that takes longer is lost."""
 RETRY_S = 0.2
+SILENCE_S = 3.0
 LOOK_S = 0.01
 SWEEP_S = 1.0
 
@@ -108,6 +110,7 @@ class Rig:
         self.mesh = ChaosMesh(plan, self._heard, self._started)
         self.evidence = Evidence(setting.folder / "evidence")
         self.kills: list[Kill] = []
+        self.stops: list[str] = []
         self.told: list[Told] = []
         self._disguise = disguise
         self._away: set[str] = set()
@@ -153,10 +156,14 @@ class Rig:
         """Makes a job whose evidence is left here."""
         return Job(name, str(self.evidence.path), tuple(plan), pace_s, tuple(below))
 
+    def request(self, job: Job, agent: str) -> TaskRequest:
+        """Asks an agent to do a job; the job's name is the key."""
+        return TaskRequest(task_id=job.name, agent_id=agent, prompt=job.prompt, max_steps=25)
+
     def processes(self, agent: str) -> list[Child]:
         """Returns the processes of an agent that run."""
         found = [child for child in self.mesh.children.values() if child.facts.get("agent") == agent]
-        return [child for child in found if child.pid and child.name not in self._away]
+        return [child for child in found if self.is_back(child)]
 
     def kill(self, child: Child, number: signal.Signals = signal.SIGKILL) -> Kill | None:
         """Ends a process by force, after which the mesh starts it again, or only stops it. None: it did not run."""
@@ -169,6 +176,13 @@ class Rig:
         kill = Kill(child.name, pid, time.time())
         self.kills.append(kill)
         return kill
+
+    def stop(self, child: Child) -> None:
+        """Tells a process to stop, as an orderly restart does; the mesh starts it again."""
+        self.stops.append(child.name)
+        self._away.add(child.name)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child.pid, signal.SIGTERM)
 
     def owner(self, job: str) -> Child | None:
         """Returns the process that worked on a job last, if it still runs."""
@@ -187,27 +201,29 @@ class Rig:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience_s):
                 try:
-                    await self._submit(told, agent)
+                    await self._persistently(self.edge.tasks.SubmitTask, self.request(job, agent))
+                    told.is_accepted = True
                     async for event in self._steps(job):
                         self._note(told, event)
+                        await self._decide(told, event)
                 except MeshError as error:
                     told.refusal = error
                     self.setting.tell(f"{job.name}: {error.message}")
         return told
 
-    async def _submit(self, told: Told, agent: str) -> None:
-        request = TaskRequest(task_id=told.job.name, agent_id=agent, prompt=told.job.prompt, max_steps=25)
-        while not told.is_accepted:
-            try:
-                await self.edge.call(self.edge.tasks.SubmitTask, request)
-                told.is_accepted = True
-            except UnavailableError:
-                await asyncio.sleep(RETRY_S)
-
     async def _steps(self, job: Job) -> AsyncIterator[StepEvent]:
-        async for event in self.edge.watch(job.name):
-            if event.sequence:
-                yield event
+        """Yields numbered events; silence counts as a broken stream, since a process may be stopped for good."""
+        after, is_over = 0, False
+        while not is_over:
+            watching = self.edge.watch(job.name, after)
+            with contextlib.suppress(TimeoutError):
+                while not is_over:
+                    async with asyncio.timeout(SILENCE_S):
+                        event = await anext(watching, None)
+                    is_over = event is None or event.HasField("result")
+                    if event and event.sequence:
+                        after = event.sequence
+                        yield event
 
     def _note(self, told: Told, event: StepEvent) -> None:
         told.events.append(event)
@@ -217,6 +233,33 @@ class Rig:
         self._moments.add((name, inner.WhichOneof("event") or "", max(0, inner.step - 1)))
         if event.HasField("result"):
             told.result = event.result
+
+    async def _decide(self, told: Told, event: StepEvent) -> None:
+        """Decides as a person would: a call of which nobody knows whether it ran is not run again."""
+        while event.HasField("child"):
+            event = event.child.event
+        if not event.HasField("input_requested"):
+            return
+        pending = event.input_requested
+        request = ResolveInputRequest(
+            task_id=pending.origin_task_id or told.job.name,
+            input_id=pending.input_id,
+            decision=DECISION_SKIP,
+            intent_digest=pending.intent_digest,
+        )
+        await self._persistently(self.edge.tasks.ResolveInput, request)
+
+    async def _persistently(self, method: Any, request: Any) -> None:
+        """Repeats a keyed call until the mesh answers."""
+        while True:
+            try:
+                await self.edge.call(method, request)
+            except MeshError as error:
+                if not error.is_retryable:
+                    raise
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
 
     async def _follow(self) -> None:
         while True:
@@ -233,6 +276,15 @@ class Rig:
         moment = (job, what, step)
         await until(lambda: moment in self._moments or playing.done(), PATIENCE_S)
         return moment in self._moments
+
+    def is_back(self, child: Child) -> bool:
+        """Whether a process runs that was not killed, or is back since."""
+        return bool(child.pid) and child.name not in self._away
+
+    @property
+    def store_url(self) -> str:
+        """Where the store answers."""
+        return str(self.mesh.facts()["store"])
 
     def store_folder(self) -> Path:
         """Where the store keeps its files."""

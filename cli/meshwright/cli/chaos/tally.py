@@ -71,7 +71,7 @@ class Tally:
     def _add_takeover(self, job: str, at: float, rig: Rig) -> None:
         """Measures from the death of the process that worked on the job before."""
         before = [trace.pid for trace in rig.evidence.of(job) if trace.at < at]
-        deaths = [kill.at for kill in rig.kills if before and kill.pid == before[-1]]
+        deaths = [kill.at for kill in rig.kills if before and kill.pid == before[-1] and kill.at < at]
         if deaths:
             self.takeovers.append(at - deaths[-1])
         elif not rig.kills:
