@@ -74,6 +74,14 @@ breaking: .venv/.dev
 	 if [ -z "$$base" ] || [ "$$base" = "$$(git rev-parse HEAD)" ]; then base=$$(git rev-parse --verify --quiet HEAD~1 || git rev-parse HEAD); fi; \
 	 echo "buf breaking against $$base"; $(BIN)/buf breaking --against ".git#ref=$$base"
 
+.PHONY: bench
+bench: .venv/.dev ## What calls, tasks and watchers cost, in ratios, held against the recorded ones (a minute)
+	$(BIN)/python -m benchmarks smoke
+
+.PHONY: bench-full
+bench-full: .venv/.dev ## The same at length, into benchmarks/results/ (6 minutes)
+	$(BIN)/python -m benchmarks full
+
 .PHONY: gen
 gen: .venv/.dev ## Regenerate stubs, descriptor set and Envoy's bootstrap
 	$(BIN)/python gen/generate.py

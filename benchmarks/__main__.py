@@ -17,6 +17,8 @@ from benchmarks.rounds import Effort
 
 HERE = Path(__file__).parent
 BASELINE = HERE / "baseline.json"
+RESULTS = HERE / "results"
+"""The full run's are committed, those of smoke stay here under `local/`."""
 ATTEMPTS = 2
 """A finding beyond the baseline is measured once more: what the machine did meanwhile does not come twice."""
 
@@ -47,7 +49,8 @@ async def measure(names: Sequence[str], effort: Effort) -> list[Finding]:
                 say(f"  {one.name}: {one.median:.2f} ({min(one.ratios):.2f}-{max(one.ratios):.2f}) {one.verdict}")
             say(f"{name}: {time.monotonic() - started:.0f} s")
             findings += fresh
-        report.write(HERE / "results", "full" if effort.is_full else "smoke", findings, stage.cores)
+        kind = "full" if effort.is_full else "smoke"
+        report.write(RESULTS if effort.is_full else RESULTS / "local", kind, findings, stage.cores)
         print(report.table(findings), "\nNot equal:\n", report.inequalities(findings), sep="\n")
     return findings
 

@@ -1,7 +1,7 @@
 """Many followers of one task in one process, without a gRPC server around them.
 
-`python -m benchmarks.follower feed|alone STORE_URL TASK_ID MANY`: `feed` follows through our Feeds, `alone` gives every
-follower a blocking read of its own. The process says when they listen, and at the end what was delivered.
+`python -m benchmarks.follower feed|alone STORE_URL MANY`: `feed` follows through our Feeds, `alone` gives every one
+a blocking read of its own. For each task id on its stdin the process says when all listen, then what was delivered.
 """
 
 import asyncio
@@ -19,17 +19,17 @@ from meshwright.core.process import Process
 from meshwright.core.store import Store, partition_key
 
 BLOCK_MS = 30_000
-JOIN_S = 0.005
+JOIN_S = 0.002
+"""What joins at the very same moment would need a connection each."""
 LAST = "last"
 """What the final event's notice says."""
 
 
 class Count:
-    """What has been delivered, by follower."""
+    """What has been delivered to all followers together."""
 
-    def __init__(self, many: int) -> None:
+    def __init__(self) -> None:
         self.delivered = 0
-        self.left = many
 
 
 async def by_feed(feeds: Feeds, name: TaskName, count: Count) -> None:
@@ -39,7 +39,6 @@ async def by_feed(feeds: Feeds, name: TaskName, count: Count) -> None:
             count.delivered += 1
             if event.notice.detail == LAST:
                 break
-    count.left -= 1
 
 
 async def alone(client: "redis.Redis", name: TaskName, count: Count) -> None:
@@ -54,31 +53,42 @@ async def alone(client: "redis.Redis", name: TaskName, count: Count) -> None:
             event = Entry(sequence, int(fields[b"t"]), "", fields[b"e"]).event(name.task_id)
             count.delivered += 1
             if event.notice.detail == LAST:
-                count.left -= 1
                 return
 
 
+async def follow(kind: str, feeds: Feeds, client: "redis.Redis", name: TaskName, many: int) -> None:
+    """Follows one task until its last event has reached everybody."""
+    count = Count()
+    following = []
+    for _ in range(many):
+        one = by_feed(feeds, name, count) if kind == "feed" else alone(client, name, count)
+        following.append(asyncio.create_task(one))
+        await asyncio.sleep(JOIN_S)
+    say(listening=many)
+    await asyncio.gather(*following)
+    say(delivered=count.delivered)
+
+
+def say(**facts: int) -> None:
+    """Tells the parent."""
+    sys.stdout.write(json.dumps(facts) + "\n")
+    sys.stdout.flush()
+
+
 async def main(running: Process) -> None:
-    """Follows until the last event has reached everybody."""
-    kind, url, task_id, many = *sys.argv[1:4], int(sys.argv[4])
+    """Follows one task after the other until it is told to stop."""
+    kind, url, many = sys.argv[1], sys.argv[2], int(sys.argv[3])
     store = Store(url, LIBRARY)
     await store.open(1)
     feeds = Feeds(Journal(store, "follower"))
-    name, count = TaskName("default", "default", task_id), Count(many)
     client = redis.Redis.from_url(url, protocol=3, max_connections=many + 1)
-    if kind == "feed":
-        await feeds.open({"nobody": lambda _: None})
-    following = []
-    for _ in range(many):
-        following.append(
-            asyncio.create_task(by_feed(feeds, name, count) if kind == "feed" else alone(client, name, count))
-        )
-        await asyncio.sleep(JOIN_S)  # what joins at the very same moment would need a connection each
+    await feeds.open({"nobody": lambda _: None})
     running.ready()
-    await asyncio.gather(*following)
-    sys.stdout.write(json.dumps({"delivered": count.delivered, "left": count.left}) + "\n")
-    sys.stdout.flush()
-    await running.stopping.wait()
+    loop = asyncio.get_running_loop()
+    lines = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    while line := (await lines.readline()).decode().strip():
+        await follow(kind, feeds, client, TaskName("default", "default", line), many)
 
 
 if __name__ == "__main__":

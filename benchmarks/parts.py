@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -91,6 +91,11 @@ class Part:
         said: dict[str, object] = json.loads(line)
         return said
 
+    def tell(self, line: str) -> None:
+        """Writes a line to the process."""
+        assert self._process.stdin
+        self._process.stdin.write(line.encode() + b"\n")
+
     async def stop(self) -> None:
         """Ends the process, gently first."""
         with contextlib.suppress(ProcessLookupError):
@@ -156,7 +161,12 @@ class Stage:
         log = self.folder / f"{name}.log"
         with log.open("ab") as errors:
             process = await asyncio.create_subprocess_exec(
-                *command, env=environment, stdout=asyncio.subprocess.PIPE, stderr=errors, cwd=self.folder
+                *command,
+                env=environment,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=errors,
+                cwd=self.folder,
             )
         part = Part(name, process, log)
         self._stack.push_async_callback(part.stop)
@@ -203,12 +213,3 @@ def pin_all(pid: int, cores: frozenset[int]) -> None:
     for thread in Path(f"/proc/{pid}/task").iterdir():
         with contextlib.suppress(ProcessLookupError):
             os.sched_setaffinity(int(thread.name), cores)
-
-
-@contextlib.asynccontextmanager
-async def ended_after(part: Part) -> AsyncIterator[Part]:
-    """Ends a process before its stage does."""
-    try:
-        yield part
-    finally:
-        await part.stop()

@@ -100,7 +100,7 @@ def plot(findings: Sequence[Finding]) -> str:
 
 def write(folder: Path, kind: str, findings: Sequence[Finding], cores: Cores) -> None:
     """Writes table, figures and plot into a folder."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     day = dt.datetime.now(dt.UTC).date().isoformat()
     text = (
         f"# Benchmarks, {kind}\n\n{day}; {where(cores)}.\n\n{table(findings)}\n\n"
