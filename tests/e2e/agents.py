@@ -14,4 +14,11 @@ def tick(number: int) -> int:
     return number + 1
 
 
+@tool(effect="non_idempotent", name="mail.send", approval="always")
+def send(to: str) -> str:
+    """Sends a letter."""
+    return f"sent to {to}"
+
+
+asking = Agent("asking", "Sends letters.", tools=[send], model=f"scripted:{HERE / 'asking.yaml'}")
 slow = Agent("slow", "Counts, and takes its time.", tools=[tick], model=f"scripted:{HERE / 'slow.yaml'}")

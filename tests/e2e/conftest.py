@@ -160,8 +160,9 @@ def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def dev(tmp_path_factory: pytest.TempPathFactory, documents: Path) -> Iterator[Dev]:
     """One mesh for all tests that leave it as they found it."""
     folder = tmp_path_factory.mktemp("dev")
-    agent = f"{HERE / 'agents.py'}:slow"
-    running = Dev(folder, ports.reserve("127.0.0.1", set()), "--docs", str(documents), "--agent", agent, "--lease", "2")
+    agents = [part for name in ("slow", "asking") for part in ("--agent", f"{HERE / 'agents.py'}:{name}")]
+    port = ports.reserve("127.0.0.1", set())
+    running = Dev(folder, port, "--docs", str(documents), *agents, "--lease", "2")
     try:
         yield running.start()
     finally:

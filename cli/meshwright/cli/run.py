@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from meshwright.agents.task import leaf
 from meshwright.cli.edge import Edge
 from meshwright.cli.options import EdgeUrl, Output, with_edge
 from meshwright.cli.output import Format, as_json, show
@@ -60,6 +61,8 @@ async def followed(mesh: Edge, request: TaskRequest, steps: Steps, *, is_streame
             steps.draw(event)
         elif is_streamed and event.sequence:
             show(as_json(event, None))
+        elif leaf(event).HasField("input_requested"):
+            steps.draw(event)
         if event.HasField("result"):
             return event.result
     raise UnavailableError("the stream ended without a result: `meshwright task get` tells how the task stands")

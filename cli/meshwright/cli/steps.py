@@ -7,9 +7,10 @@ from rich.text import Text
 
 from meshwright.core.canonical import from_struct
 from meshwright.gen.agents.v1.step_event_pb2 import NoticeKind, StepEvent, ToolOutcome
-from meshwright.gen.agents.v1.task_pb2 import FinishReason, TaskStatus
+from meshwright.gen.agents.v1.task_pb2 import Decision, FinishReason, TaskStatus
 
 LONGEST = 100
+ASKS = "?"
 
 
 class Steps:
@@ -40,7 +41,7 @@ class Steps:
         line.append("   " * depth)
         line.append(f"{sign} ", style)
         line.append(f"{self._agents.get(inner.task_id, ''):<13}", "bold" if depth == 0 else "")
-        line.append(shortened(words), style if style == "red" else "")
+        line.append(words if sign == ASKS else shortened(words), style if style == "red" else "")
         self._console.print(line, highlight=False, soft_wrap=True)
 
 
@@ -82,6 +83,20 @@ def noted(event: StepEvent) -> tuple[str, str, str]:
     return "!", "yellow", f"{kind}: {event.notice.detail} (attempt {event.attempt})"
 
 
+def asked(event: StepEvent) -> tuple[str, str, str]:
+    """Describes a question to a person, and how it is answered."""
+    pending = event.input_requested
+    choices = "|".join(Decision.Name(choice).removeprefix("DECISION_").lower() for choice in pending.choices)
+    return ASKS, "yellow", f"{pending.prompt} Decide: meshwright task resolve {event.task_id} {choices}"
+
+
+def resolved(event: StepEvent) -> tuple[str, str, str]:
+    """Describes what a person decided."""
+    decision = event.input_resolved
+    name = Decision.Name(decision.decision).removeprefix("DECISION_").lower()
+    return "✓", "green", f"{decision.decided_by or 'nobody'}: {name} {decision.reason}"
+
+
 def result_of(event: StepEvent) -> tuple[str, str, str]:
     """Describes a tool's outcome."""
     result = event.tool_result
@@ -116,6 +131,8 @@ DESCRIBED = {
     "tool_result": result_of,
     "delegation": delegated,
     "notice": noted,
+    "input_requested": asked,
+    "input_resolved": resolved,
     "result": ended,
 }
 """How each kind of event is told; other kinds are not drawn."""

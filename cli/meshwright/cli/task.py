@@ -1,19 +1,43 @@
 """`meshwright task`: submit, look at, watch and cancel tasks."""
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from meshwright.cli import dead_letters, inbox
 from meshwright.cli.edge import Edge
 from meshwright.cli.options import EdgeUrl, Output, with_edge
 from meshwright.cli.output import Format, as_json, show, show_messages, show_table
 from meshwright.cli.steps import Steps, shortened
-from meshwright.gen.agents.v1.task_pb2 import TaskRequest, TaskResponse, TaskStatus
+from meshwright.gen.agents.v1.task_pb2 import TaskPriority, TaskRequest, TaskResponse, TaskStatus
 from meshwright.gen.agents.v1.task_service_pb2 import CancelTaskRequest, GetTaskRequest, ListTasksRequest
 
-app = typer.Typer(no_args_is_help=True, help="Submit, look at, watch and cancel tasks.")
+app = typer.Typer(no_args_is_help=True, help="Submit, look at, watch and cancel tasks; decide what they wait for.")
+app.command("inbox")(inbox.inbox)
+app.command("resolve")(inbox.resolve)
+app.add_typer(dead_letters.app, name="dead-letters")
 TaskId = Annotated[str, typer.Argument(help="The task's id")]
+
+
+class Priority(StrEnum):
+    """Order among the waiting tasks of one tenant."""
+
+    LOW = "low"
+    NORMAL = "normal"
+    HIGH = "high"
+
+
+class Status(StrEnum):
+    """Where a task stands."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    INPUT_REQUIRED = "input-required"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
 
 
 @app.command()
@@ -22,11 +46,16 @@ def submit(
     agent: Annotated[str, typer.Option("--agent", "-a", help="Agent that does it; by default the orchestrator")] = "",
     task_id: Annotated[str, typer.Option("--id", help="Your own id; the same id again is the same task")] = "",
     session: Annotated[str, typer.Option(help="Conversation that the task belongs to")] = "",
+    priority: Annotated[Priority, typer.Option(help="Order among your waiting tasks")] = Priority.NORMAL,
+    timeout: Annotated[int, typer.Option(min=0, max=86_400, help="Seconds that the task may take; 0: 600")] = 0,
     output: Output = Format.TABLE,
     edge: EdgeUrl = None,
 ) -> None:
     """Queues a task and prints its id at once."""
     request = TaskRequest(prompt=question, agent_id=agent, task_id=task_id, session_id=session)
+    request.priority = TaskPriority.Value(f"TASK_PRIORITY_{priority.name}")
+    if timeout:
+        request.timeout.FromSeconds(timeout)
     show_task(with_edge(edge, lambda mesh: mesh.call(mesh.tasks.SubmitTask, request)), output, is_short=True)
 
 
@@ -40,12 +69,15 @@ def get(task_id: TaskId, output: Output = Format.TABLE, edge: EdgeUrl = None) ->
 def list_tasks(
     agent: Annotated[str, typer.Option("--agent", "-a", help="Only tasks of this agent")] = "",
     session: Annotated[str, typer.Option(help="Only tasks of this conversation")] = "",
+    state: Annotated[list[Status] | None, typer.Option("--status", help="Only tasks that stand so")] = None,
+    roots: Annotated[bool, typer.Option("--roots", help="Only tasks that no other task delegated")] = False,
     limit: Annotated[int, typer.Option(min=1, max=200, help="How many")] = 20,
     output: Output = Format.TABLE,
     edge: EdgeUrl = None,
 ) -> None:
     """Lists tasks, newest first."""
-    request = ListTasksRequest(page_size=limit, agent_id=agent, session_id=session)
+    statuses = [TaskStatus.Value(f"TASK_STATUS_{one.name}") for one in state or ()]
+    request = ListTasksRequest(page_size=limit, agent_id=agent, session_id=session, statuses=statuses, roots_only=roots)
     found = with_edge(edge, lambda mesh: mesh.call(mesh.tasks.ListTasks, request)).tasks
     if output is not Format.TABLE:
         show_messages(found, output)
@@ -113,3 +145,6 @@ def show_task(task: TaskResponse, form: Format, *, is_short: bool = False) -> No
     if not is_short:
         show(f"{task.agent_id}, {task.steps_used} steps, {task.tokens_used} tokens, {task.duration_ms} ms")
         show(task.output or task.error.message)
+        for pending in task.pending_inputs:
+            ways = "|".join(inbox.choices(pending))
+            show(f"waits for you: {inbox.told(pending)}: meshwright task resolve {task.task_id} {ways}")

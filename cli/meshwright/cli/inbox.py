@@ -1,0 +1,174 @@
+"""`meshwright task inbox` and `resolve`: what agents ask of people, and what people decide."""
+
+import json
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from google.protobuf import json_format
+from google.protobuf.struct_pb2 import Value
+
+from meshwright.cli.edge import Edge
+from meshwright.cli.options import EdgeUrl, Output, with_edge
+from meshwright.cli.output import Format, as_json, show, show_messages, show_table
+from meshwright.cli.steps import shortened
+from meshwright.core.canonical import from_struct, to_struct
+from meshwright.core.errors import DigestMismatchError, InputNotPendingError, InvalidRequestError
+from meshwright.gen.agents.v1.task_pb2 import (
+    TASK_STATUS_INPUT_REQUIRED,
+    Decision,
+    InputKind,
+    PendingInput,
+    TaskResponse,
+)
+from meshwright.gen.agents.v1.task_service_pb2 import GetTaskRequest, ListTasksRequest, ResolveInputRequest
+
+DIGITS = 12
+"""So much of a digest is shown, and enough to name it."""
+
+
+class Choice(StrEnum):
+    """What can be decided; each question offers some of these."""
+
+    APPROVE = "approve"
+    REJECT = "reject"
+    EDIT = "edit"
+    ANSWER = "answer"
+    RETRY = "retry"
+    SKIP = "skip"
+    FAIL = "fail"
+
+
+def inbox(
+    limit: Annotated[int, typer.Option(min=1, max=200, help="How many tasks are looked at")] = 50,
+    output: Output = Format.TABLE,
+    edge: EdgeUrl = None,
+) -> None:
+    """Lists what agents wait for people to decide, over all tasks."""
+    request = ListTasksRequest(page_size=limit, statuses=[TASK_STATUS_INPUT_REQUIRED])
+    found = with_edge(edge, lambda mesh: mesh.call(mesh.tasks.ListTasks, request)).tasks
+    asking = [task for task in found if any(not pending.origin_task_id for pending in task.pending_inputs)]
+    if output is not Format.TABLE:
+        show_messages(asking, output)
+        return
+    rows = [(task, pending) for task in asking for pending in task.pending_inputs if not pending.origin_task_id]
+    show_table(
+        ("TASK", "AGENT", "KIND", "ASKS", "LAPSES", "DIGEST", "CHOICES"),
+        (
+            (
+                task.task_id,
+                task.agent_id,
+                InputKind.Name(pending.kind).removeprefix("INPUT_KIND_").lower().replace("_", " "),
+                shortened(told(pending)),
+                lapses(pending),
+                pending.intent_digest[:DIGITS] or "-",
+                "|".join(choices(pending)),
+            )
+            for task, pending in sorted(rows, key=lambda row: (-row[1].priority, row[1].expire_time.ToNanoseconds()))
+        ),
+    )
+
+
+def resolve(
+    task_id: Annotated[str, typer.Argument(help="The task that waits, or one above it")],
+    decision: Annotated[Choice, typer.Argument(help="What is decided")],
+    value: Annotated[
+        str, typer.Argument(help="For answer: what is answered, as JSON or plain text; for edit: arguments as JSON")
+    ] = "",
+    input_id: Annotated[str, typer.Option("--input", help="Which question, where there are several")] = "",
+    digest: Annotated[
+        str, typer.Option(help=f"What you decide on, its first {DIGITS} digits or all: refused if it is something else")
+    ] = "",
+    reason: Annotated[str, typer.Option(help="Kept in the journal, and read by the model")] = "",
+    output: Output = Format.TABLE,
+    edge: EdgeUrl = None,
+) -> None:
+    """Decides on what a task waits for; then it goes on."""
+
+    async def decide(mesh: Edge) -> TaskResponse:
+        task: TaskResponse = await mesh.call(mesh.tasks.GetTask, GetTaskRequest(task_id=task_id))
+        pending = chosen(task, input_id)
+        if digest and (len(digest) < DIGITS or not pending.intent_digest.startswith(digest)):
+            raise DigestMismatchError(f"the task waits for {told(pending)}, whose digest is {pending.intent_digest}")
+        if output is Format.TABLE:
+            typer.echo(f"{decision.value}: {told(pending)}", err=True)
+        request = ResolveInputRequest(
+            task_id=task_id,
+            input_id=pending.input_id,
+            decision=Decision.Value(f"DECISION_{decision.name}"),
+            intent_digest=pending.intent_digest,
+            reason=reason,
+        )
+        if decision is Choice.ANSWER:
+            request.answer.CopyFrom(answer_of(value))
+        if decision is Choice.EDIT:
+            request.edited_arguments.CopyFrom(to_struct(arguments_of(value)))
+        response: TaskResponse = await mesh.call(mesh.tasks.ResolveInput, request)
+        return response
+
+    task = with_edge(edge, decide)
+    if output is Format.TABLE:
+        show(f"{task.task_id}  goes on: meshwright task watch {task.task_id} --after {task.last_sequence}")
+    else:
+        show(as_json(task, 2 if output is Format.JSON else None))
+
+
+def chosen(task: TaskResponse, input_id: str) -> PendingInput:
+    """Returns the question that is meant.
+
+    Raises:
+        InputNotPendingError: There is none, or there are several and none was named.
+    """
+    found = [pending for pending in task.pending_inputs if input_id in ("", pending.input_id)]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise InputNotPendingError(f"task {task.task_id} waits for no such decision: `meshwright task inbox` lists all")
+    names = ", ".join(f"{pending.input_id} ({shortened(told(pending))})" for pending in found)
+    raise InputNotPendingError(f"task {task.task_id} asks several things: name one with --input: {names}")
+
+
+def told(pending: PendingInput) -> str:
+    """Says in one line what is asked: a call as it would run, else the question."""
+    if not pending.tool:
+        return pending.prompt
+    arguments = json.dumps(from_struct(pending.arguments, "arguments"), ensure_ascii=False)
+    return f"{pending.tool}@{pending.tool_version} {arguments}"
+
+
+def choices(pending: PendingInput) -> list[str]:
+    """Names what can be decided."""
+    return [Decision.Name(choice).removeprefix("DECISION_").lower() for choice in pending.choices]
+
+
+def lapses(pending: PendingInput) -> str:
+    """Says how long a question stays open."""
+    left = pending.expire_time.ToDatetime(UTC) - datetime.now(UTC)
+    days, hours = left.days, left.seconds // 3600
+    if days > 0:
+        return f"in {days} d {hours} h"
+    return f"in {hours} h {left.seconds % 3600 // 60} min" if days == 0 else "now"
+
+
+def answer_of(text: str) -> Value:
+    """Reads an answer: JSON where it is some, else plain text."""
+    try:
+        return json_format.Parse(text, Value())
+    except json_format.ParseError:
+        return Value(string_value=text)
+
+
+def arguments_of(text: str) -> dict[str, object]:
+    """Reads edited arguments.
+
+    Raises:
+        InvalidRequestError: They are no JSON object.
+    """
+    try:
+        values = json.loads(text)
+    except ValueError:
+        values = None
+    if not isinstance(values, dict):
+        raise InvalidRequestError("edit needs the arguments as a JSON object: '{\"name\": value}'")
+    return values
