@@ -66,6 +66,77 @@ async def test_a_child_that_ends_at_once_says_why(child):
         await silent.start()
 
 
+async def test_what_an_earlier_run_said_is_not_taken_for_the_reason(child):
+    sample = child("raise SystemExit(3)")
+    sample.log.write_text("error: of yesterday\n")
+    with pytest.raises(SetupError, match=r"sample ended at once: see .*sample\.log"):
+        await sample.start()
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("error: the reason.", "the reason"),
+        (
+            "[2026-01-01 00:00:00.000][7][critical][main] [server.cc:1] error `cannot bind '[::]:1': taken` reading 'x'",
+            "cannot bind '[::]:1': taken",
+        ),
+        (
+            "7:M 01 Jan 2026 00:00:00.000 # Can't recover from AOF write error when fsync is 'always'. Exiting...",
+            "Can't recover from AOF write error when fsync is 'always'. Exiting: is the disk full?",
+        ),
+    ],
+)
+async def test_a_reason_is_found_in_what_each_program_writes(child, line, why):
+    sample = child(f"import sys; print({line!r}, 'noise', sep='\\n', file=sys.stderr); sys.exit(1)")
+    with pytest.raises(SetupError) as caught:
+        await sample.start()
+    assert caught.value.message == why
+
+
+async def test_json_that_a_child_prints_is_not_taken_for_its_ready_line(child):
+    sample = child(f"print('{{\"a\": 1}}')\n{READY}import time; time.sleep(60)")
+    await sample.start()
+    assert sample.target == "here:1"
+    assert '{"a": 1}' in sample.log.read_text()
+    await sample.stop()
+
+
+async def test_a_child_that_cannot_even_be_started_is_tried_again_and_nothing_ends_the_keeping(child, tmp_path):
+    sample = child(f"{READY}import time; time.sleep(60)")
+    await sample.start()
+    told = []
+
+    def tell(what):
+        told.append(what)
+        raise BrokenPipeError  # nobody listens
+
+    keeper = asyncio.create_task(sample.keep(tell))
+    folder = sample.folder
+    sample.folder = tmp_path / "gone"
+    os.kill(sample.pid, signal.SIGKILL)
+    await until(lambda: len(told) >= 3)
+    assert all("sample did not start: " in line and "No such file" in line for line in told[1:]), told
+    sample.folder = folder
+    await until(lambda: "runs again" in told[-1])
+    await sample.stop()
+    await keeper
+
+
+async def test_a_child_that_ends_again_and_again_says_why_and_is_started_later_each_time(child):
+    sample = child(f"import sys\n{READY}sys.exit('error: no space left')")
+    await sample.start()
+    told = []
+    began = time.monotonic()
+    keeper = asyncio.create_task(sample.keep(told.append))
+    await until(lambda: len(told) >= 7)
+    ends = [line for line in told if "ended" in line]
+    assert all(line.endswith("ended: exit code 1: no space left") for line in ends), told
+    assert time.monotonic() - began > 0.1 + 0.3 + 1
+    await sample.stop()
+    keeper.cancel()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux does it")
 def test_a_child_ends_with_its_parent_however_that_ends():
     source = f"import subprocess\nprint(subprocess.Popen([*{TETHER!r}, '/bin/sleep', '60']).pid, flush=True)\ninput()"

@@ -1,7 +1,10 @@
 """The mesh's own store: one process on its files, whatever an earlier mesh left behind."""
 
+import asyncio
 import os
 import signal
+import socket
+import time
 
 import pytest
 import redis.asyncio as redis
@@ -78,3 +81,66 @@ async def test_a_socket_that_nobody_listens_on_is_no_orphan(run_valkey, start_st
     assert killed.embedded.socket.exists()
     mesh = await start_store(0)
     assert mesh.children["store"].pid
+
+
+@pytest.fixture
+async def running(tmp_path):
+    """A mesh without agents, and what it told."""
+    told = []
+    taken = set()
+    plan = MeshPlan(
+        port=ports.reserve(HOST, taken),
+        data=tmp_path,
+        docs=None,
+        model="offline",
+        store_port=ports.reserve(HOST, taken),
+        bundled=(),
+    )
+    mesh = Mesh(plan, tmp_path / "ready.json", told.append)
+    await mesh.start()
+    yield mesh, told
+    await mesh.stop()
+
+
+async def until(condition):
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+def occupied(port):
+    """Takes a port as soon as its owner has gone."""
+    while True:
+        try:
+            return socket.create_server((HOST, port))
+        except OSError:
+            time.sleep(0.001)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("registry", "port {port} on 127.0.0.1 is in use: choose another one, or stop what listens there"),
+        ("store", "Failed listening on port {port} (tcp), aborting"),
+        ("envoy", "cannot bind '127.0.0.1:{port}': Address already in use"),
+    ],
+)
+async def test_a_process_whose_port_is_taken_says_so_and_is_tried_again_until_it_is_free(running, name, said):
+    mesh, told = running
+    child = mesh.children[name]
+    port = {"registry": int(child.target.rpartition(":")[2] or 0), "store": mesh.plan.store_port}.get(
+        name, mesh.plan.port
+    )
+    os.kill(child.pid, signal.SIGKILL)
+    with occupied(port):
+        await until(lambda: sum("did not start" in line for line in told) >= 3)
+        assert child.pid == 0
+    await until(lambda: "runs again" in told[-1])
+    assert told[0].startswith(f"{name} (pid ")
+    assert told[0].endswith(" ended: killed by SIGKILL")
+    failures = [line for line in told if "did not start" in line]
+    assert told[1:-1] == failures
+    pauses = ["0.3 s", "1 s", "2 s", "5 s", "5 s"]
+    why = f"{name} did not start: {said.format(port=port)}"
+    assert failures == [f"{why}; trying again in {pause}" for pause in pauses[: len(failures)]]
+    assert told[-1] == f"{name} runs again as pid {child.pid}"

@@ -18,6 +18,7 @@ from meshwright.core.errors import MeshError, SetupError
 from meshwright.core.settings import Settings, child_environment
 from meshwright.core.store import Store
 from meshwright.core.valkey import EmbeddedValkey
+from meshwright.gateway.bootstrap import ADMIN
 from meshwright.gateway.envoy import command as envoy_command
 from meshwright.gateway.settings import GatewaySettings
 
@@ -214,6 +215,7 @@ class Mesh:
         valkey = EmbeddedValkey.prepare(self.plan.data, port=self.plan.store_port)
         self._store_url = valkey.url
         store = self._child("store", list(valkey.command), child_environment(Settings.load()), speaks=False)
+        store.answers = lambda: listens(valkey.socket)
         await store.start()
         client = Store(valkey.url)
         try:
@@ -226,6 +228,7 @@ class Mesh:
     async def _start_envoy(self) -> None:
         envoy = self._child("envoy", envoy_command(), child_environment(Settings.load()), speaks=False)
         envoy.folder = self.plan.data / "envoy"
+        envoy.answers = lambda: is_live(self.plan.data / "envoy" / ADMIN)
         await envoy.start()
 
     async def _wait_until_served(self, agents: list[str]) -> None:
@@ -262,7 +265,10 @@ class Mesh:
 
     def _changed(self, what: str) -> None:
         self._tell(what)
-        self._write_ready_file()
+        try:
+            self._write_ready_file()
+        except OSError as error:
+            self._tell(f"{self._ready_file} cannot be written: {error.strerror}")
 
     def _write_ready_file(self) -> None:
         if self._ready_file is None or not self._is_ready:
@@ -278,6 +284,7 @@ class Mesh:
             self._ready_file.unlink(missing_ok=True)
         for keeper in self._keepers:
             keeper.cancel()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
         last = ("gateway", "registry", "store")
         first = [child for name, child in self.children.items() if name not in last]
         await asyncio.gather(*(child.stop() for child in first))
@@ -331,3 +338,18 @@ async def listens(socket: Path) -> bool:
         return True
     writer.close()
     return True
+
+
+async def is_live(socket: Path) -> bool:
+    """Asks Envoy, at its admin socket, whether it serves."""
+    try:
+        reader, writer = await asyncio.open_unix_connection(socket)
+    except OSError:
+        return False
+    try:
+        writer.write(b"GET /ready HTTP/1.1\r\nhost: envoy\r\nconnection: close\r\n\r\n")
+        return b" 200 " in await reader.readline()
+    except OSError:
+        return False
+    finally:
+        writer.close()
