@@ -27,6 +27,13 @@ SCENARIOS: Sequence[Scenario] = (
     scenario("store-outage", "outage", "the store away for longer than a lease"),
     scenario("restarts", "restarts", "rolling restarts under load"),
     scenario("upgrade", "upgrade", "rolling upgrades with tasks in flight"),
+    scenario("network", "network", "delay, blackhole, reset, half-close and 1 KB/s on every hop"),
+    scenario("bad-input", "bad_input", "mutated wires, JSON through Envoy, hostile schemas"),
+    scenario("resume", "resume", "streams cut at random places"),
+    scenario("overload", "overload", "four times the capacity"),
+    scenario("fairness", "fairness", "one tenant fills the queue, another one works"),
+    scenario("delegation", "delegation", "one task at once, delegating to itself"),
+    scenario("soak", "soak", "steady work: memory, files and pending entries stay flat"),
 )
 
 
