@@ -50,4 +50,5 @@ def test_every_method_of_agent_and_registry_is_attacked_with_what_it_reads():
     assert "/agents.v1.TaskService/WatchTask" in found
     assert "/registry.v1.ToolRegistryService/RegisterTool" in found
     assert found["/agents.v1.TaskService/WatchTask"].is_stream
-    assert not [path for path, method in found.items() if not method.honest and not path.endswith("WatchTools")]
+    silent = {path.rpartition("/")[2] for path, method in found.items() if not method.honest}
+    assert silent <= {"WatchAgents", "WatchTools", "CheckCompatibility"}  # which may ask for everything
