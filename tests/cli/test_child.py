@@ -78,7 +78,7 @@ async def test_what_an_earlier_run_said_is_not_taken_for_the_reason(child):
     [
         ("error: the reason.", "the reason"),
         (
-            "[2026-01-01 00:00:00.000][7][critical][main] [server.cc:1] error `cannot bind '[::]:1': taken` reading 'x'",
+            "[2026-01-01 00:00:00.000][7][critical][main] [x.cc:1] error `cannot bind '[::]:1': taken` reading 'x'",
             "cannot bind '[::]:1': taken",
         ),
         (
