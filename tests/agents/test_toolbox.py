@@ -76,6 +76,27 @@ async def test_a_call_is_read_to_its_end_and_not_cancelled(host, writer):
     assert {code: ended(code) - count for code, count in before.items()} == {"OK": 1, "CANCELLED": 0}
 
 
+@tool(effect="non_idempotent", name="post.carry")
+async def carry() -> str:
+    """Carries something, slowly."""
+    calls.append("carried")
+    await asyncio.sleep(0.3)
+    return "there"
+
+
+async def test_a_host_that_has_too_much_to_do_is_asked_again(mesh, dial):
+    calls.clear()
+    script = SCRIPT.replace("post.send", "post.carry").replace('{"to": "ann"}', "{}")
+    await mesh.agent(Agent("post", "Deliver.", tools=[carry]), script=SCRIPT, max_streams=1)
+    client = dial(await mesh.agent(Agent("writer", "Write.", tools=["post.carry"]), script=script))
+    refused = telemetry.CALLS.labels("/tools.v1.ToolService/Invoke", "RESOURCE_EXHAUSTED")
+    before = refused._value.get()
+    tasks = await asyncio.gather(*(client.steps(task_id=f"t{number}") for number in range(3)))
+    assert [results(events)[0].outcome for events in tasks] == [TOOL_OUTCOME_OK] * 3
+    assert calls == ["carried"] * 3
+    assert refused._value.get() > before
+
+
 async def test_an_agent_waits_for_its_tools_before_it_is_announced(host, writer, mesh):
     starting = asyncio.create_task(writer())
     await asyncio.sleep(0.1)

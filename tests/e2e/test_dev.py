@@ -54,6 +54,7 @@ def test_a_task_outlives_the_agent_that_works_on_it(dev):
     assert task["steps_used"] == 4
 
 
+@pytest.mark.timeout(180)  # three starts of a whole mesh
 def test_sigterm_leaves_no_process_and_a_second_start_keeps_the_tasks(tmp_path, documents):
     own = Dev(tmp_path, ports.reserve("127.0.0.1", set()), "--docs", str(documents))
     own.start()

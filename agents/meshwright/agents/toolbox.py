@@ -1,6 +1,9 @@
 """An agent's tools: resolved to pins, schemas compiled, called where they are hosted."""
 
+import asyncio
 import json
+import random
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +12,7 @@ from meshwright.agents.models.model import JsonObject, ToolSpec
 from meshwright.core import channel
 from meshwright.core.canonical import digest, from_struct
 from meshwright.core.channel import Channels
-from meshwright.core.errors import ToolFailedError, UnavailableError
+from meshwright.core.errors import OverloadedError, ToolFailedError, UnavailableError
 from meshwright.gen.agents.v1.grant_pb2 import Grant
 from meshwright.gen.registry.v1.tool_registry_service_pb2 import Tool
 from meshwright.gen.tools.v1.tool_service_pb2 import InvokeRequest, Outcome
@@ -102,6 +105,18 @@ class Toolbox:
             return await self._dial(self._pins[pin.id], request, token)
 
     async def _dial(self, pin: Pin, request: InvokeRequest, token: bytes) -> Outcome:
+        """Calls a host; one that has too much to do, and has not even read the call, is asked again within its time."""
+        ends = time.monotonic() + pin.timeout_s
+        while True:
+            try:
+                return await self._invoke(pin, request, token)
+            except OverloadedError as error:
+                wait_s = (error.retry_after_s or 1.0) * random.uniform(1, 1.5)  # noqa: S311 - only not all at once
+                if time.monotonic() + wait_s > ends:
+                    raise
+            await asyncio.sleep(wait_s)
+
+    async def _invoke(self, pin: Pin, request: InvokeRequest, token: bytes) -> Outcome:
         stub = ToolServiceStub(self._channels.to(pin.tool.endpoint))
         timeout_s = pin.timeout_s + GRACE_S
         outcome: Outcome | None = None
