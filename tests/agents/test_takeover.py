@@ -13,7 +13,13 @@ import pytest
 from meshwright.agents.agent import Agent
 from meshwright.core.errors import MeshError
 from meshwright.gen.agents.v1.step_event_pb2 import NOTICE_KIND_TAKEN_OVER, TOOL_OUTCOME_OK, TOOL_OUTCOME_UNKNOWN
-from meshwright.gen.agents.v1.task_pb2 import DECISION_SKIP, INPUT_KIND_UNKNOWN_OUTCOME, TASK_STATUS_COMPLETED
+from meshwright.gen.agents.v1.task_pb2 import (
+    DECISION_SKIP,
+    INPUT_KIND_UNKNOWN_OUTCOME,
+    TASK_STATUS_COMPLETED,
+    TASK_STATUS_FAILED,
+)
+from meshwright.gen.agents.v1.task_service_pb2 import DropDeadLetterRequest, ListTasksRequest, RetryDeadLetterRequest
 
 AGENT = '''
 """An agent whose effects are lines in a file."""
@@ -58,7 +64,15 @@ async def look(at: str) -> str:
     return f"saw {at}"
 
 
-agent = Agent("courier", "Deliver.", tools=[send, crash, look])
+@tool(effect="pure")
+async def doom() -> str:
+    """Brings its own process down, always."""
+    note("doom")
+    os.kill(os.getpid(), 9)
+    return "never"
+
+
+agent = Agent("courier", "Deliver.", tools=[send, crash, look, doom])
 '''
 
 
@@ -227,3 +241,26 @@ async def test_a_process_that_is_told_to_stop_hands_its_task_back(courier, elsew
     response = await elsewhere.ended("t1")
     assert (response.output, response.attempt) == ("Done.", 1)
     assert courier.effects == ["send ann"]
+
+
+async def test_a_task_that_kills_every_worker_is_given_up_and_can_be_started_anew(courier, elsewhere, refusal):
+    doom = {"tool_calls": [{"name": "doom", "arguments": {}}]}
+    script = (doom, DONE)
+    instances = await asyncio.gather(*(courier.start(f"i{number}", *script) for number in range(6)))
+    await elsewhere.submit(task_id="t1", agent_id="courier")
+    response = await elsewhere.ended("t1")
+    assert response.status == TASK_STATUS_FAILED
+    assert MeshError.from_status(response.error).reason == "POISON_TASK"
+    assert courier.effects == ["doom"] * 6  # the first one got as far as planning it
+    assert [await instance.process.wait() for instance in instances] == [-9] * 6
+    listed = await elsewhere.tasks.ListTasks(ListTasksRequest(dead_letters_only=True))
+    assert [task.task_id for task in listed.tasks] == ["t1"]
+    await courier.start("good", DONE)
+    again = [await elsewhere.tasks.RetryDeadLetter(RetryDeadLetterRequest(task_id="t1")) for _ in range(2)]
+    assert again[0].task_id == again[1].task_id != "t1"
+    assert (await elsewhere.ended(again[0].task_id)).output == "Done."
+    assert list((await elsewhere.tasks.ListTasks(ListTasksRequest(dead_letters_only=True))).tasks) == []
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await elsewhere.tasks.RetryDeadLetter(RetryDeadLetterRequest(task_id=again[0].task_id))
+    assert refusal(refused.value).reason == "NO_DEAD_LETTER"
+    assert (await elsewhere.tasks.DropDeadLetter(DropDeadLetterRequest(task_id="t1"))).task_id == "t1"

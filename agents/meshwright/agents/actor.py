@@ -18,12 +18,15 @@ from meshwright.agents.toolbox import Toolbox
 from meshwright.agents.values import DEEPEST, is_deep, parsed_result
 from meshwright.core.canonical import to_value
 from meshwright.core.errors import (
+    AbortedError,
+    GrantInvalidError,
     InvocationOpenError,
     MeshError,
     OutcomeUnknownError,
     RejectedError,
     ResultTooLargeError,
     StoreUnavailableError,
+    UnavailableError,
 )
 from meshwright.gen.agents.v1.step_event_pb2 import (
     TOOL_OUTCOME_DENIED,
@@ -39,6 +42,8 @@ from meshwright.gen.agents.v1.task_pb2 import DECISION_REJECT, DECISION_SKIP
 from meshwright.gen.tools.v1.tool_service_pb2 import Outcome
 
 OPEN_RETRY_S = 0.5
+PATIENCE_S = 15.0
+"""How long a call is tried again whose host cannot be reached, or does not know us yet; its key stays the same."""
 CALL_GRACE_S = 10.0
 """A call may wait as long again for one with the same key, and a little for store and host."""
 
@@ -117,13 +122,18 @@ class Actor:
 
     async def _outcome(self, run: Run, call: Call, intent: ToolCall) -> Outcome:
         pin = run.tools[call.tool]
+        patience = time.monotonic() + PATIENCE_S
         while True:
             grant, token = run.grant()
             try:
                 with run.awaiting(2 * pin.timeout_s + CALL_GRACE_S):
                     return await self._toolbox.call(pin, call.arguments, intent.idempotency_key, grant, token)
-            except (InvocationOpenError, StoreUnavailableError):  # begun before a crash, or no ledger: same key again
-                await asyncio.sleep(OPEN_RETRY_S)
+            except (InvocationOpenError, StoreUnavailableError):
+                pass  # begun before a crash, or no ledger: the same key again
+            except (UnavailableError, AbortedError, GrantInvalidError):  # its host or the registry may be starting
+                if time.monotonic() > patience:
+                    raise
+            await asyncio.sleep(OPEN_RETRY_S)
 
 
 def check_decision(decided: InputResolved) -> None:

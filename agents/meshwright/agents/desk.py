@@ -9,14 +9,21 @@ import structlog
 from meshwright.agents.feed import Feeds
 from meshwright.agents.inbox import Inbox
 from meshwright.agents.intake import new_task
-from meshwright.agents.journal import Journal
+from meshwright.agents.journal import Journal, conflict
 from meshwright.agents.reader import Shelf
 from meshwright.agents.session import Sessions
 from meshwright.agents.task import NewTask, Record, TaskName
 from meshwright.agents.worker import Worker
-from meshwright.core.errors import AgentNotFoundError, NoDeadLetterError, TaskNotFoundError, UnavailableError
+from meshwright.core.errors import (
+    AgentNotFoundError,
+    NoDeadLetterError,
+    StoreFullError,
+    TaskNotFoundError,
+    UnavailableError,
+)
 from meshwright.core.ids import digest
 from meshwright.core.interceptors import Caller
+from meshwright.core.store import FULL_RETRY_S
 from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
 from meshwright.gen.agents.v1.task_pb2 import SESSION_POLICY_REJECT, TaskRequest, TaskResponse
 from meshwright.gen.agents.v1.task_service_pb2 import ResolveInputRequest
@@ -77,7 +84,8 @@ class Desk:
         agent_id = request.agent_id or self._worker.agent_id
         task = new_task(request, agent_id, idempotency_key, caller)
         is_own = agent_id == self._worker.agent_id
-        await self._check_pressure(task)
+        if self._worker.pressure.reason and not task.parent_id:
+            return await self._attached(task)
         if not is_own:
             await self._check_agent(agent_id, task.name)
         session_id = task.session_id
@@ -86,7 +94,12 @@ class Desk:
         place = self._worker.place() if at_once and is_own else contextlib.nullcontext(enter_result=False)
         with place as has_place:
             events = [self._worker.runner.started(task.parent_id)] if has_place else []
-            accepted = await self._journal.accept(task, claim=has_place, events=events)
+            try:
+                accepted = await self._journal.accept(
+                    task, claim=has_place, events=events, version=self._worker.pinning
+                )
+            except StoreFullError:
+                return await self._attached(task)
             is_local = accepted.claim is not None and self._worker.is_claiming
             if accepted.claim and is_local:
                 run = self._worker.launch(accepted.claim, Record.fresh(task, accepted.time_ms))
@@ -99,10 +112,21 @@ class Desk:
             self._worker.wake()
         return Taken(task.name, is_local)
 
-    async def _check_pressure(self, task: NewTask) -> None:
-        """Refuses new roots while the store is nearly full; what is known already is attached to all the same."""
-        if self._worker.pressure.reason and not task.parent_id and not await self._is_known(task.name):
+    async def _attached(self, task: NewTask) -> Taken:
+        """Attaches to a task while the store is too full for new ones.
+
+        Raises:
+            StoreFullError: It would be a new one.
+            TaskConflictError: Its id is taken by another request.
+        """
+        try:
+            record = await self._journal.record(task.name)
+        except TaskNotFoundError:
             self._worker.pressure.check()
+            raise StoreFullError("the store is full: try again later", retry_after_s=FULL_RETRY_S) from None
+        if record.hash != task.hash:
+            raise conflict(task.name)
+        return Taken(task.name, is_local=False)
 
     async def _check_session(self, name: TaskName, session_id: str) -> None:
         """Refuses a task that is not to wait for another one of its session."""

@@ -126,13 +126,16 @@ class Journal(Reader):
         slot = partition_key(partition, "task", "-")
         return await self.store.call(LIBRARY.function(function), slot, partition, *arguments)
 
-    async def accept(self, task: NewTask, *, claim: bool, events: Sequence[StepEvent] = ()) -> Accepted:
+    async def accept(
+        self, task: NewTask, *, claim: bool, events: Sequence[StepEvent] = (), version: str = ""
+    ) -> Accepted:
         """Accepts a task, once.
 
         Args:
             task: What is asked.
             claim: Own it at once instead of queueing it, unless others wait before it.
             events: First entries of a journal that is claimed.
+            version: Of the agent, where a task that is claimed stays with it.
 
         Returns:
             Whether the task is new, and the claim, if there is one; a known task with the same request is attached to.
@@ -152,7 +155,7 @@ class Journal(Reader):
             "accept", partition, ref, task.name.task_id, task.agent_id, task.hash, task.request.SerializeToString(),
             task.timeout_ms, RETENTION_MS, task.parent_id, task.root_id, task.depth, task.call_id, task.trace,
             task.rank, task.session_id, limits.max_ready, limits.tenant_max_ready, owner, nonce, self.lease_ms,
-            limits.tenant_concurrency, len(payloads), *payloads,
+            limits.tenant_concurrency, version, len(payloads), *payloads,
         )
         # fmt: on
         match reply[0]:
@@ -161,7 +164,7 @@ class Journal(Reader):
             case b"known" if reply[1]:
                 return Accepted(False)
             case b"known":
-                raise TaskConflictError(f"task {task.name.task_id} exists with another request: choose another task_id")
+                raise conflict(task.name)
             case b"expired":
                 raise TaskExpiredError(f"task {task.name.task_id} has been deleted: choose another task_id")
             case b"full":
@@ -360,6 +363,11 @@ class Journal(Reader):
     async def purge(self, partition: int) -> int:
         """Deletes tasks whose retention is over; returns how many."""
         return int(await self._call("purge", partition, TOMBSTONE_MS))
+
+
+def conflict(name: TaskName) -> TaskConflictError:
+    """The refusal of a request whose id is taken."""
+    return TaskConflictError(f"task {name.task_id} exists with another request: choose another task_id")
 
 
 def asked(events: Sequence[StepEvent]) -> list[str | int | bytes]:

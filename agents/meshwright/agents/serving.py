@@ -48,6 +48,8 @@ from meshwright.registry.tool_serving import keep_registered
 log = structlog.get_logger("agent")
 REGISTRY_PATIENCE_S = 30.0
 TOOLS_RETRY_S = 0.5
+PAUSE_S = 1.0
+"""So long after its farewell a process still takes calls that were on their way."""
 
 
 class AgentProcess:
@@ -157,11 +159,12 @@ class AgentProcess:
                 return
 
     async def stop(self) -> None:
-        """Drains: unannounced first, then no new calls, then tasks in flight end or go back to the queue."""
+        """Drains: unannounced first, and served on until the edge has heard of it; then tasks end or are handed back."""
         self.health.is_draining = True
         await ended(*self._chores)
         await self.registry.withdraw(self.agent.name, self.instance_id)
         await self.server.set_serving(is_serving=False)
+        await asyncio.sleep(min(PAUSE_S, self.settings.drain_s / 3))
         await self.worker.drain(self.settings.drain_s)
         await self.server.stop()
         await self.feeds.close()

@@ -15,6 +15,7 @@ from meshwright.core.errors import (
     AgentNotFoundError,
     DepthExceededError,
     FencedError,
+    GrantInvalidError,
     InvalidRequestError,
     MeshError,
     PermissionDeniedError,
@@ -132,7 +133,7 @@ class Supervisor:
                 stub = TaskServiceStub(self._channels.to(await self._target(request.agent_id)))
                 await channel.unary(stub.SubmitTask, request, timeout_s=SUBMIT_S, grant=run.grant()[1])
             except MeshError as error:
-                may_pass = error.is_retryable or isinstance(error, AgentNotFoundError)
+                may_pass = error.is_retryable or isinstance(error, AgentNotFoundError | GrantInvalidError)
                 if not may_pass or time.monotonic() > patience:
                     raise
                 log.info("child_waits", child=request.task_id, agent=request.agent_id, error=error.message)

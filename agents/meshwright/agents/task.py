@@ -100,6 +100,7 @@ class Record:
     sequence: int
     steps: int
     cancel: str
+    hash: str = ""
     asks: int = 0
     is_poison: bool = False
     usage: Usage = field(default_factory=Usage)
@@ -134,6 +135,7 @@ class Record:
             sequence=number("seq"),
             steps=number("steps"),
             cancel=text("cancel"),
+            hash=text("hash"),
             asks=number("asks"),
             is_poison=b"poison" in fields,
             usage=Usage(**{key: number(key) for key in COUNTERS}),
@@ -162,6 +164,7 @@ class Record:
             sequence=0,
             steps=0,
             cancel="",
+            hash=task.hash,
             now=now,
         )
 

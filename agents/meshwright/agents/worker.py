@@ -100,6 +100,11 @@ class Worker:
         return len(self._working)
 
     @property
+    def pinning(self) -> str:
+        """The version that tasks stay with which are begun here; empty: any version goes on with them."""
+        return self._agent.version if self._agent.same_version else ""
+
+    @property
     def is_claiming(self) -> bool:
         """Whether tasks are run here: not before the start, not while draining."""
         return self._claiming is not None and self._is_claiming

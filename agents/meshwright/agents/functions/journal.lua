@@ -57,7 +57,7 @@ local function may_run_at_once(p, agent, tenant, cap)
 end
 
 -- accept: p ref id agent hash request timeout retention parent root depth call trace rank session max_ready
--- tenant_max_ready owner nonce lease cap n event... ; with an owner the task is claimed at once where it may, its first events are
+-- tenant_max_ready owner nonce lease cap version n event... ; with an owner the task is claimed at once where it may, its first events are
 -- written and no queue sees it.
 -- Returns {'new', fence or '', now} | {'known', hash matches} | {'expired'} | {'full'} | {'tenant full'} | {'orphan'}.
 local function accept(keys, a)
@@ -91,8 +91,8 @@ local function accept(keys, a)
     enqueue(p, ref, now, parent ~= nil)
     return {'new', '', now}
   end
-  local fence = own(p, ref, a[18], a[19], tonumber(a[20]), '', now)
-  local first = record(p, ref, slice(a, 23, tonumber(a[22])), {}, now)
+  local fence = own(p, ref, a[18], a[19], tonumber(a[20]), a[22], now)
+  local first = record(p, ref, slice(a, 24, tonumber(a[23])), {}, now)
   if first then redis.call('HSET', key(p, 'task', ref), 'barren', 0) end
   return {'new', fence, now}
 end
