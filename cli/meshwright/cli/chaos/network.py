@@ -142,7 +142,8 @@ class Cell:
         self.answers: list[Answered] = []
         self.recovered_s = 0.0
         self.stranded: list[str] = []
-        self._rig, self._hop, self._fault, self._deadline_s = network.rig, hop, fault, deadline_s
+        self._rig, self._hop, self._deadline_s = network.rig, hop, deadline_s
+        self._fault: Fault = fault
         self._proxy = network.proxies[hop.proxy]
         self._target = network.target(hop)
 
@@ -220,10 +221,10 @@ class Cell:
 
 def cells(setting: Setting) -> list[tuple[Hop, Fault]]:
     """Picks the cells: all in full, else every fault and every hop at least once."""
-    everything = [(hop, fault) for hop in HOPS for fault in FAULTS]
+    everything: list[tuple[Hop, Fault]] = [(hop, fault) for hop in HOPS for fault in FAULTS]
     if setting.is_full:
         return everything
-    faults = random.Random(setting.seed).sample(FAULTS, len(FAULTS))  # noqa: S311 - no secret
+    faults: list[Fault] = random.Random(setting.seed).sample(FAULTS, len(FAULTS))  # noqa: S311 - no secret
     return list(zip(HOPS, faults, strict=True))
 
 

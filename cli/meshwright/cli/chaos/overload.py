@@ -117,7 +117,7 @@ async def follow(rig: Rig, offered: Offered) -> None:
 
 async def play(setting: Setting) -> Row:
     """Measures the capacity, offers four times as much, and looks how the mesh comes out of it."""
-    seconds = setting.size(4, 30)
+    seconds = setting.size(3, 30)
     async with Rig(setting, agents=(AGENT,), workers=0, disguise=narrow) as rig:
         measured = await capacity(rig, setting.size(1, 3))
         setting.tell(f"capacity {measured:.0f} tasks/s; offering {TIMES} times as much")

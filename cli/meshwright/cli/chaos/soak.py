@@ -125,14 +125,14 @@ def complaints(gauges: dict[str, Gauge], tasks: int) -> Iterator[str]:
 
 async def play(setting: Setting) -> Row:
     """Warms a mesh up, then measures it at work."""
-    seconds = setting.size(7, 120)
+    seconds = setting.size(6, 120)
     row = Row(f"{seconds} s of steady work")
     if sys.platform != "linux":
         row.skipped = "there is no /proc to read memory and open files from"
         return row
     gauges: dict[str, Gauge] = {}
     async with Rig(setting, agents=AGENTS, workers=0, lease_s=5.0) as rig:
-        await work(rig, setting.size(3, 15), "warm")
+        await work(rig, setting.size(2, 15), "warm")
         before = len(rig.told)
         gauging = asyncio.create_task(gauge(rig, gauges))
         await work(rig, seconds, "steady")
