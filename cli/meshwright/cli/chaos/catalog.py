@@ -27,6 +27,8 @@ SCENARIOS: Sequence[Scenario] = (
     scenario("store-outage", "outage", "the store away for longer than a lease"),
     scenario("restarts", "restarts", "rolling restarts under load"),
     scenario("upgrade", "upgrade", "rolling upgrades with tasks in flight"),
+    scenario("full-store", "full_store", "memory full, disk full, the log rewritten under load"),
+    scenario("mutants", "mutants", "a mechanism taken out: do the scenarios notice?"),
     scenario("network", "network", "delay, blackhole, reset, half-close and 1 KB/s on every hop"),
     scenario("bad-input", "bad_input", "mutated wires, JSON through Envoy, hostile schemas"),
     scenario("resume", "resume", "streams cut at random places"),

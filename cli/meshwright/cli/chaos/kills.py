@@ -58,6 +58,8 @@ def victim(rig: Rig, kind: str, job: str) -> Child | None:
 def chosen(setting: Setting) -> list[tuple[str, Boundary]]:
     """Draws which kind is killed at which boundary: all pairs, or a few of them of every kind."""
     pairs = [(kind, boundary) for boundary in boundaries(PLAN) for kind in KINDS]
+    if setting.mutant:  # where a worker that is lost shows most
+        return [("worker", Boundary("", "mark", 1))]
     if setting.is_full:
         return pairs
     draw = random.Random(setting.seed)  # noqa: S311 - no secret
@@ -77,12 +79,17 @@ async def play(setting: Setting) -> Row:
     return row
 
 
+def pace_s(setting: Setting) -> float:
+    """Returns how long the calls of a job take: a mutant's long enough to be hit in the middle."""
+    return 4 * PACE_S if setting.mutant else PACE_S
+
+
 async def disturbed(rig: Rig, name: str, kind: str, boundary: Boundary) -> None:
     """Has one job done and kills one process on the way."""
     rig.setting.tell(f"{name}: kill -9 {kind} at {boundary.what} of step {boundary.step}{boundary.suffix}")
     if kind in AGENTS:  # somebody has to be there who takes over
         await rig.whole()
-    job = rig.job(name, PLAN, PACE_S, BELOW)
+    job = rig.job(name, PLAN, pace_s(rig.setting), BELOW)
     playing = asyncio.create_task(rig.play(job, "trader"))
     if await rig.reached(playing, name + boundary.suffix, boundary.what, boundary.step):
         child = victim(rig, kind, name)

@@ -28,6 +28,8 @@ AGENTS_MODULE = "meshwright.agents"
 LEASE_S = 1.0
 PATIENCE_S = 30.0
 """How long a task may take that is being disturbed; one that takes longer is lost."""
+MUTANT_PATIENCE_S = 8.0
+"""The same for a mutant, which is expected to lose it."""
 RETRY_S = 0.2
 SILENCE_S = 3.0
 LOOK_S = 0.01
@@ -199,7 +201,7 @@ class Rig:
         told = Told(job)
         self.told.append(told)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience_s):
+            async with asyncio.timeout(MUTANT_PATIENCE_S if self.setting.mutant else patience_s):
                 try:
                     await self._persistently(self.edge.tasks.SubmitTask, self.request(job, agent))
                     told.is_accepted = True
