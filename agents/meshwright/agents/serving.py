@@ -159,7 +159,7 @@ class AgentProcess:
                 return
 
     async def stop(self) -> None:
-        """Drains: unannounced first, and served on until the edge has heard of it; then tasks end or are handed back."""
+        """Drains: takes its leave, serves on until the edge has heard of it, then tasks end or are handed back."""
         self.health.is_draining = True
         await ended(*self._chores)
         await self.registry.withdraw(self.agent.name, self.instance_id)
