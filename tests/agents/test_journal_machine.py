@@ -26,7 +26,9 @@ from meshwright.agents import journal as journal_module
 from meshwright.agents.journal import LIBRARY, Claim, Journal, Limits
 from meshwright.agents.task import NewTask, TaskName
 from meshwright.core.errors import (
+    DigestMismatchError,
     FencedError,
+    InputNotPendingError,
     QueueFullError,
     TaskCancelledError,
     TaskConflictError,
@@ -52,6 +54,15 @@ ANY = st.integers(0, 10_000)
 
 
 @dataclass
+class Question:
+    """What is asked of a person."""
+
+    origin: TaskName
+    digest: str
+    is_late: bool
+
+
+@dataclass
 class Known:
     """What must be true of a task."""
 
@@ -65,6 +76,10 @@ class Known:
     keys: dict[str, tuple[int, list[StepEvent]]] = field(default_factory=dict)
     is_lapsed: bool = False
     waiting: int = 0
+    is_turn: bool = False
+    is_nudged: bool = False
+    is_held: bool = False
+    shown: dict[str, "Question"] = field(default_factory=dict)
     attempt: int = 0
     barren: int = 0
     is_suspect: bool = False
@@ -86,9 +101,14 @@ class Known:
             self.stale.append(self.claim)
         self.claim, self.is_lapsed, self.state = None, False, state
 
+    @property
+    def own_questions(self) -> dict[str, Question]:
+        return {key: question for key, question in self.shown.items() if question.origin == self.name}
+
     def enter_queue(self) -> None:
         """One whose last worker was lost before it got anywhere waits apart, and runs alone."""
         self.lose_claim("PENDING")
+        self.waiting, self.is_turn, self.is_held = 0, False, False
         self.is_suspect = self.barren > 0
 
 
@@ -124,6 +144,9 @@ class Places:
         """Counts where a task stands, over all keys of a noun, such as the ready queues of several tenants."""
         return sum(found[ref] for key, found in self.members.items() if key.startswith(noun))
 
+    def is_frozen(self, ref: str) -> bool:
+        return b"frozen_at" in self.records.get(ref, {})
+
     def fence(self, ref: str) -> str | None:
         fence = self.records.get(ref, {}).get(b"fence")
         return fence.decode() if fence else None
@@ -157,6 +180,14 @@ def is_in_line(known: Known) -> bool:
 
 def is_parked(known: Known) -> bool:
     return known.state == "PARKED"
+
+
+def is_asking(known: Known) -> bool:
+    return not known.is_gone and bool(known.shown)
+
+
+def may_be_held(known: Known) -> bool:
+    return is_owned(known) and bool(known.own_questions)
 
 
 def some(wanted: Callable[[Known], bool]) -> Any:
@@ -270,19 +301,27 @@ class JournalMachine(RuleBasedStateMachine):
         return idle
 
     def conclude(self, known: Known, state: str) -> None:
+        for key in list(known.shown):
+            for here in self.lineage(known):
+                here.shown.pop(key, None)
         known.lose_claim(state)
+        known.is_held, known.is_turn = False, False
         known.is_in_outbox = bool(known.task.session_id)
         self.flag(known, "the parent task ended", itself=False)
         parent = self.above(known)
-        if parent and not parent.is_gone and parent.state == "PARKED":
+        if parent and not parent.is_gone and parent.state == "PARKED" and parent.waiting:
             parent.waiting -= 1
-            if parent.waiting <= 0:
+            if not parent.waiting:
                 parent.enter_queue()
+
+    def is_frozen(self, known: Known) -> bool:
+        """Whether its clock stands still: it waits for a person, or a task below it does that still reports to it."""
+        return any(known in self.lineage(here) for here in self.tasks.values() if here.is_held)
 
     def owned(self, known: Known, claim: Claim) -> None:
         assert claim.fence not in [old.fence for old in known.stale]
         assert claim.is_suspect == (known.barren > 0)
-        known.claim, known.state, known.is_lapsed = claim, "RUNNING", False
+        known.claim, known.state, known.is_lapsed, known.is_nudged = claim, "RUNNING", False, False
         known.attempt = max(1, known.attempt)
         known.barren += 1
 
@@ -454,14 +493,96 @@ class JournalMachine(RuleBasedStateMachine):
         is_parked = self.run(self.world.owners[0].park(known.claim, last, event, children=waiting))
         assert is_parked == (not is_behind and not known.cancel)
         if is_parked:
-            self.write(known, [event])
-            known.lose_claim("PARKED")
-            known.waiting, known.barren = waiting, 0
+            self.parked(known, event)
+            known.waiting = waiting
+
+    def parked(self, known: Known, event: StepEvent) -> None:
+        self.write(known, [event])
+        known.lose_claim("PARKED")
+        known.waiting, known.barren = 0, 0
+
+    @some(is_owned)
+    @rule(pick=ANY)
+    def park_for_a_turn(self, pick):
+        known, event = self.running(pick), self.event()
+        is_parked = self.run(self.owner(pick).park(known.claim, len(known.log), event, is_turn=True))
+        assert is_parked == (not known.cancel and not known.is_nudged)
+        known.is_nudged = known.is_nudged and bool(known.cancel)
+        if is_parked:
+            self.parked(known, event)
+            known.is_turn = True
+
+    @precondition(lambda self: self.tasks)
+    @rule(pick=ANY)
+    def nudge(self, pick):
+        known = self.picked(pick, lambda known: known.is_turn) or self.picked(pick, lambda _: True)
+        self.nudge_one(known)
+
+    def nudge_one(self, known: Known) -> None:
+        self.run(self.world.owners[0].nudge(known.name))
+        if known.is_living and known.state == "PARKED" and known.is_turn:
+            known.enter_queue()
+        elif known.is_living:
+            known.is_nudged = True
+
+    @some(is_owned)
+    @rule(pick=ANY, digest=st.sampled_from(["", "d1", "d2"]), is_late=st.booleans())
+    def ask_a_person(self, pick, digest, is_late):
+        known = self.running(pick)
+        event, key = self.event(), f"q{self.serial}"
+        event.input_requested.input_id, event.input_requested.intent_digest = key, digest
+        event.input_requested.expire_time.FromMilliseconds(1 if is_late else 2**42)
+        self.run(self.owner(pick).append(known.claim, key, [event]))
+        known.keys[key] = (self.write(known, [event]), [event])
+        known.barren = 0
+        for here in self.lineage(known):
+            here.shown[key] = Question(known.name, digest, is_late)
+
+    @some(may_be_held)
+    @rule(pick=ANY, children=st.booleans())
+    def park_for_a_person(self, pick, children):
+        known, event = self.picked(pick, may_be_held), self.event()
+        waiting = len(self.children(known)) if children else 0
+        work = self.owner(pick).park(known.claim, len(known.log), event, children=waiting, is_held=True)
+        assert self.run(work) == (not known.cancel)
+        if not known.cancel:
+            self.parked(known, event)
+            known.is_held, known.waiting = True, waiting
+
+    @some(is_asking)
+    @rule(pick=ANY, which=ANY, is_right=st.sampled_from([True, True, False]))
+    def decide(self, pick, which, is_right):
+        """A person answers, at the task that asks or at one above it, perhaps about another call."""
+        known = self.picked(pick, is_asking)
+        key = sorted(known.shown)[which % len(known.shown)]
+        self.decide_one(known, key, is_right=is_right)
+
+    def decide_one(self, known: Known, key: str, *, is_right: bool = True) -> None:
+        question, event = known.shown[key], self.event()
+        origin, journal = self.tasks[question.origin.ref], self.world.owners[0]
+        if not origin.is_living:
+            with pytest.raises(InputNotPendingError):
+                self.run(journal.resolve(known.name, key, question.digest, event))
+            return
+        if not is_right:
+            with pytest.raises(DigestMismatchError):
+                self.run(journal.resolve(known.name, key, "other", event))
+            return
+        self.run(journal.resolve(known.name, key, question.digest, event))
+        self.write(origin, [event])
+        for here in self.lineage(origin):
+            here.shown.pop(key, None)
+        if origin.state == "PARKED":
+            origin.enter_queue()
+        with pytest.raises(InputNotPendingError):
+            self.run(journal.resolve(origin.name, key, question.digest, event))
 
     @some(is_parked)
     @rule(pick=ANY, which=ANY, state=st.sampled_from(ENDS))
     def end_what_is_waited_for(self, pick, which, state):
         children = self.children(self.picked(pick, is_parked))
+        if not children:
+            return
         child = children[which % len(children)]
         if child.claim:
             self.finish_one(child, state)
@@ -543,18 +664,23 @@ class JournalMachine(RuleBasedStateMachine):
         here = [known for known in self.tasks.values() if known.name.partition(PARTITIONS) == partition]
         lost = [known for known in here if known.claim and known.is_lapsed]
         swept = self.run(self.world.owners[0].sweep(partition))
-        assert (swept.taken, swept.lapsed, swept.stranded) == (len(lost), [], [])
+        assert (swept.taken, swept.stranded) == (len(lost), [])
+        late = [(known.name, key) for known in here for key, one in known.own_questions.items() if one.is_late]
+        assert sorted(map(str, swept.lapsed)) == sorted(map(str, late))
         for known in lost:
             known.is_poison = known.barren >= MOST_BARREN
             known.enter_queue()
             known.attempt += 1
         resting = [known for known in here if known.is_living and known.state != "RUNNING"]
-        assert {known.name for known in resting if known.cancel or known.is_overdue or known.is_poison} <= set(
-            swept.idle
-        )
+        hopeless = [known for known in resting if known.cancel or known.is_poison]
+        hopeless += [known for known in resting if known.is_overdue and not self.is_frozen(known)]
+        assert {known.name for known in hopeless} <= set(swept.idle)
         assert {name.ref for name in swept.idle} <= set(self.tasks)
         if not is_sweeper_lost:
             self.end_idle(set(swept.idle))
+            for name, key in late:
+                if key in self.tasks[name.ref].shown:
+                    self.decide_one(self.tasks[name.ref], key)
 
     @some(is_owned)
     @rule(pick=ANY)
@@ -621,6 +747,7 @@ class JournalMachine(RuleBasedStateMachine):
     async def check_journal(self, known: Known) -> None:
         journal = self.world.owners[0]
         record = await journal.record(known.name)
+        assert record.asks == len(known.shown)
         facts = (known.state, known.cancel, len(known.log), known.attempt, known.barren)
         assert (record.state, record.cancel, record.sequence, record.attempt, record.barren) == facts
         entries = [entry async for entry in journal.replay(known.name)]
@@ -634,10 +761,13 @@ class JournalMachine(RuleBasedStateMachine):
         assert places.many("suspects", ref) == (is_ready(known) and known.is_suspect)
         assert places.many("leases", ref) == (state == "RUNNING")
         assert places.many("deadlines", ref) == known.is_living
+        assert places.is_frozen(ref) == (known.is_living and self.is_frozen(known))
+        assert places.many("inbox", known.name.task_id) == bool(known.shown)
         assert places.many("expiry", ref) == (not known.is_living)
         assert places.fence(ref) == (known.claim.fence if known.claim else None)
         if state == "PARKED":
-            assert 0 < known.waiting <= len(self.children(known))
+            assert known.is_held or known.is_turn or known.waiting
+            assert known.waiting <= len(self.children(known))
         if (known.cancel or known.is_poison) and known.is_living and state != "RUNNING":
             assert places.many("ending", ref) == 1
         if not known.is_living:
@@ -646,19 +776,13 @@ class JournalMachine(RuleBasedStateMachine):
     # Nobody is stranded: whatever has been done, sweeps and claims alone bring every task to its end.
 
     def teardown(self) -> None:
-        for known in self.tasks.values():
-            if known.claim:
-                self.run(self.world.doomed.beat([known.claim]))
-                known.is_lapsed = True
+        for known in filter(is_owned, self.tasks.values()):
+            self.run(self.world.doomed.beat([known.claim]))
+            known.is_lapsed = True
         for _ in range(2 * len(self.tasks) + 2):
-            for partition in range(PARTITIONS):
-                self.sweep_one(partition)
-                for agent in AGENTS:
-                    while known := self.claim_one(self.world.owners[0], partition, agent):
-                        self.finish_one(known, "COMPLETED")
+            self.answer_everybody()
+            self.do_all_work()
         assert [ref for ref, known in self.tasks.items() if known.is_living] == []
-        for known in self.tasks.values():
-            assert known.state in ENDS
         self.run(self.check())
         for partition in range(PARTITIONS):
             self.relay_one(partition)
@@ -667,6 +791,20 @@ class JournalMachine(RuleBasedStateMachine):
         for known in filter(lambda known: known.is_gone, self.tasks.values()):
             with pytest.raises(TaskExpiredError):
                 self.run(self.world.owners[0].accept(known.task, claim=False))
+
+    def answer_everybody(self) -> None:
+        for known in self.tasks.values():
+            for key in list(known.own_questions):
+                self.decide_one(known, key)
+            if known.is_turn:
+                self.nudge_one(known)
+
+    def do_all_work(self) -> None:
+        for partition in range(PARTITIONS):
+            self.sweep_one(partition)
+            for agent in AGENTS:
+                while known := self.claim_one(self.world.owners[0], partition, agent):
+                    self.finish_one(known, "COMPLETED")
 
 
 @pytest.mark.timeout(3600 if EXAMPLES > SHORT else 60)
