@@ -10,6 +10,8 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
+import grpc
+
 from benchmarks import durable, flat, idle, report, startup, toolstep, unary, watchers
 from benchmarks.findings import Finding
 from benchmarks.parts import BenchmarkError, Scene, Stage
@@ -76,15 +78,15 @@ def main() -> int:
     seed = options.seed if options.seed is not None else int.from_bytes(os.urandom(4))
     say(f"seed {seed}")
     is_full = options.kind == "full"
-    effort = Effort(rounds=7 if is_full else 5, scale=4 if is_full else 1, is_full=is_full, rng=random.Random(seed))
+    effort = Effort(rounds=7 if is_full else 5, scale=3 if is_full else 1, is_full=is_full, rng=random.Random(seed))
     names = [name for name in BENCHMARKS if not options.only or name in options.only]
     baseline = json.loads(BASELINE.read_text()) if BASELINE.exists() else {}
     lines: list[str] = []
     for _ in range(ATTEMPTS):
         try:
             findings = asyncio.run(measure(names, effort))
-        except BenchmarkError as error:
-            say(f"error: {error}")
+        except (BenchmarkError, grpc.aio.AioRpcError, TimeoutError) as error:
+            say(f"error: {error!r}")
             return 1
         if options.record:
             fresh = {one.name: round(one.median, 3) for one in findings if one.is_gated}

@@ -15,6 +15,7 @@ from meshwright.gen.agents.v1.task_service_pb2_grpc import TaskServiceStub
 A_CONNECTION = 90
 """Streams on one connection: the server lets it have a hundred, and the store's client opens so many connections."""
 SETTLE_S = 0.3
+FULL_ROUNDS = 5
 OPTIONS = (("grpc.use_local_subchannel_pool", 1),)
 """Else channels of one process to one server share a connection."""
 
@@ -22,9 +23,9 @@ OPTIONS = (("grpc.use_local_subchannel_pool", 1),)
 async def run(scene: Scene, effort: Effort) -> list[Finding]:
     """Opens streams in blocks, each of a task of its own, and fits a line through the server's memory."""
     stage, mesh = scene.stage, scene.mesh
-    blocks = 20 if effort.is_full else 5
+    blocks = 15 if effort.is_full else 5
     slopes = []
-    for turn in range(effort.rounds if effort.is_full else 1):
+    for turn in range(FULL_ROUNDS if effort.is_full else 1):
         agent = await stage.agent(f"idle-{turn}", mesh, role="server")
         slopes.append(await measured(mesh, agent, blocks, turn))
         await agent.stop()

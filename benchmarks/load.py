@@ -58,9 +58,12 @@ async def together(callers: list[Awaitable[None]]) -> None:
     async def run(one: Awaitable[None]) -> None:
         await one
 
-    async with asyncio.TaskGroup() as group:
-        for one in callers:
-            group.create_task(run(one))
+    try:
+        async with asyncio.TaskGroup() as group:
+            for one in callers:
+                group.create_task(run(one))
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
 
 
 def checked(latencies: list[float], times: int) -> list[float]:

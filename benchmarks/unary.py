@@ -12,7 +12,9 @@ from meshwright.gen.agents.v1.agent_service_pb2 import HealthRequest
 from meshwright.gen.agents.v1.agent_service_pb2_grpc import AgentServiceStub
 
 IN_FLIGHT = 8
-APART_PER_S = 400.0
+APART_PER_S = 600.0
+APART = 600
+"""Calls of a round at random moments."""
 SAMPLED = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.01"}
 UNEQUAL = "the bare server counts nothing, maps no errors, sets no deadline and asks nobody who is calling"
 GOALS = {"unary": 1.25, "unary_sampled": 1.35, "unary_traced": None}
@@ -67,7 +69,7 @@ async def run(scene: Scene, effort: Effort) -> list[Finding]:
         return lambda: caller.cost_us(calls, closed_loop(caller.act, calls, IN_FLIGHT))
 
     def apart(caller: Caller) -> Callable[[], Awaitable[float]]:
-        return lambda: caller.cost_us(calls, random_phases(caller.act, calls, APART_PER_S, effort.rng))
+        return lambda: caller.cost_us(APART, random_phases(caller.act, APART, APART_PER_S, effort.rng))
 
     found = findings(await effort.interleaved({name: closed(one) for name, one in callers.items()}), callers, "")
     if effort.is_full:
