@@ -269,8 +269,10 @@ def test_a_key_holds_only_known_nouns():
 
 @pytest.mark.parametrize("module", [journal, registry_store], ids=["journal", "registry"])
 def test_functions_spell_only_known_nouns(module):
-    source = next(Path(module.__file__).parent.glob("*.lua")).read_text()
-    assert set(re.findall(r"\bkey\([^,()]+(?:\[\d\])?, '(\w+)'", source)) <= NOUNS
+    source = "".join(path.read_text() for path in Path(module.__file__).parent.rglob("*.lua"))
+    spelled = set(re.findall(r"\bkey\([^,()]+(?:\[\d\])?, '(\w+)'", source))
+    assert spelled
+    assert spelled <= NOUNS
 
 
 @pytest.mark.parametrize("partitions", [1, 2, 16, 1024])

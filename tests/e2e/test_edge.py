@@ -164,7 +164,7 @@ def test_a_wrong_request_names_the_field(dev, body, field):
         ("GET", "/nowhere", None, 404, "NOT_FOUND"),
         ("GET", "/metrics", None, 404, "NOT_FOUND"),
         ("GET", "/openapi.json", None, 501, "NOT_YET_AVAILABLE"),
-        ("POST", "/v1/tasks/x:resolve", {}, 501, "NOT_YET_AVAILABLE"),
+        ("POST", "/v1/tasks/nothing:resolve", {}, 404, "TASK_NOT_FOUND"),
     ],
 )
 def test_errors_are_statuses_with_a_stable_reason(dev, method, path, body, status, reason):
@@ -270,7 +270,7 @@ def test_health_ready_and_metrics_answer(dev):
 
 def test_agents_and_tools_are_listed(dev):
     agents = {card["agent_id"] for card in dev.request("GET", "/v1/agents").json["agents"]}
-    assert agents == {"orchestrator", "researcher", "summarizer", "slow"}
+    assert agents == {"orchestrator", "researcher", "summarizer", "slow", "asking"}
     tools = {tool["name"] for tool in dev.request("GET", "/v1/tools").json["tools"]}
     assert {"docs.search", "docs.read", "summary.extract", "tick"} <= tools
     found = dev.request("POST", "/v1/tools/docs.search:invoke", {"arguments": {"query": "lease"}}).json
