@@ -3,15 +3,17 @@
 import asyncio
 import json
 import secrets
+from pathlib import Path
 
 from meshwright.agents import Agent
 from meshwright.agents.models.model import Answer, Call, Message, OnText, Prompt, Usage
 from meshwright.cli.chaos.evidence import ANSWERED, ASKED, leave
-from meshwright.cli.chaos.job import UNKNOWN, Job, folded, outcome
+from meshwright.cli.chaos.job import HOLD, UNKNOWN, Job, folded, outcome
 from meshwright.registry import tool
 from meshwright.registry.tool import LocalTool, current_invocation
 
-TIMEOUT_S = 1.0
+HELD_S = 0.05
+TIMEOUT_S = 2.0
 """Short: a call whose outcome is unknown is given up only when its time is over."""
 
 
@@ -29,6 +31,8 @@ class JobModel:
         job, step = Job.read(prompt.messages[0].text), prompt.turn
         leave(job.into, ASKED, job.name, step)
         await asyncio.sleep(job.pace_s)
+        while is_held(job):  # noqa: ASYNC110 - another process says so, by a file
+            await asyncio.sleep(HELD_S)
         calls = (next_call(job, step),) if step < len(job.plan) else ()
         outcomes = [heard(message) for message in prompt.messages if message.role == "tool"]
         text = "" if calls else job.answer(outcomes)
@@ -37,6 +41,11 @@ class JobModel:
 
     async def close(self) -> None:
         """Holds nothing open."""
+
+
+def is_held(job: Job) -> bool:
+    """Whether models are to wait."""
+    return Path(job.into + HOLD).exists()
 
 
 def next_call(job: Job, step: int) -> Call:

@@ -139,8 +139,9 @@ def fill(ballast: Path) -> None:
 @asynccontextmanager
 async def small_disk(folder: Path) -> AsyncIterator[Path | None]:
     """Mounts a disk of its own size in memory, where this user may; None: it may not."""
-    folder.mkdir()
-    is_mounted = await ran("mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m,mode=700", "chaos", str(folder))
+    is_mounted = await ran("mkdir", str(folder)) and await ran(
+        "mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m,mode=700", "chaos", str(folder)
+    )
     try:
         yield folder if is_mounted else None
     finally:

@@ -9,6 +9,8 @@ CHILD = "-child"
 UNKNOWN = "unknown"
 """Stands in an answer for a call of which nobody knows whether it ran: only `send` and `post` may bring it."""
 RISKY = ("send", "post")
+HOLD = ".hold"
+"""While a file of the evidence's name with this at its end is there, models take their time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,9 +51,8 @@ async def outage(rig: Rig) -> float:
     if kill is None:
         raise SetupError("the store did not run")
     rig.setting.tell("the store is away")
+    await until(lambda: store.pid not in (0, kill.pid), PATIENCE_S)
+    store.command = command  # what is started after the stand-in, since that never answers as a store does
     await until(lambda: rig.is_back(store), PATIENCE_S)
-    store.command = command
-    stand_in = store.pid
-    await until(lambda: store.pid not in (0, stand_in), PATIENCE_S)
     rig.setting.tell("the store is back")
     return time.time() - kill.at

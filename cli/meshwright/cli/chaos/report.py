@@ -26,7 +26,11 @@ class Played:
     @property
     def facts(self) -> dict[str, object]:
         """What a program reads."""
-        head = {"scenario": self.scenario.name, "title": self.scenario.title, "verdict": self.verdict}
+        head: dict[str, object] = {
+            "scenario": self.scenario.name,
+            "title": self.scenario.title,
+            "verdict": self.verdict,
+        }
         return head | asdict(self.row) | {"seconds": round(self.seconds, 1)}
 
 

@@ -5,14 +5,14 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from meshwright.cli import ports
 from meshwright.cli.chaos.evidence import Evidence
-from meshwright.cli.chaos.job import Job, Word
+from meshwright.cli.chaos.job import HOLD, Job, Word
 from meshwright.cli.chaos.scenario import Setting
 from meshwright.cli.child import Child
 from meshwright.cli.edge import Edge
@@ -33,7 +33,9 @@ MUTANT_PATIENCE_S = 8.0
 RETRY_S = 0.2
 SILENCE_S = 3.0
 LOOK_S = 0.01
-SWEEP_S = 1.0
+SWEEP_S = 1
+BUSY_S = 3
+"""What a takeover may take longer in the short form, which shares its machine with other scenarios and tests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +154,7 @@ class Rig:
     @property
     def bound_s(self) -> float:
         """How long after its worker's death a task is taken over at the latest, by a worker that lives."""
-        return self.lease_s + SWEEP_S + 1.0
+        return self.lease_s + SWEEP_S + 1.0 + self.setting.size(BUSY_S, 0)
 
     def job(self, name: str, plan: Sequence[Word], pace_s: float = 0.05, below: Sequence[Word] = ()) -> Job:
         """Makes a job whose evidence is left here."""
@@ -185,6 +187,16 @@ class Rig:
         self._away.add(child.name)
         with contextlib.suppress(ProcessLookupError):
             os.kill(child.pid, signal.SIGTERM)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Holds every job at its next model call."""
+        hold = Path(f"{self.evidence.path}{HOLD}")
+        hold.touch()
+        try:
+            yield
+        finally:
+            hold.unlink()
 
     def owner(self, job: str) -> Child | None:
         """Returns the process that worked on a job last, if it still runs."""

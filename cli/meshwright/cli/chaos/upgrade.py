@@ -11,8 +11,8 @@ from meshwright.cli.chaos.scenario import Row, Setting
 from meshwright.cli.chaos.tally import Tally, takeovers
 from meshwright.cli.child import Child
 
-PLAN: tuple[Word, ...] = ("look", "mark", "send") * 6
-PACE_S = 0.25
+PLAN: tuple[Word, ...] = ("look", "mark", "send", "look", "mark", "send")
+PACE_S = 0.05
 TASKS = 6
 AGENT = '''"""Version {version} of an agent."""
 
@@ -36,8 +36,9 @@ async def play(setting: Setting) -> Row:
             names = [f"u{number}-{task}" for task in range(TASKS)]
             playing = [asyncio.create_task(rig.play(rig.job(name, PLAN, PACE_S), "courier")) for name in names]
             await rig.reached(playing[0], names[0], "tool_result", 1)
-            write(file, number + 2)
-            is_whole &= await rolled(rig, rig.processes("courier"), newer)
+            with rig.held():  # so that every task is in flight from the first process to the last
+                write(file, number + 2)
+                is_whole &= await rolled(rig, rig.processes("courier"), newer)
             rig.setting.tell(f"version {number + 2} is out")
             ended_by |= {told.result.agent_version for told in await asyncio.gather(*playing) if told.result}
     tally = Tally.of(rig)
