@@ -172,33 +172,37 @@ class TestReconnect:
 class TestLocal:
     async def test_what_this_process_writes_is_shown_without_the_store(self, made, claimed, feeds, store):
         claim = await claimed(made.task(), made.notice())
-        events = feeds.follow(claim.name, 0, heartbeat_s=NEVER, is_local=True)
-        assert (await anext(events)).sequence == 1
-        feeds.show(claim.name, Entry(2, 5, "", made.notice("mine").SerializeToString()))
-        event = await anext(events)
-        assert (event.sequence, event.task_id, event.notice.detail) == (2, "t1", "mine")
-        assert await store.client.execute_command("PUBSUB", "SHARDCHANNELS", "*tail*") == []
-        await events.aclose()
+        async with feeds.joined(claim.name) as follower:
+            events = feeds.follow(claim.name, 0, heartbeat_s=NEVER, joined=follower)
+            for number, detail in enumerate(("first", "mine"), 1):
+                feeds.show(claim.name, Entry(number, 5, "", made.notice(detail).SerializeToString()).event("t1"))
+            assert (await anext(events)).sequence == 1
+            event = await anext(events)
+            assert (event.sequence, event.task_id, event.notice.detail) == (2, "t1", "mine")
+            assert await store.client.execute_command("PUBSUB", "SHARDCHANNELS", "*tail*") == []
+            await events.aclose()
+        assert feeds._followers == {}
 
     async def test_a_task_that_goes_elsewhere_is_followed_there(self, journal, made, claimed, feeds):
         claim = await claimed(made.task(), made.notice())
-        events = feeds.follow(claim.name, 0, heartbeat_s=NEVER, is_local=True)
-        assert (await anext(events)).sequence == 1
-        await feeds.give_up(claim.name)
-        await journal.append(claim, "k", [made.notice()])
-        assert (await anext(events)).sequence == 2
-        await events.aclose()
+        async with feeds.joined(claim.name) as follower:
+            events = feeds.follow(claim.name, 0, heartbeat_s=NEVER, joined=follower)
+            await feeds.give_up(claim.name)
+            assert (await anext(events)).sequence == 1
+            await journal.append(claim, "k", [made.notice()])
+            assert (await anext(events)).sequence == 2
+            await events.aclose()
 
     async def test_events_of_children_are_heard_as_well_once_attended_to(self, journal, made, claimed, feeds):
         parent = made.task()
         claim = await claimed(parent, made.notice())
         child = await claimed(made.child(parent))
-        events = feeds.follow(claim.name, 0, heartbeat_s=NEVER, is_local=True)
-        assert (await anext(events)).sequence == 1
-        await feeds.attend(claim.name)
-        await journal.append(child, "k", [made.notice("below")])
-        assert (await anext(events)).child.event.notice.detail == "below"
-        await events.aclose()
+        async with feeds.joined(claim.name) as follower:
+            events = feeds.follow(claim.name, 1, heartbeat_s=NEVER, joined=follower)
+            await feeds.attend(claim.name)
+            await journal.append(child, "k", [made.notice("below")])
+            assert (await anext(events)).child.event.notice.detail == "below"
+            await events.aclose()
 
     async def test_nobody_is_subscribed_to_a_task_that_nobody_watches(
         self, made, claimed, feeds, store, becomes, heard
@@ -244,13 +248,12 @@ class TestPassing:
 
     async def test_own_text_is_shown_once_whether_the_store_tells_it_or_not(self, made, claimed, feeds):
         claim = await claimed(made.task(), made.notice())
-        frame = Entry(0, 5, "", StepEvent(delta=TextDelta(text="Hel")).SerializeToString())
-        local = feeds.follow(claim.name, 0, heartbeat_s=NEVER, is_local=True)
-        await anext(local)
-        feeds.show_passing(claim.name, frame)
-        assert (await anext(local)).delta.text == "Hel"
-        await feeds.attend(claim.name)
-        (follower,) = feeds._followers[claim.name.ref]
-        feeds.show_passing(claim.name, frame)
-        assert follower._queue.empty()
-        await local.aclose()
+        frame = StepEvent(delta=TextDelta(text="Hel"))
+        async with feeds.joined(claim.name) as follower:
+            feeds.show_passing(claim.name, frame)
+            assert (await follower.next(1)).delta.text == "Hel"
+            await feeds.attend(claim.name)
+            while not follower._queue.empty():
+                follower._queue.get_nowait()
+            feeds.show_passing(claim.name, frame)
+            assert follower._queue.empty()

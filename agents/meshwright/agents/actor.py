@@ -124,10 +124,9 @@ class Actor:
         pin = run.tools[call.tool]
         patience = time.monotonic() + PATIENCE_S
         while True:
-            grant, token = run.grant()
             try:
                 with run.awaiting(2 * pin.timeout_s + CALL_GRACE_S):
-                    return await self._toolbox.call(pin, call.arguments, intent.idempotency_key, grant, token)
+                    return await self._toolbox.call(pin, call.arguments, intent.idempotency_key, run.grant(), run.token)
             except (InvocationOpenError, StoreUnavailableError):
                 pass  # begun before a crash, or no ledger: the same key again
             except (UnavailableError, AbortedError, GrantInvalidError):  # its host or the registry may be starting
@@ -163,6 +162,8 @@ def journaled(result_json: str) -> Value:
 
 async def together(work: list[Coroutine[Any, Any, None]]) -> None:
     """Runs coroutines at once; the first failure ends the others and is raised as itself."""
+    if len(work) == 1:
+        return await work[0]
     try:
         async with asyncio.TaskGroup() as group:
             for one in work:

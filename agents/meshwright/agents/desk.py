@@ -1,12 +1,12 @@
 """The desk: where every way in becomes a task, and every way out reads its journal."""
 
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 
 import structlog
 
-from meshwright.agents.feed import Feeds
+from meshwright.agents.feed import Feeds, Follower
 from meshwright.agents.inbox import Inbox
 from meshwright.agents.intake import new_task
 from meshwright.agents.journal import Journal, conflict
@@ -34,10 +34,10 @@ log = structlog.get_logger("desk")
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A task that was accepted, or attached to."""
+    """A task that was accepted, or attached to; `joined` has seen it from its first event on."""
 
     name: TaskName
-    is_local: bool
+    joined: Follower | None = None
 
 
 class Desk:
@@ -69,28 +69,38 @@ class Desk:
         self._sessions = sessions
         self._inbox = inbox
 
-    async def accept(self, request: TaskRequest, idempotency_key: str, caller: Caller, *, at_once: bool) -> Taken:
-        """Accepts a task.
+    async def queue(self, request: TaskRequest, idempotency_key: str, caller: Caller) -> Taken:
+        """Accepts a task for whoever is free to run it.
 
         Args:
             request: As it came.
             idempotency_key: The HTTP header of that name; empty: none.
             caller: Who asks.
-            at_once: Run it in this process where there is room, instead of queueing it.
 
         Raises:
             MeshError: It was not accepted, and nothing was kept.
         """
-        agent_id = request.agent_id or self._worker.agent_id
-        task = new_task(request, agent_id, idempotency_key, caller)
-        is_own = agent_id == self._worker.agent_id
+        task = new_task(request, request.agent_id or self._worker.agent_id, idempotency_key, caller)
+        await self._accept(task, at_once=False)
+        return Taken(task.name)
+
+    @contextlib.asynccontextmanager
+    async def watched(self, request: TaskRequest, idempotency_key: str, caller: Caller) -> AsyncIterator[Taken]:
+        """Accepts a task as `queue` does, runs it in this process where there is room, and watches it meanwhile."""
+        task = new_task(request, request.agent_id or self._worker.agent_id, idempotency_key, caller)
+        async with self._feeds.joined(task.name) as follower:
+            is_local = await self._accept(task, at_once=True)
+            yield Taken(task.name, follower if is_local else None)
+
+    async def _accept(self, task: NewTask, *, at_once: bool) -> bool:
+        """Accepts a task; returns whether this process has begun to run it."""
+        is_own = task.agent_id == self._worker.agent_id
         if self._worker.pressure.reason and not task.parent_id:
             return await self._attached(task)
         if not is_own:
-            await self._check_agent(agent_id, task.name)
-        session_id = task.session_id
-        if session_id and request.session_policy == SESSION_POLICY_REJECT:
-            await self._check_session(task.name, session_id)
+            await self._check_agent(task.agent_id, task.name)
+        if task.session_id and task.request.session_policy == SESSION_POLICY_REJECT:
+            await self._check_session(task)
         place = self._worker.place() if at_once and is_own else contextlib.nullcontext(enter_result=False)
         with place as has_place:
             events = [self._worker.runner.started(task.parent_id)] if has_place else []
@@ -106,14 +116,14 @@ class Desk:
                 run.begun_with(events, accepted.time_ms)
             elif accepted.claim:  # draining has begun meanwhile
                 await self._journal.release(accepted.claim)
-        if session_id and accepted.is_new:
-            await self._sessions.enter(task.name, session_id)
+        if task.session_id and accepted.is_new and not is_local:
+            await self._sessions.enter(task.name, task.session_id)
         if has_place and not is_local:
             self._worker.wake()
-        return Taken(task.name, is_local)
+        return is_local
 
-    async def _attached(self, task: NewTask) -> Taken:
-        """Attaches to a task while the store is too full for new ones.
+    async def _attached(self, task: NewTask) -> bool:
+        """Attaches to a task while the store is too full for new ones; it is run wherever it is.
 
         Raises:
             StoreFullError: It would be a new one.
@@ -126,12 +136,12 @@ class Desk:
             raise StoreFullError("the store is full: try again later", retry_after_s=FULL_RETRY_S) from None
         if record.hash != task.hash:
             raise conflict(task.name)
-        return Taken(task.name, is_local=False)
+        return False
 
-    async def _check_session(self, name: TaskName, session_id: str) -> None:
+    async def _check_session(self, task: NewTask) -> None:
         """Refuses a task that is not to wait for another one of its session."""
-        if not await self._is_known(name):
-            await self._sessions.check_free(name, session_id)
+        if not await self._is_known(task.name):
+            await self._sessions.check_free(task.name, task.session_id)
 
     async def _is_known(self, name: TaskName) -> bool:
         try:
@@ -151,7 +161,7 @@ class Desk:
 
     async def follow(self, taken: Taken, after: int = 0) -> AsyncGenerator[StepEvent | None, None]:
         """Yields a task's events; None stands for a heartbeat that is due."""
-        async with contextlib.aclosing(self._feeds.follow(taken.name, after, is_local=taken.is_local)) as events:
+        async with contextlib.aclosing(self._feeds.follow(taken.name, after, joined=taken.joined)) as events:
             async for event in events:
                 yield event
 
@@ -193,7 +203,7 @@ class Desk:
         request = TaskRequest()
         request.CopyFrom(record.request)
         request.task_id = f"retry-{digest(name.task_id)[:32]}"
-        taken = await self.accept(request, "", caller, at_once=False)
+        taken = await self.queue(request, "", caller)
         await self._journal.drop(name)
         return await self._journal.response(taken.name)
 

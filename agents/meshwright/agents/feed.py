@@ -48,6 +48,8 @@ class Follower:
         Raises:
             TimeoutError: Nothing came.
         """
+        if not self._queue.empty():
+            return self._queue.get_nowait()
         async with asyncio.timeout(timeout_s):
             return await self._queue.get()
 
@@ -136,16 +138,14 @@ class Feeds:
         for follower in self._followers.get(ref, ()):
             follower.push(event)
 
-    def show(self, name: TaskName, entry: Entry) -> None:
+    def show(self, name: TaskName, event: StepEvent) -> None:
         """Hands an event that this process wrote itself to the watchers here, without a round trip."""
-        ref = name.ref
-        if self._followers.get(ref):
-            self._push(ref, entry.event(name.task_id))
+        self._push(name.ref, event)
 
-    def show_passing(self, name: TaskName, frame: Entry) -> None:
+    def show_passing(self, name: TaskName, frame: StepEvent) -> None:
         """Hands a frame that is not kept to the watchers here, unless they will hear it from the store anyway."""
         if name.ref not in self._channels:
-            self.show(name, frame)
+            self._push(name.ref, frame)
 
     async def give_up(self, name: TaskName) -> None:
         """Lets watchers here follow a task that this process does not write any more."""
@@ -171,19 +171,12 @@ class Feeds:
                 await getattr(self._pubsub, command)(channel)
 
     @contextlib.asynccontextmanager
-    async def following(self, name: TaskName, *, is_local: bool = False) -> AsyncIterator[Follower]:
-        """Joins a feed.
-
-        Args:
-            name: The task.
-            is_local: This process writes the task, and will call `listen` should that change.
-        """
+    async def joined(self, name: TaskName) -> AsyncIterator[Follower]:
+        """Joins the feed of a task that this process writes, and will call `listen` for should that change."""
         follower = Follower()
         ref = name.ref
         self._followers.setdefault(ref, set()).add(follower)
         try:
-            if not is_local:
-                await self.listen(name)
             yield follower
         finally:
             self._followers[ref].discard(follower)
@@ -192,16 +185,29 @@ class Feeds:
                 if channel := self._channels.pop(ref, None):
                     await self._send("sunsubscribe", channel)
 
+    @contextlib.asynccontextmanager
+    async def following(self, name: TaskName) -> AsyncIterator[Follower]:
+        """Joins a feed, whoever writes the task."""
+        async with self.joined(name) as follower:
+            await self.listen(name)
+            yield follower
+
     async def follow(
-        self, name: TaskName, after: int, *, heartbeat_s: float = 15.0, is_local: bool = False
+        self, name: TaskName, after: int, *, heartbeat_s: float = 15.0, joined: Follower | None = None
     ) -> AsyncGenerator[StepEvent | None, None]:
         """Yields a task's events after a sequence, without gap or repetition, and ends after its result.
+
+        Args:
+            name: The task.
+            after: The last sequence that was seen.
+            heartbeat_s: How long nothing may come.
+            joined: A follower that has been there since before the task's first event.
 
         Yields:
             Events; passing frames with sequence 0; None when nothing came for `heartbeat_s`.
         """
-        async with self.following(name, is_local=is_local) as follower:
-            cursor, is_behind = after, True
+        async with self.following(name) if joined is None else contextlib.nullcontext(joined) as follower:
+            cursor, is_behind = after, joined is None or after > 0
             while True:
                 if is_behind:
                     seen = cursor
@@ -213,7 +219,7 @@ class Feeds:
                         yield event
                         if event.HasField("result"):
                             return
-                    if cursor == seen and not is_local and await self._is_over(name, cursor):
+                    if cursor == seen and joined is None and await self._is_over(name, cursor):
                         return
                 try:
                     fresh = await follower.next(heartbeat_s)

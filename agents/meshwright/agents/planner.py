@@ -241,7 +241,8 @@ class Deltas:
             return
         frame = StepEvent(step=self._step, delta=TextDelta(text=text, offset=self._offset))
         self._offset += len(text)
-        self._feeds.show_passing(self._name, Entry(0, int(time.time() * 1000), "", frame.SerializeToString()))
+        passing = Entry(0, int(time.time() * 1000), "", frame.SerializeToString()).event(self._name.task_id)
+        self._feeds.show_passing(self._name, passing)
         with contextlib.suppress(MeshError):  # best effort: the whole text is journaled with the answer
             await self._journal.pass_on(self._name, frame)
 

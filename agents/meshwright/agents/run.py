@@ -8,12 +8,14 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from meshwright.agents.budget import Budget
 from meshwright.agents.feed import Feeds
 from meshwright.agents.journal import Appended, Claim, Journal
 from meshwright.agents.models.model import Message
 from meshwright.agents.state import RunState
-from meshwright.agents.task import Entry, Record
+from meshwright.agents.task import Record, stamp
 from meshwright.agents.toolbox import Pin
 from meshwright.core.errors import MeshError, TaskCancelledError
 from meshwright.core.grant import MAX_AGE_S, Signer
@@ -61,7 +63,8 @@ class Run:
     is_ending: bool = False
     has_ended: bool = False
     _catching_up: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _grant: tuple[float, Grant, bytes] | None = None
+    _grant: tuple[float, Grant] | None = None
+    _token: tuple[Grant, bytes] | None = None
     _awaits: dict[object, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -116,8 +119,15 @@ class Run:
         """Makes an event of this run; the store adds number and time."""
         return StepEvent(step=step or self.state.step, attempt=self.record.attempt, **kind)
 
-    def grant(self) -> tuple[Grant, bytes]:
-        """Returns the authority under which this run acts, and its signed reference, renewed at half of its age."""
+    def token(self) -> bytes:
+        """Returns the grant's signed reference, which only calls that leave this process need."""
+        grant = self.grant()
+        if self._token is None or self._token[0] is not grant:
+            self._token = (grant, self.signer.sign(grant))
+        return self._token[1]
+
+    def grant(self) -> Grant:
+        """Returns the authority under which this run acts, renewed at half of its age."""
         if self._grant is None or time.monotonic() - self._grant[0] > MAX_AGE_S / 2:
             name = self.record.name
             grant = Grant(
@@ -130,13 +140,14 @@ class Run:
                 fence=int(self.claim.fence.partition("-")[0]),
                 tools=[pin.id for pin in self.tools.values()],
             )
-            self._grant = (time.monotonic(), grant, self.signer.sign(grant))
-        return self._grant[1], self._grant[2]
+            self._grant = (time.monotonic(), grant)
+        return self._grant[1]
 
     def begun_with(self, events: Sequence[StepEvent], time_ms: int) -> None:
         """Folds the events that were written when the task was accepted."""
-        for offset, event in enumerate(events):
-            self.state.apply(Entry(1 + offset, time_ms, "", event.SerializeToString()).event(self.task_id))
+        self._show(events, 1, time_ms)
+        for event in events:
+            self.state.apply(event)
 
     async def append(self, key: str, *events: StepEvent, is_progress: bool = True) -> None:
         """Journals events under a key, shows them to watchers here and folds them into the state.
@@ -164,17 +175,22 @@ class Run:
         self.is_ending = True
         appended = await persistently(functools.partial(self.journal.finish, self.claim, state, events))
         self.has_ended = True
+        self._show(events, appended.first, appended.time_ms)
+
+    def _show(self, events: Sequence[StepEvent], first: int, time_ms: int) -> None:
+        """Adds what the store said to events that were written, and hands them to the watchers here."""
+        at = Timestamp()
+        at.FromMilliseconds(time_ms)
         for offset, event in enumerate(events):
-            entry = Entry(appended.first + offset, appended.time_ms, "", event.SerializeToString())
-            self.feeds.show(self.record.name, entry)
+            stamp(event, self.task_id, first + offset, at)
+            self.feeds.show(self.record.name, event)
 
     async def _written(self, appended: Appended, events: Sequence[StepEvent]) -> None:
         """Folds what this run wrote; events of others that came between are read first."""
-        for offset, event in enumerate(events):
-            entry = Entry(appended.first + offset, appended.time_ms, "", event.SerializeToString())
-            self.feeds.show(self.record.name, entry)
-            if entry.sequence == self.state.sequence + 1:
-                self.state.apply(entry.event(self.task_id))
+        self._show(events, appended.first, appended.time_ms)
+        for event in events:
+            if event.sequence == self.state.sequence + 1:
+                self.state.apply(event)
         if appended.first + len(events) - 1 > self.state.sequence:
             await self.catch_up()
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -46,14 +46,20 @@ class AgentService(AgentServiceServicer):
         self._agent_id = agent_id
         self._health = health
 
-    async def _accepted(self, request: TaskRequest, context: Context) -> Taken:
+    @contextlib.asynccontextmanager
+    async def _accepted(self, request: TaskRequest, context: Context) -> AsyncIterator[Taken]:
         key = metadata_of(context, "idempotency-key")
-        taken = await self._desk.accept(request, key, CALLER.get(), at_once=True)
-        await context.send_initial_metadata(((TASK_ID_KEY, taken.name.task_id),))
-        return taken
+        async with self._desk.watched(request, key, CALLER.get()) as taken:
+            await context.send_initial_metadata(((TASK_ID_KEY, taken.name.task_id),))
+            yield taken
 
     async def RunTask(self, request: TaskRequest, context: Context) -> TaskResponse:
-        taken = await self._accepted(request, context)
+        async with self._accepted(request, context) as taken:
+            await self._wait(taken)
+        return await self._desk.response(taken.name)
+
+    async def _wait(self, taken: Taken) -> None:
+        """Waits until the task stops, or the call's own time is over."""
         ends = DEADLINE.get()
         limit = asyncio.timeout(None if ends is None else max(0.0, ends - time.monotonic() - MARGIN_S))
         try:
@@ -64,7 +70,6 @@ class AgentService(AgentServiceServicer):
                 raise
             message = "no answer within the call's deadline: the task goes on, GetTask tells how it is"
             raise DeadlineExceededError(message, metadata={"task_id": taken.name.task_id}) from None
-        return await self._desk.response(taken.name)
 
     async def _until_it_stops(self, taken: Taken) -> None:
         async with contextlib.aclosing(self._desk.follow(taken)) as events:
@@ -80,9 +85,11 @@ class AgentService(AgentServiceServicer):
         return (await self._desk.record(taken.name)).status == TASK_STATUS_INPUT_REQUIRED
 
     async def StreamSteps(self, request: TaskRequest, context: Context) -> AsyncGenerator[StepEvent, None]:
-        taken = await self._accepted(request, context)
         cursor = cursor_of(context)
-        async with contextlib.aclosing(self._desk.follow(taken, cursor)) as events:
+        async with (
+            self._accepted(request, context) as taken,
+            contextlib.aclosing(self._desk.follow(taken, cursor)) as events,
+        ):
             async for event in events:
                 cursor = max(cursor, event.sequence if event else 0)
                 yield event or heartbeat(taken.name.task_id, cursor)

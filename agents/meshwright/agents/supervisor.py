@@ -131,7 +131,7 @@ class Supervisor:
         while True:
             try:
                 stub = TaskServiceStub(self._channels.to(await self._target(request.agent_id)))
-                await channel.unary(stub.SubmitTask, request, timeout_s=SUBMIT_S, grant=run.grant()[1])
+                await channel.unary(stub.SubmitTask, request, timeout_s=SUBMIT_S, grant=run.token())
             except MeshError as error:
                 may_pass = error.is_retryable or isinstance(error, AgentNotFoundError | GrantInvalidError)
                 if not may_pass or time.monotonic() > patience:

@@ -268,8 +268,13 @@ def leaf(event: StepEvent) -> StepEvent:
     return event
 
 
+UNCOUNTED = frozenset({"started", "tool_call", "delegation", "notice", "result"})
+
+
 def counters_of(event: StepEvent) -> dict[str, int]:
     """Returns what an event adds to its task's counters, a descendant's event to its ancestors' likewise."""
+    if event.WhichOneof("event") in UNCOUNTED:
+        return {}
     inner = leaf(event)
     if inner.HasField("llm_call"):
         usage = inner.llm_call.usage

@@ -55,7 +55,7 @@ class TaskService(TaskServiceServicer):
 
     async def SubmitTask(self, request: TaskRequest, context: Context) -> TaskResponse:
         key = metadata_of(context, "idempotency-key")
-        taken = await self._desk.accept(request, key, CALLER.get(), at_once=False)
+        taken = await self._desk.queue(request, key, CALLER.get())
         await context.send_initial_metadata(((TASK_ID_KEY, taken.name.task_id),))
         return await self._desk.response(taken.name)
 
@@ -92,7 +92,7 @@ class TaskService(TaskServiceServicer):
         await context.send_initial_metadata(((TASK_ID_KEY, name.task_id),))
         if record.is_terminal and cursor >= record.sequence:
             return
-        async with contextlib.aclosing(self._desk.follow(Taken(name, is_local=False), cursor)) as events:
+        async with contextlib.aclosing(self._desk.follow(Taken(name), cursor)) as events:
             async for event in events:
                 if event is None:
                     yield heartbeat(name.task_id, cursor)
@@ -113,7 +113,7 @@ class TaskService(TaskServiceServicer):
         if is_over:
             return
         yield HttpBody(content_type=SSE, data=b"retry: 500\n\n")
-        async with contextlib.aclosing(self._desk.follow(Taken(name, is_local=False), cursor)) as events:
+        async with contextlib.aclosing(self._desk.follow(Taken(name), cursor)) as events:
             async for event in events:
                 if event is None:
                     yield HttpBody(content_type=SSE, data=b": ping\n\n")

@@ -4,7 +4,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,7 +81,9 @@ class Toolbox:
             pin = Pin(tool, Schema(schema), ToolSpec(tool.name, tool.description, schema))
             self._pins[pin.id] = pin
 
-    async def call(self, pin: Pin, arguments: dict[str, Any], key: str, grant: Grant, token: bytes) -> Outcome:
+    async def call(
+        self, pin: Pin, arguments: dict[str, Any], key: str, grant: Grant, token: Callable[[], bytes]
+    ) -> Outcome:
         """Calls a tool; the same key never doubles its effect.
 
         Raises:
@@ -98,11 +100,11 @@ class Toolbox:
             intent_digest=digest([pin.tool.name, pin.tool.version, arguments]),
         )
         try:
-            return await self._dial(pin, request, token)
+            return await self._dial(pin, request, token())
         except UnavailableError:
             (moved,) = await self._registry.resolve([pin.id])
             self._keep([moved])
-            return await self._dial(self._pins[pin.id], request, token)
+            return await self._dial(self._pins[pin.id], request, token())
 
     async def _dial(self, pin: Pin, request: InvokeRequest, token: bytes) -> Outcome:
         """Calls a host; one that has too much to do, and has not even read the call, is asked again within its time."""

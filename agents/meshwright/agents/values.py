@@ -18,7 +18,9 @@ def is_deep(value: Any) -> bool:
     level = [value]
     for _ in range(DEEPEST + 1):
         level = [item for one in level for item in items_of(one)]
-    return bool(level)
+        if not level:
+            return False
+    return True
 
 
 def items_of(value: Any) -> list[Any]:

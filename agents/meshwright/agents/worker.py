@@ -87,6 +87,7 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._suspended: list[Claim] = []
         self._reserved = 0
+        self._is_wanted = False
         self._turn = 0
         self._isolates_until = 0.0
         self._wake = asyncio.Event()
@@ -121,6 +122,7 @@ class Worker:
     def place(self) -> Iterator[bool]:
         """Keeps a place for a task that is about to be claimed; False: there is none."""
         if not self.has_room:
+            self._is_wanted = True
             yield False
             return
         self._reserved += 1
@@ -169,7 +171,9 @@ class Worker:
             if working and working.run is run:
                 del self._working[name.ref]
             telemetry.TASKS_RUNNING.labels(self.agent_id).set(self.running)
-            self._wake.set()
+            if self._is_wanted:  # somebody waits for the place
+                self._is_wanted = False
+                self._wake.set()
             if not run.has_ended:
                 await self._feeds.give_up(name)
             if run.has_ended and run.record.session_id:

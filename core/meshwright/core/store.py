@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -18,10 +19,12 @@ from redis.exceptions import TimeoutError as StoreTimeoutError
 from meshwright.core.errors import (
     InternalError,
     JournalNewerError,
+    MeshError,
     SetupError,
     StoreFullError,
     StoreUnavailableError,
 )
+from meshwright.core.wire import Wire, open_wire
 
 Reply = Any
 Argument = str | int | bytes
@@ -29,6 +32,11 @@ Argument = str | int | bytes
 PATIENCE_S = 5.0
 """How long a starting process waits for a store that starts as well."""
 
+FIRST_PAUSE_S, RECONNECTS_S = 0.02, 0.6
+"""A connection that was cut is made again after pauses that double, for so long altogether."""
+MOST_CONNECTIONS = 64
+PASSING = ("LOADING", "BUSY", "MISCONF", "READONLY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN")
+"""How refusals begin that may pass: the store starts, cannot write, or has no primary."""
 FULL_RETRY_S = 10.0
 """After this time a caller who was refused for a full store may try again."""
 
@@ -62,6 +70,7 @@ def partition_key(partition: int | str, noun: str, name: str = "") -> str:
     return f"mw:{{{partition}}}:{noun}" + (f":{name}" if name else "")
 
 
+@functools.lru_cache(4096)
 def reference(tenant: str, principal: str, task_id: str) -> str:
     """Names a task in keys: tenant and principal are part of it, so nobody can reach another's by its id."""
     return "/".join(map(segment, (tenant, principal, task_id)))
@@ -74,6 +83,8 @@ def segment(name: str) -> str:
 
 def partition_of(tenant: str, root_task_id: str, partitions: int) -> int:
     """Places a task and all its descendants into one partition."""
+    if partitions == 1:
+        return 0
     digest = hashlib.sha256(f"{tenant}\0{root_task_id}".encode()).digest()
     return int.from_bytes(digest[:8]) % partitions
 
@@ -104,8 +115,10 @@ class Store:
         self.url = url
         self._libraries = libraries
         try:
-            self.client: redis.Redis = redis.Redis.from_url(
+            pool = redis.BlockingConnectionPool.from_url(
                 url,
+                max_connections=MOST_CONNECTIONS,
+                timeout=timeout_s,
                 protocol=3,
                 socket_timeout=None,  # would go through asyncio.wait_for, which on 3.11 may swallow a cancellation
                 socket_connect_timeout=timeout_s,
@@ -113,15 +126,17 @@ class Store:
                 retry=Retry(ExponentialWithJitterBackoff(cap=0.5, base=0.02), retries=3),
                 retry_on_error=[StoreConnectionError, StoreTimeoutError],
             )
+            self.client: redis.Redis = redis.Redis.from_pool(pool)
         except ValueError:  # its text may hold a part of the password
             forms = "redis://HOST:PORT/0, rediss://HOST:PORT/0 or unix:///PATH"
             raise SetupError(f"MESHWRIGHT_STORE_URL is no address of a store: write {forms}") from None
         self.partitions = 1
         self._timeout_s = timeout_s
+        self._wire: Wire | None = None
+        self._dialing = asyncio.Lock()
         self._is_closed = False
         self._under_way = 0
         self._is_idle = asyncio.Event()
-        self._is_idle.set()
 
     async def open(self, partitions: int | None = None) -> None:
         """Checks the store, loads the functions and settles the number of partitions.
@@ -186,65 +201,91 @@ class Store:
     async def close(self) -> None:
         """Closes every connection, once what is still under way has ended: it might open one again."""
         self._is_closed = True
-        await self._is_idle.wait()
+        if self._under_way:
+            await self._is_idle.wait()
+        if self._wire:
+            self._wire.close()
         await self.client.aclose()
 
-    @contextlib.asynccontextmanager
-    async def _bounded(self) -> AsyncIterator[None]:
+    def _enter(self) -> None:
         if self._is_closed:
             raise InternalError("the store was closed by this process")
         self._under_way += 1
-        self._is_idle.clear()
-        try:
-            async with translated(), asyncio.timeout(self._timeout_s):
-                yield
-        finally:
-            self._under_way -= 1
-            if not self._under_way:
-                self._is_idle.set()
+
+    def _leave(self) -> None:
+        self._under_way -= 1
+        if self._is_closed and not self._under_way:
+            self._is_idle.set()
 
     async def call(self, function: str, key: str, *arguments: Argument) -> Reply:
         """Runs a function; `key` picks the slot.
 
         Raises:
             StoreUnavailableError: No answer; it may or may not have run, and every function may be repeated.
+            StoreFullError: It would add to a store that is full.
             InternalError: The function itself failed, or the store was closed.
         """
-        async with self._bounded():
+        self._enter()
+        try:
             try:
-                return await self.client.fcall(function, 1, key, *arguments)
+                return await self._asked("FCALL", function, 1, key, *arguments)
             except ResponseError as error:
                 if "Function not found" not in str(error):
                     raise
+            async with asyncio.timeout(self._timeout_s):
                 await self._load()  # the store was replaced by an empty one
-                return await self.client.fcall(function, 1, key, *arguments)
+            return await self._asked("FCALL", function, 1, key, *arguments)
+        except (RedisError, OSError) as error:
+            raise failure(error) from None
+        finally:
+            self._leave()
+
+    async def _asked(self, *command: Argument) -> Reply:
+        """Asks over the wire; where that was cut, once it stands again: what may have run may run again."""
+        pause, waited = FIRST_PAUSE_S, 0.0
+        while True:
+            try:
+                wire = self._wire if self._wire and self._wire.is_open else await self._dialed()
+                return await wire.ask(*command)
+            except StoreConnectionError:
+                if waited >= RECONNECTS_S:
+                    raise
+            await asyncio.sleep(pause)
+            pause, waited = 2 * pause, waited + pause
+
+    async def _dialed(self) -> Wire:
+        async with self._dialing:
+            if self._wire is None or not self._wire.is_open:
+                self._wire = await open_wire(self.url, self._timeout_s)
+            return self._wire
 
     async def run(self, *commands: Sequence[Argument]) -> list[Reply]:
         """Sends commands in one round trip (no transaction) and returns their replies; raises as `call` does."""
-        async with self._bounded():
-            pipeline = self.client.pipeline(transaction=False)
-            for command in commands:
-                pipeline.execute_command(*command)
-            return await pipeline.execute()
+        self._enter()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                pipeline = self.client.pipeline(transaction=False)
+                for command in commands:
+                    pipeline.execute_command(*command)
+                return await pipeline.execute()
+        except (RedisError, OSError) as error:
+            raise failure(error) from None
+        finally:
+            self._leave()
 
 
-@contextlib.asynccontextmanager
-async def translated() -> AsyncIterator[None]:
-    """Turns the client's errors into ours."""
-    try:
-        yield
-    except (StoreConnectionError, StoreTimeoutError, OSError) as error:
-        raise StoreUnavailableError(
-            f"the store does not answer: {str(error) or 'no reply in time'}", retry_after_s=1
-        ) from None
-    except OutOfMemoryError:
-        raise StoreFullError("the store is full: try again later", retry_after_s=FULL_RETRY_S) from None
-    except ResponseError as error:
-        if str(error).startswith("NEWER"):
-            raise JournalNewerError("a newer version of the mesh wrote this: ask a process of that version") from None
-        raise InternalError(f"the store refused a command: {error}") from error
-    except RedisError as error:
-        raise StoreUnavailableError(f"the store cannot be understood: {error}", retry_after_s=1) from error
+def failure(error: RedisError | OSError) -> MeshError:
+    """Says in our own tree what the client or the store raised."""
+    text = str(error)
+    if isinstance(error, StoreConnectionError | StoreTimeoutError | OSError):
+        return StoreUnavailableError(f"the store does not answer: {text or 'no reply in time'}", retry_after_s=1)
+    if text.startswith("OOM") or isinstance(error, OutOfMemoryError):
+        return StoreFullError("the store is full: try again later", retry_after_s=FULL_RETRY_S)
+    if text.startswith("NEWER"):
+        return JournalNewerError("a newer version of the mesh wrote this: ask a process of that version")
+    if text.startswith(PASSING) or not isinstance(error, ResponseError):
+        return StoreUnavailableError(f"the store cannot serve this now: {text}", retry_after_s=1)
+    return InternalError(f"the store refused a command: {text}")
 
 
 def public_url(url: str) -> str:
