@@ -14,7 +14,7 @@ import structlog
 import typer
 from rich.console import Console
 
-from meshwright.cli.chaos.catalog import chosen
+from meshwright.cli.chaos.catalog import SCENARIOS, chosen
 from meshwright.cli.chaos.report import Played, show_report
 from meshwright.cli.chaos.scenario import Row, Scenario, Setting
 from meshwright.cli.options import Output
@@ -22,10 +22,11 @@ from meshwright.cli.output import Format
 from meshwright.core.errors import SetupError
 
 SEEDS = 10**6
+NAMES = ", ".join(one.name for one in SCENARIOS)
 
 
 def chaos(
-    scenarios: Annotated[list[str] | None, typer.Argument(help="Scenarios by name; by default all quick ones")] = None,
+    scenarios: Annotated[list[str] | None, typer.Argument(help=f"Of {NAMES}; by default all quick ones")] = None,
     full: Annotated[bool, typer.Option("--full", help="In full size, which takes minutes a scenario")] = False,
     seed: Annotated[int | None, typer.Option(help="Of everything drawn by chance; by default drawn, and told")] = None,
     folder: Annotated[

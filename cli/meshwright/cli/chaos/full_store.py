@@ -31,7 +31,7 @@ NO_MOUNT = "not played: no small disk can be mounted"
 async def play(setting: Setting) -> Row:
     """Fills memory, then the disk, then has the log rewritten, each in the middle of a few tasks."""
     row = Row("memory full, disk full, the log rewritten: each under load")
-    async with small_disk(setting.folder / "mesh") as disk, Rig(setting) as rig:
+    async with small_disk(setting.folder / "mesh") as disk, Rig(setting, workers=0) as rig:
         await squeezed(rig, row, "memory", full_memory(rig))
         if disk:
             await squeezed(rig, row, "disk", full_disk(disk))

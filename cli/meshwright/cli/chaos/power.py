@@ -72,7 +72,7 @@ class Disk:
             size, _, path = line.partition(" ")
             kept[path] = int(size)
         gone = 0
-        for log in rig.store_folder().rglob("*.incr.aof"):
+        for log in rig.store_folder.rglob("*.incr.aof"):
             whole, safe = log.stat().st_size, kept.get(str(log), 0)
             os.truncate(log, min(whole, safe))
             gone += whole - min(whole, safe)
@@ -97,7 +97,7 @@ async def play(setting: Setting) -> Row:
     draw = random.Random(setting.seed)  # noqa: S311 - no secret
     many = setting.size(2, 20)
     row = Row(f"{many} power cuts, and one with appendfsync everysec")
-    async with Rig(setting, disguise=disk.disguise) as rig:
+    async with Rig(setting, workers=0, disguise=disk.disguise) as rig:
         is_late = setting.mutant == EVERYSEC
         lost = [await forgotten(rig, disk, draw, f"p{number}", is_late=is_late) for number in range(many)]
         tally, kills = Tally.of(rig), len(rig.kills)

@@ -11,8 +11,8 @@ from meshwright.cli.chaos.tally import Tally, some, takeovers
 from meshwright.core.errors import MeshError
 from meshwright.gen.agents.v1.task_service_pb2 import GetTaskRequest
 
-CLIENTS = 4
-PACE_S = 0.1
+CLIENTS = 3
+PACE_S = 0.2
 
 
 @dataclass(slots=True)

@@ -300,6 +300,7 @@ class Rig:
         """Where the store answers."""
         return str(self.mesh.facts()["store"])
 
+    @property
     def store_folder(self) -> Path:
         """Where the store keeps its files."""
         return self.mesh.plan.data / "store"

@@ -28,7 +28,6 @@ class Tally:
         repeated: Model answers beyond one a step.
         unknown: Calls whose outcome nobody knew.
         takeovers: Seconds from a kill to the takeover of each task that the process had.
-        unprovoked: Takeovers from processes that nobody had killed.
     """
 
     accepted: int = 0
@@ -39,7 +38,6 @@ class Tally:
     repeated: int = 0
     unknown: int = 0
     takeovers: list[float] = field(default_factory=list)
-    unprovoked: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, rig: Rig) -> "Tally":
@@ -74,8 +72,6 @@ class Tally:
         deaths = [kill.at for kill in rig.kills if before and kill.pid == before[-1] and kill.at < at]
         if deaths:
             self.takeovers.append(at - deaths[-1])
-        elif not rig.kills:
-            self.unprovoked.append(job)
 
     def report(self, row: Row, kills: int, bound_s: float) -> None:
         """Writes the figures that every scenario has and checks what must always hold."""
