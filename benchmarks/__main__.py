@@ -38,7 +38,8 @@ BENCHMARKS: dict[str, Benchmark] = {
 
 async def measure(names: Sequence[str], effort: Effort) -> list[Finding]:
     """Runs benchmarks one after the other on one stage."""
-    findings = []
+    findings: list[Finding] = []
+    kind = "full" if effort.is_full else "smoke"
     async with Stage() as stage:
         if not stage.cores.are_apart:
             say("server and load generator share a core: figures are not worth much")
@@ -51,8 +52,7 @@ async def measure(names: Sequence[str], effort: Effort) -> list[Finding]:
                 say(f"  {one.name}: {one.median:.2f} ({min(one.ratios):.2f}-{max(one.ratios):.2f}) {one.verdict}")
             say(f"{name}: {time.monotonic() - started:.0f} s")
             findings += fresh
-        kind = "full" if effort.is_full else "smoke"
-        report.write(RESULTS if effort.is_full else RESULTS / "local", kind, findings, stage.cores)
+            report.write(RESULTS if effort.is_full else RESULTS / "local", kind, findings, stage.cores)
         print(report.table(findings), "\nNot equal:\n", report.inequalities(findings), sep="\n")
     return findings
 

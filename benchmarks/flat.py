@@ -82,7 +82,7 @@ async def fill(mesh: Mesh, many: int) -> None:
         for number in numbers:
             task_id = f"old-{number}"
             name = TaskName("default", "default", task_id)
-            task = NewTask(name, "nobody", task_id, request, HOUR_MS, root_id=task_id)
+            task = NewTask(name, "done-long-ago", task_id, request, HOUR_MS, root_id=task_id)
             accepted = await mesh.journal.accept(task, claim=True)
             assert accepted.claim
             await mesh.journal.finish(accepted.claim, "COMPLETED", [end])

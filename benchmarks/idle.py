@@ -15,7 +15,7 @@ from meshwright.gen.agents.v1.task_service_pb2_grpc import TaskServiceStub
 A_CONNECTION = 90
 """Streams on one connection: the server lets it have a hundred, and the store's client opens so many connections."""
 SETTLE_S = 0.3
-FULL_ROUNDS = 5
+FULL_ROUNDS = 3
 OPTIONS = (("grpc.use_local_subchannel_pool", 1),)
 """Else channels of one process to one server share a connection."""
 

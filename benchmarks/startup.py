@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 import grpc
 
-from benchmarks.findings import Finding
+from benchmarks.findings import FEWEST_ROUNDS, Finding
 from benchmarks.parts import BenchmarkError, Scene, Stage, pin_all
 from benchmarks.rounds import Effort
 from meshwright.gen.agents.v1.agent_service_pb2_grpc import AgentServiceStub
@@ -42,7 +42,7 @@ async def run(scene: Scene, effort: Effort) -> list[Finding]:
         )
     ]
     if effort.is_full:
-        waits = [await first_step(stage, turn) for turn in range(effort.rounds)]
+        waits = [await first_step(stage, turn) for turn in range(FEWEST_ROUNDS)]
         what = "`meshwright dev` to the first step of a task at the edge, on a new data folder"
         findings.append(Finding("first_step", what, "s", waits, goal=5.0))
     return findings

@@ -28,7 +28,8 @@ async def claimed(mesh: Mesh, task_id: str) -> Claim:
     """Makes a task that is written from here."""
     request = TaskRequest(prompt="Watch.", max_steps=10, token_budget=8192)
     name = TaskName("default", "default", task_id)
-    task = NewTask(name, "nobody", task_id, request, HOUR_MS, root_id=task_id)
+    agent_id = f"nobody-{task_id}"  # a queue of its own: a claim at once is had only where nobody waits
+    task = NewTask(name, agent_id, task_id, request, HOUR_MS, root_id=task_id)
     accepted = await mesh.journal.accept(task, claim=True)
     if accepted.claim is None:
         raise BenchmarkError(f"{task_id} is not new")
@@ -77,8 +78,7 @@ def findings(found: dict[str, list[float]]) -> list[Finding]:
             unit="µs CPU a delivery",
             ours=found["feed"],
             theirs=found["alone"],
-            is_gated=True,
-            unequal="both parse every event; the feed also fills holes and sends heartbeats",
+            unequal="both parse events; the feed also fills holes and sends heartbeats; an XREAD may take several",
         ),
         *(
             Finding("watchers_grpc", f"{pace}, gRPC's writes included", "µs CPU a delivery", costs)
