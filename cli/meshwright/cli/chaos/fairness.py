@@ -104,9 +104,9 @@ def p95(waits: Sequence[float]) -> float:
 def allowed(alone: Waits, beside: Waits) -> float:
     """Returns how long one in twenty may wait beside another tenant that always has work.
 
-    Nobody is interrupted, and alone the first ones wait for nobody, who now wait for a place: in a fair share of the
-    places, the last of a batch waits twice as long as alone and those two rounds, after the round that runs already. The
-    agent may be slower, since the machine has more to do; up to a point, the other tenant's queue is no reason for it.
+    Nobody is interrupted, and alone the first ones wait for nobody, who now wait for a place: with a fair share of the
+    places, the last of a batch waits twice as long as alone and those two rounds, after the round that runs already.
+    The agent may be slower, since the machine has more to do; up to a point, the other queue is no reason for it.
     """
     pace = min(MOST_SLOWDOWN, max(1.0, alone.rate / max(beside.rate, 0.01)))
     return RATIO * alone.p95 * pace + 3 * CONCURRENCY / alone.rate
