@@ -80,6 +80,10 @@ def test_an_unknown_scenario_is_named_with_those_there_are(play):
     assert "there is no scenario 'flood': there are keeps, breaks, fails, skips" in str(played.exception)
 
 
+def test_an_unknown_mutant_is_named_with_those_there_are(play):
+    assert "there is no mutant 'lazy': there are no-fence" in str(play("keeps", "--mutant", "lazy").exception)
+
+
 def test_a_named_folder_is_kept(play, tmp_path):
     play("keeps", "--folder", str(tmp_path / "kept"))
     assert (tmp_path / "kept" / "keeps").is_dir()

@@ -15,11 +15,12 @@ import typer
 from rich.console import Console
 
 from meshwright.cli.chaos.catalog import SCENARIOS, chosen
+from meshwright.cli.chaos.mutants import GUARDS
 from meshwright.cli.chaos.report import Played, show_report
 from meshwright.cli.chaos.scenario import Row, Scenario, Setting
 from meshwright.cli.options import Output
 from meshwright.cli.output import Format
-from meshwright.core.errors import SetupError
+from meshwright.core.errors import InvalidRequestError, SetupError
 
 SEEDS = 10**6
 NAMES = ", ".join(one.name for one in SCENARIOS)
@@ -38,6 +39,8 @@ def chaos(
 ) -> None:
     """Breaks a real mesh on purpose and reports which promises held; exits with 1 where one did not."""
     wanted = chosen(scenarios or ())
+    if mutant and mutant not in GUARDS:
+        raise InvalidRequestError(f"there is no mutant {mutant!r}: there are {', '.join(GUARDS)}")
     drawn = random.randrange(SEEDS) if seed is None else seed  # noqa: S311 - no secret
     console = Console(stderr=True)
     console.print(f"seed {drawn}: the same draws again with --seed {drawn}", style="dim", highlight=False)

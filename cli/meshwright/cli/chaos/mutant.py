@@ -53,6 +53,7 @@ def rewritten(*changes: tuple[str, str]) -> Callable[[], None]:
 def acting_first() -> None:
     """Makes the mutant that calls the tools of a step before the step is journaled."""
     from meshwright.agents.actor import Actor
+    from meshwright.agents.models.model import Call
     from meshwright.agents.planner import Planner
     from meshwright.agents.values import arguments_of
     from meshwright.core.errors import MeshError
@@ -66,12 +67,11 @@ def acting_first() -> None:
 
     async def act_and_tell(self: Planner, run: Any, prompt: Any) -> Any:
         step = await ask(self, run, prompt)
-        answer = step[0].llm_call
+        planned = {call.call_id: call for call in step[0].llm_call.planned_calls}
         for intent in (event.tool_call for event in step if event.HasField("tool_call")):
-            planned = next(call for call in answer.planned_calls if call.call_id == intent.call_id)
-            toolbox, pin = actors[0]._toolbox, run.tools[intent.tool]  # noqa: SLF001
+            call = Call(intent.call_id, intent.tool, arguments_of(planned[intent.call_id]))
             with contextlib.suppress(MeshError):
-                await toolbox.call(pin, arguments_of(planned), intent.idempotency_key, *run.grant())
+                await actors[0]._outcome(run, call, intent)  # noqa: SLF001
         return step
 
     Actor.__init__ = remembered  # type: ignore[method-assign]

@@ -176,7 +176,8 @@ class Rig:
             return None
         if number is not signal.SIGSTOP:
             self._away.add(child.name)
-        os.kill(pid, number)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
         kill = Kill(child.name, pid, time.time())
         self.kills.append(kill)
         return kill
