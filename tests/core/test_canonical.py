@@ -4,8 +4,11 @@ import json
 import math
 
 import pytest
+import rfc8785
 from google.protobuf import json_format, struct_pb2
 from google.protobuf.duration_pb2 import Duration
+from hypothesis import given
+from hypothesis import strategies as st
 
 from meshwright.core.canonical import (
     canonical,
@@ -14,6 +17,7 @@ from meshwright.core.canonical import (
     from_struct,
     from_value,
     message_digest,
+    printable,
     to_struct,
     to_value,
 )
@@ -83,3 +87,23 @@ def test_a_request_hashes_alike_whether_it_came_as_json_or_as_protobuf():
 
 def test_pointers_are_escaped():
     assert escaped("a/b~c") == "a~1b~0c"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(JSON)
+def test_what_is_written_in_c_is_the_same_canonical_form(value):
+    try:
+        expected = rfc8785.dumps(printable(value))
+    except rfc8785.CanonicalizationError:
+        expected = None
+    try:
+        written = canonical(value)
+    except ValueError:
+        written = None
+    assert written == expected

@@ -1,6 +1,7 @@
 """JSON at the contract's border: numbers that survive, canonical form, digests."""
 
 import hashlib
+import json
 import math
 from typing import Any
 
@@ -74,7 +75,19 @@ def printable(value: Any) -> Any:
 
 def canonical(value: Any) -> bytes:
     """Writes JSON in its one canonical form (RFC 8785)."""
-    return rfc8785.dumps(printable(value))
+    shown = printable(value)
+    if is_plain(shown):  # the same bytes, written in C
+        return json.dumps(shown, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+    return rfc8785.dumps(shown)
+
+
+def is_plain(value: Any) -> bool:
+    """Whether Python's own JSON is the canonical one: no floats, and keys that every encoding sorts alike."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and key.isascii() for key in value) and all(map(is_plain, value.values()))
+    if isinstance(value, list):
+        return all(map(is_plain, value))
+    return value is None or isinstance(value, str | int)
 
 
 def digest(value: Any) -> str:

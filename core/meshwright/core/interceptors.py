@@ -6,12 +6,11 @@ import inspect
 import math
 import secrets
 import time
-from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 import structlog
@@ -59,41 +58,72 @@ DEADLINE: ContextVar[float | None] = ContextVar("deadline", default=None)
 """When the current call must have ended, on the monotonic clock."""
 
 
-class Interceptor(grpc.aio.ServerInterceptor):
-    """Wraps the handlers of all methods, unary and streaming alike, in one async context."""
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A method as it is called: `/agents.v1.AgentService/Health`."""
 
-    parses: ClassVar[bool] = False
-    """Whether requests are read inside of the context, instead of before it."""
+    name: str
+    is_stream: bool
 
-    @abstractmethod
-    def around(self, method: str, context: Context) -> AbstractAsyncContextManager[None]:
-        """Returns what a call of `method` runs inside of."""
+
+class Layer(Protocol):
+    """What a call runs inside of."""
+
+    def around(self, method: Method, context: Context) -> AbstractAsyncContextManager[None]:
+        """Returns the context of one call."""
+        ...
+
+
+class Layers(grpc.aio.ServerInterceptor):
+    """Wraps every handler, once, into all that stands around a call: a message passes one frame, not one a layer.
+
+    Args:
+        layers: Outermost first. Requests are read inside of all of them.
+    """
+
+    def __init__(self, *layers: Layer) -> None:
+        self._layers = layers
+        self._wrapped: dict[str, Any] = {}
 
     async def intercept_service(self, continuation: Continuation, handler_call_details: Any) -> Any:
         """Wraps one handler; unknown methods stay unknown, and reflection, which alone streams requests, as it is."""
+        name = handler_call_details.method
+        wrapped = self._wrapped.get(name)
+        if wrapped is not None:
+            return wrapped
         handler: Any = await continuation(handler_call_details)
         if handler is None or handler.request_streaming:
             return handler
-        method = handler_call_details.method
-        read: Read = unread
-        before = handler.request_deserializer
-        if self.parses:
-            read, before = reader(before), None
-        codec = {"request_deserializer": before, "response_serializer": handler.response_serializer}
+        read = reader(handler.request_deserializer)
+        method = Method(name, is_stream=not handler.unary_unary)
         if handler.unary_unary:
-            return grpc.unary_unary_rpc_method_handler(self._unary(method, handler.unary_unary, read), **codec)
-        return grpc.unary_stream_rpc_method_handler(self._stream(method, handler.unary_stream, read), **codec)
+            made: Any = grpc.unary_unary_rpc_method_handler(
+                self._unary(method, handler.unary_unary, read), response_serializer=handler.response_serializer
+            )
+        else:
+            made = grpc.unary_stream_rpc_method_handler(
+                self._stream(method, handler.unary_stream, read), response_serializer=handler.response_serializer
+            )
+        self._wrapped[name] = made
+        return made
 
-    def _unary(self, method: str, behavior: Any, read: Read) -> Any:
+    @contextlib.asynccontextmanager
+    async def _around(self, method: Method, context: Context) -> AsyncIterator[None]:
+        async with contextlib.AsyncExitStack() as stack:
+            for layer in self._layers:
+                await stack.enter_async_context(layer.around(method, context))
+            yield
+
+    def _unary(self, method: Method, behavior: Any, read: Read) -> Any:
         async def unary(request: Any, context: Context) -> Any:
-            async with self.around(method, context):
+            async with self._around(method, context):
                 return await behavior(read(request), context)
 
         return unary
 
-    def _stream(self, method: str, behavior: Any, read: Read) -> Any:
+    def _stream(self, method: Method, behavior: Any, read: Read) -> Any:
         async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
-            async with self.around(method, context):
+            async with self._around(method, context):
                 responses = behavior(read(request), context)
                 if inspect.isawaitable(responses):  # it writes to the context itself, as health.Watch does
                     await responses
@@ -103,11 +133,6 @@ class Interceptor(grpc.aio.ServerInterceptor):
                         yield response
 
         return stream
-
-
-def unread(request: Any) -> Any:
-    """Leaves a request as it is."""
-    return request
 
 
 def reader(deserialize: Read | None) -> Read:
@@ -122,7 +147,7 @@ def reader(deserialize: Read | None) -> Read:
     return read
 
 
-class ErrorBoundary(Interceptor):
+class ErrorBoundary:
     """Turns every way to fail into a status: ours as they are, all else into INTERNAL with an id to look up.
 
     A CancelledError that leaks from the handler would leave the caller hanging: it becomes ABORTED; one by which the
@@ -130,10 +155,8 @@ class ErrorBoundary(Interceptor):
     INVALID_ARGUMENT rather than UNKNOWN.
     """
 
-    parses = True
-
     @contextlib.asynccontextmanager
-    async def around(self, method: str, context: Context) -> AsyncIterator[None]:
+    async def around(self, method: Method, context: Context) -> AsyncIterator[None]:
         """Ends the call with a status where it fails."""
         try:
             yield
@@ -148,7 +171,7 @@ class ErrorBoundary(Interceptor):
             if isinstance(error, MeshError) and not isinstance(error, InternalError):
                 await abort(context, error)
             error_id = secrets.token_hex(6)
-            log.exception("call_failed", method=method, error_id=error_id)
+            log.exception("call_failed", method=method.name, error_id=error_id)
             await abort(context, InternalError(f"internal error {error_id}: the server's log says more"))
 
 
@@ -161,7 +184,7 @@ async def abort(context: Context, error: MeshError) -> None:
     await context.abort(error.code, status.message, tuple(trailing))
 
 
-class Admission(Interceptor):
+class Admission:
     """Refuses what goes beyond a bound of calls at once, before it is even read: what is in flight must not suffer.
 
     Probes and reflection are never refused.
@@ -174,17 +197,12 @@ class Admission(Interceptor):
     def __init__(self, max_calls: int, max_streams: int) -> None:
         self._limits = {"calls": max_calls, "streams": max_streams}
         self._open = {"calls": 0, "streams": 0}
-        self._streaming: set[str] = set()
-
-    def _stream(self, method: str, behavior: Any, read: Read) -> Any:
-        self._streaming.add(method)
-        return super()._stream(method, behavior, read)
 
     @contextlib.asynccontextmanager
-    async def around(self, method: str, context: Context) -> AsyncIterator[None]:
+    async def around(self, method: Method, context: Context) -> AsyncIterator[None]:
         """Counts the call while it is open."""
-        kind = "streams" if method in self._streaming else "calls"
-        if method.startswith(PROBES):
+        kind = "streams" if method.is_stream else "calls"
+        if method.name.startswith(PROBES):
             yield
             return
         if self._open[kind] >= self._limits[kind]:
@@ -197,14 +215,14 @@ class Admission(Interceptor):
             self._open[kind] -= 1
 
 
-class Deadline(Interceptor):
+class Deadline:
     """Makes sure that every unary call ends, and lets outgoing calls know how much time is left."""
 
     @contextlib.asynccontextmanager
-    async def around(self, method: str, context: Context) -> AsyncIterator[None]:
+    async def around(self, method: Method, context: Context) -> AsyncIterator[None]:
         """Imposes the default where the caller set no deadline; streams may stay open."""
         remaining = context.time_remaining()
-        imposed = DEFAULT_DEADLINE_S if remaining is None and not may_stay_open(method) else None
+        imposed = DEFAULT_DEADLINE_S if remaining is None and not may_stay_open(method.name) else None
         remaining = imposed if remaining is None else remaining
         token = DEADLINE.set(None if remaining is None else time.monotonic() + remaining)
         limit = asyncio.timeout(imposed)
@@ -225,14 +243,14 @@ def may_stay_open(method: str) -> bool:
     return method in OWN_DEADLINE or method.rpartition("/")[2].startswith(("Watch", "Stream"))
 
 
-class Principal(Interceptor):
+class Principal:
     """Learns who is calling: from a signed grant inside the mesh, else the development principal."""
 
     def __init__(self, verifier: Verifier | None) -> None:
         self._verifier = verifier
 
     @contextlib.asynccontextmanager
-    async def around(self, method: str, context: Context) -> AsyncIterator[None]:
+    async def around(self, method: Method, context: Context) -> AsyncIterator[None]:
         """Sets `CALLER` for the time of the call."""
         CALLER.set(await self._caller(context))
         yield
@@ -245,11 +263,11 @@ class Principal(Interceptor):
         return Caller()
 
 
-class Measure(Interceptor):
+class Measure:
     """Counts calls and their time, per method and status."""
 
     @contextlib.asynccontextmanager
-    async def around(self, method: str, context: Context) -> AsyncIterator[None]:
+    async def around(self, method: Method, context: Context) -> AsyncIterator[None]:
         """Observes one call."""
         start = time.perf_counter()
         code: Any = None
@@ -262,5 +280,5 @@ class Measure(Interceptor):
         finally:
             code = code or context.code()
             name = code.name if isinstance(code, grpc.StatusCode) else "OK"
-            telemetry.CALLS.labels(method, name).inc()
-            telemetry.CALL_SECONDS.labels(method).observe(time.perf_counter() - start)
+            telemetry.CALLS.labels(method.name, name).inc()
+            telemetry.CALL_SECONDS.labels(method.name).observe(time.perf_counter() - start)

@@ -1,6 +1,7 @@
 """Life of a service process: start, one ready line, signals, one-line errors, an end."""
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -9,6 +10,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
 from meshwright.core.errors import MeshError
+
+GC_THRESHOLD = (50_000, 20, 50)
+"""Calls make many short-lived objects that go by themselves: cycles among them are rare."""
 
 
 class Process:
@@ -26,6 +30,9 @@ class Process:
     def ready(self, **facts: str | int) -> None:
         """Tells the parent, in one line of JSON on stdout, that the service answers, and where."""
         self.is_ready = True
+        gc.collect()
+        gc.freeze()  # what is here now stays, and need not be looked through again and again
+        gc.set_threshold(*GC_THRESHOLD)
         sys.stdout.write(json.dumps(facts | {"pid": os.getpid()}) + "\n")
         sys.stdout.flush()
 

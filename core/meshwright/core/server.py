@@ -10,7 +10,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from meshwright.core import telemetry
 from meshwright.core.errors import SetupError
 from meshwright.core.grant import Verifier
-from meshwright.core.interceptors import Admission, Deadline, ErrorBoundary, Measure, Principal
+from meshwright.core.interceptors import Admission, Deadline, ErrorBoundary, Layers, Measure, Principal
 from meshwright.core.settings import Settings
 
 MESSAGE_BYTES = 8 * 2**20
@@ -33,8 +33,8 @@ Register = Callable[[grpc.aio.Server], None]
 def interceptors(settings: Settings, verifier: Verifier | None) -> list[grpc.aio.ServerInterceptor]:
     """Returns what stands around every call, outermost first."""
     admission = Admission(settings.max_calls, settings.max_streams)
-    inner = (ErrorBoundary(), Deadline(), Principal(verifier))
-    return [*telemetry.server_interceptors(settings), Measure(), admission, *inner]
+    ours = Layers(Measure(), admission, ErrorBoundary(), Deadline(), Principal(verifier))
+    return [*telemetry.server_interceptors(settings), ours]
 
 
 class Server:

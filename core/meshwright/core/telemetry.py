@@ -17,14 +17,32 @@ from meshwright.core.settings import Settings
 if TYPE_CHECKING:
     import grpc
 
-CALLS = Counter("meshwright_calls", "Finished calls", ["method", "code"])
-CALL_SECONDS = Histogram("meshwright_call_seconds", "Time from first byte to last", ["method"])
-TASKS_ENDED = Counter("meshwright_tasks_ended", "Tasks that this process ended", ["agent", "status", "finish_reason"])
-TASKS_RUNNING = Gauge("meshwright_tasks_running", "Tasks that this process works on", ["agent"])
-TAKEOVERS = Counter("meshwright_takeovers", "Tasks claimed after their worker was lost", ["agent"])
-STEPS = Counter("meshwright_steps", "Plan-act-observe rounds", ["agent"])
-TOKENS = Counter("meshwright_tokens", "Model tokens", ["agent", "model", "kind"])
-TOOL_CALLS = Counter("meshwright_tool_calls", "Tool calls", ["tool", "outcome"])
+
+class Labelled:
+    """A metric whose children are looked up once: `labels` alone costs more than counting."""
+
+    def __init__(self, metric: Any) -> None:
+        self._metric = metric
+        self._children: dict[tuple[str, ...], Any] = {}
+
+    def labels(self, *values: str) -> Any:
+        """Returns the child of some label values."""
+        child = self._children.get(values)
+        if child is None:
+            child = self._children[values] = self._metric.labels(*values)
+        return child
+
+
+CALLS = Labelled(Counter("meshwright_calls", "Finished calls", ["method", "code"]))
+CALL_SECONDS = Labelled(Histogram("meshwright_call_seconds", "Time from first byte to last", ["method"]))
+TASKS_ENDED = Labelled(
+    Counter("meshwright_tasks_ended", "Tasks that this process ended", ["agent", "status", "finish_reason"])
+)
+TASKS_RUNNING = Labelled(Gauge("meshwright_tasks_running", "Tasks that this process works on", ["agent"]))
+TAKEOVERS = Labelled(Counter("meshwright_takeovers", "Tasks claimed after their worker was lost", ["agent"]))
+STEPS = Labelled(Counter("meshwright_steps", "Plan-act-observe rounds", ["agent"]))
+TOKENS = Labelled(Counter("meshwright_tokens", "Model tokens", ["agent", "model", "kind"]))
+TOOL_CALLS = Labelled(Counter("meshwright_tool_calls", "Tool calls", ["tool", "outcome"]))
 
 W3C = TraceContextTextMapPropagator()
 
