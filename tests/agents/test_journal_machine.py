@@ -441,6 +441,14 @@ class JournalMachine(RuleBasedStateMachine):
     def claim(self, pick, partition, agent):
         self.claim_one(self.owner(pick), partition, agent)
 
+    @some(is_ready)
+    @rule(pick=ANY, times=st.integers(1, 3))
+    def claim_where_work_waits(self, pick, times):
+        for _ in range(times):
+            known = self.picked(pick, is_ready)
+            if known:
+                self.claim_one(self.owner(pick), known.name.partition(PARTITIONS), known.task.agent_id)
+
     def claim_one(self, owner: Journal, partition: int, agent: str) -> Known | None:
         here = [known for known in self.tasks.values() if known.name.partition(PARTITIONS) == partition]
         ready = {known.name.ref for known in here if is_ready(known) and known.task.agent_id == agent}
@@ -457,7 +465,10 @@ class JournalMachine(RuleBasedStateMachine):
     @some(is_owned)
     @rule(pick=ANY, events=st.integers(1, 3), is_large=st.sampled_from([False, False, True]))
     def append(self, pick, events, is_large):
-        known = self.running(pick)
+        for known in filter(is_owned, list(self.tasks.values())):
+            self.append_one(known, pick, events, is_large=is_large)
+
+    def append_one(self, known: Known, pick: int, events: int, *, is_large: bool) -> None:
         written = [self.event(70_000 if is_large else 0) for _ in range(events)]
         key = f"k{self.serial}"
         appended = self.run(self.owner(pick).append(known.claim, key, written))
