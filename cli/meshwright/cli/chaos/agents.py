@@ -8,10 +8,11 @@ from pathlib import Path
 from meshwright.agents import Agent
 from meshwright.agents.models.model import Answer, Call, Message, OnText, Prompt, Usage
 from meshwright.cli.chaos.evidence import ANSWERED, ASKED, leave
-from meshwright.cli.chaos.job import HOLD, UNKNOWN, Job, folded, outcome
+from meshwright.cli.chaos.job import HOLD, LATE, UNKNOWN, Job, folded, outcome
 from meshwright.registry import tool
 from meshwright.registry.tool import LocalTool, current_invocation
 
+NO_OUTCOME = {"OUTCOME_UNKNOWN": UNKNOWN, "DEADLINE_EXCEEDED": LATE}
 HELD_S = 0.05
 TIMEOUT_S = 2.0
 """Short: a call whose outcome is unknown is given up only when its time is over."""
@@ -64,7 +65,7 @@ def heard(message: Message) -> str:
         return folded(message.text)
     if isinstance(said, dict) and "error" in said:
         reason = str(said["error"].get("reason"))
-        return UNKNOWN if reason == "OUTCOME_UNKNOWN" else f"failed:{reason}"
+        return NO_OUTCOME.get(reason, f"failed:{reason}")
     return str(said)
 
 

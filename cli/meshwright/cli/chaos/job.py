@@ -8,6 +8,8 @@ Word = Literal["look", "mark", "send", "post", "ask"]
 CHILD = "-child"
 UNKNOWN = "unknown"
 """Stands in an answer for a call of which nobody knows whether it ran: only `send` and `post` may bring it."""
+LATE = "late"
+"""Stands in an answer for a call that took longer than it may: its host was stopped, or busy. No promise is broken."""
 RISKY = ("send", "post")
 HOLD = ".hold"
 """While a file of the evidence's name with this at its end is there, models take their time."""
@@ -68,7 +70,8 @@ class Job:
     def _is_outcome(self, step: int, said: str) -> bool:
         if self.plan[step] == "ask":
             return self.child.is_right(unfolded(said))
-        return said == outcome(self.name, step) or (said == UNKNOWN and self.plan[step] in RISKY)
+        is_risky = self.plan[step] in RISKY
+        return said in (outcome(self.name, step), LATE) or (said == UNKNOWN and is_risky)
 
 
 def outcome(name: str, step: int) -> str:

@@ -79,7 +79,9 @@ def acting_first() -> None:
 
 
 NO_FENCE = rewritten(
-    (r"if facts\[1\] ~= a\[3\] then", "if false then"), (r"if facts\[1\] == a\[i \+ 1\] then", "if true then")
+    (r"if facts\[1\] ~= a\[3\] then", "if false then"),
+    (r"if facts\[1\] == a\[i \+ 1\] then", "if true then"),
+    (r"if seen > fence then", "if false then"),
 )
 RELEASE_EARLY = rewritten((r"redis\.call\('ZADD', key\(p, 'leases'\),[^\n]*\)", ""))
 NO_SWEEP = rewritten((r"if not is_grace\(", "if false and not is_grace("))

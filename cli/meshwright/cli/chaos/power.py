@@ -22,6 +22,7 @@ EVERYSEC = "everysec"
 AT_ONCE = 6
 PACE_S = 0.02
 DIES_S = 5.0
+TRIES = 4
 START_S = 4.0
 """What a takeover waits longer since the store was away: it starts again, and gives every owner a lease."""
 
@@ -95,13 +96,13 @@ async def play(setting: Setting) -> Row:
     disk = Disk(setting.folder)
     await disk.build(compiler)
     draw = random.Random(setting.seed)  # noqa: S311 - no secret
-    many = setting.size(2, 20)
+    many = TRIES if setting.mutant else setting.size(2, 20)
     row = Row(f"{many} power cuts, and one with appendfsync everysec")
     async with Rig(setting, workers=0, disguise=disk.disguise) as rig:
         is_late = setting.mutant == EVERYSEC
         lost = [await forgotten(rig, disk, draw, f"p{number}", is_late=is_late) for number in range(many)]
         tally, kills = Tally.of(rig), len(rig.kills)
-        control = await forgotten(rig, disk, draw, "late", is_late=True)
+        control = await forgotten_by_late_writes(rig, disk, draw)
     row.figures = {"forgotten": str(sum(lost)), "forgotten by everysec": str(control)}
     row.check(not sum(lost), f"{sum(lost)} acknowledged tasks were forgotten")
     row.check(control > 0, "the control forgot nothing: the cuts have shown nothing")
@@ -124,6 +125,14 @@ async def forgotten(rig: Rig, disk: Disk, draw: random.Random, name: str, *, is_
     kind = "with everysec" if is_late else "with always"
     rig.setting.tell(f"power cut {kind}: {gone} bytes were not on disk; {len(told)} acknowledged")
     return found.count(False)
+
+
+async def forgotten_by_late_writes(rig: Rig, disk: Disk, draw: random.Random) -> int:
+    """Plays the control, until something is lost: a cut may come right after the store has written."""
+    for number in range(TRIES):
+        if lost := await forgotten(rig, disk, draw, f"late{number}", is_late=True):
+            return lost
+    return 0
 
 
 async def feed(rig: Rig, name: str, is_cut: asyncio.Event) -> list[Told]:

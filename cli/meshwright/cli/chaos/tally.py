@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from meshwright.cli.chaos.evidence import ANSWERED
-from meshwright.cli.chaos.job import RISKY, UNKNOWN, Job
+from meshwright.cli.chaos.job import LATE, RISKY, UNKNOWN, Job
 from meshwright.cli.chaos.rig import Rig, Told
 from meshwright.cli.chaos.scenario import Row
 from meshwright.gen.agents.v1.step_event_pb2 import NOTICE_KIND_TAKEN_OVER, StepEvent
@@ -27,6 +27,7 @@ class Tally:
         gaps: Jobs whose stream was not exactly 1, 2, 3 ….
         repeated: Model answers beyond one a step.
         unknown: Calls whose outcome nobody knew.
+        late: Calls that took longer than they may.
         takeovers: Seconds from a kill to the takeover of each task that the process had.
     """
 
@@ -37,6 +38,7 @@ class Tally:
     gaps: list[str] = field(default_factory=list)
     repeated: int = 0
     unknown: int = 0
+    late: int = 0
     takeovers: list[float] = field(default_factory=list)
 
     @classmethod
@@ -59,7 +61,8 @@ class Tally:
             self.lost.append(f"{name} ({ending(told)})")
         else:
             self.unknown += result.output.count(UNKNOWN)
-            if UNKNOWN not in result.output:
+            self.late += result.output.count(LATE)
+            if UNKNOWN not in result.output and LATE not in result.output:
                 self.missing.extend(missing(told.job, rig))
         if [event.sequence for event in told.events] != list(range(1, len(told.events) + 1)):
             self.gaps.append(name)
@@ -81,6 +84,7 @@ class Tally:
             "doubled": str(len(self.doubled)),
             "answers repeated": str(self.repeated),
             "outcomes unknown": str(self.unknown),
+            "calls late": str(self.late),
             "stream gaps": str(len(self.gaps)),
         }
         row.check(not self.lost, f"accepted tasks were lost: {some(self.lost)}")
