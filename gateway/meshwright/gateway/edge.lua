@@ -39,6 +39,50 @@ local function is_refused(handle)
   return false
 end
 
+-- gRPC's own headers. A server keeps the values of all calls of a connection in one table, so that one that it cannot
+-- read fails calls of others too: nothing unreadable passes. Names in grpc- and lb- are gRPC's; requests have these.
+local ENCODINGS = {identity = true, gzip = true, deflate = true}
+
+local LAST_DIGIT = {[0] = '', [2] = '[AQgw]$', [3] = '[AEIMQUYcgkosw048]$'}  -- bits beyond the last byte are zero
+
+local function is_base64(value)
+  local digits, padding = string.match(value, '^([%w+/]*)(=*)$')
+  local last = digits and LAST_DIGIT[#digits % 4]
+  return last and string.match(digits, last) and (padding == '' or (#digits + #padding) % 4 == 0 and #padding <= 2)
+end
+
+local READABLE = {
+  ['grpc-accept-encoding'] = function() return true end,
+  ['grpc-encoding'] = function(value) return ENCODINGS[value] end,
+  ['grpc-previous-rpc-attempts'] = function(value) return #value <= 3 and string.match(value, '^%d+$') end,
+  ['grpc-tags-bin'] = is_base64,
+  ['grpc-timeout'] = function(value) return #value <= 9 and string.match(value, '^%d+[HMSmun]$') end,
+  ['grpc-trace-bin'] = is_base64,
+}
+
+-- Drops what means nothing in this request, and refuses what a server could not read.
+local function is_unreadable(handle)
+  local headers = handle:headers()
+  local is_grpc = string.match(headers:get('content-type') or '', '^application/grpc')
+  local dropped, unreadable = {}, nil
+  for name, value in pairs(headers) do
+    local is_own = string.match(name, '^grpc%-') or string.match(name, '^lb%-')
+    local is_binary = string.match(name, '%-bin$')
+    local reads = READABLE[name] or (is_binary and not is_own and is_base64)
+    if (is_own or is_binary) and not (is_grpc and reads) then
+      dropped[#dropped + 1] = name
+    elseif reads and not reads(value) then
+      unreadable = name
+    end
+  end
+  if unreadable then
+    refuse(handle, 400, 3, 'INVALID_REQUEST', 'the header ' .. unreadable .. ' has a value that gRPC does not know')
+    return true
+  end
+  for _, name in ipairs(dropped) do headers:remove(name) end
+  return false
+end
+
 local REGISTRY_RPC = {['AgentDirectoryService/GetAgent'] = true, ['AgentDirectoryService/ListAgents'] = true}
 local BY_AGENT = {run = true, steps = true, tasks = true, health = true}
 
@@ -58,7 +102,7 @@ local function cluster_for(path, agent)
 end
 
 function envoy_on_request(handle)
-  if is_refused(handle) then return end
+  if is_refused(handle) or is_unreadable(handle) then return end
   local headers = handle:headers()
   local path = string.match(headers:get(':path'), '^[^?]*')
   local named = string.match(headers:get('x-agent-id') or '', '^[a-z][a-z0-9-]*$')
