@@ -523,9 +523,11 @@ class JournalMachine(RuleBasedStateMachine):
         known.waiting, known.barren = 0, 0
 
     @some(is_owned)
-    @rule(pick=ANY)
-    def park_for_a_turn(self, pick):
+    @rule(pick=ANY, comes_at_once=st.booleans())
+    def park_for_a_turn(self, pick, comes_at_once):
         known, event = self.running(pick), self.event()
+        if comes_at_once:
+            self.nudge_one(known)
         is_parked = self.run(self.owner(pick).park(known.claim, len(known.log), event, is_turn=True))
         assert is_parked == (not known.cancel and not known.is_nudged)
         known.is_nudged = known.is_nudged and bool(known.cancel)
