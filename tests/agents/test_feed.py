@@ -94,12 +94,12 @@ async def test_a_heartbeat_reads_what_no_message_told_of(made, claimed, feeds, s
 
 
 class TestOverflow:
-    def test_a_follower_that_is_too_slow_is_told_to_read_the_journal(self, made):
+    async def test_a_follower_that_is_too_slow_is_told_to_read_the_journal(self, made):
         follower = Follower()
         for _ in range(QUEUE + 1):
             follower.push(made.notice())
-        assert follower._queue.qsize() == 1
-        assert follower._queue.get_nowait() is None
+        assert len(follower) == 1
+        assert await follower.take() is None
 
     async def test_a_slow_watcher_still_sees_everything(self, journal, made, claimed, feeds, store, becomes, heard):
         claim = await claimed(made.task(), made.notice())
@@ -110,7 +110,7 @@ class TestOverflow:
         for number in range(3 * QUEUE):
             await journal.append(claim, f"k{number}", [made.notice()])
         await journal.finish(claim, "COMPLETED", [made.result()])
-        await becomes(lambda: follower._queue.qsize() < QUEUE)
+        await becomes(lambda: len(follower) < QUEUE)
         rest = [event.sequence async for event in events]
         assert rest == list(range(2, 3 * QUEUE + 3))
 
@@ -253,7 +253,7 @@ class TestPassing:
             feeds.show_passing(claim.name, frame)
             assert (await follower.next(1)).delta.text == "Hel"
             await feeds.attend(claim.name)
-            while not follower._queue.empty():
-                follower._queue.get_nowait()
+            while len(follower):
+                await follower.take()
             feeds.show_passing(claim.name, frame)
-            assert follower._queue.empty()
+            assert len(follower) == 0

@@ -7,7 +7,9 @@ sees the hole in the sequence, or the subscription is confirmed anew, or its hea
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from enum import Enum
 from typing import Any
 
 import structlog
@@ -23,24 +25,54 @@ from meshwright.gen.agents.v1.step_event_pb2 import StepEvent, StreamGap
 
 log = structlog.get_logger("feed")
 QUEUE = 256
+
+
+class Beat(Enum):
+    """A heartbeat is due."""
+
+    DUE = 1
+
+
+BEAT = Beat.DUE
+Item = StepEvent | Beat | None
 RECONNECT_S = 0.2
 NEVER_AGAIN = Retry(NoBackoff(), 0, supported_errors=())
 """A connection is read and written by several at once: were each of them to reconnect it, they would collide."""
 
 
 class Follower:
-    """One watcher's bounded queue; None in it says: read the journal."""
+    """One watcher's bounded queue; None in it says: read the journal, `BEAT`: nothing has come for a while."""
+
+    __slots__ = ("_came", "_every", "_loop", "_timer", "_waiter", "_waiting")
 
     def __init__(self) -> None:
-        self._queue: asyncio.Queue[StepEvent | None] = asyncio.Queue(QUEUE)
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[Item] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._every = 0.0
+        self._came = 0.0
 
-    def push(self, event: StepEvent | None) -> None:
+    def __len__(self) -> int:
+        """Counts what waits to be taken."""
+        return len(self._waiting)
+
+    def push(self, item: Item) -> None:
         """Adds an event; a watcher that is too slow loses what waits and reads the journal instead."""
-        if self._queue.full():
-            while not self._queue.empty():
-                self._queue.get_nowait()
-            event = None
-        self._queue.put_nowait(event)
+        if len(self._waiting) >= QUEUE:
+            self._waiting.clear()
+            item = None
+        self._waiting.append(item)
+        if self._waiter and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def take(self) -> Item:
+        """Waits for the next event."""
+        while not self._waiting:
+            self._waiter = self._loop.create_future()
+            await self._waiter
+        self._came = self._loop.time()
+        return self._waiting.popleft()
 
     async def next(self, timeout_s: float) -> StepEvent | None:
         """Waits for the next event.
@@ -48,10 +80,26 @@ class Follower:
         Raises:
             TimeoutError: Nothing came.
         """
-        if not self._queue.empty():
-            return self._queue.get_nowait()
         async with asyncio.timeout(timeout_s):
-            return await self._queue.get()
+            item = await self.take()
+        return item if isinstance(item, StepEvent) else None
+
+    @contextlib.contextmanager
+    def beating(self, every_s: float) -> Iterator[None]:
+        """Pushes `BEAT` whenever nothing was taken for a while: one timer, which events do not touch."""
+        self._every, self._came = every_s, self._loop.time()
+        self._timer = self._loop.call_later(every_s, self._beat)
+        try:
+            yield
+        finally:
+            self._timer.cancel()
+
+    def _beat(self) -> None:
+        silent = self._loop.time() - self._came
+        if silent >= self._every and not self._waiting:
+            self.push(BEAT)
+            silent = 0.0
+        self._timer = self._loop.call_later(max(0.001, self._every - silent), self._beat)
 
 
 class Feeds:
@@ -206,34 +254,33 @@ class Feeds:
         Yields:
             Events; passing frames with sequence 0; None when nothing came for `heartbeat_s`.
         """
-        async with self.following(name) if joined is None else contextlib.nullcontext(joined) as follower:
-            cursor, is_behind = after, joined is None or after > 0
-            while True:
-                if is_behind:
-                    seen = cursor
-                    async for entry in self._journal.replay(name, cursor):
-                        if entry.sequence > cursor + 1:
-                            yield await self._gap(name, cursor + 1, entry.sequence - 1)
-                        cursor = entry.sequence
-                        event = entry.event(name.task_id)
-                        yield event
-                        if event.HasField("result"):
+        joining = self.following(name) if joined is None else contextlib.nullcontext(joined)
+        async with joining as follower:
+            with follower.beating(heartbeat_s):
+                cursor, is_behind = after, joined is None or after > 0
+                while True:
+                    if is_behind:
+                        seen = cursor
+                        async for entry in self._journal.replay(name, cursor):
+                            if entry.sequence > cursor + 1:
+                                yield await self._gap(name, cursor + 1, entry.sequence - 1)
+                            cursor = entry.sequence
+                            event = entry.event(name.task_id)
+                            yield event
+                            if event.HasField("result"):
+                                return
+                        if cursor == seen and joined is None and await self._is_over(name, cursor):
                             return
-                    if cursor == seen and joined is None and await self._is_over(name, cursor):
+                    fresh = await follower.take()
+                    is_behind = not isinstance(fresh, StepEvent) or fresh.sequence > cursor + 1
+                    if fresh is BEAT:
+                        yield None
+                    if not isinstance(fresh, StepEvent) or is_behind or 0 < fresh.sequence <= cursor:
+                        continue
+                    cursor = max(cursor, fresh.sequence)
+                    yield fresh
+                    if fresh.HasField("result"):
                         return
-                try:
-                    fresh = await follower.next(heartbeat_s)
-                except TimeoutError:
-                    is_behind = True
-                    yield None
-                    continue
-                is_behind = fresh is None or fresh.sequence > cursor + 1
-                if fresh is None or is_behind or 0 < fresh.sequence <= cursor:
-                    continue
-                cursor = max(cursor, fresh.sequence)
-                yield fresh
-                if fresh.HasField("result"):
-                    return
 
     async def _gap(self, name: TaskName, first: int, last: int) -> StepEvent:
         """Stands in for a part of the journal that is gone."""

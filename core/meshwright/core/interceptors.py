@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
@@ -107,23 +108,20 @@ class Layers(grpc.aio.ServerInterceptor):
         self._wrapped[name] = made
         return made
 
-    @contextlib.asynccontextmanager
-    async def _around(self, method: Method, context: Context) -> AsyncIterator[None]:
-        async with contextlib.AsyncExitStack() as stack:
-            for layer in self._layers:
-                await stack.enter_async_context(layer.around(method, context))
-            yield
-
     def _unary(self, method: Method, behavior: Any, read: Read) -> Any:
         async def unary(request: Any, context: Context) -> Any:
-            async with self._around(method, context):
+            async with contextlib.AsyncExitStack() as stack:
+                for layer in self._layers:
+                    await stack.enter_async_context(layer.around(method, context))
                 return await behavior(read(request), context)
 
         return unary
 
     def _stream(self, method: Method, behavior: Any, read: Read) -> Any:
         async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
-            async with self._around(method, context):
+            async with contextlib.AsyncExitStack() as stack:
+                for layer in self._layers:
+                    await stack.enter_async_context(layer.around(method, context))
                 responses = behavior(read(request), context)
                 if inspect.isawaitable(responses):  # it writes to the context itself, as health.Watch does
                     await responses
@@ -147,6 +145,24 @@ def reader(deserialize: Read | None) -> Read:
     return read
 
 
+class Around:
+    """A layer's context for one call: a plain object, since a stream that waits holds five of them."""
+
+    __slots__ = ("context", "method")
+
+    def __init__(self, method: Method, context: Context) -> None:
+        self.method = method
+        self.context = context
+
+    async def __aenter__(self) -> None:
+        """Begins the call."""
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends it."""
+
+
 class ErrorBoundary:
     """Turns every way to fail into a status: ours as they are, all else into INTERNAL with an id to look up.
 
@@ -155,24 +171,32 @@ class ErrorBoundary:
     INVALID_ARGUMENT rather than UNKNOWN.
     """
 
-    @contextlib.asynccontextmanager
-    async def around(self, method: Method, context: Context) -> AsyncIterator[None]:
+    def around(self, method: Method, context: Context) -> AbstractAsyncContextManager[None]:
         """Ends the call with a status where it fails."""
-        try:
-            yield
-        except asyncio.CancelledError:
+        return Bounded(method, context)
+
+
+class Bounded(Around):
+    """The error boundary of one call."""
+
+    __slots__ = ()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Turns the failure, if there is one, into a status."""
+        if isinstance(error, asyncio.CancelledError):
             task = asyncio.current_task()
             if task and task.cancelling():
-                raise
-            await abort(context, AbortedError("the server broke this call off; try again"))
-        except grpc.aio.AbortError:
-            raise
-        except Exception as error:
-            if isinstance(error, MeshError) and not isinstance(error, InternalError):
-                await abort(context, error)
-            error_id = secrets.token_hex(6)
-            log.exception("call_failed", method=method.name, error_id=error_id)
-            await abort(context, InternalError(f"internal error {error_id}: the server's log says more"))
+                return
+            await abort(self.context, AbortedError("the server broke this call off; try again"))
+        if error is None or isinstance(error, grpc.aio.AbortError) or not isinstance(error, Exception):
+            return
+        if isinstance(error, MeshError) and not isinstance(error, InternalError):
+            await abort(self.context, error)
+        error_id = secrets.token_hex(6)
+        log.error("call_failed", method=self.method.name, error_id=error_id, exc_info=error)
+        await abort(self.context, InternalError(f"internal error {error_id}: the server's log says more"))
 
 
 async def abort(context: Context, error: MeshError) -> None:
@@ -198,44 +222,78 @@ class Admission:
         self._limits = {"calls": max_calls, "streams": max_streams}
         self._open = {"calls": 0, "streams": 0}
 
-    @contextlib.asynccontextmanager
-    async def around(self, method: Method, context: Context) -> AsyncIterator[None]:
+    def around(self, method: Method, context: Context) -> AbstractAsyncContextManager[None]:
         """Counts the call while it is open."""
-        kind = "streams" if method.is_stream else "calls"
-        if method.name.startswith(PROBES):
-            yield
-            return
+        return Admitted(self, method, context)
+
+    async def enter(self, kind: str, context: Context) -> None:
+        """Takes a place, or refuses."""
         if self._open[kind] >= self._limits[kind]:
             told = f"{self._limits[kind]} {kind} at once are what this process serves: try again in a moment"
             await abort(context, OverloadedError(told, retry_after_s=OVERLOAD_RETRY_S))
         self._open[kind] += 1
-        try:
-            yield
-        finally:
-            self._open[kind] -= 1
+
+    def leave(self, kind: str) -> None:
+        """Gives a place back."""
+        self._open[kind] -= 1
+
+
+class Admitted(Around):
+    """The place of one call; probes need none."""
+
+    __slots__ = ("_admission", "_kind")
+
+    def __init__(self, admission: Admission, method: Method, context: Context) -> None:
+        super().__init__(method, context)
+        self._admission = admission
+        self._kind = "streams" if method.is_stream else "calls"
+
+    async def __aenter__(self) -> None:
+        """Takes it."""
+        if not self.method.name.startswith(PROBES):
+            await self._admission.enter(self._kind, self.context)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Gives it back."""
+        if not self.method.name.startswith(PROBES):
+            self._admission.leave(self._kind)
 
 
 class Deadline:
     """Makes sure that every unary call ends, and lets outgoing calls know how much time is left."""
 
-    @contextlib.asynccontextmanager
-    async def around(self, method: Method, context: Context) -> AsyncIterator[None]:
+    def around(self, method: Method, context: Context) -> AbstractAsyncContextManager[None]:
         """Imposes the default where the caller set no deadline; streams may stay open."""
-        remaining = context.time_remaining()
-        imposed = DEFAULT_DEADLINE_S if remaining is None and not may_stay_open(method.name) else None
+        return Limited(method, context)
+
+
+class Limited(Around):
+    """The deadline of one call; the call's own context ends with it, so nothing has to be put back."""
+
+    __slots__ = ("_limit",)
+
+    async def __aenter__(self) -> None:
+        """Sets `DEADLINE`."""
+        remaining = self.context.time_remaining()
+        imposed = DEFAULT_DEADLINE_S if remaining is None and not may_stay_open(self.method.name) else None
         remaining = imposed if remaining is None else remaining
-        token = DEADLINE.set(None if remaining is None else time.monotonic() + remaining)
-        limit = asyncio.timeout(imposed)
+        DEADLINE.set(None if remaining is None else time.monotonic() + remaining)
+        self._limit = asyncio.timeout(imposed) if imposed else None
+        if self._limit:
+            await self._limit.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Says so where the imposed time was over."""
+        if self._limit is None:
+            return
         try:
-            async with limit:
-                yield
+            await self._limit.__aexit__(kind, error, trace)
         except TimeoutError:
-            if not limit.expired():
-                raise
-            raise DeadlineExceededError(f"no answer within {imposed:g} s") from None
-        finally:
-            with contextlib.suppress(ValueError):  # a stream may be closed from another context
-                DEADLINE.reset(token)
+            raise DeadlineExceededError(f"no answer within {DEFAULT_DEADLINE_S:g} s") from None
 
 
 def may_stay_open(method: str) -> bool:
@@ -249,13 +307,12 @@ class Principal:
     def __init__(self, verifier: Verifier | None) -> None:
         self._verifier = verifier
 
-    @contextlib.asynccontextmanager
-    async def around(self, method: Method, context: Context) -> AsyncIterator[None]:
+    def around(self, method: Method, context: Context) -> AbstractAsyncContextManager[None]:
         """Sets `CALLER` for the time of the call."""
-        CALLER.set(await self._caller(context))
-        yield
+        return Known(self, method, context)
 
-    async def _caller(self, context: Context) -> Caller:
+    async def caller(self, context: Context) -> Caller:
+        """Reads who is calling from a call's metadata."""
         for key, value in context.invocation_metadata() or ():
             if key == METADATA_KEY and self._verifier and isinstance(value, bytes):
                 grant = await self._verifier.verify(value)
@@ -263,22 +320,45 @@ class Principal:
         return Caller()
 
 
+class Known(Around):
+    """The caller of one call."""
+
+    __slots__ = ("_principal",)
+
+    def __init__(self, principal: Principal, method: Method, context: Context) -> None:
+        super().__init__(method, context)
+        self._principal = principal
+
+    async def __aenter__(self) -> None:
+        """Sets `CALLER`."""
+        CALLER.set(await self._principal.caller(self.context))
+
+
 class Measure:
     """Counts calls and their time, per method and status."""
 
-    @contextlib.asynccontextmanager
-    async def around(self, method: Method, context: Context) -> AsyncIterator[None]:
+    def around(self, method: Method, context: Context) -> AbstractAsyncContextManager[None]:
         """Observes one call."""
-        start = time.perf_counter()
-        code: Any = None
-        try:
-            yield
-        except asyncio.CancelledError:
-            is_late = context.time_remaining() == 0
+        return Measured(method, context)
+
+
+class Measured(Around):
+    """The time of one call."""
+
+    __slots__ = ("_start",)
+
+    async def __aenter__(self) -> None:
+        """Starts the clock."""
+        self._start = time.perf_counter()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Counts the call."""
+        code: Any = self.context.code()
+        if isinstance(error, asyncio.CancelledError):
+            is_late = self.context.time_remaining() == 0
             code = grpc.StatusCode.DEADLINE_EXCEEDED if is_late else grpc.StatusCode.CANCELLED
-            raise
-        finally:
-            code = code or context.code()
-            name = code.name if isinstance(code, grpc.StatusCode) else "OK"
-            telemetry.CALLS.labels(method.name, name).inc()
-            telemetry.CALL_SECONDS.labels(method.name).observe(time.perf_counter() - start)
+        name = code.name if isinstance(code, grpc.StatusCode) else "OK"
+        telemetry.CALLS.labels(self.method.name, name).inc()
+        telemetry.CALL_SECONDS.labels(self.method.name).observe(time.perf_counter() - self._start)
