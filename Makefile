@@ -75,8 +75,8 @@ breaking: .venv/.dev
 	 echo "buf breaking against $$base"; $(BIN)/buf breaking --against ".git#ref=$$base"
 
 .PHONY: bench
-bench: .venv/.dev ## What calls, tasks and watchers cost, in ratios, held against the recorded ones (a minute)
-	$(BIN)/python -m benchmarks smoke
+bench: .venv/.dev ## What calls, tasks and watchers cost, in ratios, held against the recorded ones (a minute): SLACK=1.25
+	$(BIN)/python -m benchmarks smoke $(if $(SLACK),--slack $(SLACK))
 
 .PHONY: bench-full
 bench-full: .venv/.dev ## The same at length, into benchmarks/results/ (6 minutes)

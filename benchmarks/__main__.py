@@ -13,7 +13,7 @@ from pathlib import Path
 import grpc
 
 from benchmarks import durable, flat, idle, report, startup, toolstep, unary, watchers
-from benchmarks.findings import Finding
+from benchmarks.findings import TOLERANCE, Finding
 from benchmarks.parts import BenchmarkError, Scene, Stage
 from benchmarks.rounds import Effort
 
@@ -68,6 +68,7 @@ def chosen() -> argparse.Namespace:
     parser.add_argument("kind", choices=("smoke", "full"))
     parser.add_argument("--only", action="append", choices=BENCHMARKS, help="this benchmark; may be repeated")
     parser.add_argument("--record", action="store_true", help="write what was measured as the baseline")
+    parser.add_argument("--slack", type=float, default=TOLERANCE, help="how many times its baseline a ratio may be")
     parser.add_argument("--seed", type=int, help="of orders and arrivals; default: another one every time")
     return parser.parse_args()
 
@@ -92,7 +93,7 @@ def main() -> int:
             fresh = {one.name: round(one.median, 3) for one in findings if one.is_gated}
             BASELINE.write_text(json.dumps(dict(sorted((baseline | fresh).items())), indent=1) + "\n")
             return 0
-        lines = report.drifted(findings, baseline)
+        lines = report.drifted(findings, baseline, options.slack)
         if not lines or is_full:
             return 0
         say("beyond the baseline, measured once more:\n  " + "\n  ".join(lines))

@@ -111,11 +111,11 @@ def write(folder: Path, kind: str, findings: Sequence[Finding], cores: Cores) ->
     (folder / f"{kind}.svg").write_text(plot(findings))
 
 
-def drifted(findings: Sequence[Finding], baseline: Mapping[str, float]) -> list[str]:
-    """Says which findings are further beyond the baseline than is tolerated."""
+def drifted(findings: Sequence[Finding], baseline: Mapping[str, float], slack: float = TOLERANCE) -> list[str]:
+    """Says which findings are further beyond the baseline than is tolerated: `slack` times."""
     lines = []
     for one in findings:
         drift = one.drift(baseline)
-        if drift is not None and drift > TOLERANCE:
+        if drift is not None and drift > slack:
             lines.append(f"{one.name}: {one.median:.2f} is {drift:.2f}x of the recorded {baseline[one.name]:.2f}")
     return lines
