@@ -7,10 +7,10 @@ import signal
 
 from meshwright.cli.chaos.evidence import ASKED
 from meshwright.cli.chaos.job import Word
-from meshwright.cli.chaos.rig import PATIENCE_S, Rig, Told, until
+from meshwright.cli.chaos.rig import PATIENCE_S, Rig, until
 from meshwright.cli.chaos.rolling import serves
 from meshwright.cli.chaos.scenario import Row, Setting
-from meshwright.cli.chaos.tally import Tally, takeovers
+from meshwright.cli.chaos.tally import Tally
 
 PLAN: tuple[Word, ...] = ("look", "mark", "send", "look", "mark", "send", "look", "mark")
 PACE_S = 0.1
@@ -45,19 +45,18 @@ async def written_by_zombie(rig: Rig, name: str, draw: random.Random) -> int:
     stopped = rig.kill(owner, signal.SIGSTOP) if owner else None
     if not stopped:
         return -1
-    told = next(told for told in rig.told if told.job.name == name)
-    is_taken_over = await until(lambda: playing.done() or was_taken_over(told), PATIENCE_S)
+    is_taken_over = await until(lambda: has_other_owner(rig, name, stopped.pid), PATIENCE_S)
     begun = len(asked_by(rig, name, stopped.pid))
     os.kill(stopped.pid, signal.SIGCONT)
     rig.setting.tell(f"{name}: {stopped.name} was stopped, another one took over, it goes on")
     await playing
     await asyncio.sleep(STALE_S)
-    return len(asked_by(rig, name, stopped.pid)) - begun if is_taken_over and was_taken_over(told) else -1
+    return len(asked_by(rig, name, stopped.pid)) - begun if is_taken_over else -1
 
 
-def was_taken_over(told: Told) -> bool:
-    """Whether the stream says so."""
-    return bool(list(takeovers(told)))
+def has_other_owner(rig: Rig, job: str, pid: int) -> bool:
+    """Whether another process works on a job: the stream may hang, where the stopped one serves it."""
+    return any(trace.pid != pid for trace in rig.evidence.of(job))
 
 
 def asked_by(rig: Rig, job: str, pid: int) -> list[int]:
