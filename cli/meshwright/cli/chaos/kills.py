@@ -46,7 +46,7 @@ def victim(rig: Rig, kind: str, job: str) -> Child | None:
     """Finds the process of a kind that is to be killed: the one that works on the job, where that matters."""
     match kind:
         case "worker":
-            return rig.owner(job)
+            return rig.owner(job) or next(iter(rig.processes("trader")), None)
         case "child":
             return rig.owner(job + CHILD) or next(iter(rig.processes("helper")), None)
         case "host":
