@@ -65,3 +65,13 @@ def test_an_agent_has_room_for_many_watches(tmp_path):
     for resource in DiscoveryResponse().parse((tmp_path / CDS).read_bytes()).resources:
         (threshold,) = resource.unpack().circuit_breakers.thresholds
         assert (threshold.max_requests, threshold.max_pending_requests) == (MAX_REQUESTS, MAX_REQUESTS)
+
+
+def test_an_endpoint_that_is_no_address_is_left_out_and_costs_the_others_nothing(tmp_path):
+    targets = ("some.host:80", "127.0.0.1:1", "[::1]:2", "localhost:3", "127.0.0.1:99999")
+    EnvoyFiles(tmp_path).update({"a": card("a", *targets), "b": card("b", "127.0.0.1:4")})
+    assert ports(tmp_path, "agent-a") == [1, 2]
+    assert ports(tmp_path, ALL) == [1, 4, 2]
+    response = DiscoveryResponse().parse((tmp_path / endpoints_file("agent-a")).read_bytes())
+    endpoints = response.resources[0].unpack().endpoints[0].lb_endpoints
+    assert [one.endpoint.address.socket_address.address for one in endpoints] == ["127.0.0.1", "::1"]

@@ -1,5 +1,6 @@
 """Discovery: Envoy's clusters and endpoints as files, kept true to the directory."""
 
+import ipaddress
 import os
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -47,6 +48,10 @@ from meshwright.gen.registry.v1.agent_directory_service_pb2 import AgentCard
 log = structlog.get_logger("discovery")
 ALL = "agents"
 """The cluster of every agent: any of them serves any task of the mesh."""
+PING_S, PONG_S = 12.0, 6.0
+"""How often a connection to an agent is asked for a sign of life, and how long that may take. An endpoint that fails
+its health check gets no new calls but keeps its open streams: those of a process that is frozen end by this. Servers
+take it for abuse where it comes more often than every ten seconds."""
 HTTP2_KEY = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
@@ -66,6 +71,7 @@ class EnvoyFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._written: dict[str, bytes] = {}
+        self._left_out: set[str] = set()
 
     def update(self, agents: Mapping[str, AgentCard]) -> bool:
         """Makes the files say what the directory says; False: they did already.
@@ -73,7 +79,9 @@ class EnvoyFiles:
         Endpoints are written before clusters, so that a new cluster finds its endpoints.
         """
         targets = {
-            f"agent-{name}": [endpoint.target for endpoint in card.endpoints if not endpoint.draining]
+            f"agent-{name}": [
+                endpoint.target for endpoint in card.endpoints if not endpoint.draining and self._takes(endpoint.target)
+            ]
             for name, card in sorted(agents.items())
         }
         targets[ALL] = sorted({target for some in targets.values() for target in some})
@@ -83,6 +91,15 @@ class EnvoyFiles:
             (self._folder / stale).unlink(missing_ok=True)
             del self._written[stale]
         return clusters or any(endpoints)
+
+    def _takes(self, target: str) -> bool:
+        """Tells whether Envoy takes a target: another one in it would have Envoy refuse the endpoints of all agents."""
+        if is_address(target):
+            return True
+        if target not in self._left_out:
+            self._left_out.add(target)
+            log.warning("endpoint_left_out", target=target, error="it is not an IP address and a port")
+        return False
 
     def _write(self, name: str, resources: Sequence[Cluster | ClusterLoadAssignment]) -> bool:
         content = bytes(DiscoveryResponse(resources=[Any.pack(resource) for resource in resources]))
@@ -99,7 +116,7 @@ def cluster(name: str) -> Cluster:
     """A cluster whose endpoints come from the file; no traffic to what does not answer its health check."""
     http2 = Http2ProtocolOptions(
         max_concurrent_streams=STREAMS_PER_CONNECTION,
-        connection_keepalive=KeepaliveSettings(interval=seconds(30), timeout=seconds(10)),
+        connection_keepalive=KeepaliveSettings(interval=seconds(PING_S), timeout=seconds(PONG_S)),
     )
     options = HttpProtocolOptions(
         explicit_http_config=HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=http2)
@@ -135,11 +152,29 @@ def cluster(name: str) -> Cluster:
     )
 
 
+def host_of(target: str) -> str:
+    """Returns the host of host:port, that of an IPv6 address without its brackets."""
+    return target.rpartition(":")[0].removeprefix("[").removesuffix("]")
+
+
+def port_of(target: str) -> int:
+    """Returns the port of host:port."""
+    return int(target.rpartition(":")[2])
+
+
+def is_address(target: str) -> bool:
+    """Tells whether a target is an IP address and a port."""
+    try:
+        ipaddress.ip_address(host_of(target))
+    except ValueError:
+        return False
+    return 0 < port_of(target) < 2**16
+
+
 def assignment(name: str, targets: list[str]) -> ClusterLoadAssignment:
     """The endpoints of a cluster."""
     found = []
     for target in targets:
-        host, _, port = target.rpartition(":")
-        address = Address(socket_address=SocketAddress(address=host, port_value=int(port)))
+        address = Address(socket_address=SocketAddress(address=host_of(target), port_value=port_of(target)))
         found.append(LbEndpoint(endpoint=Endpoint(address=address)))
     return ClusterLoadAssignment(cluster_name=name, endpoints=[LocalityLbEndpoints(lb_endpoints=found)])
