@@ -139,7 +139,8 @@ async def test_a_child_that_ends_again_and_again_says_why_and_is_started_later_e
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux does it")
 def test_a_child_ends_with_its_parent_however_that_ends():
-    source = f"import subprocess\nprint(subprocess.Popen([*{TETHER!r}, '/bin/sleep', '60']).pid, flush=True)\ninput()"
+    command = f"[*{TETHER!r}, str(os.getpid()), '/bin/sleep', '60']"
+    source = f"import os, subprocess\nprint(subprocess.Popen({command}).pid, flush=True)\ninput()"
     with subprocess.Popen(
         [sys.executable, "-c", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as parent:
@@ -152,3 +153,8 @@ def test_a_child_ends_with_its_parent_however_that_ends():
         while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z":
             assert time.monotonic() < ends
             time.sleep(0.01)
+
+
+def test_a_child_whose_parent_ended_before_it_began_does_not_begin():
+    done = subprocess.run([*TETHER, "1", "/bin/echo", "runs"], capture_output=True, text=True, timeout=10, check=False)
+    assert (done.returncode, done.stdout) == (1, "")

@@ -10,10 +10,16 @@ import grpc
 import pytest
 
 from meshwright.agents.settings import AgentSettings
+from meshwright.core import channel
+from meshwright.core.channel import Channels
 from meshwright.core.errors import MeshError, OverloadedError
-from meshwright.core.settings import child_environment
+from meshwright.core.settings import Settings, child_environment
 from meshwright.gen.agents.v1.agent_service_pb2_grpc import AgentServiceStub
 from meshwright.gen.agents.v1.task_pb2 import TaskRequest
+from meshwright.gen.registry.v1.agent_directory_service_pb2 import AgentCard, Endpoint, ListAgentsRequest
+from meshwright.gen.registry.v1.agent_directory_service_pb2_grpc import AgentDirectoryServiceStub
+from meshwright.registry.client import RegistryClient
+from meshwright.registry.serving import RegistryProcess
 from tests.e2e.conftest import HERE, events
 
 NARROW = """
@@ -75,9 +81,26 @@ def test_a_stream_too_many_is_429_with_the_time_to_try_again(dev, narrow, accept
         assert "result" in list(events(open_stream))[-1]
 
 
+async def test_a_registry_that_is_overloaded_keeps_no_agent_from_starting(store):
+    registry = RegistryProcess(Settings(store_url=store.url, max_calls=1, drain_s=0, tracing=False))
+    channels = Channels()
+    target = await registry.start()
+    client, stub = RegistryClient(channels, target), AgentDirectoryServiceStub(channels.to(target))
+    burst = [channel.unary(stub.ListAgents, ListAgentsRequest(), timeout_s=5) for _ in range(12)]
+    refused = [error for error in await asyncio.gather(*burst, return_exceptions=True) if isinstance(error, Exception)]
+    assert {type(error) for error in refused} == {OverloadedError}
+    cards = [(AgentCard(agent_id=f"a{number}", version="1.0.0"), f"a{number}-1") for number in range(12)]
+    await asyncio.gather(
+        *(client.announce(card, Endpoint(instance_id=one, target="127.0.0.1:7")) for card, one in cards)
+    )
+    assert len(await client.list_agents()) == len(cards)
+    await channels.close()
+    await registry.stop()
+
+
 async def test_a_grpc_client_behind_the_edge_gets_the_error_itself(dev, narrow):
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{dev.port}") as channel:
-        stub = AgentServiceStub(channel)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{dev.port}") as opened:
+        stub = AgentServiceStub(opened)
         metadata = (("x-agent-id", "narrow"),)
         first = asyncio.ensure_future(stub.RunTask(TaskRequest(prompt="count"), metadata=metadata))
         await asyncio.sleep(0.4)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import re
 import signal
 import sys
@@ -74,6 +75,7 @@ class Child:
             self._log_start = log.tell()
             self._process = await asyncio.create_subprocess_exec(
                 *TETHER,
+                str(os.getpid()),
                 *self.command,
                 cwd=self.folder,
                 env=self.environment,

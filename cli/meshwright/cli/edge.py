@@ -1,6 +1,7 @@
 """The edge as the command line sees it: the contract's own services, through Envoy."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,9 +19,12 @@ from meshwright.gen.agents.v1.task_service_pb2 import WatchTaskRequest
 from meshwright.gen.agents.v1.task_service_pb2_grpc import TaskServiceStub
 from meshwright.gen.registry.v1.agent_directory_service_pb2_grpc import AgentDirectoryServiceStub
 from meshwright.gen.registry.v1.tool_registry_service_pb2_grpc import ToolRegistryServiceStub
+from meshwright.registry.client import unary
 
 CALL_S = 10.0
 RECONNECT_S = 0.3
+SILENCE_S = 35.0
+"""A stream that brings nothing for so long, not even one of two heartbeats, is taken for broken."""
 PATIENCE = 40
 """Attempts in a row, without an event in between, to reach a stream again."""
 
@@ -48,13 +52,13 @@ class Edge:
         await self._channel.close()
 
     async def call(self, method: Any, request: Any, timeout_s: float = CALL_S) -> Any:
-        """Calls a unary method of one of the stubs.
+        """Calls a unary method of one of the stubs; a mesh that is overloaded is asked again.
 
         Raises:
             MeshError: What the mesh answered, or that it is not there.
         """
         try:
-            return await channel.unary(method, request, timeout_s=timeout_s)
+            return await unary(method, request, timeout_s=timeout_s)
         except UnavailableError as error:
             raise self._explained(error) from None
 
@@ -89,9 +93,10 @@ class Edge:
         """Yields a task's steps after a sequence until its result, across broken connections."""
         failures = 0
         while True:
+            pause_s = RECONNECT_S
             request = WatchTaskRequest(task_id=task_id, after_sequence=after, include_deltas=True)
             try:
-                async for event in channel.stream(self.tasks.WatchTask, request, timeout_s=None):
+                async for event in self._events(request):
                     failures = 0
                     after = max(after, event.sequence)
                     yield event
@@ -99,6 +104,7 @@ class Edge:
                         return
             except MeshError as error:
                 failures += 1
+                pause_s = error.retry_after_s or RECONNECT_S
                 if not (error.is_retryable or isinstance(error, InternalError)):  # a reset stream comes as INTERNAL
                     raise
                 if failures > PATIENCE:
@@ -107,4 +113,21 @@ class Edge:
                 failures += 1
                 if failures > 1:
                     return  # nothing follows any more
-            await asyncio.sleep(RECONNECT_S)
+            await asyncio.sleep(pause_s)
+
+    async def _events(self, request: WatchTaskRequest) -> AsyncIterator[StepEvent]:
+        """Yields what one connection brings.
+
+        Raises:
+            MeshError: It broke, or brings nothing any more.
+        """
+        async with contextlib.aclosing(channel.stream(self.tasks.WatchTask, request, timeout_s=None)) as stream:
+            while True:
+                try:
+                    async with asyncio.timeout(SILENCE_S):
+                        event = await anext(stream, None)
+                except TimeoutError:
+                    raise UnavailableError(f"the stream was silent for {SILENCE_S:g} s") from None
+                if event is None:
+                    return
+                yield event

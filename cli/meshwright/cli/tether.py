@@ -1,7 +1,8 @@
-"""Becomes another program that ends with its parent: `python -I -S tether.py COMMAND...`.
+"""Becomes another program that ends with its parent: `python -I -S tether.py PARENT COMMAND...`.
 
 The kernel (Linux) sends SIGTERM when the parent ends, however it ends. It is asked in the child itself, so that the
-parent can start programs without running code between fork and exec.
+parent can start programs without running code between fork and exec. Of a parent that has ended by then it tells nothing:
+that shows in the parent that the child has now.
 """
 
 import ctypes
@@ -14,4 +15,6 @@ PR_SET_PDEATHSIG = 1
 if __name__ == "__main__":
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    os.execv(sys.argv[1], sys.argv[1:])  # noqa: S606 - the parent names the program
+    if os.getppid() != int(sys.argv[1]):
+        sys.exit("its parent has ended")
+    os.execv(sys.argv[2], sys.argv[2:])  # noqa: S606 - the parent names the program

@@ -1,0 +1,105 @@
+"""The edge as the command line sees it: overloaded, silent, and there again."""
+
+import asyncio
+import time
+
+import pytest
+
+from meshwright.cli import edge as edge_module
+from meshwright.cli.edge import Edge
+from meshwright.core.errors import OverloadedError, QueueFullError
+from meshwright.core.server import Server, bound
+from meshwright.core.settings import Settings
+from meshwright.gen.agents.v1.step_event_pb2 import Heartbeat, StepEvent
+from meshwright.gen.agents.v1.task_pb2 import TaskResponse
+from meshwright.gen.agents.v1.task_service_pb2 import GetTaskRequest
+from meshwright.gen.agents.v1.task_service_pb2_grpc import TaskServiceServicer, add_TaskServiceServicer_to_server
+
+
+class Tasks(TaskServiceServicer):
+    """TaskService that fails as a test wants, and notes what it was asked."""
+
+    def __init__(self):
+        self.refusals = []
+        self.asked = []
+
+    async def GetTask(self, request, context):  # noqa: N802 - an RPC's name
+        self.asked.append(request.task_id)
+        if self.refusals:
+            raise self.refusals.pop(0)
+        return TaskResponse(task_id=request.task_id)
+
+    async def WatchTask(self, request, context):  # noqa: N802 - an RPC's name
+        self.asked.append(request.after_sequence)
+        if self.refusals:
+            raise self.refusals.pop(0)
+        if request.after_sequence < 2:
+            for sequence in range(request.after_sequence + 1, 3):
+                yield StepEvent(sequence=sequence)
+            await asyncio.sleep(60)  # as of a process that is frozen: nothing comes, nothing ends
+        for _ in range(4):
+            await asyncio.sleep(0.2)
+            yield StepEvent(heartbeat=Heartbeat(last_sequence=2))
+        yield StepEvent(sequence=3, result=TaskResponse(task_id=request.task_id))
+
+
+@pytest.fixture
+def tasks():
+    return Tasks()
+
+
+@pytest.fixture
+async def edge(tasks):
+    services = {"agents.v1.TaskService": bound(add_TaskServiceServicer_to_server, tasks)}
+    server = Server(Settings(drain_s=0, tracing=False), services)
+    opened = Edge(f"http://{await server.start()}")
+    yield opened
+    await opened.close()
+    await server.stop()
+
+
+def overloaded(retry_after_s=0.05):
+    return OverloadedError("full", retry_after_s=retry_after_s)
+
+
+async def test_a_mesh_that_is_overloaded_is_asked_again_when_it_says(edge, tasks):
+    tasks.refusals = [overloaded(), overloaded()]
+    began = time.monotonic()
+    assert (await edge.call(edge.tasks.GetTask, GetTaskRequest(task_id="a"))).task_id == "a"
+    assert tasks.asked == ["a"] * 3
+    assert time.monotonic() - began >= 0.1
+
+
+async def test_a_mesh_that_stays_overloaded_is_asked_a_few_times_and_within_the_calls_time(edge, tasks):
+    tasks.refusals = [overloaded() for _ in range(9)]
+    with pytest.raises(OverloadedError):
+        await edge.call(edge.tasks.GetTask, GetTaskRequest(task_id="a"))
+    assert tasks.asked == ["a"] * 5
+    tasks.refusals, tasks.asked = [overloaded(5)], []
+    began = time.monotonic()
+    with pytest.raises(OverloadedError):
+        await edge.call(edge.tasks.GetTask, GetTaskRequest(task_id="b"), timeout_s=2)
+    assert (tasks.asked, time.monotonic() - began < 1) == (["b"], True)
+
+
+async def test_another_refusal_is_told_at_once(edge, tasks):
+    tasks.refusals = [QueueFullError("full", retry_after_s=5)]
+    with pytest.raises(QueueFullError):
+        await edge.call(edge.tasks.GetTask, GetTaskRequest(task_id="a"))
+    assert tasks.asked == ["a"]
+
+
+async def test_a_stream_that_is_silent_is_resumed_after_the_last_sequence(edge, tasks, monkeypatch):
+    monkeypatch.setattr(edge_module, "SILENCE_S", 0.5)
+    async with asyncio.timeout(10):
+        seen = [event.sequence async for event in edge.watch("a") if event.sequence]
+    assert seen == [1, 2, 3]  # heartbeats keep the second stream, though it lasts longer
+    assert tasks.asked == [0, 2]
+
+
+async def test_a_stream_that_is_refused_is_opened_again_when_the_mesh_says(edge, tasks, monkeypatch):
+    monkeypatch.setattr(edge_module, "RECONNECT_S", 9)
+    tasks.refusals = [overloaded(), overloaded()]
+    async with asyncio.timeout(5):
+        assert [event.sequence async for event in edge.watch("a", after=2) if event.sequence] == [3]
+    assert tasks.asked == [2, 2, 2]
