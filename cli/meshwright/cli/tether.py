@@ -1,8 +1,8 @@
 """Becomes another program that ends with its parent: `python -I -S tether.py PARENT COMMAND...`.
 
 The kernel (Linux) sends SIGTERM when the parent ends, however it ends. It is asked in the child itself, so that the
-parent can start programs without running code between fork and exec. Of a parent that has ended by then it tells nothing:
-that shows in the parent that the child has now.
+parent can start programs without running code between fork and exec. A parent that has ended by then sends nothing: the
+child has another one by now.
 """
 
 import ctypes
