@@ -43,7 +43,7 @@ def test_the_readme_fits_and_names_the_commands_that_exist():
     makefile = (REPO / "Makefile").read_text()
     for target in set(re.findall(r"^make ([a-z-]+)", readme, re.MULTILINE)):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
-    for command in set(re.findall(r"meshwright ((?:task |agent |tool )?[a-z]+)", readme)):
+    for command in set(re.findall(r"meshwright ((?:task |agent |tool )?[a-z-]+)", readme)):
         assert CliRunner().invoke(app, [*command.split(), "--help"]).exit_code == 0, command
 
 

@@ -165,6 +165,7 @@ class ToolHost:
         token = secrets.token_hex(8)
         patience = time.monotonic() + hosted.tool.timeout_s + PATIENCE_S
         while True:
+            was_running = call in self._running
             state, written = await self._ledger.begin(
                 call.holder,
                 call.key,
@@ -187,6 +188,8 @@ class ToolHost:
                     return replayed(await asyncio.shield(running))
                 case "run":
                     return await self._settled(hosted, call, arguments)
+                case "unknown" if was_running:  # it has just settled: the ledger knows its outcome now
+                    continue
                 case "unknown":
                     raise OutcomeUnknownError(f"{hosted.tool.name} was begun and its host was lost: it may have run")
             if time.monotonic() > patience:
