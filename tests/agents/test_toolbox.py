@@ -115,7 +115,8 @@ async def test_a_tool_that_moved_is_found_again(host, writer, mesh):
     assert results(await client.steps())[0].outcome == TOOL_OUTCOME_OK
 
 
-async def test_a_tool_whose_host_is_gone_is_an_outcome_that_the_model_reads(host, writer, mesh):
+async def test_a_tool_whose_host_is_gone_is_an_outcome_that_the_model_reads(host, writer, mesh, monkeypatch):
+    monkeypatch.setattr("meshwright.agents.actor.PATIENCE_S", 0.5)
     first = await host()
     client = await writer()
     await mesh.stop(first)

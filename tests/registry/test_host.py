@@ -22,6 +22,7 @@ from meshwright.core.errors import (
     PermissionDeniedError,
     SetupError,
     ToolNotFoundError,
+    UnavailableError,
 )
 from meshwright.core.store import Store
 from meshwright.gen.agents.v1.grant_pb2 import Grant
@@ -608,3 +609,33 @@ async def test_a_host_that_ended_after_it_had_paid_has_left_its_outcome(other_ho
     outcome = await call("pay@1.0.0")
     assert (value(outcome), outcome.replayed) == ("paid", True)
     assert RUNS == []
+
+
+class TestForgo:
+    """A caller that cannot reach the host gives the call up."""
+
+    GRANT = Grant(tenant="default", principal="default", task_id="t1", tools=["pay@1.0.0"], fence=1)
+    INTENT = digest(["pay", "1.0.0", {"n": 1}])
+
+    async def test_a_call_that_was_not_begun_never_will_be(self, store):
+        ledger = Ledger(store)
+        error = UnavailableError("the host cannot be reached")
+        outcome = await ToolHost([], ledger).forgo(self.GRANT, "k1", self.INTENT, error)
+        assert MeshError.from_status(outcome.error).reason == "UNAVAILABLE"
+        late = await ToolHost([pay], ledger).invoke(self.GRANT, "pay@1.0.0", '{"n": 1}', "k1")
+        assert (late.replayed, MeshError.from_status(late.error).reason) == (True, "UNAVAILABLE")
+        assert RUNS == []
+
+    async def test_a_call_that_was_begun_may_have_run(self, store):
+        ledger = Ledger(store)
+        holder = ("default", "default", "t1")
+        await ledger.begin(holder, "k1", intent=self.INTENT, timeout_s=5, may_rerun=False, fence=1, token="t")
+        with pytest.raises(OutcomeUnknownError):
+            await ToolHost([], ledger).forgo(self.GRANT, "k1", self.INTENT, UnavailableError("gone"))
+
+    async def test_a_call_that_has_ended_has_the_outcome_that_it_had(self, store):
+        ledger = Ledger(store)
+        await ToolHost([pay], ledger).invoke(self.GRANT, "pay@1.0.0", '{"n": 1}', "k1")
+        outcome = await ToolHost([], ledger).forgo(self.GRANT, "k1", self.INTENT, UnavailableError("gone"))
+        assert outcome.result_json == '"paid 1"'
+        assert RUNS == [1]

@@ -14,7 +14,7 @@ from meshwright.agents.parking import wait_for_others
 from meshwright.agents.planner import tool_intent
 from meshwright.agents.run import Run
 from meshwright.agents.supervisor import Supervisor
-from meshwright.agents.toolbox import Pin, Toolbox
+from meshwright.agents.toolbox import Toolbox
 from meshwright.agents.values import DEEPEST, is_deep, parsed_result
 from meshwright.core.canonical import to_value
 from meshwright.core.errors import (
@@ -40,7 +40,6 @@ from meshwright.gen.agents.v1.step_event_pb2 import (
     ToolResult,
 )
 from meshwright.gen.agents.v1.task_pb2 import DECISION_REJECT, DECISION_SKIP
-from meshwright.gen.registry.v1.tool_registry_service_pb2 import EFFECT_IDEMPOTENT, EFFECT_PURE
 from meshwright.gen.tools.v1.tool_service_pb2 import Outcome
 
 OPEN_RETRY_S = 0.5
@@ -133,15 +132,9 @@ class Actor:
                 pass  # begun before a crash, or no ledger: the same key again
             except (UnavailableError, AbortedError, DeadlineExceededError, GrantInvalidError) as error:
                 if time.monotonic() > patience:  # its host or the registry is not just starting
-                    raise given_up(pin, error) from None
+                    key, grant = intent.idempotency_key, run.grant()
+                    return await self._toolbox.forgo(pin, call.arguments, key, grant, error)
             await asyncio.sleep(OPEN_RETRY_S)
-
-
-def given_up(pin: Pin, error: MeshError) -> MeshError:
-    """Says what is known of a call whose host cannot be reached: it may have been on its way."""
-    if pin.tool.effect in (EFFECT_PURE, EFFECT_IDEMPOTENT) or isinstance(error, GrantInvalidError):
-        return error
-    return OutcomeUnknownError(f"the host of {pin.id} cannot be reached: the call may have run ({error.message})")
 
 
 def check_decision(decided: InputResolved) -> None:

@@ -12,9 +12,9 @@ from meshwright.agents.models.model import JsonObject, ToolSpec
 from meshwright.core import channel
 from meshwright.core.canonical import digest, from_struct
 from meshwright.core.channel import Channels
-from meshwright.core.errors import OverloadedError, ToolFailedError, UnavailableError
+from meshwright.core.errors import MeshError, OverloadedError, ToolFailedError, UnavailableError
 from meshwright.gen.agents.v1.grant_pb2 import Grant
-from meshwright.gen.registry.v1.tool_registry_service_pb2 import Tool
+from meshwright.gen.registry.v1.tool_registry_service_pb2 import EFFECT_PURE, Tool
 from meshwright.gen.tools.v1.tool_service_pb2 import InvokeRequest, Outcome
 from meshwright.gen.tools.v1.tool_service_pb2_grpc import ToolServiceStub
 from meshwright.registry.client import RegistryClient
@@ -105,6 +105,18 @@ class Toolbox:
             (moved,) = await self._registry.resolve([pin.id])
             self._keep([moved])
             return await self._dial(self._pins[pin.id], request, token())
+
+    async def forgo(self, pin: Pin, arguments: dict[str, Any], key: str, grant: Grant, error: MeshError) -> Outcome:
+        """Gives up a call whose host cannot be reached.
+
+        Raises:
+            OutcomeUnknownError: It may have run.
+            MeshError: The error itself, where a call leaves no trace.
+        """
+        if pin.tool.effect == EFFECT_PURE:
+            raise error
+        intent = digest([pin.tool.name, pin.tool.version, arguments])
+        return await self._host.forgo(grant, key, intent, error)
 
     async def _dial(self, pin: Pin, request: InvokeRequest, token: bytes) -> Outcome:
         """Calls a host; one that has too much to do, and has not even read the call, is asked again within its time."""

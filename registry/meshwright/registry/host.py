@@ -161,6 +161,24 @@ class ToolHost:
             state = "running"  # past its time, but not lost: its outcome waits for the store
         return STATES[state], replayed(Outcome.FromString(written)) if state == "done" else None
 
+    async def forgo(self, grant: Grant, key: str, intent: str, error: MeshError) -> Outcome:
+        """Gives up a call of another host that cannot be reached: one that was not begun never will be.
+
+        Args:
+            grant: Under which it was made.
+            key: Its idempotency key.
+            intent: Digest of tool, version and arguments.
+            error: Why; becomes its outcome.
+
+        Raises:
+            OutcomeUnknownError: It was begun: it may have run.
+        """
+        holder = (grant.tenant, grant.principal, grant.task_id)
+        outcome = await self._ledger.forgo(holder, key, intent, failed(error).SerializeToString())
+        if outcome is None:
+            raise OutcomeUnknownError("the call was begun, and its host cannot be reached: it may have run")
+        return Outcome.FromString(outcome)
+
     async def _once(self, hosted: Hosted, call: Call, arguments: dict[str, Any], fence: int) -> Outcome:
         token = secrets.token_hex(8)
         patience = time.monotonic() + hosted.tool.timeout_s + PATIENCE_S

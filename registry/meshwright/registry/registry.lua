@@ -119,6 +119,18 @@ local function settle(keys, a)
   return a[5]
 end
 
+-- forgo: p ref call_key intent outcome kept_ms. Settles a call that was not begun, so that it never will be. Returns
+-- {outcome that counts}, or {} where it was begun: its outcome is still to come, or unknown.
+local function forgo(keys, a)
+  local ledger = key(a[1], 'ledger', a[2])
+  local entry = redis.call('HGET', ledger, a[3])
+  if entry then
+    local state, _, outcome = read(entry)
+    return state == 'done' and {outcome} or {}
+  end
+  return {settle(keys, a)}
+end
+
 local function define(name, callback, flags)
   redis.register_function({function_name = name .. '_VERSION', callback = callback, flags = flags})
 end
@@ -131,3 +143,4 @@ define('register', register, {'allow-oom'})
 define('begin', begin, {'allow-oom'})
 define('look', look, {'no-writes'})
 define('settle', settle, {'allow-oom'})
+define('forgo', forgo, {'allow-oom'})

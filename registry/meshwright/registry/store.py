@@ -138,6 +138,12 @@ class Ledger:
         reply: bytes = await self._call("settle", partition, ref, key, intent, outcome, LEDGER_KEPT_MS)
         return reply
 
+    async def forgo(self, holder: tuple[str, str, str], key: str, intent: str, outcome: bytes) -> bytes | None:
+        """Settles a call that was not begun; returns the outcome that counts, None: it was begun and is open."""
+        partition, ref = self._place(holder)
+        reply = await self._call("forgo", partition, ref, key, intent, outcome, LEDGER_KEPT_MS)
+        return reply[0] if reply else None
+
     async def look(self, holder: tuple[str, str, str], key: str) -> tuple[str, bytes]:
         """Reads what is known of a call: `not_seen`, `running`, `unknown`, or `done` with its outcome."""
         partition, ref = self._place(holder)
