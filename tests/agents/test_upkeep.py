@@ -11,6 +11,7 @@ from meshwright.agents.agent import Agent
 from meshwright.agents.models.model import Answer, Usage
 from meshwright.agents.pressure import Pressure
 from meshwright.core.errors import StoreFullError
+from meshwright.gen.agents.v1.agent_service_pb2 import HEALTH_STATUS_DEGRADED
 from meshwright.gen.agents.v1.step_event_pb2 import NOTICE_KIND_TAKEN_OVER, NOTICE_KIND_VERSION_CHANGED
 from meshwright.gen.agents.v1.task_pb2 import (
     DECISION_ANSWER,
@@ -106,6 +107,7 @@ class TestPressure:
         await gate.holds(2)
         await full(2.0)  # beyond what it may use
         await becomes(lambda: process.worker.pressure.reason)
+        assert (await process.health.response()).dependencies[0].status == HEALTH_STATUS_DEGRADED
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await client.submit(task_id="t3")
         assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED

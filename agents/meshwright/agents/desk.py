@@ -1,5 +1,6 @@
 """The desk: where every way in becomes a task, and every way out reads its journal."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from meshwright.agents.task import NewTask, Record, TaskName
 from meshwright.agents.worker import Worker
 from meshwright.core.errors import (
     AgentNotFoundError,
+    MeshError,
     NoDeadLetterError,
     StoreFullError,
     TaskNotFoundError,
@@ -68,6 +70,7 @@ class Desk:
         self._registry = registry
         self._sessions = sessions
         self._inbox = inbox
+        self._accepting: set[asyncio.Task[bool]] = set()
 
     async def queue(self, request: TaskRequest, idempotency_key: str, caller: Caller) -> Taken:
         """Accepts a task for whoever is free to run it.
@@ -89,27 +92,43 @@ class Desk:
         """Accepts a task as `queue` does, runs it in this process where there is room, and watches it meanwhile."""
         task = new_task(request, request.agent_id or self._worker.agent_id, idempotency_key, caller)
         async with self._feeds.joined(task.name) as follower:
-            is_local = await self._accept(task, at_once=True)
+            # Not cut off with its call: a task that was claimed but not begun would wait until its lease is over.
+            accepting = asyncio.create_task(self._accept(task, at_once=True))
+            self._accepting.add(accepting)
+            accepting.add_done_callback(self._accepted)
+            is_local = await asyncio.shield(accepting)
             yield Taken(task.name, follower if is_local else None)
+
+    def _accepted(self, accepting: asyncio.Task[bool]) -> None:
+        self._accepting.discard(accepting)
+        if not accepting.cancelled() and isinstance(accepting.exception(), MeshError):
+            log.debug("not_accepted", error=str(accepting.exception()))
 
     async def _accept(self, task: NewTask, *, at_once: bool) -> bool:
         """Accepts a task; returns whether this process has begun to run it."""
-        is_own = task.agent_id == self._worker.agent_id
         if self._worker.pressure.reason and not task.parent_id:
             return await self._attached(task)
-        if not is_own:
+        if task.agent_id != self._worker.agent_id:
             await self._check_agent(task.agent_id, task.name)
-        if task.session_id and task.request.session_policy == SESSION_POLICY_REJECT:
+            at_once = False
+        is_alone = bool(task.session_id) and task.request.session_policy == SESSION_POLICY_REJECT
+        if is_alone:
             await self._check_session(task)
-        place = self._worker.place() if at_once and is_own else contextlib.nullcontext(enter_result=False)
+        try:
+            return await self._written(task, at_once=at_once)
+        except StoreFullError:
+            return await self._attached(task)
+        except MeshError:
+            if is_alone:
+                await self._sessions.abandon(task.name, task.session_id)
+            raise
+
+    async def _written(self, task: NewTask, *, at_once: bool) -> bool:
+        place = self._worker.place() if at_once else contextlib.nullcontext(enter_result=False)
         with place as has_place:
             events = [self._worker.runner.started(task.parent_id)] if has_place else []
-            try:
-                accepted = await self._journal.accept(
-                    task, claim=has_place, events=events, version=self._worker.pinning
-                )
-            except StoreFullError:
-                return await self._attached(task)
+            version = self._worker.pinning
+            accepted = await self._journal.accept(task, claim=has_place, events=events, version=version)
             is_local = accepted.claim is not None and self._worker.is_claiming
             if accepted.claim and is_local:
                 run = self._worker.launch(accepted.claim, Record.fresh(task, accepted.time_ms))

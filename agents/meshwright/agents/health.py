@@ -46,7 +46,7 @@ class HealthView:
         dependencies = [store, await self._look_at_registry(), self._look_at_model()]
         states = {dependency.status for dependency in dependencies}
         status: HealthStatus.ValueType = HEALTH_STATUS_SERVING
-        if store.status != HEALTH_STATUS_SERVING or self.is_draining:
+        if store.status == HEALTH_STATUS_NOT_SERVING or self.is_draining:
             status = HEALTH_STATUS_NOT_SERVING
         elif states != {HEALTH_STATUS_SERVING}:
             status = HEALTH_STATUS_DEGRADED
@@ -68,6 +68,8 @@ class HealthView:
             queued = await self._journal.ready(self._agent.name)
         except MeshError as error:
             return DependencyHealth(name="store", status=HEALTH_STATUS_NOT_SERVING, detail=error.message), 0
+        if reason := self._worker.pressure.reason:
+            return DependencyHealth(name="store", status=HEALTH_STATUS_DEGRADED, detail=reason), queued
         return DependencyHealth(name="store", status=HEALTH_STATUS_SERVING), queued
 
     async def _look_at_registry(self) -> DependencyHealth:

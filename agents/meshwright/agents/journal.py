@@ -151,8 +151,9 @@ class Journal(Reader):
         owner, nonce = (self.owner, secrets.token_hex(8)) if claim else ("", "")
         limits = self._limits
         # fmt: off
+        function = "adopt" if task.parent_id else "accept"
         reply = await self._call(
-            "accept", partition, ref, task.name.task_id, task.agent_id, task.hash, task.request.SerializeToString(),
+            function, partition, ref, task.name.task_id, task.agent_id, task.hash, task.request.SerializeToString(),
             task.timeout_ms, RETENTION_MS, task.parent_id, task.root_id, task.depth, task.call_id, task.trace,
             task.rank, task.session_id, limits.max_ready, limits.tenant_max_ready, owner, nonce, self.lease_ms,
             limits.tenant_concurrency, version, len(payloads), *payloads,

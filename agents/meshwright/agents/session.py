@@ -74,6 +74,10 @@ class Sessions:
             is_kept = response.status == TASK_STATUS_COMPLETED
             await self._leave(name, request.session_id, request.prompt, response.output if is_kept else "")
 
+    async def abandon(self, name: TaskName, session_id: str) -> None:
+        """Takes a task out of the line that was not accepted after all."""
+        await self._leave(name, session_id)
+
     async def _leave(self, name: TaskName, session_id: str, prompt: str = "", output: str = "") -> None:
         session = session_of(name, session_id)
         slot, function = partition_key(session, "turns"), LIBRARY.function("leave")

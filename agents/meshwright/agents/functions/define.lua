@@ -7,6 +7,7 @@ end
 
 local GOES_ON = {'allow-oom'}
 define('accept', accept)
+define('adopt', accept, GOES_ON)  -- children belong to what was accepted
 define('enter', enter, GOES_ON)
 define('claim', claim, GOES_ON)
 define('append', append, GOES_ON)
