@@ -1,8 +1,12 @@
 // The page talks to the mesh by its public HTTP interface alone. What models, tools and other people wrote is shown as
 // text and never parsed as markup.
 
-const $ = (id) => document.getElementById(id);
-const MOST = { tasks: 20, pages: 5, labelCharacters: 500, waitMs: 8000 };
+import { $, call, compact, element, isOver, oneLine, pathOf, pretty, statusOf, tell, word } from "./base.js";
+import { decisionOf, listInbox, showQuestions } from "./people.js";
+
+const MOST = { tasks: 20, labelCharacters: 500, waitMs: 8000 };
+const SOON_MS = 100;
+const INBOX_MS = 10_000;
 const ENVELOPE = new Set(["task_id", "sequence", "time", "step", "span_id", "attempt", "heartbeat"]);
 const WORDS = {
   pending: "Waits for its turn.",
@@ -19,43 +23,13 @@ const WORDS = {
 };
 const state = { view: null, unsent: { text: "", taskId: "" }, isAsking: false };
 
-const word = (name, prefix) => (name ?? "").replace(prefix, "").toLowerCase().replaceAll("_", " ");
-const statusOf = (task) => word(task.status, "TASK_STATUS_");
-const isOver = (task) => ["completed", "failed", "cancelled"].includes(statusOf(task));
-const oneLine = (text) => text.replace(/\s+/g, " ").trim();
-// Keys of arguments come in any order.
-const inOrder = (_, part) => (part?.constructor === Object ? Object.fromEntries(Object.entries(part).sort()) : part);
-const compact = (value) => JSON.stringify(value ?? {}, inOrder).slice(0, 300);
-const pretty = (value) => (typeof value === "string" ? value : JSON.stringify(value, inOrder, 2));
 const plural = (count, noun) => `${count.toLocaleString()} ${noun}${count === 1 ? "" : "s"}`;
 const tokensOf = (usage) => (usage?.input_tokens ?? 0) + (usage?.output_tokens ?? 0);
 const shellQuoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
-const pathOf = (task) => `/v1/tasks/${encodeURIComponent(task.task_id)}`;
 const eventsPath = (task) => `${pathOf(task)}/events?include_deltas=true`;
 const askPath = () => ($("agent").value ? `/v1/agents/${encodeURIComponent($("agent").value)}/tasks` : "/tasks");
 // Browsers withhold randomUUID from pages that came by plain HTTP from another machine: then the mesh chooses.
 const newId = () => crypto.randomUUID?.() ?? "";
-
-function element(tag, properties, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
-  return made;
-}
-
-function tell(id, text, isBad = false) {
-  if ($(id).textContent !== text) $(id).textContent = text;
-  $(id).classList.toggle("bad", isBad);
-}
-
-async function call(method, path, body) {
-  const options = { method };
-  if (body) Object.assign(options, { body: JSON.stringify(body), headers: { "content-type": "application/json" } });
-  const response = await fetch(path, options).catch(() => null);
-  if (!response) throw new Error("the mesh does not answer. Is it running? Try again in a moment.");
-  const answer = await response.json().catch(() => ({}));
-  if (response.ok) return answer;
-  throw Object.assign(new Error(answer.message || `HTTP ${response.status}`), { status: response.status });
-}
 
 // ---- Asking
 function requestFromForm() {
@@ -124,8 +98,10 @@ function watch(task, question = task.metadata?.question) {
   state.view = { task, title, openedAt: performance.now(), ...empty };
   $("steps").replaceChildren();
   $("task").hidden = false;
+  tell("decided", "");
   showAnswer(task.output, !isOver(task));
   showTask(state.view);
+  questionsOf(state.view);
   markRecent();
   connect(state.view);
 }
@@ -133,6 +109,7 @@ function watch(task, question = task.metadata?.question) {
 function close() {
   state.view?.source.close();
   clearTimeout(state.view?.timer);
+  clearTimeout(state.view?.reading);
   state.view = null;
   $("task").hidden = true;
   document.title = "Meshwright";
@@ -179,8 +156,26 @@ function take(view, event) {
   if (!isOver(view.task)) count(view.task, inner);
   addRow(view, event.sequence, inner);
   if (event.gap?.snapshot) view.task = event.gap.snapshot;
+  if (inner.input_requested || inner.input_resolved || event.gap) readQuestions(view);
   if (event.result) finish(view, event.result);
 }
+
+// The stream tells that questions come and go, children's included; what is open now is what the task itself says.
+function readQuestions(view, waitMs = SOON_MS) {
+  if (isOver(view.task)) return;
+  clearTimeout(view.reading);
+  view.reading = setTimeout(async () => {
+    const task = await call("GET", pathOf(view.task)).catch(() => null);
+    if (view !== state.view || isOver(view.task)) return;
+    if (!task || task.last_sequence < view.cursor) return readQuestions(view, task ? SOON_MS : MOST.waitMs / 4);
+    if (!isOver(task)) view.task.status = task.status;
+    view.task.pending_inputs = task.pending_inputs;
+    questionsOf(view);
+    listInbox();
+  }, waitMs);
+}
+
+const questionsOf = (view) => showQuestions(view.task, () => view === state.view && readQuestions(view));
 
 function count(task, inner) {
   task.tokens_used += tokensOf(inner.llm_call?.usage);
@@ -197,8 +192,10 @@ function finish(view, task) {
   view.source.close();
   showAnswer(task.output, false);
   showTask(view);
+  questionsOf(view);
   showConnection("ended");
   listRecent();
+  listInbox();
 }
 
 async function cancel() {
@@ -259,6 +256,11 @@ const TOLD = {
   },
   delegation: (body) => ["↳", "info", "asks", `${body.agent_id}, up to ${plural(body.granted_tokens, "token")}`, {}],
   input_requested: (body) => ["?", "warn", "question", body.prompt, { arguments: body.arguments }],
+  input_resolved(body) {
+    const { answer, decided_by: person, edited_arguments_json: edited, reason } = body;
+    const parts = { answer, arguments: edited, reason, digest: body.intent_digest };
+    return ["✓", "good", "decision", [decisionOf(body.decision), person, reason].filter(Boolean).join(" · "), parts];
+  },
   notice: (body) => ["!", "warn", "notice", `${word(body.kind, "NOTICE_KIND_")}: ${body.detail}`, {}],
   result(body) {
     const { output, error } = body;
@@ -333,22 +335,19 @@ function newDraft(view, inner) {
 
 // ---- Recent tasks and the address
 async function listRecent() {
-  const roots = [];
-  let token = "";
-  try {
-    for (let page = 0; page < MOST.pages && roots.length < MOST.tasks && (token || !page); page += 1) {
-      const answer = await call("GET", `/v1/tasks?page_size=${MOST.tasks}&page_token=${encodeURIComponent(token)}`);
-      roots.push(...answer.tasks.filter((task) => !task.parent_task_id));
-      token = answer.next_page_token;
-    }
-  } catch (failure) {
-    return tell("recent-problem", `Cannot be listed: ${failure.message}`, true);
-  }
+  const failed = (failure) => tell("recent-problem", `Cannot be listed: ${failure.message}`, true);
+  const answer = await call("GET", `/v1/tasks?roots_only=true&page_size=${MOST.tasks}`).catch(failed);
+  if (!answer) return;
   const focused = document.activeElement.closest("#recent a")?.hash;
-  $("recent").replaceChildren(...roots.slice(0, MOST.tasks).map(recentItem));
+  $("recent").replaceChildren(...answer.tasks.map(recentItem));
   if (focused) $("recent").querySelector(`a[href="${focused}"]`)?.focus();
   tell("recent-problem", "");
   markRecent();
+}
+
+function listAll() {
+  listRecent();
+  listInbox();
 }
 
 function recentItem(task) {
@@ -360,7 +359,7 @@ function recentItem(task) {
 
 function markRecent() {
   const open = `#task=${state.view?.task.task_id}`;
-  for (const link of $("recent").querySelectorAll("a")) link.ariaCurrent = link.hash === open ? "true" : null;
+  for (const link of document.querySelectorAll(".links a")) link.ariaCurrent = link.hash === open ? "true" : null;
 }
 
 async function openNamed() {
@@ -388,12 +387,13 @@ function start() {
   on("copy-ask", "click", () => copy($("copy-ask"), curl(askPath(), curlBody(requestFromForm()))));
   on("copy-task", "click", () => copy($("copy-task"), curl(eventsPath(state.view.task))));
   on("cancel", "click", cancel);
-  on("refresh", "click", listRecent);
+  on("refresh", "click", listAll);
   addEventListener("hashchange", openNamed);
-  addEventListener("focus", listRecent);
+  addEventListener("focus", listAll);
   setInterval(() => state.view && !isOver(state.view.task) && showTask(state.view), 100);
+  setInterval(() => document.hidden || listInbox(), INBOX_MS);
   listAgents();
-  listRecent();
+  listAll();
   openNamed();
 }
 start();
