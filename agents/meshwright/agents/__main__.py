@@ -1,24 +1,30 @@
-"""`python -m meshwright.agents MODULE:AGENT`: one agent's process."""
+"""`python -m meshwright.agents MODULE:AGENT [--role all|server|worker]`: one agent's process."""
 
-import sys
+import argparse
+import functools
 
 from meshwright.agents.agent import load
 from meshwright.agents.settings import AgentSettings
 from meshwright.core import process
-from meshwright.core.errors import SetupError
 from meshwright.core.process import Process
 
 
-async def main(running: Process) -> None:
+def parsed() -> argparse.Namespace:
+    """Reads the command line; everything else is set by environment variables, see `settings.py`."""
+    parser = argparse.ArgumentParser(prog="python -m meshwright.agents", description="Runs one agent.")
+    parser.add_argument("agent", metavar="MODULE:AGENT", help="module or FILE.py, and the agent's name in it")
+    parser.add_argument("--role", choices=("all", "server", "worker"), help="serve calls, run tasks, or both (default)")
+    return parser.parse_args()
+
+
+async def main(options: argparse.Namespace, running: Process) -> None:
     """Loads the agent that the command line names and serves it."""
-    if len(sys.argv) != 2:  # noqa: PLR2004
-        raise SetupError("usage: python -m meshwright.agents MODULE:AGENT")
-    settings = AgentSettings.load()
-    agent = load(sys.argv[1])
+    settings = AgentSettings.load(role=options.role)
+    agent = load(options.agent)
     from meshwright.agents.serving import serve  # the author's mistakes are told before anything slow is imported
 
     await serve(agent, settings, running)
 
 
 if __name__ == "__main__":
-    process.run(main)
+    process.run(functools.partial(main, parsed()))
