@@ -125,3 +125,18 @@ def test_a_call_beyond_what_a_cluster_may_have_open_is_429(run_envoy, monkeypatc
         second.close()
     assert (answer.status, answer.getheader("retry-after")) == (429, "1")
     assert (status["code"], status["details"][0]["reason"]) == (8, "OVERLOADED")
+
+
+@pytest.mark.parametrize(
+    ("target", "kind", "host", "port"),
+    [
+        ("127.0.0.1:7070", "STATIC", "127.0.0.1", 7070),
+        ("[::1]:7070", "STATIC", "::1", 7070),
+        ("registry.mesh:80", "STRICT_DNS", "registry.mesh", 80),
+    ],
+)
+def test_a_service_is_reached_by_address_or_by_name(target, kind, host, port):
+    cluster = bootstrap.static_cluster("registry", target)
+    (endpoint,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
+    address = endpoint["endpoint"]["address"]["socket_address"]
+    assert (cluster["type"], address["address"], address["port_value"]) == (kind, host, port)

@@ -4,6 +4,7 @@
 paths are relative to the folder that Envoy runs in.
 """
 
+import ipaddress
 import json
 import sys
 from importlib.resources import files
@@ -355,17 +356,31 @@ def internal_listener(settings: GatewaySettings) -> Config:
 
 def static_cluster(name: str, target: str) -> Config:
     """A service at a fixed address."""
-    host, _, port = target.rpartition(":")
-    address = {"socket_address": {"address": host, "port_value": int(port)}}
-    is_name = not host.replace(".", "").isdigit()
+    host, port = split_target(target)
+    address = {"socket_address": {"address": host, "port_value": port}}
     return {
         "name": name,
-        "type": "STRICT_DNS" if is_name else "STATIC",
+        "type": "STATIC" if is_address(host) else "STRICT_DNS",
         "connect_timeout": "1s",
         "circuit_breakers": {"thresholds": [LIMITS]},
         "typed_extension_protocol_options": HTTP2,
         "load_assignment": assignment(name, address),
     }
+
+
+def split_target(target: str) -> tuple[str, int]:
+    """Returns host and port of a target, the host of an IPv6 one without its brackets."""
+    host, _, port = target.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def is_address(host: str) -> bool:
+    """Tells whether a host is an IP address, and not a name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def admin_cluster() -> Config:

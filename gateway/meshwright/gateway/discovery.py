@@ -1,6 +1,5 @@
 """Discovery: Envoy's clusters and endpoints as files, kept true to the directory."""
 
-import ipaddress
 import os
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -42,7 +41,7 @@ from envoy_data_plane.envoy.service.discovery.v3 import DiscoveryResponse
 from envoy_data_plane.envoy.type.v3 import Percent
 from envoy_data_plane.google.protobuf import Any
 
-from meshwright.gateway.bootstrap import CDS, LIMITS, STREAMS_PER_CONNECTION
+from meshwright.gateway.bootstrap import CDS, LIMITS, STREAMS_PER_CONNECTION, is_address, split_target
 from meshwright.gen.registry.v1.agent_directory_service_pb2 import AgentCard
 
 log = structlog.get_logger("discovery")
@@ -94,7 +93,8 @@ class EnvoyFiles:
 
     def _takes(self, target: str) -> bool:
         """Tells whether Envoy takes a target: another one in it would have Envoy refuse the endpoints of all agents."""
-        if is_address(target):
+        host, port = split_target(target)
+        if is_address(host) and 0 < port < 2**16:
             return True
         if target not in self._left_out:
             self._left_out.add(target)
@@ -152,29 +152,11 @@ def cluster(name: str) -> Cluster:
     )
 
 
-def host_of(target: str) -> str:
-    """Returns the host of host:port, that of an IPv6 address without its brackets."""
-    return target.rpartition(":")[0].removeprefix("[").removesuffix("]")
-
-
-def port_of(target: str) -> int:
-    """Returns the port of host:port."""
-    return int(target.rpartition(":")[2])
-
-
-def is_address(target: str) -> bool:
-    """Tells whether a target is an IP address and a port."""
-    try:
-        ipaddress.ip_address(host_of(target))
-    except ValueError:
-        return False
-    return 0 < port_of(target) < 2**16
-
-
 def assignment(name: str, targets: list[str]) -> ClusterLoadAssignment:
     """The endpoints of a cluster."""
     found = []
     for target in targets:
-        address = Address(socket_address=SocketAddress(address=host_of(target), port_value=port_of(target)))
+        host, port = split_target(target)
+        address = Address(socket_address=SocketAddress(address=host, port_value=port))
         found.append(LbEndpoint(endpoint=Endpoint(address=address)))
     return ClusterLoadAssignment(cluster_name=name, endpoints=[LocalityLbEndpoints(lb_endpoints=found)])
