@@ -49,6 +49,7 @@ chaos: .venv/.dev ## Break a mesh on purpose, in short: which promises hold? ONL
 .PHONY: chaos-full
 chaos-full: .venv/.dev ## The same in full size: about an hour
 	$(BIN)/meshwright chaos $(ONLY) $(if $(SEED),--seed $(SEED)) --full
+	$(if $(ONLY),,JOURNAL_EXAMPLES=500 $(BIN)/python -m pytest -n0 -q tests/agents/test_journal_machine.py)
 
 .PHONY: test-browser
 test-browser: .venv/.dev ## The page in a real Chromium (installs Debian's chromium)
