@@ -31,7 +31,7 @@ from meshwright.gen.agents.v1.task_service_pb2 import (
 from meshwright.gen.agents.v1.task_service_pb2_grpc import TaskServiceServicer
 
 MAX_PAGE, DEFAULT_PAGE = 200, 50
-SCANNED = 500
+SCANNED = 200
 """Tasks that one filtered page looks at, at the most."""
 SSE = "text/event-stream"
 STREAM_END_KEY = "x-mesh-stream-end"

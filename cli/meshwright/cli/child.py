@@ -31,6 +31,11 @@ DISK = ": is the disk full?"
 TETHER = (sys.executable, "-I", "-S", str(tether.__file__))
 
 
+def tethered(*command: str) -> tuple[str, ...]:
+    """Spells a command so that it ends with this process."""
+    return (*TETHER, str(os.getpid()), *command)
+
+
 @dataclass(slots=True)
 class Child:
     """One process of the mesh.
@@ -74,9 +79,7 @@ class Child:
         with self.log.open("ab") as log:
             self._log_start = log.tell()
             self._process = await asyncio.create_subprocess_exec(
-                *TETHER,
-                str(os.getpid()),
-                *self.command,
+                *tethered(*self.command),
                 cwd=self.folder,
                 env=self.environment,
                 stdin=asyncio.subprocess.DEVNULL,

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from meshwright.cli.chaos.mutant import EVERYSEC
 from meshwright.cli.chaos.scenario import Row, Setting
-from meshwright.cli.child import TETHER
+from meshwright.cli.child import tethered
 from meshwright.core.process import ended
 from meshwright.core.settings import Settings, child_environment
 
-COMMAND = (*TETHER, sys.executable, "-m", "meshwright.cli.main", "chaos")
+COMMAND = (sys.executable, "-m", "meshwright.cli.main", "chaos")
 GUARDS = {"no-fence": "zombies", "no-intent": "kills", "no-sweep": "kills", "release-early": "kills", EVERYSEC: "power"}
 """Which scenario has to notice which mutant."""
 SHORT = ("no-fence", "no-intent")
@@ -43,9 +43,7 @@ async def verdict_on(setting: Setting, mutant: str) -> str:
     folder = setting.folder / mutant
     options = ("--mutant", mutant, "--seed", str(setting.seed), "--folder", str(folder), "-o", "json")
     process = await asyncio.create_subprocess_exec(
-        *COMMAND,
-        GUARDS[mutant],
-        *options,
+        *tethered(*COMMAND, GUARDS[mutant], *options),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
