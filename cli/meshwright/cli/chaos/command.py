@@ -105,5 +105,5 @@ async def play(one: Scenario, setting: Setting) -> Played:
         said = " ".join(str(error).split()) or type(error).__name__
         row = Row("not played", broken=[f"it could not be played: {type(error).__name__}: {said}"])
     ended = Played(one, row, time.monotonic() - started)
-    setting.tell(f"{ended.verdict} after {ended.seconds:.0f} s")
+    setting.tell("; ".join((f"{ended.verdict} after {ended.seconds:.0f} s", *row.broken)))
     return ended
