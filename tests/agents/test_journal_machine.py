@@ -50,6 +50,7 @@ AGENTS = ("worker", "helper")
 HOLDERS = (("default", "default"), ("default", "ann"), ("acme", "default"))
 MOST_TASKS = 12
 MOST_BARREN = 5
+SUSPICIOUS = 2
 ANY = st.integers(0, 10_000)
 
 
@@ -110,7 +111,7 @@ class Known:
         """One whose last worker was lost before it got anywhere waits apart, and runs alone."""
         self.lose_claim("PENDING")
         self.waiting, self.is_turn, self.is_held = 0, False, False
-        self.is_suspect = self.barren > 0
+        self.is_suspect = self.barren >= SUSPICIOUS
 
 
 @dataclass
@@ -321,7 +322,7 @@ class JournalMachine(RuleBasedStateMachine):
 
     def owned(self, known: Known, claim: Claim) -> None:
         assert claim.fence not in [old.fence for old in known.stale]
-        assert claim.is_suspect == (known.barren > 0)
+        assert claim.is_suspect == (known.barren >= SUSPICIOUS)
         known.claim, known.state, known.is_lapsed, known.is_nudged = claim, "RUNNING", False, False
         known.attempt = max(1, known.attempt)
         known.barren += 1

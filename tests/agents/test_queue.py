@@ -120,9 +120,10 @@ class TestPoison:
 
     async def suspect(self, journal, submit, lose):
         await submit("bad")
-        await lose((await journal.claim(0, "worker")).claim)
+        for _ in range(2):
+            await lose((await journal.claim(0, "worker")).claim)
 
-    async def test_a_task_whose_worker_was_lost_before_it_got_anywhere_waits_for_an_idle_worker(
+    async def test_a_task_whose_workers_were_lost_before_they_got_anywhere_waits_for_an_idle_worker(
         self, journal, submit, lose
     ):
         await self.suspect(journal, submit, lose)
@@ -133,6 +134,11 @@ class TestPoison:
         assert offer.claim.name.task_id == "good", "one worker alone makes room for it"
         claim = (await journal.claim(0, "worker", is_idle=True)).claim
         assert (claim.name.task_id, claim.is_suspect) == ("bad", True)
+
+    async def test_one_worker_that_is_lost_makes_no_suspect(self, journal, submit, lose):
+        await submit("t1")
+        await lose((await journal.claim(0, "worker")).claim)
+        assert not (await journal.claim(0, "worker", is_idle=False)).claim.is_suspect
 
     async def test_a_task_that_made_progress_is_no_suspect(self, journal, submit, lose, made):
         await submit("t1")

@@ -65,9 +65,12 @@ def test_another_digest_is_refused_by_the_command_and_by_the_edge(cli, waiting, 
 def test_run_says_what_it_waits_for(cli, waiting, dev):
     answer = dev.request("POST", "/v1/agents/asking/run", {"prompt": "Send it.", "task_id": "held"})
     assert answer.json["status"] == "TASK_STATUS_INPUT_REQUIRED"
+    digest = answer.json["pending_inputs"][0]["intent_digest"][:12]
+    refused = cli("task", "resolve", "held", "approve")
+    assert f"add --digest {digest}" in refused.exception.message
     refused = cli("task", "resolve", "held", "answer", "yes")
     assert "must be one of APPROVE, REJECT, EDIT" in refused.exception.message
-    edited = cli("task", "resolve", "held", "edit", '{"to": "bob"}')
+    edited = cli("task", "resolve", "held", "edit", '{"to": "bob"}', "--digest", digest)
     assert edited.exit_code == 0, edited.output
     events = [json.loads(line) for line in cli("task", "watch", "held", "-o", "jsonl").stdout.splitlines()]
     results = [event["tool_result"]["result"] for event in events if "tool_result" in event]

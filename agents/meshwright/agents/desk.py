@@ -228,6 +228,8 @@ class Desk:
 
     async def drop_dead_letter(self, name: TaskName) -> TaskResponse:
         """Takes a task off the list of those that were given up."""
-        response = await self._journal.response(name)
+        record = await self._journal.record(name)
+        if not record.is_poison:
+            raise NoDeadLetterError(f"task {name.task_id} was not given up: there is nothing to drop")
         await self._journal.drop(name)
-        return response
+        return await self._journal.response(name)

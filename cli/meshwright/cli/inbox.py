@@ -16,6 +16,7 @@ from meshwright.cli.steps import shortened
 from meshwright.core.canonical import from_struct, to_struct
 from meshwright.core.errors import DigestMismatchError, InputNotPendingError, InvalidRequestError
 from meshwright.gen.agents.v1.task_pb2 import (
+    INPUT_KIND_UNKNOWN_OUTCOME,
     TASK_STATUS_INPUT_REQUIRED,
     Decision,
     InputKind,
@@ -78,7 +79,10 @@ def resolve(
     ] = "",
     input_id: Annotated[str, typer.Option("--input", help="Which question, where there are several")] = "",
     digest: Annotated[
-        str, typer.Option(help=f"What you decide on, its first {DIGITS} digits or all: refused if it is something else")
+        str,
+        typer.Option(
+            help=f"Of what you let run, its first {DIGITS} digits or all, as the inbox shows it; else refused"
+        ),
     ] = "",
     reason: Annotated[str, typer.Option(help="Kept in the journal, and read by the model")] = "",
     output: Output = Format.TABLE,
@@ -89,8 +93,7 @@ def resolve(
     async def decide(mesh: Edge) -> TaskResponse:
         task: TaskResponse = await mesh.call(mesh.tasks.GetTask, GetTaskRequest(task_id=task_id))
         pending = chosen(task, input_id)
-        if digest and (len(digest) < DIGITS or not pending.intent_digest.startswith(digest)):
-            raise DigestMismatchError(f"the task waits for {told(pending)}, whose digest is {pending.intent_digest}")
+        check_digest(pending, decision, digest)
         if output is Format.TABLE:
             typer.echo(f"{decision.value}: {told(pending)}", err=True)
         request = ResolveInputRequest(
@@ -114,6 +117,19 @@ def resolve(
         show(as_json(task, 2 if output is Format.JSON else None))
 
 
+def check_digest(pending: PendingInput, decision: Choice, digest: str) -> None:
+    """Makes sure that who lets something run has seen what.
+
+    Raises:
+        DigestMismatchError: The digest is missing, or that of something else.
+    """
+    if not digest and decision in (Choice.APPROVE, Choice.EDIT, Choice.RETRY) and pending.intent_digest:
+        now = f"add --digest {pending.intent_digest[:DIGITS]}"
+        raise DigestMismatchError(f"this is about {told(pending)}: if that is what you mean, {now}")
+    if digest and (len(digest) < DIGITS or not pending.intent_digest.startswith(digest)):
+        raise DigestMismatchError(f"the task waits for {told(pending)}, whose digest is {pending.intent_digest}")
+
+
 def chosen(task: TaskResponse, input_id: str) -> PendingInput:
     """Returns the question that is meant.
 
@@ -134,7 +150,8 @@ def told(pending: PendingInput) -> str:
     if not pending.tool:
         return pending.prompt
     arguments = json.dumps(from_struct(pending.arguments, "arguments"), ensure_ascii=False)
-    return f"{pending.tool}@{pending.tool_version} {arguments}"
+    call = f"{pending.tool}@{pending.tool_version} {arguments}"
+    return f"{pending.prompt} ({call})" if pending.kind == INPUT_KIND_UNKNOWN_OUTCOME else call
 
 
 def choices(pending: PendingInput) -> list[str]:
@@ -152,7 +169,13 @@ def lapses(pending: PendingInput) -> str:
 
 
 def answer_of(text: str) -> Value:
-    """Reads an answer: JSON where it is some, else plain text."""
+    """Reads an answer: JSON where it is some, else plain text.
+
+    Raises:
+        InvalidRequestError: There is none.
+    """
+    if not text:
+        raise InvalidRequestError('an answer is needed: meshwright task resolve TASK answer "…"')
     try:
         return json_format.Parse(text, Value())
     except json_format.ParseError:

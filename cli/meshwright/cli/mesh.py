@@ -118,6 +118,9 @@ class Mesh:
 
     def _check(self) -> None:
         """Refuses at once what would fail later."""
+        for spec in self.plan.agents:
+            if not all(spec.rpartition(":")[::2]):
+                raise SetupError(f"--agent {spec} names no agent: write FILE.py:NAME, the variable that holds it")
         if self.plan.docs is not None and not (
             self.plan.docs.is_dir() and os.access(self.plan.docs, os.R_OK | os.X_OK)
         ):

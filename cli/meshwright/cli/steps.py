@@ -87,7 +87,8 @@ def asked(event: StepEvent) -> tuple[str, str, str]:
     """Describes a question to a person, and how it is answered."""
     pending = event.input_requested
     choices = "|".join(Decision.Name(choice).removeprefix("DECISION_").lower() for choice in pending.choices)
-    return ASKS, "yellow", f"{pending.prompt} Decide: meshwright task resolve {event.task_id} {choices}"
+    digest = f" --digest {pending.intent_digest[:12]}" if pending.intent_digest else ""
+    return ASKS, "yellow", f"{pending.prompt} Decide: meshwright task resolve {event.task_id} {choices}{digest}"
 
 
 def resolved(event: StepEvent) -> tuple[str, str, str]:

@@ -147,4 +147,5 @@ def show_task(task: TaskResponse, form: Format, *, is_short: bool = False) -> No
         show(task.output or task.error.message)
         for pending in task.pending_inputs:
             ways = "|".join(inbox.choices(pending))
-            show(f"waits for you: {inbox.told(pending)}: meshwright task resolve {task.task_id} {ways}")
+            digest = f" --digest {pending.intent_digest[: inbox.DIGITS]}" if pending.intent_digest else ""
+            show(f"waits for you: {inbox.told(pending)}\n  meshwright task resolve {task.task_id} {ways}{digest}")

@@ -1,8 +1,9 @@
 -- Who runs what. A queue is an agent's, or "agent@version" where a task stays with a version. `ready` holds a queue's
 -- tasks by the time at which they entered, moved by their rank; `line` the same for one tenant. `suspects` are tasks
--- whose last worker was lost before it got anywhere: they run alone.
+-- whose last two workers were lost before they got anywhere: they run alone.
 
 local RESUMED_FIRST_MS = 60000  -- children and resumed tasks overtake new roots that wait less than this
+local SUSPICIOUS = 2  -- claims in a row that appended nothing
 local ISOLATING_MS = 30000
 local MOST_TENANTS = 100  -- that one claim looks at
 
@@ -48,7 +49,7 @@ local function enqueue(p, ref, now, is_first)
   redis.call('HSET', key(p, 'task', ref), 'state', 'PENDING')
   redis.call('HDEL', key(p, 'task', ref), 'waiting', 'turn')
   local place = now + tonumber(facts[5] or '0') - (is_first and RESUMED_FIRST_MS or 0)
-  if tonumber(facts[6] or '0') > 0 then
+  if tonumber(facts[6] or '0') >= SUSPICIOUS then
     redis.call('ZADD', key(p, 'suspects', queue), place, ref)
   else
     redis.call('ZADD', key(p, 'ready', queue), place, ref)
@@ -137,17 +138,17 @@ local function should_isolate(p, queue, owner)
 end
 
 -- claim: p agent version is_pinning owner nonce lease cap weights is_idle. `weights`: "tenant weight ...". Returns {ref,
--- fence, claims without progress before} | {'isolate'}: end what runs here, then come again | {}.
+-- fence, whether it is a suspect} | {'isolate'}: end what runs here, then come again | {}.
 local function claim(keys, a)
   local p, agent, version, owner, now = a[1], a[2], a[3], a[5], now_ms()
   local cap, weights, is_idle = tonumber(a[8]), parsed_weights(a[9]), a[10] == '1'
   for _, queue in ipairs({agent .. '@' .. version, agent}) do
     local ref = is_idle and pop_suspect(p, agent, queue, now)
     if not ref and should_isolate(p, queue, owner) then return {'isolate'} end
+    local is_suspect = ref and 1 or 0
     ref = ref or pop_fairly(p, agent, queue, cap, weights, now)
     if ref then
-      local barren = tonumber(task(p, ref, 'barren')[1] or '0')
-      return {ref, own(p, ref, owner, a[6], tonumber(a[7]), a[4] == '1' and version or '', now), barren}
+      return {ref, own(p, ref, owner, a[6], tonumber(a[7]), a[4] == '1' and version or '', now), is_suspect}
     end
   end
   return {}

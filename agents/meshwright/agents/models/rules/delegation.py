@@ -13,6 +13,8 @@ from meshwright.agents.models.rules.situation import Do, Move, Outcome, Request,
 
 ASK = "ask."
 """How the names of tools begin that hand work to an agent."""
+PERSON = "ask.person"
+"""Hands work to nobody: people are for what nobody else can know."""
 MOST_MATERIAL = 24_000
 """Characters that are handed to the agent that summarises, fewer when there is little room."""
 LEAST_MATERIAL = 400
@@ -24,6 +26,11 @@ SUMMARY_FACTOR = 5
 
 _RESEARCHES = re.compile(r"research|\bfind|\bsearch|\bdocument|look(?:s|ing)? up|retriev", re.IGNORECASE)
 _SUMMARISES = re.compile(r"summar|condens|\bdigest|shorten", re.IGNORECASE)
+
+
+def asks_agent(name: str) -> bool:
+    """Whether a tool hands work to an agent."""
+    return name.startswith(ASK) and name != PERSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +49,7 @@ class _Reply:
 
 def delegation(situation: Situation) -> Move | None:
     """Asks the agent that researches, lets the agent that summarises condense its findings, and reports."""
-    asked = [outcome for outcome in situation.outcomes if outcome.call.tool.startswith(ASK)]
+    asked = [outcome for outcome in situation.outcomes if asks_agent(outcome.call.tool)]
     researcher, summariser = _team(situation.tools)
     if not asked:
         return _first(situation, researcher, summariser)
@@ -63,7 +70,7 @@ def _team(tools: tuple[ToolSpec, ...]) -> tuple[ToolSpec | None, ToolSpec | None
     def strength(tool: ToolSpec, wanted: re.Pattern[str]) -> int:
         return 2 * len(wanted.findall(tool.name)) + len(wanted.findall(tool.description))
 
-    agents = [tool for tool in tools if tool.name.startswith(ASK)]
+    agents = [tool for tool in tools if asks_agent(tool.name)]
     lean = {tool.name: strength(tool, _RESEARCHES) - strength(tool, _SUMMARISES) for tool in agents}
     able = [tool for tool in agents if strength(tool, _RESEARCHES) and lean[tool.name] >= 0]
     researcher = max(able, key=lambda tool: lean[tool.name], default=None)
@@ -89,7 +96,7 @@ def _is_named(tool: ToolSpec, task: str) -> bool:
     """Tells whether the user asks for this agent: `ask the reviewer ...`, `@reviewer ...`."""
     agent = re.escape(tool.name.removeprefix(ASK))
     pattern = rf"(?:\b(?:ask|let|have|tell|use)\s+(?:the\s+)?|@){agent}\b"
-    return tool.name.startswith(ASK) and bool(re.search(pattern, task[:LONGEST_QUESTION], re.IGNORECASE))
+    return asks_agent(tool.name) and bool(re.search(pattern, task[:LONGEST_QUESTION], re.IGNORECASE))
 
 
 def _request(tool: ToolSpec, prompt: str) -> Request:

@@ -170,7 +170,7 @@ class TaskServiceServicer:
 
     def DropDeadLetter(self, request, context):
         """DropDeadLetter takes a task off the list of dead letters; the task itself stays until it expires. Idempotent. Gives
-        NOT_FOUND TASK_NOT_FOUND.
+        NOT_FOUND TASK_NOT_FOUND and FAILED_PRECONDITION NO_DEAD_LETTER.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -82,7 +82,7 @@ class TaskServiceStub:
     """
     DropDeadLetter: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.DropDeadLetterRequest, _task_pb2.TaskResponse]
     """DropDeadLetter takes a task off the list of dead letters; the task itself stays until it expires. Idempotent. Gives
-    NOT_FOUND TASK_NOT_FOUND.
+    NOT_FOUND TASK_NOT_FOUND and FAILED_PRECONDITION NO_DEAD_LETTER.
     """
 
 @_typing.type_check_only
@@ -136,7 +136,7 @@ class TaskServiceAsyncStub(TaskServiceStub):
     """
     DropDeadLetter: _aio.UnaryUnaryMultiCallable[_task_service_pb2.DropDeadLetterRequest, _task_pb2.TaskResponse]  # type: ignore[assignment]
     """DropDeadLetter takes a task off the list of dead letters; the task itself stays until it expires. Idempotent. Gives
-    NOT_FOUND TASK_NOT_FOUND.
+    NOT_FOUND TASK_NOT_FOUND and FAILED_PRECONDITION NO_DEAD_LETTER.
     """
 
 class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -241,7 +241,7 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_task_pb2.TaskResponse, _abc.Awaitable[_task_pb2.TaskResponse]]:
         """DropDeadLetter takes a task off the list of dead letters; the task itself stays until it expires. Idempotent. Gives
-        NOT_FOUND TASK_NOT_FOUND.
+        NOT_FOUND TASK_NOT_FOUND and FAILED_PRECONDITION NO_DEAD_LETTER.
         """
 
 def add_TaskServiceServicer_to_server(servicer: TaskServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
