@@ -60,12 +60,12 @@ class Inbox:
         await self._write(name, pending, StepEvent(input_resolved=resolved))
 
     async def _pending(self, name: TaskName, input_id: str) -> PendingInput:
-        if not input_id:
-            raise InvalidRequestError("input_id is required: GetTask shows it", fields={"input_id": "is required"})
         for pending in await self._journal.inputs(name):
             if pending.input_id == input_id:
                 return pending
         await self._journal.record(name)
+        if not input_id:
+            raise InvalidRequestError("input_id is required: GetTask shows it", fields={"input_id": "is required"})
         raise InputNotPendingError(f"{input_id} waits for no decision: it was decided, has lapsed or was withdrawn")
 
     async def _check_edited(self, pending: PendingInput, request: ResolveInputRequest) -> None:
