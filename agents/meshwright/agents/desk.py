@@ -178,11 +178,9 @@ class Desk:
         if card is None and not await self._is_known(name):
             raise AgentNotFoundError(f"no agent {agent_id} is here: `meshwright agent list` shows who is")
 
-    async def follow(self, taken: Taken, after: int = 0) -> AsyncGenerator[StepEvent | None, None]:
+    def follow(self, taken: Taken, after: int = 0) -> AsyncGenerator[StepEvent | None, None]:
         """Yields a task's events; None stands for a heartbeat that is due."""
-        async with contextlib.aclosing(self._feeds.follow(taken.name, after, joined=taken.joined)) as events:
-            async for event in events:
-                yield event
+        return self._feeds.follow(taken.name, after, joined=taken.joined)
 
     async def response(self, name: TaskName) -> TaskResponse:
         """Reads a task as it stands."""

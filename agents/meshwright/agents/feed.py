@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from enum import Enum
 from typing import Any
 
@@ -84,14 +84,14 @@ class Follower:
             item = await self.take()
         return item if isinstance(item, StepEvent) else None
 
-    @contextlib.contextmanager
-    def beating(self, every_s: float) -> Iterator[None]:
+    def start_beating(self, every_s: float) -> None:
         """Pushes `BEAT` whenever nothing was taken for a while: one timer, which events do not touch."""
         self._every, self._came = every_s, self._loop.time()
         self._timer = self._loop.call_later(every_s, self._beat)
-        try:
-            yield
-        finally:
+
+    def stop_beating(self) -> None:
+        """Pushes nothing by itself any more."""
+        if self._timer:
             self._timer.cancel()
 
     def _beat(self) -> None:
@@ -218,24 +218,33 @@ class Feeds:
             with contextlib.suppress(RedisError, OSError):
                 await getattr(self._pubsub, command)(channel)
 
-    @contextlib.asynccontextmanager
-    async def joined(self, name: TaskName) -> AsyncIterator[Follower]:
+    def join(self, name: TaskName) -> Follower:
         """Joins the feed of a task that this process writes, and will call `listen` for should that change."""
         follower = Follower()
+        self._followers.setdefault(name.ref, set()).add(follower)
+        return follower
+
+    async def leave(self, name: TaskName, follower: Follower) -> None:
+        """Leaves a feed."""
         ref = name.ref
-        self._followers.setdefault(ref, set()).add(follower)
+        self._followers[ref].discard(follower)
+        if not self._followers[ref]:
+            del self._followers[ref]
+            if channel := self._channels.pop(ref, None):
+                await self._send("sunsubscribe", channel)
+
+    @contextlib.asynccontextmanager
+    async def joined(self, name: TaskName) -> AsyncIterator[Follower]:
+        """Joins a feed as `join` does, for a while."""
+        follower = self.join(name)
         try:
             yield follower
         finally:
-            self._followers[ref].discard(follower)
-            if not self._followers[ref]:
-                del self._followers[ref]
-                if channel := self._channels.pop(ref, None):
-                    await self._send("sunsubscribe", channel)
+            await self.leave(name, follower)
 
     @contextlib.asynccontextmanager
     async def following(self, name: TaskName) -> AsyncIterator[Follower]:
-        """Joins a feed, whoever writes the task."""
+        """Joins a feed for a while, whoever writes the task."""
         async with self.joined(name) as follower:
             await self.listen(name)
             yield follower
@@ -254,33 +263,51 @@ class Feeds:
         Yields:
             Events; passing frames with sequence 0; None when nothing came for `heartbeat_s`.
         """
-        joining = self.following(name) if joined is None else contextlib.nullcontext(joined)
-        async with joining as follower:
-            with follower.beating(heartbeat_s):
-                cursor, is_behind = after, joined is None or after > 0
-                while True:
-                    if is_behind:
-                        seen = cursor
-                        async for entry in self._journal.replay(name, cursor):
-                            if entry.sequence > cursor + 1:
-                                yield await self._gap(name, cursor + 1, entry.sequence - 1)
-                            cursor = entry.sequence
-                            event = entry.event(name.task_id)
-                            yield event
-                            if event.HasField("result"):
-                                return
-                        if cursor == seen and joined is None and await self._is_over(name, cursor):
+        follower = joined or await self._heard(name)  # no context managers: thousands of watches wait in here
+        follower.start_beating(heartbeat_s)
+        try:
+            cursor, is_behind = after, joined is None or after > 0
+            while True:
+                if is_behind:
+                    seen = cursor
+                    async for event in self._missed(name, cursor):
+                        cursor = max(cursor, event.sequence)
+                        yield event
+                        if event.HasField("result"):
                             return
-                    fresh = await follower.take()
-                    is_behind = not isinstance(fresh, StepEvent) or fresh.sequence > cursor + 1
-                    if fresh is BEAT:
-                        yield None
-                    if not isinstance(fresh, StepEvent) or is_behind or 0 < fresh.sequence <= cursor:
-                        continue
-                    cursor = max(cursor, fresh.sequence)
-                    yield fresh
-                    if fresh.HasField("result"):
+                    if cursor == seen and joined is None and await self._is_over(name, cursor):
                         return
+                fresh = await follower.take()
+                is_behind = not isinstance(fresh, StepEvent) or fresh.sequence > cursor + 1
+                if fresh is BEAT:
+                    yield None
+                if not isinstance(fresh, StepEvent) or is_behind or 0 < fresh.sequence <= cursor:
+                    continue
+                cursor = max(cursor, fresh.sequence)
+                yield fresh
+                if fresh.HasField("result"):
+                    return
+        finally:
+            follower.stop_beating()
+            if joined is None:
+                await self.leave(name, follower)
+
+    async def _heard(self, name: TaskName) -> Follower:
+        follower = self.join(name)
+        try:
+            await self.listen(name)
+        except BaseException:
+            await self.leave(name, follower)
+            raise
+        return follower
+
+    async def _missed(self, name: TaskName, after: int) -> AsyncIterator[StepEvent]:
+        """Reads what the journal holds after a sequence; a gap frame stands for what is gone."""
+        async for entry in self._journal.replay(name, after):
+            if entry.sequence > after + 1:
+                yield await self._gap(name, after + 1, entry.sequence - 1)
+            after = entry.sequence
+            yield entry.event(name.task_id)
 
     async def _gap(self, name: TaskName, first: int, last: int) -> StepEvent:
         """Stands in for a part of the journal that is gone."""
