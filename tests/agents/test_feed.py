@@ -93,6 +93,28 @@ async def test_a_heartbeat_reads_what_no_message_told_of(made, claimed, feeds, s
     await events.aclose()
 
 
+class TestGap:
+    """A part of a journal is gone, for example since somebody trimmed it."""
+
+    async def test_a_frame_stands_for_what_is_gone_and_the_stream_goes_on(self, journal, made, claimed, feeds, store):
+        claim = await claimed(made.task(), *(made.notice(f"{number}") for number in range(6)))
+        await journal.finish(claim, "COMPLETED", [made.result("Done.")])
+        log = partition_key(0, "log", claim.name.ref)
+        await store.client.xtrim(log, minid="0-4", approximate=False)
+        events = await collect(feeds, claim.name)
+        gap, *rest = events
+        assert (gap.sequence, gap.gap.from_sequence, gap.gap.to_sequence) == (0, 1, 3)
+        assert (gap.gap.snapshot.task_id, gap.gap.snapshot.output, gap.gap.snapshot.last_sequence) == ("t1", "Done.", 7)
+        assert [event.sequence for event in rest] == [4, 5, 6, 7]
+
+    async def test_who_has_seen_what_is_gone_sees_no_gap(self, journal, made, claimed, feeds, store):
+        claim = await claimed(made.task(), *(made.notice(f"{number}") for number in range(6)))
+        await journal.finish(claim, "COMPLETED", [made.result("Done.")])
+        await store.client.xtrim(partition_key(0, "log", claim.name.ref), minid="0-4", approximate=False)
+        assert [event.sequence for event in await collect(feeds, claim.name, after=4)] == [5, 6, 7]
+        assert [event.sequence for event in await collect(feeds, claim.name, after=3)] == [4, 5, 6, 7]
+
+
 class TestOverflow:
     async def test_a_follower_that_is_too_slow_is_told_to_read_the_journal(self, made):
         follower = Follower()
