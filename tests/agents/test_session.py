@@ -177,6 +177,18 @@ class TestReject:
             await client.run(task_id="t3", session_id="s1", session_policy=SESSION_POLICY_REJECT)
         ).status == TASK_STATUS_COMPLETED
 
+    async def test_a_refused_namesake_leaves_the_line_as_it_is(self, start, gate, refusal, sessions, made):
+        client = await start(HOLD, DONE)
+        fields = {"task_id": "t1", "session_id": "s1", "session_policy": SESSION_POLICY_REJECT}
+        await client.submit("One.", **fields)
+        await gate.holds(1)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await client.submit("Another.", **fields)
+        assert refusal(refused.value).reason == "TASK_CONFLICT"
+        assert not await sessions.is_turn(made.name("t2"), "s1"), "the first one still has its turn"
+        gate.open()
+        assert (await client.ended("t1")).status == TASK_STATUS_COMPLETED
+
     async def test_the_same_request_again_attaches_whatever_runs(self, start, gate):
         client = await start(HOLD, DONE)
         fields = {"task_id": "t1", "session_id": "s1", "session_policy": SESSION_POLICY_REJECT}

@@ -111,15 +111,13 @@ class Desk:
         if task.agent_id != self._worker.agent_id:
             await self._check_agent(task.agent_id, task.name)
             at_once = False
-        is_alone = bool(task.session_id) and task.request.session_policy == SESSION_POLICY_REJECT
-        if is_alone:
-            await self._check_session(task)
+        has_ticket = await self._takes_free_turn(task)
         try:
             return await self._written(task, at_once=at_once)
         except StoreFullError:
             return await self._attached(task)
         except MeshError:
-            if is_alone:
+            if has_ticket:
                 await self._sessions.abandon(task.name, task.session_id)
             raise
 
@@ -157,10 +155,17 @@ class Desk:
             raise conflict(task.name)
         return False
 
-    async def _check_session(self, task: NewTask) -> None:
-        """Refuses a task that is not to wait for another one of its session."""
-        if not await self._is_known(task.name):
-            await self._sessions.check_free(task.name, task.session_id)
+    async def _takes_free_turn(self, task: NewTask) -> bool:
+        """Draws a ticket for a task that is not to wait for another one of its session; a known one has its own.
+
+        Raises:
+            SessionBusyError: It would have to wait.
+        """
+        is_alone = bool(task.session_id) and task.request.session_policy == SESSION_POLICY_REJECT
+        if not is_alone or await self._is_known(task.name):
+            return False
+        await self._sessions.check_free(task.name, task.session_id)
+        return True
 
     async def _is_known(self, name: TaskName) -> bool:
         try:

@@ -54,7 +54,9 @@ class Sessions:
             SessionBusyError: Another task stands there.
         """
         if not await self.is_turn(name, session_id, is_alone=True):
-            raise SessionBusyError(f"another task of session {session_id} has not ended: wait for it, or send ENQUEUE")
+            raise SessionBusyError(
+                f"another task of session {session_id} has not ended: wait, or SESSION_POLICY_ENQUEUE"
+            )
 
     async def _has_left(self, head: TaskName, session_id: str, age_ms: int) -> bool:
         """Lets a head go that has ended, or was never accepted."""
