@@ -1,8 +1,6 @@
 """An agent's tools: resolved to pins, schemas compiled, called where they are hosted."""
 
-import asyncio
 import json
-import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,7 +10,7 @@ from meshwright.agents.models.model import JsonObject, ToolSpec
 from meshwright.core import channel
 from meshwright.core.canonical import digest, from_struct
 from meshwright.core.channel import Channels
-from meshwright.core.errors import MeshError, OverloadedError, ToolFailedError, UnavailableError
+from meshwright.core.errors import MeshError, ToolFailedError, UnavailableError
 from meshwright.gen.agents.v1.grant_pb2 import Grant
 from meshwright.gen.registry.v1.tool_registry_service_pb2 import EFFECT_PURE, Tool
 from meshwright.gen.tools.v1.tool_service_pb2 import InvokeRequest, Outcome
@@ -121,14 +119,7 @@ class Toolbox:
     async def _dial(self, pin: Pin, request: InvokeRequest, token: bytes) -> Outcome:
         """Calls a host; one that has too much to do, and has not even read the call, is asked again within its time."""
         ends = time.monotonic() + pin.timeout_s
-        while True:
-            try:
-                return await self._invoke(pin, request, token)
-            except OverloadedError as error:
-                wait_s = (error.retry_after_s or 1.0) * random.uniform(1, 1.5)  # noqa: S311 - only not all at once
-                if time.monotonic() + wait_s > ends:
-                    raise
-            await asyncio.sleep(wait_s)
+        return await channel.while_overloaded(lambda: self._invoke(pin, request, token), ends)
 
     async def _invoke(self, pin: Pin, request: InvokeRequest, token: bytes) -> Outcome:
         stub = ToolServiceStub(self._channels.to(pin.tool.endpoint))

@@ -19,7 +19,6 @@ from meshwright.gen.agents.v1.task_service_pb2 import WatchTaskRequest
 from meshwright.gen.agents.v1.task_service_pb2_grpc import TaskServiceStub
 from meshwright.gen.registry.v1.agent_directory_service_pb2_grpc import AgentDirectoryServiceStub
 from meshwright.gen.registry.v1.tool_registry_service_pb2_grpc import ToolRegistryServiceStub
-from meshwright.registry.client import unary
 
 CALL_S = 10.0
 RECONNECT_S = 0.3
@@ -58,7 +57,7 @@ class Edge:
             MeshError: What the mesh answered, or that it is not there.
         """
         try:
-            return await unary(method, request, timeout_s=timeout_s)
+            return await channel.patient(method, request, timeout_s=timeout_s)
         except UnavailableError as error:
             raise self._explained(error) from None
 

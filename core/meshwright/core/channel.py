@@ -1,17 +1,23 @@
 """Calling another service: deadlines, trace and grant go along, errors come back as ours."""
 
+import asyncio
 import json
+import math
+import random
 import time
-from collections.abc import AsyncGenerator
-from typing import Any
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, TypeVar
 
 import grpc
 
 from meshwright.core import telemetry
-from meshwright.core.errors import DeadlineExceededError, MeshError
+from meshwright.core.errors import DeadlineExceededError, MeshError, OverloadedError
 from meshwright.core.grant import METADATA_KEY
 from meshwright.core.interceptors import DEADLINE
 
+T = TypeVar("T")
+RETRIES = 4
+"""How often a server that is overloaded is asked again where nobody says otherwise."""
 MARGIN_S = 0.05
 """A callee must answer this much before its caller's own deadline."""
 
@@ -110,6 +116,33 @@ async def unary(method: Any, request: Any, *, timeout_s: float, grant: bytes | N
         return await method(request, timeout=time_left(timeout_s), metadata=outgoing(grant))
     except grpc.aio.AioRpcError as error:
         raise MeshError.from_rpc(error) from None
+
+
+async def while_overloaded(act: Callable[[], Awaitable[T]], ends: float, retries: float = math.inf) -> T:
+    """Asks a server that has too much to do again, when it says and not all callers at once.
+
+    Such a server has not even read the call. Other failures are raised at once.
+
+    Args:
+        act: Makes the call.
+        ends: Until when, on the monotonic clock.
+        retries: How often at the most.
+    """
+    while True:
+        try:
+            return await act()
+        except OverloadedError as error:
+            wait_s = (error.retry_after_s or 1.0) * random.uniform(1, 1.5)  # noqa: S311 - no secret
+            retries -= 1
+            if retries < 0 or time.monotonic() + wait_s >= ends:
+                raise
+        await asyncio.sleep(wait_s)
+
+
+async def patient(method: Any, request: Any, *, timeout_s: float) -> Any:
+    """Calls a unary method as `unary` does; a server that is overloaded is asked again within the call's time."""
+    ends = time.monotonic() + time_left(timeout_s)
+    return await while_overloaded(lambda: unary(method, request, timeout_s=ends - time.monotonic()), ends, RETRIES)
 
 
 async def stream(

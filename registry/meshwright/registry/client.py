@@ -2,16 +2,14 @@
 
 import asyncio
 import contextlib
-import random
 import time
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
 
 import structlog
 
 from meshwright.core import channel
 from meshwright.core.channel import Channels
-from meshwright.core.errors import MeshError, OverloadedError, UnavailableError
+from meshwright.core.errors import MeshError, UnavailableError
 from meshwright.core.grant import IssuerKey
 from meshwright.gen.registry.v1 import agent_directory_service_pb2 as directory_pb2
 from meshwright.gen.registry.v1.agent_directory_service_pb2_grpc import AgentDirectoryServiceStub
@@ -24,26 +22,6 @@ LEASE_S = 15.0
 BEAT_S = 4.0
 RETRY_S = 0.5
 KEY_KEPT_S = 60.0
-RETRIES = 4
-"""How often a server that is overloaded is asked again."""
-
-
-async def unary(method: Any, request: Any, *, timeout_s: float) -> Any:
-    """Calls a unary method of a stub; a server that is overloaded is asked again when it says, within the call's time.
-
-    Raises:
-        MeshError: As `channel.unary`.
-    """
-    ends = time.monotonic() + channel.time_left(timeout_s)
-    for _ in range(RETRIES):
-        try:
-            return await channel.unary(method, request, timeout_s=ends - time.monotonic())
-        except OverloadedError as error:
-            wait_s = (error.retry_after_s or 1.0) * random.uniform(1, 1.5)  # noqa: S311 - only not all at once
-            if time.monotonic() + wait_s >= ends:
-                raise
-        await asyncio.sleep(wait_s)
-    return await channel.unary(method, request, timeout_s=ends - time.monotonic())
 
 
 class RegistryClient:
@@ -83,12 +61,12 @@ class RegistryClient:
     async def list_agents(self) -> list[directory_pb2.AgentCard]:
         """Returns the first page of agents."""
         request = directory_pb2.ListAgentsRequest(page_size=200)
-        return list((await unary(self._agents.ListAgents, request, timeout_s=TIMEOUT_S)).agents)
+        return list((await channel.patient(self._agents.ListAgents, request, timeout_s=TIMEOUT_S)).agents)
 
     async def register(self, tool: Tool) -> Tool:
         """Registers a tool's version; repeating it is harmless."""
         request = RegisterToolRequest(tool=tool)
-        registered: Tool = (await unary(self._tools.RegisterTool, request, timeout_s=TIMEOUT_S)).tool
+        registered: Tool = (await channel.patient(self._tools.RegisterTool, request, timeout_s=TIMEOUT_S)).tool
         return registered
 
     async def resolve(self, selectors: Sequence[str]) -> list[Tool]:
@@ -96,7 +74,7 @@ class RegistryClient:
         if not selectors:
             return []
         request = ResolveToolsRequest(selectors=selectors)
-        return list((await unary(self._tools.ResolveTools, request, timeout_s=TIMEOUT_S)).tools)
+        return list((await channel.patient(self._tools.ResolveTools, request, timeout_s=TIMEOUT_S)).tools)
 
     async def key(self, key_id: str) -> IssuerKey:
         """Returns an instance's verification key.
@@ -108,7 +86,7 @@ class RegistryClient:
         if kept and time.monotonic() - kept[0] < KEY_KEPT_S:
             return kept[1]
         request = directory_pb2.GetKeyRequest(key_id=key_id)
-        reply = await unary(self._agents.GetKey, request, timeout_s=TIMEOUT_S)
+        reply = await channel.patient(self._agents.GetKey, request, timeout_s=TIMEOUT_S)
         key = IssuerKey(reply.public_key, reply.agent_id, frozenset(reply.tools))
         self._keys[key_id] = (time.monotonic(), key)
         return key
@@ -117,7 +95,7 @@ class RegistryClient:
         """Announces an instance once."""
         request = directory_pb2.AnnounceAgentRequest(agent=card, endpoint=endpoint)
         request.lease.FromMilliseconds(int(LEASE_S * 1000))
-        await unary(self._agents.AnnounceAgent, request, timeout_s=TIMEOUT_S)
+        await channel.patient(self._agents.AnnounceAgent, request, timeout_s=TIMEOUT_S)
 
     async def keep_announced(self, card: directory_pb2.AgentCard, endpoint: directory_pb2.Endpoint) -> None:
         """Renews the lease until cancelled; a registry that is away is asked again soon."""
@@ -136,7 +114,7 @@ class RegistryClient:
         """Removes an instance; a registry that is away lets its lease run out."""
         request = directory_pb2.WithdrawAgentRequest(agent_id=agent_id, instance_id=instance_id)
         with contextlib.suppress(MeshError):
-            await unary(self._agents.WithdrawAgent, request, timeout_s=TIMEOUT_S)
+            await channel.patient(self._agents.WithdrawAgent, request, timeout_s=TIMEOUT_S)
 
     async def watch(self) -> AsyncIterator[dict[str, directory_pb2.AgentCard]]:
         """Yields all agents by id, anew after every change; survives a registry that goes away and comes back."""
