@@ -12,7 +12,7 @@ from google.protobuf.struct_pb2 import Value
 from meshwright.cli.edge import Edge
 from meshwright.cli.options import EdgeUrl, Output, with_edge
 from meshwright.cli.output import Format, as_json, show, show_messages, show_table
-from meshwright.cli.steps import shortened
+from meshwright.cli.steps import DIGITS, choices, shortened
 from meshwright.core.canonical import from_struct, to_struct
 from meshwright.core.errors import DigestMismatchError, InputNotPendingError, InvalidRequestError
 from meshwright.gen.agents.v1.task_pb2 import (
@@ -24,9 +24,6 @@ from meshwright.gen.agents.v1.task_pb2 import (
     TaskResponse,
 )
 from meshwright.gen.agents.v1.task_service_pb2 import GetTaskRequest, ListTasksRequest, ResolveInputRequest
-
-DIGITS = 12
-"""So much of a digest is shown, and enough to name it."""
 
 
 class Choice(StrEnum):
@@ -64,7 +61,7 @@ def inbox(
                 shortened(told(pending)),
                 lapses(pending),
                 pending.intent_digest[:DIGITS] or "-",
-                "|".join(choices(pending)),
+                choices(pending),
             )
             for task, pending in sorted(rows, key=lambda row: (-row[1].priority, row[1].expire_time.ToNanoseconds()))
         ),
@@ -152,11 +149,6 @@ def told(pending: PendingInput) -> str:
     arguments = json.dumps(from_struct(pending.arguments, "arguments"), ensure_ascii=False)
     call = f"{pending.tool}@{pending.tool_version} {arguments}"
     return f"{pending.prompt} ({call})" if pending.kind == INPUT_KIND_UNKNOWN_OUTCOME else call
-
-
-def choices(pending: PendingInput) -> list[str]:
-    """Names what can be decided."""
-    return [Decision.Name(choice).removeprefix("DECISION_").lower() for choice in pending.choices]
 
 
 def lapses(pending: PendingInput) -> str:

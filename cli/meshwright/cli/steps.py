@@ -7,10 +7,12 @@ from rich.text import Text
 
 from meshwright.core.canonical import from_struct
 from meshwright.gen.agents.v1.step_event_pb2 import NoticeKind, StepEvent, ToolOutcome
-from meshwright.gen.agents.v1.task_pb2 import Decision, FinishReason, TaskStatus
+from meshwright.gen.agents.v1.task_pb2 import Decision, FinishReason, PendingInput, TaskStatus
 
 LONGEST = 100
 ASKS = "?"
+DIGITS = 12
+"""So much of a digest is shown, and enough to name it."""
 
 
 class Steps:
@@ -86,9 +88,18 @@ def noted(event: StepEvent) -> tuple[str, str, str]:
 def asked(event: StepEvent) -> tuple[str, str, str]:
     """Describes a question to a person, and how it is answered."""
     pending = event.input_requested
-    choices = "|".join(Decision.Name(choice).removeprefix("DECISION_").lower() for choice in pending.choices)
-    digest = f" --digest {pending.intent_digest[:12]}" if pending.intent_digest else ""
-    return ASKS, "yellow", f"{pending.prompt} Decide: meshwright task resolve {event.task_id} {choices}{digest}"
+    return ASKS, "yellow", f"{pending.prompt} Decide: {resolving(event.task_id, pending)}"
+
+
+def choices(pending: PendingInput) -> str:
+    """Names what can be decided, as the command takes it."""
+    return "|".join(Decision.Name(choice).removeprefix("DECISION_").lower() for choice in pending.choices)
+
+
+def resolving(task_id: str, pending: PendingInput) -> str:
+    """Spells the command that decides on a question."""
+    digest = f" --digest {pending.intent_digest[:DIGITS]}" if pending.intent_digest else ""
+    return f"meshwright task resolve {task_id} {choices(pending)}{digest}"
 
 
 def resolved(event: StepEvent) -> tuple[str, str, str]:

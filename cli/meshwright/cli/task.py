@@ -10,7 +10,7 @@ from meshwright.cli import dead_letters, inbox
 from meshwright.cli.edge import Edge
 from meshwright.cli.options import EdgeUrl, Output, with_edge
 from meshwright.cli.output import Format, as_json, show, show_messages, show_table
-from meshwright.cli.steps import Steps, shortened
+from meshwright.cli.steps import Steps, resolving, shortened
 from meshwright.gen.agents.v1.task_pb2 import TaskPriority, TaskRequest, TaskResponse, TaskStatus
 from meshwright.gen.agents.v1.task_service_pb2 import CancelTaskRequest, GetTaskRequest, ListTasksRequest
 
@@ -146,6 +146,4 @@ def show_task(task: TaskResponse, form: Format, *, is_short: bool = False) -> No
         show(f"{task.agent_id}, {task.steps_used} steps, {task.tokens_used} tokens, {task.duration_ms} ms")
         show(task.output or task.error.message)
         for pending in task.pending_inputs:
-            ways = "|".join(inbox.choices(pending))
-            digest = f" --digest {pending.intent_digest[: inbox.DIGITS]}" if pending.intent_digest else ""
-            show(f"waits for you: {inbox.told(pending)}\n  meshwright task resolve {task.task_id} {ways}{digest}")
+            show(f"waits for you: {inbox.told(pending)}\n  {resolving(task.task_id, pending)}")
