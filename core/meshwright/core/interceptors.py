@@ -1,4 +1,4 @@
-"""What stands around every call of every service, outermost first: see `server.interceptors`."""
+"""What stands around every call of every service: see `Guard`."""
 
 import asyncio
 import contextlib
@@ -6,12 +6,12 @@ import inspect
 import math
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import structlog
@@ -36,11 +36,12 @@ if TYPE_CHECKING:
 else:
     Context = grpc.aio.ServicerContext
 
-Continuation = Callable[[Any], Awaitable[Any]]
 Read = Callable[[Any], Any]
 DEFAULT_DEADLINE_S = 60.0
 OVERLOAD_RETRY_S = 1.0
 PROBES = "/grpc.health.v1.Health/"
+FREE: AbstractContextManager[None] = contextlib.nullcontext()
+"""Where no bound is."""
 OWN_DEADLINE = frozenset({"/agents.v1.AgentService/RunTask"})
 """Methods whose wait is bounded by the task's own timeout instead of the default deadline."""
 
@@ -59,76 +60,78 @@ DEADLINE: ContextVar[float | None] = ContextVar("deadline", default=None)
 """When the current call must have ended, on the monotonic clock."""
 
 
-@dataclass(frozen=True, slots=True)
-class Method:
-    """A method as it is called: `/agents.v1.AgentService/Health`."""
+class Guard(grpc.GenericRpcHandler):
+    """The methods of a server, each wrapped, once, into what stands around a call.
 
-    name: str
-    is_stream: bool
+    From the outside: it is counted and timed, has a place among those that are served at once, is answered with a
+    status whatever fails, ends in time, and knows who is calling. A request is read inside of all of that.
 
-
-class Layer(Protocol):
-    """What a call runs inside of."""
-
-    def around(self, method: Method, context: Context) -> AbstractAsyncContextManager[None]:
-        """Returns the context of one call."""
-        ...
-
-
-class Layers(grpc.aio.ServerInterceptor):
-    """Wraps every handler, once, into all that stands around a call: a message passes one frame, not one a layer.
-
-    Args:
-        layers: Outermost first. Requests are read inside of all of them.
+    Generated code adds services to it as to a server. Methods are found by name: one that is registered with gRPC
+    costs every call of every other method, since the server waits for all of them anew each time.
     """
 
-    def __init__(self, *layers: Layer) -> None:
-        self._layers = layers
-        self._wrapped: dict[str, Any] = {}
+    def __init__(self, admission: "Admission", principal: "Principal") -> None:
+        self._admission = admission
+        self._principal = principal
+        self._handlers: dict[str, Any] = {}
 
-    async def intercept_service(self, continuation: Continuation, handler_call_details: Any) -> Any:
-        """Wraps one handler; unknown methods stay unknown, and reflection, which alone streams requests, as it is."""
-        name = handler_call_details.method
-        wrapped = self._wrapped.get(name)
-        if wrapped is not None:
-            return wrapped
-        handler: Any = await continuation(handler_call_details)
-        if handler is None or handler.request_streaming:
-            return handler
-        read = reader(handler.request_deserializer)
-        method = Method(name, is_stream=not handler.unary_unary)
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
+        """Wraps the methods of a service."""
+        for name, handler in handlers.items():
+            method = f"/{service}/{name}"
+            self._handlers[method] = self._wrapped(method, handler)
+
+    def add_generic_rpc_handlers(self, handlers: Iterable[Any]) -> None:
+        """Takes nothing: generated code hands over each service both ways."""
+
+    def service(self, handler_call_details: Any) -> Any:
+        """Returns the wrapped method that is called; None: there is none of that name."""
+        return self._handlers.get(handler_call_details.method)
+
+    def _wrapped(self, method: str, handler: Any) -> Any:
+        read, write = reader(handler.request_deserializer), handler.response_serializer
         if handler.unary_unary:
-            made: Any = grpc.unary_unary_rpc_method_handler(
-                self._unary(method, handler.unary_unary, read), response_serializer=handler.response_serializer
-            )
-        else:
-            made = grpc.unary_stream_rpc_method_handler(
-                self._stream(method, handler.unary_stream, read), response_serializer=handler.response_serializer
-            )
-        self._wrapped[name] = made
-        return made
+            call = self._unary(method, handler.unary_unary, read)
+            return grpc.unary_unary_rpc_method_handler(call, response_serializer=write)
+        stream = self._stream(method, handler.unary_stream, read)
+        return grpc.unary_stream_rpc_method_handler(stream, response_serializer=write)
 
-    def _unary(self, method: Method, behavior: Any, read: Read) -> Any:
+    def _unary(self, method: str, behavior: Any, read: Read) -> Any:
+        place = self._admission.place(method, is_stream=False)
+
         async def unary(request: Any, context: Context) -> Any:
-            async with contextlib.AsyncExitStack() as stack:
-                for layer in self._layers:
-                    await stack.enter_async_context(layer.around(method, context))
-                return await behavior(read(request), context)
+            with Measured(method, context):
+                try:
+                    with place, limited(method, context):
+                        await self._principal.learn(context)
+                        return await behavior(read(request), context)
+                except BaseException as error:
+                    await answer(error, method, context)
+                    raise
 
         return unary
 
-    def _stream(self, method: Method, behavior: Any, read: Read) -> Any:
+    def _stream(self, method: str, behavior: Any, read: Read) -> Any:
+        place = self._admission.place(method, is_stream=True)
+        writes_itself = inspect.iscoroutinefunction(behavior)  # as health.Watch does
+
         async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
-            async with contextlib.AsyncExitStack() as stack:
-                for layer in self._layers:
-                    await stack.enter_async_context(layer.around(method, context))
-                responses = behavior(read(request), context)
-                if inspect.isawaitable(responses):  # it writes to the context itself, as health.Watch does
-                    await responses
-                    return
-                async with contextlib.aclosing(responses):
-                    async for response in responses:
-                        yield response
+            with Measured(method, context):
+                try:
+                    with place, limited(method, context):
+                        await self._principal.learn(context)
+                        responses = behavior(read(request), context)
+                        if writes_itself:
+                            await responses
+                            return
+                        try:
+                            async for response in responses:
+                                yield response
+                        finally:
+                            await responses.aclose()
+                except BaseException as error:
+                    await answer(error, method, context)
+                    raise
 
         return stream
 
@@ -145,67 +148,63 @@ def reader(deserialize: Read | None) -> Read:
     return read
 
 
-class Around:
-    """A layer's context for one call: a plain object, since a stream that waits holds five of them."""
+class Measured:
+    """Counts a call and its time, per method and status."""
 
-    __slots__ = ("context", "method")
+    __slots__ = ("_context", "_method", "_start")
 
-    def __init__(self, method: Method, context: Context) -> None:
-        self.method = method
-        self.context = context
+    def __init__(self, method: str, context: Context) -> None:
+        self._method = method
+        self._context = context
 
-    async def __aenter__(self) -> None:
-        """Begins the call."""
+    def __enter__(self) -> None:
+        """Starts the clock."""
+        self._start = time.perf_counter()
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends it."""
+        """Counts the call."""
+        code: Any = self._context.code()
+        if isinstance(error, asyncio.CancelledError):
+            is_late = self._context.time_remaining() == 0
+            code = grpc.StatusCode.DEADLINE_EXCEEDED if is_late else grpc.StatusCode.CANCELLED
+        name = code.name if isinstance(code, grpc.StatusCode) else "OK"
+        telemetry.CALLS.labels(self._method, name).inc()
+        telemetry.CALL_SECONDS.labels(self._method).observe(time.perf_counter() - self._start)
 
 
-class ErrorBoundary:
-    """Turns every way to fail into a status: ours as they are, all else into INTERNAL with an id to look up.
+class Places:
+    """A bound of calls at once; each holds one place while it is open, and those of all calls are alike.
 
-    A CancelledError that leaks from the handler would leave the caller hanging: it becomes ABORTED; one by which the
-    call itself is cancelled passes. A request that is no protobuf is read in here, so that it becomes
-    INVALID_ARGUMENT rather than UNKNOWN.
+    Args:
+        limit: How many there are.
+        kind: What takes them: `calls`, `streams`.
     """
 
-    def around(self, method: Method, context: Context) -> AbstractAsyncContextManager[None]:
-        """Ends the call with a status where it fails."""
-        return Bounded(method, context)
+    __slots__ = ("_kind", "_limit", "_taken")
 
+    def __init__(self, limit: int, kind: str) -> None:
+        self._limit = limit
+        self._kind = kind
+        self._taken = 0
 
-class Bounded(Around):
-    """The error boundary of one call."""
+    def __enter__(self) -> None:
+        """Takes a place.
 
-    __slots__ = ()
+        Raises:
+            OverloadedError: There is none.
+        """
+        if self._taken >= self._limit:
+            told = f"{self._limit} {self._kind} at once are what this process serves: try again in a moment"
+            raise OverloadedError(told, retry_after_s=OVERLOAD_RETRY_S)
+        self._taken += 1
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Turns the failure, if there is one, into a status."""
-        if isinstance(error, asyncio.CancelledError):
-            task = asyncio.current_task()
-            if task and task.cancelling():
-                return
-            await abort(self.context, AbortedError("the server broke this call off; try again"))
-        if error is None or isinstance(error, grpc.aio.AbortError) or not isinstance(error, Exception):
-            return
-        if isinstance(error, MeshError) and not isinstance(error, InternalError):
-            await abort(self.context, error)
-        error_id = secrets.token_hex(6)
-        log.error("call_failed", method=self.method.name, error_id=error_id, exc_info=error)
-        await abort(self.context, InternalError(f"internal error {error_id}: the server's log says more"))
-
-
-async def abort(context: Context, error: MeshError) -> None:
-    """Ends a call with the error's status and its details; HTTP clients behind the edge read `retry-after`."""
-    status = error.to_status()
-    trailing: list[tuple[str, str | bytes]] = [(DETAILS_KEY, status.SerializeToString())]
-    if error.retry_after_s is not None:
-        trailing.append(("retry-after", str(math.ceil(error.retry_after_s))))
-    await context.abort(error.code, status.message, tuple(trailing))
+        """Gives it back."""
+        self._taken -= 1
 
 
 class Admission:
@@ -219,86 +218,91 @@ class Admission:
     """
 
     def __init__(self, max_calls: int, max_streams: int) -> None:
-        self._limits = {"calls": max_calls, "streams": max_streams}
-        self._open = {"calls": 0, "streams": 0}
+        self._calls = Places(max_calls, "calls")
+        self._streams = Places(max_streams, "streams")
 
-    def around(self, method: Method, context: Context) -> AbstractAsyncContextManager[None]:
-        """Counts the call while it is open."""
-        return Admitted(self, method, context)
-
-    async def enter(self, kind: str, context: Context) -> None:
-        """Takes a place, or refuses."""
-        if self._open[kind] >= self._limits[kind]:
-            told = f"{self._limits[kind]} {kind} at once are what this process serves: try again in a moment"
-            await abort(context, OverloadedError(told, retry_after_s=OVERLOAD_RETRY_S))
-        self._open[kind] += 1
-
-    def leave(self, kind: str) -> None:
-        """Gives a place back."""
-        self._open[kind] -= 1
+    def place(self, method: str, *, is_stream: bool) -> AbstractContextManager[None]:
+        """Returns what every call of a method is to be served in."""
+        if method.startswith(PROBES):
+            return FREE
+        return self._streams if is_stream else self._calls
 
 
-class Admitted(Around):
-    """The place of one call; probes need none."""
+async def answer(error: BaseException, method: str, context: Context) -> None:
+    """Ends a call that failed with a status: our errors as they are, all else as INTERNAL with an id to look up.
 
-    __slots__ = ("_admission", "_kind")
-
-    def __init__(self, admission: Admission, method: Method, context: Context) -> None:
-        super().__init__(method, context)
-        self._admission = admission
-        self._kind = "streams" if method.is_stream else "calls"
-
-    async def __aenter__(self) -> None:
-        """Takes it."""
-        if not self.method.name.startswith(PROBES):
-            await self._admission.enter(self._kind, self.context)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Gives it back."""
-        if not self.method.name.startswith(PROBES):
-            self._admission.leave(self._kind)
+    A CancelledError that leaks from the handler would leave the caller hanging: it becomes ABORTED; one by which the
+    call itself is cancelled passes.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        if not (task and task.cancelling()):
+            await abort(context, AbortedError("the server broke this call off; try again"))
+    if isinstance(error, grpc.aio.AbortError) or not isinstance(error, Exception):
+        return
+    if isinstance(error, MeshError) and not isinstance(error, InternalError):
+        await abort(context, error)
+    error_id = secrets.token_hex(6)
+    log.error("call_failed", method=method, error_id=error_id, exc_info=error)
+    await abort(context, InternalError(f"internal error {error_id}: the server's log says more"))
 
 
-class Deadline:
-    """Makes sure that every unary call ends, and lets outgoing calls know how much time is left."""
+async def abort(context: Context, error: MeshError) -> None:
+    """Ends a call with the error's status and its details; HTTP clients behind the edge read `retry-after`."""
+    status = error.to_status()
+    trailing: list[tuple[str, str | bytes]] = [(DETAILS_KEY, status.SerializeToString())]
+    if error.retry_after_s is not None:
+        trailing.append(("retry-after", str(math.ceil(error.retry_after_s))))
+    await context.abort(error.code, status.message, tuple(trailing))
 
-    def around(self, method: Method, context: Context) -> AbstractAsyncContextManager[None]:
-        """Imposes the default where the caller set no deadline; streams may stay open."""
-        return Limited(method, context)
 
+def limited(method: str, context: Context) -> AbstractContextManager[None]:
+    """Lets outgoing calls know how much time is left; imposes the default where the caller set no deadline.
 
-class Limited(Around):
-    """The deadline of one call; the call's own context ends with it, so nothing has to be put back."""
-
-    __slots__ = ("_limit",)
-
-    async def __aenter__(self) -> None:
-        """Sets `DEADLINE`."""
-        remaining = self.context.time_remaining()
-        imposed = DEFAULT_DEADLINE_S if remaining is None and not may_stay_open(self.method.name) else None
-        remaining = imposed if remaining is None else remaining
-        DEADLINE.set(None if remaining is None else time.monotonic() + remaining)
-        self._limit = asyncio.timeout(imposed) if imposed else None
-        if self._limit:
-            await self._limit.__aenter__()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Says so where the imposed time was over."""
-        if self._limit is None:
-            return
-        try:
-            await self._limit.__aexit__(kind, error, trace)
-        except TimeoutError:
-            raise DeadlineExceededError(f"no answer within {DEFAULT_DEADLINE_S:g} s") from None
+    `DEADLINE` need not be put back: the call's own context ends with it.
+    """
+    remaining = context.time_remaining()
+    if remaining is None and may_stay_open(method):
+        return FREE
+    DEADLINE.set(time.monotonic() + (DEFAULT_DEADLINE_S if remaining is None else remaining))
+    return Imposed(DEFAULT_DEADLINE_S) if remaining is None else FREE
 
 
 def may_stay_open(method: str) -> bool:
     """Whether a call without a deadline gets none: its task's timeout bounds it, or it is a stream to be watched."""
     return method in OWN_DEADLINE or method.rpartition("/")[2].startswith(("Watch", "Stream"))
+
+
+class Imposed:
+    """A deadline that the server imposes on a call: `asyncio.timeout` for a third of its price."""
+
+    __slots__ = ("_after_s", "_is_over", "_task", "_timer")
+
+    def __init__(self, after_s: float) -> None:
+        self._after_s = after_s
+        self._is_over = False
+
+    def __enter__(self) -> None:
+        """Starts the clock."""
+        self._task: asyncio.Task[Any] | None = asyncio.current_task()
+        self._timer = asyncio.get_running_loop().call_later(self._after_s, self._end)
+
+    def _end(self) -> None:
+        if self._task:
+            self._is_over = True
+            self._task.cancel()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Says so where the time was over.
+
+        Raises:
+            DeadlineExceededError: It was, and nobody else cancelled the call.
+        """
+        self._timer.cancel()
+        if self._is_over and self._task and self._task.uncancel() == 0 and kind is asyncio.CancelledError:
+            raise DeadlineExceededError(f"no answer within {self._after_s:g} s") from None
 
 
 class Principal:
@@ -307,58 +311,12 @@ class Principal:
     def __init__(self, verifier: Verifier | None) -> None:
         self._verifier = verifier
 
-    def around(self, method: Method, context: Context) -> AbstractAsyncContextManager[None]:
-        """Sets `CALLER` for the time of the call."""
-        return Known(self, method, context)
-
-    async def caller(self, context: Context) -> Caller:
-        """Reads who is calling from a call's metadata."""
+    async def learn(self, context: Context) -> None:
+        """Sets `CALLER` for the time of the call, where a grant says who it is."""
+        if self._verifier is None:
+            return
         for key, value in context.invocation_metadata() or ():
-            if key == METADATA_KEY and self._verifier and isinstance(value, bytes):
+            if key == METADATA_KEY and isinstance(value, bytes):
                 grant = await self._verifier.verify(value)
-                return Caller(grant.tenant, grant.principal, grant)
-        return Caller()
-
-
-class Known(Around):
-    """The caller of one call."""
-
-    __slots__ = ("_principal",)
-
-    def __init__(self, principal: Principal, method: Method, context: Context) -> None:
-        super().__init__(method, context)
-        self._principal = principal
-
-    async def __aenter__(self) -> None:
-        """Sets `CALLER`."""
-        CALLER.set(await self._principal.caller(self.context))
-
-
-class Measure:
-    """Counts calls and their time, per method and status."""
-
-    def around(self, method: Method, context: Context) -> AbstractAsyncContextManager[None]:
-        """Observes one call."""
-        return Measured(method, context)
-
-
-class Measured(Around):
-    """The time of one call."""
-
-    __slots__ = ("_start",)
-
-    async def __aenter__(self) -> None:
-        """Starts the clock."""
-        self._start = time.perf_counter()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Counts the call."""
-        code: Any = self.context.code()
-        if isinstance(error, asyncio.CancelledError):
-            is_late = self.context.time_remaining() == 0
-            code = grpc.StatusCode.DEADLINE_EXCEEDED if is_late else grpc.StatusCode.CANCELLED
-        name = code.name if isinstance(code, grpc.StatusCode) else "OK"
-        telemetry.CALLS.labels(self.method.name, name).inc()
-        telemetry.CALL_SECONDS.labels(self.method.name).observe(time.perf_counter() - self._start)
+                CALLER.set(Caller(grant.tenant, grant.principal, grant))
+                return

@@ -10,7 +10,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from meshwright.core import telemetry
 from meshwright.core.errors import SetupError
 from meshwright.core.grant import Verifier
-from meshwright.core.interceptors import Admission, Deadline, ErrorBoundary, Layers, Measure, Principal
+from meshwright.core.interceptors import Admission, Guard, Principal
 from meshwright.core.settings import Settings
 
 MESSAGE_BYTES = 8 * 2**20
@@ -27,14 +27,7 @@ OPTIONS = (
     ("grpc.so_reuseport", 0),  # a taken port must be an error
 )
 
-Register = Callable[[grpc.aio.Server], None]
-
-
-def interceptors(settings: Settings, verifier: Verifier | None) -> list[grpc.aio.ServerInterceptor]:
-    """Returns what stands around every call, outermost first."""
-    admission = Admission(settings.max_calls, settings.max_streams)
-    ours = Layers(Measure(), admission, ErrorBoundary(), Deadline(), Principal(verifier))
-    return [*telemetry.server_interceptors(settings), ours]
+Register = Callable[[Guard], None]
 
 
 class Server:
@@ -48,12 +41,14 @@ class Server:
 
     def __init__(self, settings: Settings, services: dict[str, Register], verifier: Verifier | None = None) -> None:
         self._settings = settings
-        self._server = grpc.aio.server(interceptors=interceptors(settings, verifier), options=OPTIONS)
+        guard = Guard(Admission(settings.max_calls, settings.max_streams), Principal(verifier))
+        traces = telemetry.server_interceptors(settings)
+        self._server = grpc.aio.server(handlers=(guard,), interceptors=traces, options=OPTIONS)
         self._health = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue] - a module put there
         self._names = (*services, health.SERVICE_NAME)
         for register in services.values():
-            register(self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+            register(guard)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, guard)
         if settings.reflection:
             reflect(self._server, self._names)
         self.target = ""
@@ -108,6 +103,6 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def bound(add: Callable[[Any, grpc.aio.Server], None], servicer: Any) -> Register:
+def bound(add: Callable[[Any, Any], None], servicer: Any) -> Register:
     """Binds a servicer to the generated function that adds it."""
-    return lambda server: add(servicer, server)
+    return lambda guard: add(servicer, guard)
