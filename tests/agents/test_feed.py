@@ -121,14 +121,14 @@ class TestOverflow:
         for _ in range(QUEUE + 1):
             follower.push(made.notice())
         assert len(follower) == 1
-        assert await follower.take() is None
+        assert follower.take() is None
 
     async def test_a_slow_watcher_still_sees_everything(self, journal, made, claimed, feeds, store, becomes, heard):
         claim = await claimed(made.task(), made.notice())
         events = feeds.follow(claim.name, 0, heartbeat_s=NEVER)
         assert (await anext(events)).sequence == 1
         await heard(claim.name)
-        (follower,) = feeds._followers[claim.name.ref]
+        (follower,) = feeds._audiences[claim.name.ref].followers
         for number in range(3 * QUEUE):
             await journal.append(claim, f"k{number}", [made.notice()])
         await journal.finish(claim, "COMPLETED", [made.result()])
@@ -203,7 +203,7 @@ class TestLocal:
             assert (event.sequence, event.task_id, event.notice.detail) == (2, "t1", "mine")
             assert await store.client.execute_command("PUBSUB", "SHARDCHANNELS", "*tail*") == []
             await events.aclose()
-        assert feeds._followers == {}
+        assert feeds._audiences == {}
 
     async def test_a_task_that_goes_elsewhere_is_followed_there(self, journal, made, claimed, feeds):
         claim = await claimed(made.task(), made.notice())
@@ -276,6 +276,6 @@ class TestPassing:
             assert (await follower.next(1)).delta.text == "Hel"
             await feeds.attend(claim.name)
             while len(follower):
-                await follower.take()
+                follower.take()
             feeds.show_passing(claim.name, frame)
             assert len(follower) == 0

@@ -7,8 +7,8 @@ sees the hole in the sequence, or the subscription is confirmed anew, or its hea
 import asyncio
 import contextlib
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -18,7 +18,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from meshwright.agents.journal import Journal
-from meshwright.agents.reader import parse_ref
+from meshwright.agents.reader import PAGE, parse_ref
 from meshwright.agents.task import Entry, TaskName
 from meshwright.core.store import partition_key
 from meshwright.gen.agents.v1.step_event_pb2 import StepEvent, StreamGap
@@ -41,13 +41,16 @@ NEVER_AGAIN = Retry(NoBackoff(), 0, supported_errors=())
 
 
 class Follower:
-    """One watcher's bounded queue; None in it says: read the journal, `BEAT`: nothing has come for a while."""
+    """One watcher's bounded queue; None in it says: read the journal, `BEAT`: nothing has come for a while.
+
+    Most watchers wait, and there are thousands: one that does so holds a future and no coroutine of its own.
+    """
 
     __slots__ = ("_came", "_every", "_loop", "_timer", "_waiter", "_waiting")
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[Item] = deque()
+        self._waiting: list[Item] = []
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._every = 0.0
@@ -66,13 +69,17 @@ class Follower:
         if self._waiter and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def take(self) -> Item:
-        """Waits for the next event."""
-        while not self._waiting:
-            self._waiter = self._loop.create_future()
-            await self._waiter
+    def arrival(self) -> asyncio.Future[None]:
+        """Returns what is done once something waits to be taken."""
+        self._waiter = self._loop.create_future()
+        if self._waiting:
+            self._waiter.set_result(None)
+        return self._waiter
+
+    def take(self) -> Item:
+        """Takes what has waited for longest."""
         self._came = self._loop.time()
-        return self._waiting.popleft()
+        return self._waiting.pop(0)
 
     async def next(self, timeout_s: float) -> StepEvent | None:
         """Waits for the next event.
@@ -81,7 +88,8 @@ class Follower:
             TimeoutError: Nothing came.
         """
         async with asyncio.timeout(timeout_s):
-            item = await self.take()
+            await self.arrival()
+        item = self.take()
         return item if isinstance(item, StepEvent) else None
 
     def start_beating(self, every_s: float) -> None:
@@ -102,13 +110,25 @@ class Follower:
         self._timer = self._loop.call_later(max(0.001, self._every - silent), self._beat)
 
 
+@dataclass(slots=True)
+class Audience:
+    """Those who follow one task; `channel` is where its events are heard that other processes write, if they are."""
+
+    followers: list[Follower] = field(default_factory=list)
+    channel: str = ""
+
+    def push(self, item: Item) -> None:
+        """Hands an event to all of them."""
+        for follower in self.followers:
+            follower.push(item)
+
+
 class Feeds:
     """The feeds of all tasks that are watched or run in this process."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self._followers: dict[str, set[Follower]] = {}
-        self._channels: dict[str, str] = {}
+        self._audiences: dict[str, Audience] = {}
         self._listeners: dict[str, Callable[[str], None]] = {}
         self._pubsub: Any = None
         self._is_open = asyncio.Event()
@@ -153,8 +173,8 @@ class Feeds:
             try:
                 self._pubsub = pubsub
                 self._is_open.set()
-                if self._channels:
-                    await pubsub.ssubscribe(*self._channels.values())
+                if wanted := [audience.channel for audience in self._audiences.values() if audience.channel]:
+                    await pubsub.ssubscribe(*wanted)
                 yield pubsub
             finally:
                 self._pubsub = None
@@ -173,7 +193,7 @@ class Feeds:
             listener(data.decode())
             return
         ref = ref_in(channel)
-        if ref not in self._followers:
+        if ref not in self._audiences:
             return
         head, _, body = data.partition(b"\n")
         sequence, time_ms, path = head.decode().split(" ")
@@ -183,8 +203,8 @@ class Feeds:
             self._push(ref, None)
 
     def _push(self, ref: str, event: StepEvent | None) -> None:
-        for follower in self._followers.get(ref, ()):
-            follower.push(event)
+        if audience := self._audiences.get(ref):
+            audience.push(event)
 
     def show(self, name: TaskName, event: StepEvent) -> None:
         """Hands an event that this process wrote itself to the watchers here, without a round trip."""
@@ -192,8 +212,9 @@ class Feeds:
 
     def show_passing(self, name: TaskName, frame: StepEvent) -> None:
         """Hands a frame that is not kept to the watchers here, unless they will hear it from the store anyway."""
-        if name.ref not in self._channels:
-            self._push(name.ref, frame)
+        audience = self._audiences.get(name.ref)
+        if audience and not audience.channel:
+            audience.push(frame)
 
     async def give_up(self, name: TaskName) -> None:
         """Lets watchers here follow a task that this process does not write any more."""
@@ -202,15 +223,10 @@ class Feeds:
 
     async def attend(self, name: TaskName) -> None:
         """Lets watchers here hear what others, such as children, write to a task of this process."""
-        if self._followers.get(name.ref):
-            await self.listen(name)
-
-    async def listen(self, name: TaskName) -> None:
-        """Makes a feed hear what other processes write to the task."""
-        ref = name.ref
-        if ref not in self._channels:
-            self._channels[ref] = partition_key(name.partition(self._journal.store.partitions), "tail", ref)
-            await self._send("ssubscribe", self._channels[ref])
+        audience = self._audiences.get(name.ref)
+        if audience and not audience.channel:
+            audience.channel = partition_key(name.partition(self._journal.store.partitions), "tail", name.ref)
+            await self._send("ssubscribe", audience.channel)
 
     async def _send(self, command: str, channel: str) -> None:
         """Writes to the connection, if it stands; the next one is told anyway what is wanted then."""
@@ -219,19 +235,19 @@ class Feeds:
                 await getattr(self._pubsub, command)(channel)
 
     def join(self, name: TaskName) -> Follower:
-        """Joins the feed of a task that this process writes, and will call `listen` for should that change."""
+        """Joins the feed of a task that this process writes, and will call `attend` for should that change."""
         follower = Follower()
-        self._followers.setdefault(name.ref, set()).add(follower)
+        self._audiences.setdefault(name.ref, Audience()).followers.append(follower)
         return follower
 
     async def leave(self, name: TaskName, follower: Follower) -> None:
         """Leaves a feed."""
-        ref = name.ref
-        self._followers[ref].discard(follower)
-        if not self._followers[ref]:
-            del self._followers[ref]
-            if channel := self._channels.pop(ref, None):
-                await self._send("sunsubscribe", channel)
+        audience = self._audiences[name.ref]
+        audience.followers.remove(follower)
+        if not audience.followers:
+            del self._audiences[name.ref]
+            if audience.channel:
+                await self._send("sunsubscribe", audience.channel)
 
     @contextlib.asynccontextmanager
     async def joined(self, name: TaskName) -> AsyncIterator[Follower]:
@@ -246,7 +262,7 @@ class Feeds:
     async def following(self, name: TaskName) -> AsyncIterator[Follower]:
         """Joins a feed for a while, whoever writes the task."""
         async with self.joined(name) as follower:
-            await self.listen(name)
+            await self.attend(name)
             yield follower
 
     async def follow(
@@ -270,14 +286,18 @@ class Feeds:
             while True:
                 if is_behind:
                     seen = cursor
-                    async for event in self._missed(name, cursor):
+                    for event in await self._missed(name, cursor):
                         cursor = max(cursor, event.sequence)
                         yield event
                         if event.HasField("result"):
                             return
+                    if cursor - seen >= PAGE:
+                        continue
                     if cursor == seen and joined is None and await self._is_over(name, cursor):
                         return
-                fresh = await follower.take()
+                if not len(follower):
+                    await follower.arrival()
+                fresh = follower.take()
                 is_behind = not isinstance(fresh, StepEvent) or fresh.sequence > cursor + 1
                 if fresh is BEAT:
                     yield None
@@ -295,19 +315,21 @@ class Feeds:
     async def _heard(self, name: TaskName) -> Follower:
         follower = self.join(name)
         try:
-            await self.listen(name)
+            await self.attend(name)
         except BaseException:
             await self.leave(name, follower)
             raise
         return follower
 
-    async def _missed(self, name: TaskName, after: int) -> AsyncIterator[StepEvent]:
-        """Reads what the journal holds after a sequence; a gap frame stands for what is gone."""
-        async for entry in self._journal.replay(name, after):
+    async def _missed(self, name: TaskName, after: int) -> list[StepEvent]:
+        """Reads a page of what the journal holds after a sequence; a gap frame stands for what is gone."""
+        events = []
+        for entry in await self._journal.read(name, after):
             if entry.sequence > after + 1:
-                yield await self._gap(name, after + 1, entry.sequence - 1)
+                events.append(await self._gap(name, after + 1, entry.sequence - 1))
             after = entry.sequence
-            yield entry.event(name.task_id)
+            events.append(entry.event(name.task_id))
+        return events
 
     async def _gap(self, name: TaskName, first: int, last: int) -> StepEvent:
         """Stands in for a part of the journal that is gone."""

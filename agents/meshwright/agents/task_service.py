@@ -88,25 +88,29 @@ class TaskService(TaskServiceServicer):
     async def WatchTask(self, request: WatchTaskRequest, context: Context) -> AsyncGenerator[StepEvent, None]:
         name = name_of(request.task_id)
         cursor = cursor_of(context, request.after_sequence)
-        record = await self._desk.record(name)
+        is_over = await self._is_over(name, cursor)
         await context.send_initial_metadata(((TASK_ID_KEY, name.task_id),))
-        if record.is_terminal and cursor >= record.sequence:
+        if is_over:
             return
-        async with contextlib.aclosing(self._desk.follow(Taken(name), cursor)) as events:
+        events = self._desk.follow(Taken(name), cursor)
+        wants = request.include_deltas
+        del request
+        try:
             async for event in events:
                 if event is None:
                     yield heartbeat(name.task_id, cursor)
-                elif request.include_deltas or event.sequence:
+                elif wants or event.sequence:
                     cursor = max(cursor, event.sequence)
                     yield event
+        finally:
+            await events.aclose()
 
     async def WatchTaskEvents(
         self, request: WatchTaskEventsRequest, context: Context
     ) -> AsyncGenerator[HttpBody, None]:
         name = name_of(request.task_id)
         cursor = cursor_of(context, request.after_sequence)
-        record = await self._desk.record(name)
-        is_over = record.is_terminal and cursor >= record.sequence
+        is_over = await self._is_over(name, cursor)
         await context.send_initial_metadata(
             ((TASK_ID_KEY, name.task_id), *(((STREAM_END_KEY, "1"),) if is_over else ()))
         )
@@ -119,6 +123,11 @@ class TaskService(TaskServiceServicer):
                     yield HttpBody(content_type=SSE, data=b": ping\n\n")
                 elif request.include_deltas or event.sequence:
                     yield HttpBody(content_type=SSE, data=sse_frame(event))
+
+    async def _is_over(self, name: TaskName, cursor: int) -> bool:
+        """Whether nothing is left to be watched; a watch that waits holds no record."""
+        record = await self._desk.record(name)
+        return record.is_terminal and cursor >= record.sequence
 
     async def CancelTask(self, request: CancelTaskRequest, context: Context) -> TaskResponse:
         reason = request.reason[:1024] or "the task was cancelled"
