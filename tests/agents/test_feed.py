@@ -7,6 +7,7 @@ import pytest
 
 from meshwright.agents.feed import QUEUE, Feeds, Follower
 from meshwright.agents.journal import LIBRARY, Journal
+from meshwright.agents.reader import PAGE
 from meshwright.agents.task import Entry
 from meshwright.core.errors import TaskNotFoundError
 from meshwright.core.store import Store, partition_key
@@ -17,11 +18,11 @@ NEVER = 600.0
 
 
 @contextlib.asynccontextmanager
-async def opened(url):
+async def opened(url, heartbeat_s=NEVER):
     """A process of its own, as far as the store can tell: journal and feeds on their own connections."""
     store = Store(url, LIBRARY)
     await store.open()
-    feeds = Feeds(Journal(store, "watcher"))
+    feeds = Feeds(Journal(store, "watcher"), heartbeat_s=heartbeat_s)
     await feeds.open({"worker": lambda _: None})
     yield feeds
     await feeds.close()
@@ -34,8 +35,8 @@ async def feeds(store):
         yield feeds
 
 
-async def collect(feeds, name, *, after=0, heartbeat_s=NEVER, **options):
-    return [event async for event in feeds.follow(name, after, heartbeat_s=heartbeat_s, **options)]
+async def collect(feeds, name, *, after=0):
+    return [event async for event in feeds.follow(name, after)]
 
 
 async def test_replay_and_live_events_follow_each_other_without_gap_or_repetition(journal, made, claimed, feeds):
@@ -75,22 +76,53 @@ async def test_a_purged_task_is_not_found(journal, made, claimed, feeds, store):
         await collect(feeds, claim.name)
 
 
-async def test_a_silent_task_sends_heartbeats(made, claimed, feeds):
+async def test_a_silent_task_sends_heartbeats(made, claimed, store):
     claim = await claimed(made.task(), made.notice())
-    events = feeds.follow(claim.name, 0, heartbeat_s=0.01)
-    assert (await anext(events)).sequence == 1
-    assert [await anext(events) for _ in range(3)] == [None] * 3
-    await events.aclose()
+    async with opened(store.url, heartbeat_s=0.01) as feeds:
+        events = feeds.follow(claim.name, 0)
+        assert (await anext(events)).sequence == 1
+        assert [await anext(events) for _ in range(3)] == [None] * 3
+        await events.aclose()
 
 
-async def test_a_heartbeat_reads_what_no_message_told_of(made, claimed, feeds, store, until):
+async def test_a_heartbeat_is_due_after_silence_alone(made, claimed, store, journal):
     claim = await claimed(made.task(), made.notice())
-    events = feeds.follow(claim.name, 0, heartbeat_s=0.02)
-    await until(events, lambda event: event is None)
-    entry = {"t": 1, "e": made.notice("untold").SerializeToString()}
-    await store.client.xadd(partition_key(0, "log", claim.name.ref), entry, id="0-2")
-    assert (await until(events, lambda event: event)).notice.detail == "untold"
-    await events.aclose()
+    async with opened(store.url, heartbeat_s=0.4) as feeds:
+        events = feeds.follow(claim.name, 0)
+        for number in range(12):
+            assert (await anext(events)).sequence == number + 1
+            await asyncio.sleep(0.05)
+            await journal.append(claim, f"k{number}", [made.notice()])
+        await events.aclose()
+
+
+async def test_who_does_not_wait_for_heartbeats_is_sent_none(made, claimed, store):
+    claim = await claimed(made.task(), made.notice())
+    async with opened(store.url, heartbeat_s=0.01) as feeds, feeds.joined(claim.name) as follower:
+        await asyncio.sleep(0.05)
+        assert len(follower) == 0
+
+
+async def test_a_heartbeat_reads_what_no_message_told_of(made, claimed, store, until):
+    claim = await claimed(made.task(), made.notice())
+    async with opened(store.url, heartbeat_s=0.02) as feeds:
+        events = feeds.follow(claim.name, 0)
+        await until(events, lambda event: event is None)
+        entry = {"t": 1, "e": made.notice("untold").SerializeToString()}
+        await store.client.xadd(partition_key(0, "log", claim.name.ref), entry, id="0-2")
+        assert (await until(events, lambda event: event)).notice.detail == "untold"
+        await events.aclose()
+
+
+async def test_more_than_a_page_is_read_to_its_end(journal, made, claimed, feeds, numbers):
+    claim = await claimed(made.task())
+    await journal.append(claim, "many", [made.notice()] * (2 * PAGE))
+    events = feeds.follow(claim.name, 0)
+    assert [(await anext(events)).sequence for _ in range(2 * PAGE)] == list(range(1, 2 * PAGE + 1))
+    await journal.finish(claim, "COMPLETED", [made.result()])
+    assert (await anext(events)).sequence == 2 * PAGE + 1
+    with pytest.raises(StopAsyncIteration):
+        await anext(events)
 
 
 class TestGap:
@@ -125,7 +157,7 @@ class TestOverflow:
 
     async def test_a_slow_watcher_still_sees_everything(self, journal, made, claimed, feeds, store, becomes, heard):
         claim = await claimed(made.task(), made.notice())
-        events = feeds.follow(claim.name, 0, heartbeat_s=NEVER)
+        events = feeds.follow(claim.name, 0)
         assert (await anext(events)).sequence == 1
         await heard(claim.name)
         (follower,) = feeds._audiences[claim.name.ref].followers
@@ -142,7 +174,7 @@ class TestReconnect:
         self, journal, made, claimed, feeds, store, becomes, heard
     ):
         claim = await claimed(made.task(), made.notice())
-        events = feeds.follow(claim.name, 0, heartbeat_s=NEVER)
+        events = feeds.follow(claim.name, 0)
         assert (await anext(events)).sequence == 1
         await heard(claim.name)
         for round_ in range(5):
@@ -175,11 +207,11 @@ class TestReconnect:
         async with opened(own_store.url) as feeds:
             woken = []
             feeds._listeners[partition_key(0, "wake", "worker")] = woken.append
-            events = feeds.follow(claim.name, 0, heartbeat_s=NEVER)
+            events = feeds.follow(claim.name, 0)
             assert (await anext(events)).sequence == 1
             await heard(claim.name, own_store.store)
             own_store.kill()
-            joined = asyncio.create_task(anext(feeds.follow(claim.name.sibling("t2"), 0, heartbeat_s=NEVER)))
+            joined = asyncio.create_task(anext(feeds.follow(claim.name.sibling("t2"), 0)))
             await own_store.start()
             await journal.append(claim, "k", [made.notice()])
             async with asyncio.timeout(10):
@@ -195,7 +227,7 @@ class TestLocal:
     async def test_what_this_process_writes_is_shown_without_the_store(self, made, claimed, feeds, store):
         claim = await claimed(made.task(), made.notice())
         async with feeds.joined(claim.name) as follower:
-            events = feeds.follow(claim.name, 0, heartbeat_s=NEVER, joined=follower)
+            events = feeds.follow(claim.name, 0, joined=follower)
             for number, detail in enumerate(("first", "mine"), 1):
                 feeds.show(claim.name, Entry(number, 5, "", made.notice(detail).SerializeToString()).event("t1"))
             assert (await anext(events)).sequence == 1
@@ -208,7 +240,7 @@ class TestLocal:
     async def test_a_task_that_goes_elsewhere_is_followed_there(self, journal, made, claimed, feeds):
         claim = await claimed(made.task(), made.notice())
         async with feeds.joined(claim.name) as follower:
-            events = feeds.follow(claim.name, 0, heartbeat_s=NEVER, joined=follower)
+            events = feeds.follow(claim.name, 0, joined=follower)
             await feeds.give_up(claim.name)
             assert (await anext(events)).sequence == 1
             await journal.append(claim, "k", [made.notice()])
@@ -220,7 +252,7 @@ class TestLocal:
         claim = await claimed(parent, made.notice())
         child = await claimed(made.child(parent))
         async with feeds.joined(claim.name) as follower:
-            events = feeds.follow(claim.name, 1, heartbeat_s=NEVER, joined=follower)
+            events = feeds.follow(claim.name, 1, joined=follower)
             await feeds.attend(claim.name)
             await journal.append(child, "k", [made.notice("below")])
             assert (await anext(events)).child.event.notice.detail == "below"
@@ -232,7 +264,7 @@ class TestLocal:
         claim = await claimed(made.task(), made.notice())
         await feeds.give_up(claim.name)
         await feeds.attend(claim.name)
-        events = feeds.follow(claim.name, 0, heartbeat_s=NEVER)
+        events = feeds.follow(claim.name, 0)
         await anext(events)
         await heard(claim.name)
         await events.aclose()
@@ -241,7 +273,7 @@ class TestLocal:
             return await store.client.execute_command("PUBSUB", "SHARDCHANNELS", "*tail*") == []
 
         await becomes(is_quiet)
-        again = feeds.follow(claim.name, 0, heartbeat_s=NEVER)
+        again = feeds.follow(claim.name, 0)
         await anext(again)
         await heard(claim.name)
         await again.aclose()
@@ -254,7 +286,7 @@ class TestPassing:
         root = made.task("root")
         child = made.child(root)
         claims = [await claimed(task, made.notice()) for task in (root, child)]
-        streams = [feeds.follow(claim.name, 0, heartbeat_s=NEVER) for claim in claims]
+        streams = [feeds.follow(claim.name, 0) for claim in claims]
         for stream, claim in zip(streams, claims, strict=True):
             await anext(stream)
             await heard(claim.name)

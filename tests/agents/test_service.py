@@ -181,8 +181,13 @@ async def test_a_stream_resumes_after_the_last_event_id(adder):
     assert [event.sequence async for event in call] == []
 
 
-async def test_a_silent_stream_is_kept_open_by_heartbeats(thinker, monkeypatch):
-    monkeypatch.setitem(Feeds.follow.__kwdefaults__, "heartbeat_s", 0.05)
+@pytest.fixture
+def beating(monkeypatch):
+    """Lets agents that are started from here on send heartbeats after 50 ms."""
+    monkeypatch.setitem(Feeds.__init__.__kwdefaults__, "heartbeat_s", 0.05)
+
+
+async def test_a_silent_stream_is_kept_open_by_heartbeats(beating, thinker):
     request = TaskRequest(prompt="Go.", task_id="t1")
     frames = [event async for event in thinker.agent.StreamSteps(request)]
     beats = [event.heartbeat for event in frames if event.HasField("heartbeat")]

@@ -228,8 +228,11 @@ class TestWatch:
         assert "".join(event.delta.text for event in with_text if event.HasField("delta")) == "one two"
         assert [event.sequence for event in without] == numbers(with_text) == [4, 5, 6]
 
-    async def test_a_silent_watch_is_kept_open_by_heartbeats(self, holder, gate, monkeypatch, until):
-        monkeypatch.setitem(Feeds.follow.__kwdefaults__, "heartbeat_s", 0.02)
+    @pytest.fixture
+    def beating(self, monkeypatch):
+        monkeypatch.setitem(Feeds.__init__.__kwdefaults__, "heartbeat_s", 0.02)
+
+    async def test_a_silent_watch_is_kept_open_by_heartbeats(self, beating, holder, gate, until):
         await holder.submit(task_id="t1")
         await gate.holds()
         stream = holder.tasks.WatchTask(WatchTaskRequest(task_id="t1", after_sequence=1))

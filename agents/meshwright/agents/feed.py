@@ -6,9 +6,10 @@ sees the hole in the sequence, or the subscription is confirmed anew, or its hea
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -20,6 +21,7 @@ from redis.exceptions import RedisError
 from meshwright.agents.journal import Journal
 from meshwright.agents.reader import PAGE, parse_ref
 from meshwright.agents.task import Entry, TaskName
+from meshwright.core.process import ended
 from meshwright.core.store import partition_key
 from meshwright.gen.agents.v1.step_event_pb2 import StepEvent, StreamGap
 
@@ -36,6 +38,8 @@ class Beat(Enum):
 BEAT = Beat.DUE
 Item = StepEvent | Beat | None
 RECONNECT_S = 0.2
+LOOKS = 15
+"""How often it is looked, in the time after which a heartbeat is due, for whom one is."""
 NEVER_AGAIN = Retry(NoBackoff(), 0, supported_errors=())
 """A connection is read and written by several at once: were each of them to reconnect it, they would collide."""
 
@@ -43,18 +47,18 @@ NEVER_AGAIN = Retry(NoBackoff(), 0, supported_errors=())
 class Follower:
     """One watcher's bounded queue; None in it says: read the journal, `BEAT`: nothing has come for a while.
 
-    Most watchers wait, and there are thousands: one that does so holds a future and no coroutine of its own.
+    Most watchers wait, and there are thousands: one that does so holds a future, and no coroutine or timer beside it.
+
+    Attributes:
+        silent_since: Since when it has waited, on the monotonic clock; who never sets it is sent no `BEAT`.
     """
 
-    __slots__ = ("_came", "_every", "_loop", "_timer", "_waiter", "_waiting")
+    __slots__ = ("_waiter", "_waiting", "silent_since")
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
         self._waiting: list[Item] = []
         self._waiter: asyncio.Future[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._every = 0.0
-        self._came = 0.0
+        self.silent_since = math.inf
 
     def __len__(self) -> int:
         """Counts what waits to be taken."""
@@ -71,14 +75,13 @@ class Follower:
 
     def arrival(self) -> asyncio.Future[None]:
         """Returns what is done once something waits to be taken."""
-        self._waiter = self._loop.create_future()
+        self._waiter = asyncio.get_running_loop().create_future()
         if self._waiting:
             self._waiter.set_result(None)
         return self._waiter
 
     def take(self) -> Item:
         """Takes what has waited for longest."""
-        self._came = self._loop.time()
         return self._waiting.pop(0)
 
     async def next(self, timeout_s: float) -> StepEvent | None:
@@ -92,30 +95,13 @@ class Follower:
         item = self.take()
         return item if isinstance(item, StepEvent) else None
 
-    def start_beating(self, every_s: float) -> None:
-        """Pushes `BEAT` whenever nothing was taken for a while: one timer, which events do not touch."""
-        self._every, self._came = every_s, self._loop.time()
-        self._timer = self._loop.call_later(every_s, self._beat)
-
-    def stop_beating(self) -> None:
-        """Pushes nothing by itself any more."""
-        if self._timer:
-            self._timer.cancel()
-
-    def _beat(self) -> None:
-        silent = self._loop.time() - self._came
-        if silent >= self._every and not self._waiting:
-            self.push(BEAT)
-            silent = 0.0
-        self._timer = self._loop.call_later(max(0.001, self._every - silent), self._beat)
-
 
 @dataclass(slots=True)
 class Audience:
-    """Those who follow one task; `channel` is where its events are heard that other processes write, if they are."""
+    """Those who follow one task, and whether what other processes write to it is heard."""
 
-    followers: list[Follower] = field(default_factory=list)
-    channel: str = ""
+    followers: list[Follower]
+    is_heard: bool = False
 
     def push(self, item: Item) -> None:
         """Hands an event to all of them."""
@@ -124,15 +110,21 @@ class Audience:
 
 
 class Feeds:
-    """The feeds of all tasks that are watched or run in this process."""
+    """The feeds of all tasks that are watched or run in this process.
 
-    def __init__(self, journal: Journal) -> None:
+    Args:
+        journal: What is followed.
+        heartbeat_s: How long a watcher may hear nothing.
+    """
+
+    def __init__(self, journal: Journal, *, heartbeat_s: float = 15.0) -> None:
         self._journal = journal
+        self._heartbeat_s = heartbeat_s
         self._audiences: dict[str, Audience] = {}
         self._listeners: dict[str, Callable[[str], None]] = {}
         self._pubsub: Any = None
         self._is_open = asyncio.Event()
-        self._reader: asyncio.Task[None] | None = None
+        self._chores: list[asyncio.Task[None]] = []
 
     async def open(self, listeners: dict[str, Callable[[str], None]]) -> None:
         """Starts to listen.
@@ -143,15 +135,22 @@ class Feeds:
         for name, listener in listeners.items():
             for partition in range(self._journal.store.partitions):
                 self._listeners[partition_key(partition, "wake", name)] = listener
-        self._reader = asyncio.create_task(self._read())
+        self._chores = [asyncio.create_task(self._read()), asyncio.create_task(self._beat())]
         await self._is_open.wait()
 
     async def close(self) -> None:
         """Stops to listen."""
-        if self._reader:
-            self._reader.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._reader
+        await ended(*self._chores)
+
+    async def _beat(self) -> None:
+        """Pushes `BEAT` to those who have waited for long: one clock for all, which their events do not touch."""
+        while True:
+            await asyncio.sleep(self._heartbeat_s / LOOKS)
+            latest = time.monotonic() - self._heartbeat_s
+            for audience in self._audiences.values():
+                for follower in audience.followers:
+                    if follower.silent_since <= latest and not len(follower):
+                        follower.push(BEAT)
 
     async def _read(self) -> None:
         while True:
@@ -173,8 +172,8 @@ class Feeds:
             try:
                 self._pubsub = pubsub
                 self._is_open.set()
-                if wanted := [audience.channel for audience in self._audiences.values() if audience.channel]:
-                    await pubsub.ssubscribe(*wanted)
+                if heard := [ref for ref, audience in self._audiences.items() if audience.is_heard]:
+                    await pubsub.ssubscribe(*(self._channel(parse_ref(ref)) for ref in heard))
                 yield pubsub
             finally:
                 self._pubsub = None
@@ -213,7 +212,7 @@ class Feeds:
     def show_passing(self, name: TaskName, frame: StepEvent) -> None:
         """Hands a frame that is not kept to the watchers here, unless they will hear it from the store anyway."""
         audience = self._audiences.get(name.ref)
-        if audience and not audience.channel:
+        if audience and not audience.is_heard:
             audience.push(frame)
 
     async def give_up(self, name: TaskName) -> None:
@@ -224,9 +223,13 @@ class Feeds:
     async def attend(self, name: TaskName) -> None:
         """Lets watchers here hear what others, such as children, write to a task of this process."""
         audience = self._audiences.get(name.ref)
-        if audience and not audience.channel:
-            audience.channel = partition_key(name.partition(self._journal.store.partitions), "tail", name.ref)
-            await self._send("ssubscribe", audience.channel)
+        if audience and not audience.is_heard:
+            audience.is_heard = True
+            await self._send("ssubscribe", self._channel(name))
+
+    def _channel(self, name: TaskName) -> str:
+        """Spells where processes tell each other of a task's events."""
+        return partition_key(name.partition(self._journal.store.partitions), "tail", name.ref)
 
     async def _send(self, command: str, channel: str) -> None:
         """Writes to the connection, if it stands; the next one is told anyway what is wanted then."""
@@ -237,7 +240,10 @@ class Feeds:
     def join(self, name: TaskName) -> Follower:
         """Joins the feed of a task that this process writes, and will call `attend` for should that change."""
         follower = Follower()
-        self._audiences.setdefault(name.ref, Audience()).followers.append(follower)
+        if audience := self._audiences.get(name.ref):
+            audience.followers.append(follower)
+        else:
+            self._audiences[name.ref] = Audience([follower])
         return follower
 
     async def leave(self, name: TaskName, follower: Follower) -> None:
@@ -246,8 +252,8 @@ class Feeds:
         audience.followers.remove(follower)
         if not audience.followers:
             del self._audiences[name.ref]
-            if audience.channel:
-                await self._send("sunsubscribe", audience.channel)
+            if audience.is_heard:
+                await self._send("sunsubscribe", self._channel(name))
 
     @contextlib.asynccontextmanager
     async def joined(self, name: TaskName) -> AsyncIterator[Follower]:
@@ -266,49 +272,46 @@ class Feeds:
             yield follower
 
     async def follow(
-        self, name: TaskName, after: int, *, heartbeat_s: float = 15.0, joined: Follower | None = None
+        self, name: TaskName, after: int, *, joined: Follower | None = None
     ) -> AsyncGenerator[StepEvent | None, None]:
         """Yields a task's events after a sequence, without gap or repetition, and ends after its result.
 
         Args:
             name: The task.
             after: The last sequence that was seen.
-            heartbeat_s: How long nothing may come.
             joined: A follower that has been there since before the task's first event.
 
         Yields:
-            Events; passing frames with sequence 0; None when nothing came for `heartbeat_s`.
+            Events; passing frames with sequence 0; None when nothing came for long.
         """
         follower = joined or await self._heard(name)  # no context managers: thousands of watches wait in here
-        follower.start_beating(heartbeat_s)
+        cursor, is_behind = after, joined is None or after > 0
         try:
-            cursor, is_behind = after, joined is None or after > 0
             while True:
+                events: list[StepEvent] = []
                 if is_behind:
-                    seen = cursor
-                    for event in await self._missed(name, cursor):
-                        cursor = max(cursor, event.sequence)
-                        yield event
-                        if event.HasField("result"):
-                            return
-                    if cursor - seen >= PAGE:
-                        continue
-                    if cursor == seen and joined is None and await self._is_over(name, cursor):
+                    events = await self._missed(name, cursor)
+                    if not events and joined is None and await self._is_over(name, cursor):
                         return
-                if not len(follower):
+                    is_behind = len(events) >= PAGE
+                else:
+                    follower.silent_since = time.monotonic()
                     await follower.arrival()
-                fresh = follower.take()
-                is_behind = not isinstance(fresh, StepEvent) or fresh.sequence > cursor + 1
-                if fresh is BEAT:
-                    yield None
-                if not isinstance(fresh, StepEvent) or is_behind or 0 < fresh.sequence <= cursor:
-                    continue
-                cursor = max(cursor, fresh.sequence)
-                yield fresh
-                if fresh.HasField("result"):
-                    return
+                    fresh = follower.take()
+                    if isinstance(fresh, StepEvent):
+                        is_behind = fresh.sequence > cursor + 1
+                        events = [fresh] if fresh.sequence in (0, cursor + 1) else []
+                    else:
+                        is_behind = True
+                        if fresh is BEAT:
+                            yield None
+                for event in events:
+                    cursor = max(cursor, event.sequence)
+                    yield event
+                    if event.HasField("result"):
+                        return
         finally:
-            follower.stop_beating()
+            follower.silent_since = math.inf
             if joined is None:
                 await self.leave(name, follower)
 

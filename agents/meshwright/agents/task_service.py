@@ -1,7 +1,6 @@
 """TaskService: the asynchronous side; every agent serves it, for any task of the mesh."""
 
 import base64
-import contextlib
 import json
 from collections.abc import AsyncGenerator
 
@@ -85,47 +84,55 @@ class TaskService(TaskServiceServicer):
             if scanned >= SCANNED:
                 return ListTasksResponse(tasks=found, next_page_token=token_of(cursor))
 
-    async def WatchTask(self, request: WatchTaskRequest, context: Context) -> AsyncGenerator[StepEvent, None]:
-        name = name_of(request.task_id)
+    def WatchTask(self, request: WatchTaskRequest, context: Context) -> AsyncGenerator[StepEvent, None]:
         cursor = cursor_of(context, request.after_sequence)
+        return self._watch(name_of(request.task_id), cursor, context, with_deltas=request.include_deltas)
+
+    async def _watch(
+        self, name: TaskName, cursor: int, context: Context, *, with_deltas: bool
+    ) -> AsyncGenerator[StepEvent, None]:
+        """Streams a task; thousands of watches wait in here, and none holds its request or the task's record."""
         is_over = await self._is_over(name, cursor)
         await context.send_initial_metadata(((TASK_ID_KEY, name.task_id),))
         if is_over:
             return
         events = self._desk.follow(Taken(name), cursor)
-        wants = request.include_deltas
-        del request
         try:
             async for event in events:
                 if event is None:
                     yield heartbeat(name.task_id, cursor)
-                elif wants or event.sequence:
+                elif with_deltas or event.sequence:
                     cursor = max(cursor, event.sequence)
                     yield event
         finally:
             await events.aclose()
 
-    async def WatchTaskEvents(
-        self, request: WatchTaskEventsRequest, context: Context
-    ) -> AsyncGenerator[HttpBody, None]:
-        name = name_of(request.task_id)
+    def WatchTaskEvents(self, request: WatchTaskEventsRequest, context: Context) -> AsyncGenerator[HttpBody, None]:
         cursor = cursor_of(context, request.after_sequence)
+        return self._watch_sse(name_of(request.task_id), cursor, context, with_deltas=request.include_deltas)
+
+    async def _watch_sse(
+        self, name: TaskName, cursor: int, context: Context, *, with_deltas: bool
+    ) -> AsyncGenerator[HttpBody, None]:
+        """Streams a task as `_watch` does, as Server-Sent Events."""
         is_over = await self._is_over(name, cursor)
-        await context.send_initial_metadata(
-            ((TASK_ID_KEY, name.task_id), *(((STREAM_END_KEY, "1"),) if is_over else ()))
-        )
+        ended = ((STREAM_END_KEY, "1"),) if is_over else ()
+        await context.send_initial_metadata(((TASK_ID_KEY, name.task_id), *ended))
         if is_over:
             return
         yield HttpBody(content_type=SSE, data=b"retry: 500\n\n")
-        async with contextlib.aclosing(self._desk.follow(Taken(name), cursor)) as events:
+        events = self._desk.follow(Taken(name), cursor)
+        try:
             async for event in events:
                 if event is None:
                     yield HttpBody(content_type=SSE, data=b": ping\n\n")
-                elif request.include_deltas or event.sequence:
+                elif with_deltas or event.sequence:
                     yield HttpBody(content_type=SSE, data=sse_frame(event))
+        finally:
+            await events.aclose()
 
     async def _is_over(self, name: TaskName, cursor: int) -> bool:
-        """Whether nothing is left to be watched; a watch that waits holds no record."""
+        """Whether nothing is left to be watched."""
         record = await self._desk.record(name)
         return record.is_terminal and cursor >= record.sequence
 

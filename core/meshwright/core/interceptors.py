@@ -5,6 +5,7 @@ import contextlib
 import inspect
 import math
 import secrets
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
@@ -97,41 +98,45 @@ class Guard(grpc.GenericRpcHandler):
         return grpc.unary_stream_rpc_method_handler(stream, response_serializer=write)
 
     def _unary(self, method: str, behavior: Any, read: Read) -> Any:
-        place = self._admission.place(method, is_stream=False)
+        places, default_s = self._admission.places(method, is_stream=False), default_of(method)
 
         async def unary(request: Any, context: Context) -> Any:
-            with Measured(method, context):
-                try:
-                    with place, limited(method, context):
-                        await self._principal.learn(context)
-                        return await behavior(read(request), context)
-                except BaseException as error:
-                    await answer(error, method, context)
-                    raise
+            start = time.perf_counter()
+            try:
+                with places, limited(context, default_s):
+                    await self._principal.learn(context)
+                    return await behavior(read(request), context)
+            except BaseException as error:
+                await answer(error, method, context)
+                raise
+            finally:
+                count(method, context, start)
 
         return unary
 
     def _stream(self, method: str, behavior: Any, read: Read) -> Any:
-        place = self._admission.place(method, is_stream=True)
+        places, default_s = self._admission.places(method, is_stream=True), default_of(method)
         writes_itself = inspect.iscoroutinefunction(behavior)  # as health.Watch does
 
         async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
-            with Measured(method, context):
-                try:
-                    with place, limited(method, context):
-                        await self._principal.learn(context)
-                        responses = behavior(read(request), context)
-                        if writes_itself:
-                            await responses
-                            return
-                        try:
-                            async for response in responses:
-                                yield response
-                        finally:
-                            await responses.aclose()
-                except BaseException as error:
-                    await answer(error, method, context)
-                    raise
+            start = time.perf_counter()
+            try:
+                with places, limited(context, default_s):
+                    await self._principal.learn(context)
+                    responses = behavior(read(request), context)
+                    if writes_itself:
+                        await responses
+                        return
+                    try:
+                        async for response in responses:
+                            yield response
+                    finally:
+                        await responses.aclose()
+            except BaseException as error:
+                await answer(error, method, context)
+                raise
+            finally:
+                count(method, context, start)
 
         return stream
 
@@ -148,30 +153,13 @@ def reader(deserialize: Read | None) -> Read:
     return read
 
 
-class Measured:
-    """Counts a call and its time, per method and status."""
-
-    __slots__ = ("_context", "_method", "_start")
-
-    def __init__(self, method: str, context: Context) -> None:
-        self._method = method
-        self._context = context
-
-    def __enter__(self) -> None:
-        """Starts the clock."""
-        self._start = time.perf_counter()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Counts the call."""
-        code: Any = self._context.code()
-        if isinstance(error, asyncio.CancelledError):
-            is_late = self._context.time_remaining() == 0
-            code = grpc.StatusCode.DEADLINE_EXCEEDED if is_late else grpc.StatusCode.CANCELLED
-        name = code.name if isinstance(code, grpc.StatusCode) else "OK"
-        telemetry.CALLS.labels(self._method, name).inc()
-        telemetry.CALL_SECONDS.labels(self._method).observe(time.perf_counter() - self._start)
+def count(method: str, context: Context, start: float) -> None:
+    """Counts a call that ends and its time, per method and status; called where what it ends with passes by."""
+    code: Any = context.code()
+    if isinstance(sys.exception(), asyncio.CancelledError):
+        code = grpc.StatusCode.DEADLINE_EXCEEDED if context.time_remaining() == 0 else grpc.StatusCode.CANCELLED
+    telemetry.CALLS.labels(method, code.name if isinstance(code, grpc.StatusCode) else "OK").inc()
+    telemetry.CALL_SECONDS.labels(method).observe(time.perf_counter() - start)
 
 
 class Places:
@@ -221,7 +209,7 @@ class Admission:
         self._calls = Places(max_calls, "calls")
         self._streams = Places(max_streams, "streams")
 
-    def place(self, method: str, *, is_stream: bool) -> AbstractContextManager[None]:
+    def places(self, method: str, *, is_stream: bool) -> AbstractContextManager[None]:
         """Returns what every call of a method is to be served in."""
         if method.startswith(PROBES):
             return FREE
@@ -256,21 +244,24 @@ async def abort(context: Context, error: MeshError) -> None:
     await context.abort(error.code, status.message, tuple(trailing))
 
 
-def limited(method: str, context: Context) -> AbstractContextManager[None]:
+def limited(context: Context, default_s: float | None) -> AbstractContextManager[None]:
     """Lets outgoing calls know how much time is left; imposes the default where the caller set no deadline.
 
     `DEADLINE` need not be put back: the call's own context ends with it.
     """
     remaining = context.time_remaining()
-    if remaining is None and may_stay_open(method):
-        return FREE
-    DEADLINE.set(time.monotonic() + (DEFAULT_DEADLINE_S if remaining is None else remaining))
-    return Imposed(DEFAULT_DEADLINE_S) if remaining is None else FREE
+    if remaining is not None:
+        DEADLINE.set(time.monotonic() + remaining)
+    elif default_s is not None:
+        DEADLINE.set(time.monotonic() + default_s)
+        return Imposed(default_s)
+    return FREE
 
 
-def may_stay_open(method: str) -> bool:
-    """Whether a call without a deadline gets none: its task's timeout bounds it, or it is a stream to be watched."""
-    return method in OWN_DEADLINE or method.rpartition("/")[2].startswith(("Watch", "Stream"))
+def default_of(method: str) -> float | None:
+    """Returns the deadline of calls without one; None: a task's timeout bounds them, or streams are to be watched."""
+    may_stay_open = method in OWN_DEADLINE or method.rpartition("/")[2].startswith(("Watch", "Stream"))
+    return None if may_stay_open else DEFAULT_DEADLINE_S
 
 
 class Imposed:
