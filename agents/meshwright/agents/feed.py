@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -288,7 +288,7 @@ class Feeds:
         cursor, is_behind = after, joined is None or after > 0
         try:
             while True:
-                events: list[StepEvent] = []
+                events: Sequence[StepEvent] = ()
                 if is_behind:
                     events = await self._missed(name, cursor)
                     if not events and joined is None and await self._is_over(name, cursor):
@@ -300,7 +300,7 @@ class Feeds:
                     fresh = follower.take()
                     if isinstance(fresh, StepEvent):
                         is_behind = fresh.sequence > cursor + 1
-                        events = [fresh] if fresh.sequence in (0, cursor + 1) else []
+                        events = (fresh,) if fresh.sequence in (0, cursor + 1) else ()
                     else:
                         is_behind = True
                         if fresh is BEAT:

@@ -41,8 +41,7 @@ Read = Callable[[Any], Any]
 DEFAULT_DEADLINE_S = 60.0
 OVERLOAD_RETRY_S = 1.0
 PROBES = "/grpc.health.v1.Health/"
-FREE: AbstractContextManager[None] = contextlib.nullcontext()
-"""Where no bound is."""
+UNLIMITED: AbstractContextManager[None] = contextlib.nullcontext()
 OWN_DEADLINE = frozenset({"/agents.v1.AgentService/RunTask"})
 """Methods whose wait is bounded by the task's own timeout instead of the default deadline."""
 
@@ -103,9 +102,13 @@ class Guard(grpc.GenericRpcHandler):
         async def unary(request: Any, context: Context) -> Any:
             start = time.perf_counter()
             try:
-                with places, limited(context, default_s):
-                    await self._principal.learn(context)
-                    return await behavior(read(request), context)
+                places.take()
+                try:
+                    with limited(context, default_s):
+                        await self._principal.learn(context)
+                        return await behavior(read(request), context)
+                finally:
+                    places.give_back()
             except BaseException as error:
                 await answer(error, method, context)
                 raise
@@ -121,17 +124,21 @@ class Guard(grpc.GenericRpcHandler):
         async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
             start = time.perf_counter()
             try:
-                with places, limited(context, default_s):
-                    await self._principal.learn(context)
-                    responses = behavior(read(request), context)
-                    if writes_itself:
-                        await responses
-                        return
-                    try:
-                        async for response in responses:
-                            yield response
-                    finally:
-                        await responses.aclose()
+                places.take()
+                try:
+                    with limited(context, default_s):
+                        await self._principal.learn(context)
+                        responses = behavior(read(request), context)
+                        if writes_itself:
+                            await responses
+                            return
+                        try:
+                            async for response in responses:
+                                yield response
+                        finally:
+                            await responses.aclose()
+                finally:
+                    places.give_back()
             except BaseException as error:
                 await answer(error, method, context)
                 raise
@@ -163,21 +170,19 @@ def count(method: str, context: Context, start: float) -> None:
 
 
 class Places:
-    """A bound of calls at once; each holds one place while it is open, and those of all calls are alike.
+    """A bound of calls at once, each of which holds a place while it is open.
 
     Args:
         limit: How many there are.
         kind: What takes them: `calls`, `streams`.
     """
 
-    __slots__ = ("_kind", "_limit", "_taken")
-
-    def __init__(self, limit: int, kind: str) -> None:
+    def __init__(self, limit: float, kind: str) -> None:
         self._limit = limit
         self._kind = kind
         self._taken = 0
 
-    def __enter__(self) -> None:
+    def take(self) -> None:
         """Takes a place.
 
         Raises:
@@ -188,10 +193,8 @@ class Places:
             raise OverloadedError(told, retry_after_s=OVERLOAD_RETRY_S)
         self._taken += 1
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Gives it back."""
+    def give_back(self) -> None:
+        """Gives a place back."""
         self._taken -= 1
 
 
@@ -208,11 +211,12 @@ class Admission:
     def __init__(self, max_calls: int, max_streams: int) -> None:
         self._calls = Places(max_calls, "calls")
         self._streams = Places(max_streams, "streams")
+        self._probes = Places(math.inf, "probes")
 
-    def places(self, method: str, *, is_stream: bool) -> AbstractContextManager[None]:
-        """Returns what every call of a method is to be served in."""
+    def places(self, method: str, *, is_stream: bool) -> Places:
+        """Returns those of which every call of a method takes one."""
         if method.startswith(PROBES):
-            return FREE
+            return self._probes
         return self._streams if is_stream else self._calls
 
 
@@ -255,7 +259,7 @@ def limited(context: Context, default_s: float | None) -> AbstractContextManager
     elif default_s is not None:
         DEADLINE.set(time.monotonic() + default_s)
         return Imposed(default_s)
-    return FREE
+    return UNLIMITED
 
 
 def default_of(method: str) -> float | None:
@@ -265,7 +269,7 @@ def default_of(method: str) -> float | None:
 
 
 class Imposed:
-    """A deadline that the server imposes on a call: `asyncio.timeout` for a third of its price."""
+    """A deadline that the server imposes on a call: `asyncio.timeout` for half of its price, with its own error."""
 
     __slots__ = ("_after_s", "_is_over", "_task", "_timer")
 
