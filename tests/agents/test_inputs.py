@@ -326,15 +326,15 @@ class TestUnknown:
             from meshwright.core.errors import OutcomeUnknownError
             from meshwright.registry.host import ToolHost
 
-            invoke, lost = ToolHost.invoke, []
+            call, lost = ToolHost.call, []
 
             async def losing(host, *arguments):
                 if not lost:
                     lost.append(1)
                     raise OutcomeUnknownError("mail.send was begun and its host was lost: it may have run")
-                return await invoke(host, *arguments)
+                return await call(host, *arguments)
 
-            monkeypatch.setattr(ToolHost, "invoke", losing)
+            monkeypatch.setattr(ToolHost, "call", losing)
             (pending,) = (await client.run(task_id="t1")).pending_inputs
             return client, pending
 

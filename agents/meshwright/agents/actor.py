@@ -42,6 +42,7 @@ from meshwright.gen.agents.v1.step_event_pb2 import (
 from meshwright.gen.agents.v1.task_pb2 import DECISION_REJECT, DECISION_SKIP
 from meshwright.gen.tools.v1.tool_service_pb2 import Outcome
 
+UNDECIDED = InputResolved()
 OPEN_RETRY_S = 0.5
 PATIENCE_S = 15.0
 """How long a call is tried again whose host cannot be reached, or does not know us yet; its key stays the same."""
@@ -76,7 +77,7 @@ class Actor:
     async def _call(self, run: Run, call: Call) -> None:
         started = time.perf_counter()
         result = ToolResult(call_id=call.call_id, outcome=TOOL_OUTCOME_OK)
-        decided = run.state.decided.get(call.call_id, InputResolved())
+        decided = run.state.decided.get(call.call_id, UNDECIDED)
         try:
             check_decision(decided)
             outcome = await self._outcome(run, call, await self._intent(run, call))
@@ -127,13 +128,12 @@ class Actor:
         while True:
             try:
                 with run.awaiting(2 * pin.timeout_s + CALL_GRACE_S):
-                    return await self._toolbox.call(pin, call.arguments, intent.idempotency_key, run.grant(), run.token)
+                    return await self._toolbox.call(pin, call.arguments, intent, run.grant(), run.token)
             except (InvocationOpenError, StoreUnavailableError):
                 pass  # begun before a crash, or no ledger: the same key again
             except (UnavailableError, AbortedError, DeadlineExceededError, GrantInvalidError) as error:
                 if time.monotonic() > patience:  # its host or the registry is not just starting
-                    key, grant = intent.idempotency_key, run.grant()
-                    return await self._toolbox.forgo(pin, call.arguments, key, grant, error)
+                    return await self._toolbox.forgo(pin, intent, run.grant(), error)
             await asyncio.sleep(OPEN_RETRY_S)
 
 

@@ -12,6 +12,7 @@ from meshwright.agents.inbox import Inbox
 from meshwright.agents.intake import new_task
 from meshwright.agents.journal import Journal, conflict
 from meshwright.agents.reader import Shelf
+from meshwright.agents.run import Run
 from meshwright.agents.session import Sessions
 from meshwright.agents.task import NewTask, Record, TaskName
 from meshwright.agents.worker import Worker
@@ -70,7 +71,6 @@ class Desk:
         self._registry = registry
         self._sessions = sessions
         self._inbox = inbox
-        self._accepting: set[asyncio.Task[bool]] = set()
 
     async def queue(self, request: TaskRequest, idempotency_key: str, caller: Caller) -> Taken:
         """Accepts a task for whoever is free to run it.
@@ -91,23 +91,37 @@ class Desk:
     async def watched(self, request: TaskRequest, idempotency_key: str, caller: Caller) -> AsyncIterator[Taken]:
         """Accepts a task as `queue` does, runs it in this process where there is room, and watches it meanwhile."""
         task = new_task(request, request.agent_id or self._worker.agent_id, idempotency_key, caller)
-        async with self._feeds.joined(task.name) as follower:
+        follower = self._feeds.join(task.name)
+        try:
             # Not cut off with its call: a task that was claimed but not begun would wait until its lease is over.
-            accepting = asyncio.create_task(self._accept(task, at_once=True))
-            self._accepting.add(accepting)
-            accepting.add_done_callback(self._accepted)
-            is_local = await asyncio.shield(accepting)
-            yield Taken(task.name, follower if is_local else None)
+            is_begun = asyncio.get_running_loop().create_future()
+            self._worker.spawn(self._take_up(task, is_begun))
+            yield Taken(task.name, follower if await is_begun else None)
+        finally:
+            await self._feeds.leave(task.name, follower)
 
-    def _accepted(self, accepting: asyncio.Task[bool]) -> None:
-        self._accepting.discard(accepting)
-        if not accepting.cancelled() and isinstance(accepting.exception(), MeshError):
-            log.debug("not_accepted", error=str(accepting.exception()))
+    async def _take_up(self, task: NewTask, is_begun: asyncio.Future[bool]) -> None:
+        """Accepts a task and, where it is this process's to run, runs it."""
+        try:
+            run = await self._accept(task, at_once=True)
+        except Exception as error:  # noqa: BLE001 - whoever asked is told, whatever it is
+            if is_begun.done():
+                log.warning("not_accepted", task_id=task.name.task_id, error=repr(error))
+            else:
+                is_begun.set_exception(error)
+            return
+        except asyncio.CancelledError:
+            is_begun.cancel()
+            raise
+        if not is_begun.done():  # its caller has not gone
+            is_begun.set_result(run is not None)
+        if run:
+            await self._worker.work(run)
 
-    async def _accept(self, task: NewTask, *, at_once: bool) -> bool:
-        """Accepts a task; returns whether this process has begun to run it."""
+    async def _accept(self, task: NewTask, *, at_once: bool) -> Run | None:
+        """Accepts a task; returns the run that this process is to work on, if so."""
         if self._worker.pressure.reason and not task.parent_id:
-            return await self._attached(task)
+            return await self._attach(task)
         if task.agent_id != self._worker.agent_id:
             await self._check_agent(task.agent_id, task.name)
             at_once = False
@@ -115,31 +129,31 @@ class Desk:
         try:
             return await self._written(task, at_once=at_once)
         except StoreFullError:
-            return await self._attached(task)
+            return await self._attach(task)
         except MeshError:
             if has_ticket:
                 await self._sessions.abandon(task.name, task.session_id)
             raise
 
-    async def _written(self, task: NewTask, *, at_once: bool) -> bool:
+    async def _written(self, task: NewTask, *, at_once: bool) -> Run | None:
         place = self._worker.place() if at_once else contextlib.nullcontext(enter_result=False)
+        run = None
         with place as has_place:
             events = [self._worker.runner.started(task.parent_id)] if has_place else []
             version = self._worker.pinning
             accepted = await self._journal.accept(task, claim=has_place, events=events, version=version)
-            is_local = accepted.claim is not None and self._worker.is_claiming
-            if accepted.claim and is_local:
-                run = self._worker.launch(accepted.claim, Record.fresh(task, accepted.time_ms))
+            if accepted.claim and self._worker.is_claiming:
+                run = self._worker.hold(accepted.claim, Record.fresh(task, accepted.time_ms))
                 run.begun_with(events, accepted.time_ms)
             elif accepted.claim:  # draining has begun meanwhile
                 await self._journal.release(accepted.claim)
-        if task.session_id and accepted.is_new and not is_local:
+        if task.session_id and accepted.is_new and not run:
             await self._sessions.enter(task.name, task.session_id)
-        if has_place and not is_local:
+        if has_place and not run:
             self._worker.wake()
-        return is_local
+        return run
 
-    async def _attached(self, task: NewTask) -> bool:
+    async def _attach(self, task: NewTask) -> None:
         """Attaches to a task while the store is too full for new ones; it is run wherever it is.
 
         Raises:
@@ -153,7 +167,6 @@ class Desk:
             raise StoreFullError("the store is full: try again later", retry_after_s=FULL_RETRY_S) from None
         if record.hash != task.hash:
             raise conflict(task.name)
-        return False
 
     async def _takes_free_turn(self, task: NewTask) -> bool:
         """Draws a ticket for a task that is not to wait for another one of its session; a known one has its own.

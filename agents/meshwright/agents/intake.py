@@ -1,6 +1,7 @@
 """Intake: a request from outside becomes a task, once; bad ones are refused with the field that is wrong."""
 
 import hashlib
+from collections.abc import Iterator, Sequence
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -39,6 +40,13 @@ MAX_LABELS, MAX_LABEL_CHARS = 32, 1_024
 MAX_TOOLS = 256
 DEFAULT_TIMEOUT_S, MAX_TIMEOUT_S = 600, 86_400
 NANOS = 1_000_000_000
+RANKS = {number: name.removeprefix("TASK_PRIORITY_") for name, number in TaskPriority.items()}
+"""Priorities as the queue knows them."""
+ENUMS = {
+    "on_budget_exceeded": BudgetAction.DESCRIPTOR,
+    "priority": TaskPriority.DESCRIPTOR,
+    "session_policy": SessionPolicy.DESCRIPTOR,
+}
 
 
 def checked_request(request: TaskRequest) -> None:
@@ -52,35 +60,47 @@ def checked_request(request: TaskRequest) -> None:
     if problems:
         named = ", ".join(f"{field} {problem}" for field, problem in problems.items())
         raise InvalidRequestError(f"the request is not valid: {named}", fields=problems)
-    absent = [name for name, is_asked in unserved(request).items() if is_asked]
+    absent = [name for name, is_asked in unserved(request) if is_asked]
     if absent:
         raise NotYetAvailableError(f"not served by this version: {', '.join(absent)}; leave it out")
 
 
-def problems_of(request: TaskRequest) -> list[tuple[str, str]]:
-    """Lists what is wrong, field by field."""
+def problems_of(request: TaskRequest) -> Iterator[tuple[str, str]]:
+    """Tells what is wrong, field by field."""
     size = len(request.prompt.encode())
-    agent, session, tools = request.agent_id, request.session_id, request.allowed_tools
-    steps, tokens = request.max_steps, request.token_budget
-    longest = max((len(name) + len(label) for name, label in request.metadata.items()), default=0)
-    rules = [
-        ("prompt", not request.prompt.strip(), "is required"),
-        ("prompt", size > MAX_PROMPT_BYTES, f"has {size} bytes, at most {MAX_PROMPT_BYTES} are allowed"),
-        ("agent_id", agent and not AGENT_ID.fullmatch(agent), f"must match {AGENT_ID.pattern}"),
-        ("session_id", session and not CALLER_ID.fullmatch(session), f"must match {CALLER_ID.pattern}"),
-        ("max_steps", not in_range(steps, MIN_STEPS, MAX_STEPS), f"must be {MIN_STEPS}..{MAX_STEPS}"),
-        ("token_budget", not in_range(tokens, MIN_TOKENS, MAX_TOKENS), f"must be {MIN_TOKENS}..{MAX_TOKENS}"),
-        ("cost_budget_micros", request.cost_budget_micros < 0, "must not be negative"),
-        ("timeout", request.HasField("timeout") and not fits(request.timeout), f"must be 0.001..{MAX_TIMEOUT_S} s"),
-        ("metadata", len(request.metadata) > MAX_LABELS, f"at most {MAX_LABELS} labels"),
-        ("metadata", longest > MAX_LABEL_CHARS, f"at most {MAX_LABEL_CHARS} characters each"),
-        ("allowed_tools", len(tools) > MAX_TOOLS, f"at most {MAX_TOOLS} names"),
-        ("allowed_tools", not all(map(TOOL_NAME.fullmatch, tools)), "holds what is no tool name"),
-        ("on_budget_exceeded", request.on_budget_exceeded not in BudgetAction.values(), "is no BudgetAction"),
-        ("priority", request.priority not in TaskPriority.values(), "is no TaskPriority"),
-        ("session_policy", request.session_policy not in SessionPolicy.values(), "is no SessionPolicy"),
-    ]
-    return [(field, text) for field, is_wrong, text in rules if is_wrong]
+    labels = request.metadata
+    if not request.prompt.strip():
+        yield "prompt", "is required"
+    if size > MAX_PROMPT_BYTES:
+        yield "prompt", f"has {size} bytes, at most {MAX_PROMPT_BYTES} are allowed"
+    if request.agent_id and not AGENT_ID.fullmatch(request.agent_id):
+        yield "agent_id", f"must match {AGENT_ID.pattern}"
+    if request.session_id and not CALLER_ID.fullmatch(request.session_id):
+        yield "session_id", f"must match {CALLER_ID.pattern}"
+    if not in_range(request.max_steps, MIN_STEPS, MAX_STEPS):
+        yield "max_steps", f"must be {MIN_STEPS}..{MAX_STEPS}"
+    if not in_range(request.token_budget, MIN_TOKENS, MAX_TOKENS):
+        yield "token_budget", f"must be {MIN_TOKENS}..{MAX_TOKENS}"
+    if request.cost_budget_micros < 0:
+        yield "cost_budget_micros", "must not be negative"
+    if request.HasField("timeout") and not fits(request.timeout):
+        yield "timeout", f"must be 0.001..{MAX_TIMEOUT_S} s"
+    if len(labels) > MAX_LABELS:
+        yield "metadata", f"at most {MAX_LABELS} labels"
+    if any(len(name) + len(label) > MAX_LABEL_CHARS for name, label in labels.items()):
+        yield "metadata", f"at most {MAX_LABEL_CHARS} characters each"
+    yield from problems_of_choices(request)
+
+
+def problems_of_choices(request: TaskRequest) -> Iterator[tuple[str, str]]:
+    """Tells what is wrong with names and enums."""
+    if len(request.allowed_tools) > MAX_TOOLS:
+        yield "allowed_tools", f"at most {MAX_TOOLS} names"
+    if not all(map(TOOL_NAME.fullmatch, request.allowed_tools)):
+        yield "allowed_tools", "holds what is no tool name"
+    for field, kind in ENUMS.items():
+        if getattr(request, field) not in kind.values_by_number:
+            yield field, f"is no {kind.name}"
 
 
 def fits(timeout: Duration) -> bool:
@@ -94,15 +114,15 @@ def in_range(value: int, least: int, most: int) -> bool:
     return value == 0 or least <= value <= most
 
 
-def unserved(request: TaskRequest) -> dict[str, bool]:
+def unserved(request: TaskRequest) -> Sequence[tuple[str, bool]]:
     """Tells which parts of the contract a request asks for that this version does not do."""
     actions = (BUDGET_ACTION_ASK, BUDGET_ACTION_DEGRADE)
-    return {
-        "on_budget_exceeded ASK and DEGRADE": request.on_budget_exceeded in actions,
-        "cost_budget_micros": request.cost_budget_micros > 0,
-        "output_schema": request.HasField("output_schema"),
-        "model": bool(request.model),
-    }
+    return (
+        ("on_budget_exceeded ASK and DEGRADE", request.on_budget_exceeded in actions),
+        ("cost_budget_micros", request.cost_budget_micros > 0),
+        ("output_schema", request.HasField("output_schema")),
+        ("model", bool(request.model)),
+    )
 
 
 def task_id_of(request: TaskRequest, idempotency_key: str, caller: Caller) -> str:
@@ -151,7 +171,7 @@ def new_task(request: TaskRequest, agent_id: str, idempotency_key: str, caller: 
     if request.priority == TASK_PRIORITY_UNSPECIFIED:
         filled.priority = TASK_PRIORITY_NORMAL
     if not request.HasField("timeout"):
-        filled.timeout.CopyFrom(Duration(seconds=DEFAULT_TIMEOUT_S))
+        filled.timeout.seconds = DEFAULT_TIMEOUT_S
     grant = caller.grant
     if grant and grant.depth >= MAX_DEPTH:
         raise DepthExceededError(f"a task may have at most {MAX_DEPTH} tasks above it")
@@ -165,5 +185,5 @@ def new_task(request: TaskRequest, agent_id: str, idempotency_key: str, caller: 
         root_id=grant.root_task_id if grant else name.task_id,
         depth=grant.depth + 1 if grant else 0,
         trace=telemetry.traceparent(),
-        rank=TaskPriority.Name(filled.priority).removeprefix("TASK_PRIORITY_"),
+        rank=RANKS[filled.priority],
     )

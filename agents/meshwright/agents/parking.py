@@ -1,6 +1,5 @@
 """Parking: a task that waits for others gives up its place: journaled, no slot, no lease, no process."""
 
-import functools
 import time
 
 from meshwright.agents.run import Run, persistently
@@ -42,8 +41,7 @@ async def wait_for_turn(run: Run, sessions: Sessions) -> None:
     session_id = run.record.session_id
     if not session_id:
         return
-    is_turn = functools.partial(sessions.is_turn, run.record.name, session_id)
-    while not await persistently(is_turn):
+    while not await persistently(sessions.is_turn, run.record.name, session_id):
         event = run.event(
             notice=RunnerNotice(kind=NOTICE_KIND_PARKED, detail="waits for the task before it in its session")
         )
@@ -65,7 +63,7 @@ async def park(run: Run, event: StepEvent, *, is_turn: bool = False) -> None:
     Raises:
         Parked: It was given up.
     """
-    give_up = functools.partial(
+    is_parked = await persistently(
         run.journal.park,
         run.claim,
         run.state.sequence,
@@ -74,5 +72,5 @@ async def park(run: Run, event: StepEvent, *, is_turn: bool = False) -> None:
         is_turn=is_turn,
         is_held=bool(run.state.asking),
     )
-    if await persistently(give_up):
+    if is_parked:
         raise Parked

@@ -110,8 +110,9 @@ class Planner:
         step = run.state.step + 1
         agent, usage = self._agent.name, answer.usage
         telemetry.STEPS.labels(agent).inc()
-        telemetry.TOKENS.labels(agent, answer.model, "input").inc(usage.input_tokens)
-        telemetry.TOKENS.labels(agent, answer.model, "output").inc(usage.output_tokens)
+        for kind, tokens in (("input", usage.input_tokens), ("output", usage.output_tokens)):
+            if tokens:
+                telemetry.TOKENS.labels(agent, answer.model, kind).inc(tokens)
         said = LlmCall(
             provider=answer.provider,
             model=answer.model,

@@ -1,12 +1,10 @@
 """A run: one claimed task in this process, its state, and the one way to write to its journal."""
 
 import asyncio
-import contextlib
-import functools
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -26,7 +24,26 @@ from meshwright.gen.agents.v1.task_pb2 import TaskRequest
 RETRY_S = 0.2
 HUNG_AFTER_S = 10.0
 """How much later than it had to something may come back."""
+P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class Awaiting:
+    """Something that is awaited, and when it has to have come back, on the monotonic clock."""
+
+    __slots__ = ("_all", "ends")
+
+    def __init__(self, all_awaited: "set[Awaiting]", ends: float) -> None:
+        self._all = all_awaited
+        self.ends = ends
+
+    def __enter__(self) -> None:
+        """Notes it."""
+        self._all.add(self)
+
+    def __exit__(self, *_: object) -> None:
+        """It has come back."""
+        self._all.discard(self)
 
 
 @dataclass(slots=True)
@@ -42,6 +59,7 @@ class Run:
         state: What its journal adds up to.
         tools: Pinned tools by name.
         history: Earlier turns of its session.
+        budget: The task's limits.
         deadline: When its time is over, on the monotonic clock.
         submitted: Calls whose child this process has submitted.
         stop_reason: Why it is being cancelled; empty while nobody wants that.
@@ -57,6 +75,7 @@ class Run:
     state: RunState = field(default_factory=RunState)
     tools: dict[str, Pin] = field(default_factory=dict)
     history: list[Message] = field(default_factory=list)
+    budget: Budget = field(init=False)
     deadline: float = 0.0
     submitted: set[str] = field(default_factory=set)
     stop_reason: str = ""
@@ -65,10 +84,11 @@ class Run:
     _catching_up: asyncio.Lock = field(default_factory=asyncio.Lock)
     _grant: tuple[float, Grant] | None = None
     _token: tuple[Grant, bytes] | None = None
-    _awaits: dict[object, float] = field(default_factory=dict)
+    _awaits: set[Awaiting] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.deadline = time.monotonic() + (self.record.deadline - self.record.now) / 1000
+        self.budget = Budget.of(self.record.request)
 
     @property
     def request(self) -> TaskRequest:
@@ -79,11 +99,6 @@ class Run:
     def task_id(self) -> str:
         """The task's id."""
         return self.record.name.task_id
-
-    @property
-    def budget(self) -> Budget:
-        """The task's limits."""
-        return Budget.of(self.request)
 
     @property
     def seconds_left(self) -> float:
@@ -103,17 +118,11 @@ class Run:
     @property
     def is_hung(self) -> bool:
         """Whether something has not come back long after it had to: this process is not to be trusted with the task."""
-        return any(time.monotonic() > ends + HUNG_AFTER_S for ends in self._awaits.values())
+        return any(time.monotonic() > awaited.ends + HUNG_AFTER_S for awaited in self._awaits)
 
-    @contextlib.contextmanager
-    def awaiting(self, limit_s: float) -> Iterator[None]:
-        """Notes that something is awaited that bounds itself by `limit_s`."""
-        mark = object()
-        self._awaits[mark] = time.monotonic() + limit_s
-        try:
-            yield
-        finally:
-            del self._awaits[mark]
+    def awaiting(self, limit_s: float) -> Awaiting:
+        """Notes, while it is entered, that something is awaited that bounds itself by `limit_s`."""
+        return Awaiting(self._awaits, time.monotonic() + limit_s)
 
     def event(self, step: int = 0, **kind: Any) -> StepEvent:
         """Makes an event of this run; the store adds number and time."""
@@ -156,8 +165,7 @@ class Run:
             FencedError: Another process owns the task.
             TaskCancelledError: Somebody asked the task to stop.
         """
-        write = functools.partial(self.journal.append, self.claim, key, events, is_progress=is_progress)
-        appended = await persistently(write)
+        appended = await persistently(self.journal.append, self.claim, key, events, is_progress=is_progress)
         await self._written(appended, events)
         if appended.cancel:
             raise TaskCancelledError(appended.cancel)
@@ -173,7 +181,7 @@ class Run:
             FencedError: Another process owns the task, or ended it first.
         """
         self.is_ending = True
-        appended = await persistently(functools.partial(self.journal.finish, self.claim, state, events))
+        appended = await persistently(self.journal.finish, self.claim, state, events)
         self.has_ended = True
         self._show(events, appended.first, appended.time_ms)
 
@@ -205,11 +213,11 @@ class Run:
                 self.state.apply(entry.event(self.task_id))
 
 
-async def persistently(act: Callable[[], Awaitable[T]]) -> T:
+async def persistently(act: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
     """Repeats what may be repeated until store and mesh answer; who loses the lease is cancelled from outside."""
     while True:
         try:
-            return await act()
+            return await act(*args, **kwargs)
         except MeshError as error:
             if not error.is_retryable:
                 raise

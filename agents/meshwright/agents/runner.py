@@ -1,7 +1,6 @@
 """The runner: an agent's whole loop, on one screen."""
 
 import asyncio
-import functools
 import secrets
 from collections.abc import Sequence
 
@@ -116,10 +115,9 @@ class Runner:
             detail = f"begun by version {run.state.version}, goes on with {self._version}"
             await self._say(run, NOTICE_KIND_VERSION_CHANGED, detail, key=f"version:{self._version}")
         await wait_for_turn(run, self._sessions)
-        tools = await persistently(functools.partial(self._toolbox.pinned, run.state.pins))
+        tools = await persistently(self._toolbox.pinned, run.state.pins)
         run.tools = narrowed(tools, run.request.allowed_tools)
-        remembered = functools.partial(self._memory.load, run.record.name, run.request.session_id)
-        run.history = await persistently(remembered)
+        run.history = await persistently(self._memory.load, run.record.name, run.request.session_id)
 
     async def _say(self, run: Run, kind: NoticeKind.ValueType, detail: str, key: str = "") -> None:
         await run.notice(key or f"claim:{run.claim.fence}", RunnerNotice(kind=kind, detail=detail))

@@ -32,6 +32,10 @@ from meshwright.gen.agents.v1.task_pb2 import (
 )
 
 
+TEXT = json.JSONEncoder(ensure_ascii=False)
+"""How a model reads what is no text."""
+
+
 @dataclass(slots=True)
 class RunState:
     """A conversation as far as it has been journaled.
@@ -204,13 +208,13 @@ def answer_text(resolved: InputResolved) -> str:
     if resolved.decision != DECISION_ANSWER:
         return failure_text(InputExpiredError(resolved.reason or "nobody answered"))
     answer = from_value(resolved.answer, "answer")
-    return answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
+    return answer if isinstance(answer, str) else TEXT.encode(answer)
 
 
 def tool_text(result: ToolResult) -> str:
     """Writes a tool's outcome as the model reads it."""
     if result.outcome == TOOL_OUTCOME_OK:
-        return json.dumps(from_value(result.result, "result"), ensure_ascii=False)
+        return TEXT.encode(from_value(result.result, "result"))
     return failure_text(MeshError.from_status(result.error))
 
 
@@ -225,4 +229,4 @@ def child_text(result: TaskResponse) -> str:
 
 def failure_text(error: MeshError) -> str:
     """Writes a failure so that a model can act on it."""
-    return json.dumps({"error": {"reason": error.reason, "message": error.message}}, ensure_ascii=False)
+    return TEXT.encode({"error": {"reason": error.reason, "message": error.message}})

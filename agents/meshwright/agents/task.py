@@ -41,11 +41,11 @@ class TaskName:
     tenant: str
     principal: str
     task_id: str
+    ref: str = field(init=False, compare=False, repr=False)
+    """The name as it stands in keys."""
 
-    @property
-    def ref(self) -> str:
-        """The name as it stands in keys."""
-        return reference(self.tenant, self.principal, self.task_id)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ref", reference(self.tenant, self.principal, self.task_id))
 
     def partition(self, partitions: int) -> int:
         """The partition that holds the task, its root and all their descendants."""
@@ -268,19 +268,16 @@ def leaf(event: StepEvent) -> StepEvent:
     return event
 
 
-UNCOUNTED = frozenset({"started", "tool_call", "delegation", "notice", "result"})
-
-
 def counters_of(event: StepEvent) -> dict[str, int]:
     """Returns what an event adds to its task's counters, a descendant's event to its ancestors' likewise."""
-    if event.WhichOneof("event") in UNCOUNTED:
-        return {}
-    inner = leaf(event)
-    if inner.HasField("llm_call"):
-        usage = inner.llm_call.usage
-        spent = {name: getattr(usage, name) for name in COUNTERS[:4]}
-        return {name: value for name, value in spent.items() if value} | {"steps": 1, "model_calls": 1}
-    return {"tool_calls": 1} if inner.HasField("tool_result") else {}
+    match leaf(event).WhichOneof("event"):
+        case "llm_call":
+            usage = leaf(event).llm_call.usage
+            spent = {name: value for name in COUNTERS[:4] if (value := getattr(usage, name))}
+            return spent | {"steps": 1, "model_calls": 1}
+        case "tool_result":
+            return {"tool_calls": 1}
+    return {}
 
 
 def counted(events: Sequence[StepEvent]) -> dict[str, int]:

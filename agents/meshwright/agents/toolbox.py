@@ -8,10 +8,11 @@ from typing import Any
 
 from meshwright.agents.models.model import JsonObject, ToolSpec
 from meshwright.core import channel
-from meshwright.core.canonical import digest, from_struct
+from meshwright.core.canonical import from_struct
 from meshwright.core.channel import Channels
 from meshwright.core.errors import MeshError, ToolFailedError, UnavailableError
 from meshwright.gen.agents.v1.grant_pb2 import Grant
+from meshwright.gen.agents.v1.step_event_pb2 import ToolCall
 from meshwright.gen.registry.v1.tool_registry_service_pb2 import EFFECT_PURE, Tool
 from meshwright.gen.tools.v1.tool_service_pb2 import InvokeRequest, Outcome
 from meshwright.gen.tools.v1.tool_service_pb2_grpc import ToolServiceStub
@@ -80,22 +81,28 @@ class Toolbox:
             self._pins[pin.id] = pin
 
     async def call(
-        self, pin: Pin, arguments: dict[str, Any], key: str, grant: Grant, token: Callable[[], bytes]
+        self, pin: Pin, arguments: dict[str, Any], intent: ToolCall, grant: Grant, token: Callable[[], bytes]
     ) -> Outcome:
-        """Calls a tool; the same key never doubles its effect.
+        """Calls a tool as it was journaled; the same key never doubles its effect.
+
+        Args:
+            pin: The tool.
+            arguments: Held against its schema before.
+            intent: What was journaled; its key and its digest count.
+            grant: Under which it is called.
+            token: Signs the grant, where the call leaves this process.
 
         Raises:
             MeshError: The call was refused or its host cannot be reached; the tool's own failure is in the outcome.
         """
-        text = json.dumps(arguments)
         if self._host.serves(pin.id):
-            return await self._host.invoke(grant, pin.id, text, key)
+            return await self._host.call(grant, pin.id, arguments, intent.idempotency_key, intent.intent_digest)
         request = InvokeRequest(
             tool=pin.tool.name,
             version=pin.tool.version,
-            arguments_json=text,
-            idempotency_key=key,
-            intent_digest=digest([pin.tool.name, pin.tool.version, arguments]),
+            arguments_json=json.dumps(arguments),
+            idempotency_key=intent.idempotency_key,
+            intent_digest=intent.intent_digest,
         )
         try:
             return await self._dial(pin, request, token())
@@ -104,7 +111,7 @@ class Toolbox:
             self._keep([moved])
             return await self._dial(self._pins[pin.id], request, token())
 
-    async def forgo(self, pin: Pin, arguments: dict[str, Any], key: str, grant: Grant, error: MeshError) -> Outcome:
+    async def forgo(self, pin: Pin, intent: ToolCall, grant: Grant, error: MeshError) -> Outcome:
         """Gives up a call whose host cannot be reached.
 
         Raises:
@@ -113,8 +120,7 @@ class Toolbox:
         """
         if pin.tool.effect == EFFECT_PURE:
             raise error
-        intent = digest([pin.tool.name, pin.tool.version, arguments])
-        return await self._host.forgo(grant, key, intent, error)
+        return await self._host.forgo(grant, intent.idempotency_key, intent.intent_digest, error)
 
     async def _dial(self, pin: Pin, request: InvokeRequest, token: bytes) -> Outcome:
         """Calls a host; one that has too much to do, and has not even read the call, is asked again within its time."""

@@ -70,10 +70,13 @@ def has_long_number(value: Any) -> bool:
 
 def parsed_result(text: str) -> Any:
     """Reads a tool's result; what is no exact number becomes text, as it will stand in the journal."""
-    return fitting(json.loads(text, parse_float=number, parse_constant=str))
+    return fitting(EXACT.decode(text))
 
 
 def number(text: str) -> float | str:
     """Reads a decimal; one that stands for an integer beyond the exact range stays text."""
     value = float(text)
     return value if abs(value) < LARGEST else text
+
+
+EXACT = json.JSONDecoder(parse_float=number, parse_constant=str)

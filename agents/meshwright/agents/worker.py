@@ -3,10 +3,10 @@
 import asyncio
 import contextlib
 import contextvars
-import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
@@ -149,18 +149,35 @@ class Worker:
             working.run.stop_reason = "the task was cancelled"
             working.task.cancel()
 
-    def launch(self, claim: Claim, record: Record) -> Run:
-        """Starts to work on a task that this process owns."""
-        run = Run(claim, record, self._journal, self._feeds, self._signer)
-        # A context of its own: the deadline and the caller of the call that brought the task are not the task's.
-        task = asyncio.create_task(self._work(run), context=contextvars.Context())
-        self._working[claim.name.ref] = Working(run, task)
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Starts what is to end before this process does.
+
+        It has a context of its own: deadline and caller of the call that brought a task are not the task's.
+        """
+        task = asyncio.create_task(work, context=contextvars.Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        telemetry.TASKS_RUNNING.labels(self.agent_id).set(self.running)
+        return task
+
+    def launch(self, claim: Claim, record: Record) -> None:
+        """Starts to work on a task that this process owns."""
+        run = Run(claim, record, self._journal, self._feeds, self._signer)
+        self._keep(run, self.spawn(self.work(run)))
+
+    def hold(self, claim: Claim, record: Record) -> Run:
+        """Makes the run of a task that the current asyncio task is about to `work` on."""
+        run = Run(claim, record, self._journal, self._feeds, self._signer)
+        this = asyncio.current_task()
+        assert this
+        self._keep(run, this)
         return run
 
-    async def _work(self, run: Run) -> None:
+    def _keep(self, run: Run, task: asyncio.Task[None]) -> None:
+        self._working[run.record.name.ref] = Working(run, task)
+        telemetry.TASKS_RUNNING.labels(self.agent_id).set(self.running)
+
+    async def work(self, run: Run) -> None:
+        """Works on a task until it ends or belongs to somebody else."""
         name = run.record.name
         try:
             await self.runner.run(run)
@@ -209,8 +226,7 @@ class Worker:
                     return False
                 if offer.claim:
                     self._turn = (partition + 1) % partitions
-                    read = functools.partial(self._journal.record, offer.claim.name)
-                    self.launch(offer.claim, await persistently(read))
+                    self.launch(offer.claim, await persistently(self._journal.record, offer.claim.name))
                     return True
         self._isolates_until = 0.0 if has_place else self._isolates_until
         return False

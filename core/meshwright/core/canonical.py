@@ -3,15 +3,17 @@
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import rfc8785
-from google.protobuf import json_format, struct_pb2
+from google.protobuf import struct_pb2
 from google.protobuf.message import Message
 
 from meshwright.core.errors import InvalidRequestError
 
 LARGEST = 2**53
+PLAIN = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
 def from_struct(struct: struct_pb2.Struct, field: str) -> dict[str, Any]:
@@ -53,13 +55,28 @@ def from_number(number: float, field: str, pointer: str) -> float | int:
 def to_struct(value: dict[str, Any]) -> struct_pb2.Struct:
     """Turns a JSON object into a Struct; integers beyond 2^53 become strings, since a double would change them."""
     struct = struct_pb2.Struct()
-    struct.update({key: printable(item) for key, item in value.items()})
+    if value:
+        struct.update(printable(value))
     return struct
 
 
 def to_value(value: Any) -> struct_pb2.Value:
     """Turns any JSON value into a Value, as `to_struct` does."""
-    return json_format.ParseDict(printable(value), struct_pb2.Value())
+    match printable(value):
+        case None:
+            return struct_pb2.Value(null_value=struct_pb2.NULL_VALUE)
+        case bool() as truth:
+            return struct_pb2.Value(bool_value=truth)
+        case str() as text:
+            return struct_pb2.Value(string_value=text)
+        case dict() as items:
+            return struct_pb2.Value(struct_value=to_struct(items))
+        case list() as items:
+            values = struct_pb2.ListValue()
+            values.extend(items)
+            return struct_pb2.Value(list_value=values)
+        case number:
+            return struct_pb2.Value(number_value=number)
 
 
 def printable(value: Any) -> Any:
@@ -75,19 +92,20 @@ def printable(value: Any) -> Any:
 
 def canonical(value: Any) -> bytes:
     """Writes JSON in its one canonical form (RFC 8785)."""
-    shown = printable(value)
-    if is_plain(shown):  # the same bytes, written in C
-        return json.dumps(shown, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
-    return rfc8785.dumps(shown)
+    if is_plain(value):  # the same bytes, written in C
+        return PLAIN.encode(value).encode()
+    return rfc8785.dumps(printable(value))
 
 
 def is_plain(value: Any) -> bool:
-    """Whether Python's own JSON is the canonical one: no floats, and keys that every encoding sorts alike."""
+    """Whether Python's own JSON is the canonical one: exact integers, and keys that every encoding sorts alike."""
+    if isinstance(value, str) or value is None:
+        return True
+    if isinstance(value, int):
+        return -LARGEST < value < LARGEST
     if isinstance(value, dict):
         return all(isinstance(key, str) and key.isascii() for key in value) and all(map(is_plain, value.values()))
-    if isinstance(value, list):
-        return all(map(is_plain, value))
-    return value is None or isinstance(value, str | int)
+    return isinstance(value, list) and all(map(is_plain, value))
 
 
 def digest(value: Any) -> str:
@@ -96,8 +114,19 @@ def digest(value: Any) -> str:
 
 
 def message_digest(message: Message) -> str:
-    """Hashes a protobuf message by its JSON, so that it hashes alike whether it came as JSON or as protobuf."""
-    return digest(json_format.MessageToDict(message, preserving_proto_field_name=True))
+    """Hashes a protobuf message by what is set in it, so that it hashes alike however it came; unknown fields aside."""
+    return digest(plain(message))
+
+
+def plain(value: Any) -> Any:
+    """Turns a message into JSON as it is in memory: enums and 64-bit numbers stay numbers."""
+    if isinstance(value, Message):
+        return {field.name: plain(item) for field, item in value.ListFields()}
+    if isinstance(value, str | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value]
 
 
 def escaped(key: str) -> str:

@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
-import functools
 import hashlib
+import re
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -53,6 +53,9 @@ NOUNS = frozenset(
 )
 """Every noun a key may hold; functions in Lua spell keys through the same prologue."""
 
+SAFE = re.compile(r"[A-Za-z0-9_.~-]*")
+"""What `quote` leaves as it is."""
+
 PROLOGUE = """
 local function key(p, noun, name)
   return 'mw:{' .. p .. '}:' .. noun .. (name and (':' .. name) or '')
@@ -70,7 +73,6 @@ def partition_key(partition: int | str, noun: str, name: str = "") -> str:
     return f"mw:{{{partition}}}:{noun}" + (f":{name}" if name else "")
 
 
-@functools.lru_cache(4096)
 def reference(tenant: str, principal: str, task_id: str) -> str:
     """Names a task in keys: tenant and principal are part of it, so nobody can reach another's by its id."""
     return "/".join(map(segment, (tenant, principal, task_id)))
@@ -78,7 +80,7 @@ def reference(tenant: str, principal: str, task_id: str) -> str:
 
 def segment(name: str) -> str:
     """Escapes what could be taken for a part of a key."""
-    return quote(name, safe="")
+    return name if SAFE.fullmatch(name) else quote(name, safe="")
 
 
 def partition_of(tenant: str, root_task_id: str, partitions: int) -> int:

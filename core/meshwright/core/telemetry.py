@@ -45,6 +45,8 @@ TOKENS = Labelled(Counter("meshwright_tokens", "Model tokens", ["agent", "model"
 TOOL_CALLS = Labelled(Counter("meshwright_tool_calls", "Tool calls", ["tool", "outcome"]))
 
 W3C = TraceContextTextMapPropagator()
+tracer: trace.Tracer | None = None
+"""Makes this process's spans, where it makes any."""
 
 
 def configure(settings: Settings, service: str, instance: str) -> None:
@@ -123,6 +125,8 @@ def configure_traces(otlp_endpoint: str, service: str, instance: str) -> None:
         exporter = OTLPSpanExporter(endpoint=otlp_endpoint, insecure=otlp_endpoint.startswith("http://"))
         provider.add_span_processor(BatchSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
+    global tracer  # noqa: PLW0603 - one a process, as the provider itself
+    tracer = trace.get_tracer("meshwright")
 
 
 def flush() -> None:
@@ -160,6 +164,9 @@ def traceparent() -> str:
 @contextmanager
 def span(name: str, parent: str = "", **attributes: str | int) -> Iterator[trace.Span]:
     """Opens a span, under a W3C trace context where one is given (a task carries its own across the queue)."""
+    if tracer is None:
+        yield trace.INVALID_SPAN
+        return
     context = W3C.extract({"traceparent": parent}) if parent else None
-    with trace.get_tracer("meshwright").start_as_current_span(name, context, attributes=attributes) as current:
+    with tracer.start_as_current_span(name, context, attributes=attributes) as current:
         yield current

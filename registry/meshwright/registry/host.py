@@ -1,6 +1,7 @@
 """The tool host: the one chain of checks in front of every tool, and the one place where tools run."""
 
 import asyncio
+import copy
 import json
 import secrets
 import time
@@ -38,6 +39,7 @@ from meshwright.registry.tool import INVOCATION, Invocation, LocalTool
 log = structlog.get_logger("tool_host")
 MAX_RESULT_BYTES = 1 * 2**20
 MAX_ARGUMENT_BYTES = 256 * 2**10
+TEXT = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 OPEN_POLL_S = 0.2
 SETTLE_RETRY_S = 0.5
 PATIENCE_S = 2.0
@@ -136,6 +138,27 @@ class ToolHost:
         if intent_digest not in ("", intent):
             differs = {"intent_digest": "is not the digest of this tool, version and arguments"}
             raise InvalidRequestError("this is not the call that was journaled", fields=differs)
+        return await self._called(hosted, grant, arguments, key, intent)
+
+    async def call(self, grant: Grant, pin: str, arguments: dict[str, Any], key: str, intent: str) -> Outcome:
+        """Calls a tool as `invoke` does, for a caller in this process that has checked and journaled the call.
+
+        Args:
+            grant: Under which the call is made; must name the tool.
+            pin: `name@version`, one that is served here.
+            arguments: As they were held against the tool's schema; the tool gets a copy.
+            key: Idempotency key.
+            intent: Digest of tool, version and arguments, as it was journaled.
+
+        Raises:
+            MeshError: As `invoke`.
+        """
+        check_tool(grant, pin)
+        return await self._called(self._hosted[pin], grant, copy.deepcopy(arguments), key, intent)
+
+    async def _called(
+        self, hosted: Hosted, grant: Grant, arguments: dict[str, Any], key: str, intent: str
+    ) -> Outcome:
         invocation = Invocation(grant.tenant, grant.principal, grant.task_id, key)
         if hosted.contract.effect == Effect.EFFECT_PURE:
             return await self._run(hosted, invocation, arguments)
@@ -286,7 +309,7 @@ def checked_result(hosted: Hosted, result: Any) -> Outcome:
     """
     broken = f"{hosted.tool.name} broke its own contract"
     try:
-        text = json.dumps(result, ensure_ascii=False, allow_nan=False)
+        text = TEXT.encode(result)
         size = len(text.encode())
     except (ValueError, TypeError, RecursionError) as error:
         raise ToolResultInvalidError(f"{broken}: its result is no JSON: {error}") from None

@@ -87,6 +87,7 @@ class LocalTool:
         self.effect = effect
         self.timeout_s = timeout_s
         self.approval = approval
+        self._is_async = inspect.iscoroutinefunction(function)
         self.__doc__ = function.__doc__
         self.__name__ = getattr(function, "__name__", name)
 
@@ -114,6 +115,11 @@ class LocalTool:
             named = Field(alias=parameter.name)
             fields[f"p{index}"] = (Annotated[self._hints[parameter.name], named], default)
         return create_model("Arguments", __config__=ConfigDict(extra="forbid"), **fields)
+
+    @cached_property
+    def _places(self) -> list[tuple[str, str]]:
+        """Parameters, and the model's fields that hold their values."""
+        return [(str(field.alias), name) for name, field in self._arguments.model_fields.items()]
 
     @cached_property
     def _result(self) -> TypeAdapter[Any]:
@@ -162,13 +168,13 @@ class LocalTool:
         except ValidationError as error:
             problems = {"/".join(map(str, ("arguments", *e["loc"]))): e["msg"] for e in error.errors()}
             raise InvalidRequestError(f"arguments of {self.name} do not fit", fields=problems) from None
-        named = {str(field.alias): getattr(values, name) for name, field in type(values).model_fields.items()}
-        if inspect.iscoroutinefunction(self.function):
+        named = {parameter: getattr(values, name) for parameter, name in self._places}
+        if self._is_async:
             result = await self.function(**named)
         else:
             result = await in_thread(lambda: self.function(**named))
-        if inspect.isawaitable(result):
-            result = await result
+            if inspect.isawaitable(result):
+                result = await result
         return self._result.dump_python(result, mode="json", by_alias=True, warnings=False)
 
 
