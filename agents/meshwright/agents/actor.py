@@ -2,10 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
-
-from google.protobuf.struct_pb2 import Value
 
 from meshwright.agents import inputs
 from meshwright.agents.inputs import Policy
@@ -15,7 +13,7 @@ from meshwright.agents.planner import tool_intent
 from meshwright.agents.run import Run
 from meshwright.agents.supervisor import Supervisor
 from meshwright.agents.toolbox import Toolbox
-from meshwright.agents.values import DEEPEST, is_deep, parsed_result
+from meshwright.agents.values import DEEPEST, arguments_of, is_deep, parsed_result
 from meshwright.core.canonical import to_value
 from meshwright.core.errors import (
     AbortedError,
@@ -36,7 +34,9 @@ from meshwright.gen.agents.v1.step_event_pb2 import (
     TOOL_OUTCOME_UNKNOWN,
     Delegation,
     InputResolved,
+    StepEvent,
     ToolCall,
+    ToolOutcome,
     ToolResult,
 )
 from meshwright.gen.agents.v1.task_pb2 import DECISION_REJECT, DECISION_SKIP
@@ -74,28 +74,41 @@ class Actor:
         if run.state.open_calls:
             await wait_for_others(run)
 
+    async def ahead(self, run: Run, step: Sequence[StepEvent]) -> list[StepEvent]:
+        """Begins those of a step's calls that leave no trace, before they are journaled.
+
+        Returns:
+            Outcomes that are there at once, to be written in the step's own script; `act` waits for the others.
+        """
+        planned = {call.call_id: call for call in step[0].llm_call.planned_calls}
+        asked = {event.input_requested.call_id for event in step if event.HasField("input_requested")}
+        for event in step:
+            intent = event.tool_call
+            pin = run.tools.get(intent.tool)
+            if pin and intent.call_id not in asked and self._toolbox.is_free(pin):
+                call = self._toolbox.call(pin, arguments_of(planned[intent.call_id]), intent, run.grant(), run.token)
+                run.ahead[intent.call_id] = asyncio.create_task(call)
+        if run.ahead:
+            await asyncio.sleep(0)  # a tool that waits for nothing has ended after one turn of the loop
+        ended = [call_id for call_id, work in run.ahead.items() if work.done() and not work.exception()]
+        results = (result_of(call_id, run.ahead.pop(call_id).result()) for call_id in ended)
+        return [run.event(step[0].step, tool_result=result) for result in results]
+
     async def _call(self, run: Run, call: Call) -> None:
         started = time.perf_counter()
-        result = ToolResult(call_id=call.call_id, outcome=TOOL_OUTCOME_OK)
         decided = run.state.decided.get(call.call_id, UNDECIDED)
         try:
             check_decision(decided)
-            outcome = await self._outcome(run, call, await self._intent(run, call))
-            result.replayed = outcome.replayed
-            if outcome.HasField("error"):
-                result.outcome = TOOL_OUTCOME_ERROR
-                result.error.CopyFrom(outcome.error)
-            else:
-                result.result.CopyFrom(journaled(outcome.result_json))
+            result = result_of(call.call_id, await self._outcome(run, call, await self._intent(run, call)))
         except OutcomeUnknownError as error:
             if decided.decision != DECISION_SKIP:
                 await self._ask(run, call, error)
                 return
-            result.outcome = TOOL_OUTCOME_UNKNOWN
-            result.error.CopyFrom(error.to_status())
+            result = failure_of(call.call_id, error, TOOL_OUTCOME_UNKNOWN)
+        except RejectedError as error:
+            result = failure_of(call.call_id, error, TOOL_OUTCOME_DENIED)
         except MeshError as error:
-            result.outcome = TOOL_OUTCOME_DENIED if isinstance(error, RejectedError) else TOOL_OUTCOME_ERROR
-            result.error.CopyFrom(error.to_status())
+            result = failure_of(call.call_id, error, TOOL_OUTCOME_ERROR)
         result.latency_ms = int((time.perf_counter() - started) * 1000)
         await run.append(f"result:{run.state.step}:{call.call_id}", run.event(tool_result=result))
 
@@ -128,6 +141,8 @@ class Actor:
         while True:
             try:
                 with run.awaiting(2 * pin.timeout_s + CALL_GRACE_S):
+                    if call.call_id in run.ahead:
+                        return await run.ahead.pop(call.call_id)
                     return await self._toolbox.call(pin, call.arguments, intent, run.grant(), run.token)
             except (InvocationOpenError, StoreUnavailableError):
                 pass  # begun before a crash, or no ledger: the same key again
@@ -150,16 +165,22 @@ def check_decision(decided: InputResolved) -> None:
         raise OutcomeUnknownError(decided.reason or "the call may or may not have run; it is not run again")
 
 
-def journaled(result_json: str) -> Value:
-    """Turns a tool's result into what the journal keeps.
-
-    Raises:
-        ResultTooLargeError: It is nested too deeply.
-    """
-    result = parsed_result(result_json)
+def result_of(call_id: str, outcome: Outcome) -> ToolResult:
+    """Turns a tool's outcome into what the journal keeps."""
+    if outcome.HasField("error"):
+        return ToolResult(
+            call_id=call_id, outcome=TOOL_OUTCOME_ERROR, error=outcome.error, replayed=outcome.replayed
+        )
+    result = parsed_result(outcome.result_json)
     if is_deep(result):
-        raise ResultTooLargeError(f"the result is nested deeper than {DEEPEST} levels")
-    return to_value(result)
+        error = ResultTooLargeError(f"the result is nested deeper than {DEEPEST} levels")
+        return failure_of(call_id, error, TOOL_OUTCOME_ERROR)
+    return ToolResult(call_id=call_id, outcome=TOOL_OUTCOME_OK, result=to_value(result), replayed=outcome.replayed)
+
+
+def failure_of(call_id: str, error: MeshError, outcome: ToolOutcome.ValueType) -> ToolResult:
+    """Turns what kept a call from its result into what the journal keeps."""
+    return ToolResult(call_id=call_id, outcome=outcome, error=error.to_status())
 
 
 async def together(work: list[Coroutine[Any, Any, None]]) -> None:

@@ -20,6 +20,7 @@ from meshwright.core.grant import MAX_AGE_S, Signer
 from meshwright.gen.agents.v1.grant_pb2 import Grant
 from meshwright.gen.agents.v1.step_event_pb2 import RunnerNotice, StepEvent
 from meshwright.gen.agents.v1.task_pb2 import TaskRequest
+from meshwright.gen.tools.v1.tool_service_pb2 import Outcome
 
 RETRY_S = 0.2
 HUNG_AFTER_S = 10.0
@@ -61,6 +62,7 @@ class Run:
         history: Earlier turns of its session.
         budget: The task's limits.
         deadline: When its time is over, on the monotonic clock.
+        ahead: By call id, calls that were begun before they are journaled, since they leave no trace.
         submitted: Calls whose child this process has submitted.
         stop_reason: Why it is being cancelled; empty while nobody wants that.
         is_ending: Its end is being written: too late to cancel it.
@@ -77,6 +79,7 @@ class Run:
     history: list[Message] = field(default_factory=list)
     budget: Budget = field(init=False)
     deadline: float = 0.0
+    ahead: dict[str, asyncio.Task[Outcome]] = field(default_factory=dict)
     submitted: set[str] = field(default_factory=set)
     stop_reason: str = ""
     is_ending: bool = False
@@ -151,6 +154,13 @@ class Run:
             )
             self._grant = (time.monotonic(), grant)
         return self._grant[1]
+
+    def drop_ahead(self) -> None:
+        """Breaks off calls that nobody waits for any more."""
+        for work in self.ahead.values():
+            work.add_done_callback(lambda work: work.cancelled() or work.exception())  # looked at, so not complained of
+            work.cancel()
+        self.ahead.clear()
 
     def begun_with(self, events: Sequence[StepEvent], time_ms: int) -> None:
         """Folds the events that were written when the task was accepted."""

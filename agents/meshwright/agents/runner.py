@@ -79,6 +79,8 @@ class Runner:
             error_id = secrets.token_hex(6)
             log.exception("task_failed", task_id=run.task_id, error_id=error_id)
             return End(FINISH_REASON_ERROR, InternalError(f"internal error {error_id}: the agent's log says more"))
+        finally:
+            run.drop_ahead()
         return None
 
     async def _loop(self, run: Run) -> None:
@@ -96,6 +98,7 @@ class Runner:
                 step = await self._planner.ask(run, prompt)
                 if not step[0].llm_call.planned_calls:
                     return await self.finish(run, STOP, step)
+                step += await self._actor.ahead(run, step)
                 await run.append(f"step:{run.state.step + 1}", *step)
 
     async def _begin(self, run: Run) -> None:

@@ -80,6 +80,10 @@ class Toolbox:
             pin = Pin(tool, Schema(schema), ToolSpec(tool.name, tool.description, schema))
             self._pins[pin.id] = pin
 
+    def is_free(self, pin: Pin) -> bool:
+        """Whether a call leaves no trace: it may be begun before it is journaled, and begun again."""
+        return pin.tool.effect == EFFECT_PURE and self._host.serves(pin.id)
+
     async def call(
         self, pin: Pin, arguments: dict[str, Any], intent: ToolCall, grant: Grant, token: Callable[[], bytes]
     ) -> Outcome:
