@@ -3,7 +3,7 @@
 import pytest
 
 from meshwright.agents.budget import LEAST_CHILD_TOKENS, MAX_OUTPUT, MAX_TOKENS, Budget
-from meshwright.agents.models.model import Message, Prompt
+from meshwright.agents.models.model import Message
 from meshwright.agents.state import RunState
 from meshwright.gen.agents.v1.task_pb2 import (
     FINISH_REASON_MAX_STEPS,
@@ -17,8 +17,8 @@ def spent(tokens, step=0):
     return RunState(step=step, usage=Usage(input_tokens=tokens // 2, output_tokens=tokens - tokens // 2))
 
 
-def prompt(characters):
-    return Prompt("a", "", (Message("user", "x" * characters),))
+def said(characters):
+    return [Message("user", "x" * characters)]
 
 
 def test_limits_are_read_from_the_request():
@@ -46,10 +46,11 @@ def test_a_budget_may_be_used_up_to_its_last_token():
 
 
 def test_an_answer_is_bounded_by_what_is_left_after_the_prompt():
-    assert Budget(5, 1000).bound(spent(0), prompt(400)).max_output_tokens == 1000 - 101 - 1
-    assert Budget(5, 30_000).bound(spent(0), prompt(400)).max_output_tokens == MAX_OUTPUT
-    assert Budget(5, 1000).bound(spent(900), prompt(400)) is None
-    assert Budget(5, 1000).bound(spent(0), prompt(4000)) is None
+    assert Budget(5, 1000).room(spent(0), "", said(400)) == 1000 - 101 - 1
+    assert Budget(5, 1000).room(spent(0), "y" * 40, said(400)) == 1000 - 101 - 11
+    assert Budget(5, 30_000).room(spent(0), "", said(400)) == MAX_OUTPUT
+    assert Budget(5, 1000).room(spent(900), "", said(400)) == 0
+    assert Budget(5, 1000).room(spent(0), "", said(4000)) == 0
 
 
 def test_children_and_the_parent_share_what_is_left_alike():

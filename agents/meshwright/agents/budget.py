@@ -1,8 +1,9 @@
 """Budgets: what a task may still spend, and why it has to stop. Pure."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-from meshwright.agents.models.model import Prompt, estimated_tokens
+from meshwright.agents.models.model import Message, estimated_tokens
 from meshwright.agents.state import RunState
 from meshwright.gen.agents.v1.task_pb2 import (
     FINISH_REASON_MAX_STEPS,
@@ -45,11 +46,10 @@ class Budget:
         """Whether more was spent than the task had: a provider counts only afterwards."""
         return state.tokens > self.tokens
 
-    def bound(self, state: RunState, prompt: Prompt) -> Prompt | None:
-        """Bounds the answer to a prompt by what is left; None: the prompt alone would break the budget."""
-        said = sum(estimated_tokens(message.text) for message in prompt.messages)
-        room = self.left(state) - said - estimated_tokens(prompt.instructions)
-        return replace(prompt, max_output_tokens=min(MAX_OUTPUT, room)) if room > 0 else None
+    def room(self, state: RunState, instructions: str, messages: Iterable[Message]) -> int:
+        """Returns how many tokens an answer may have; 0: the prompt alone would break the budget."""
+        said = estimated_tokens(instructions) + sum(estimated_tokens(message.text) for message in messages)
+        return min(MAX_OUTPUT, max(0, self.left(state) - said))
 
     def share(self, state: RunState, children: int, spent: int) -> int:
         """Tokens for each of several children, after `spent` more of our own; 0: too little is left."""

@@ -79,13 +79,15 @@ class Planner:
         """The agent that plans."""
         return self._agent.name
 
-    async def prompt(self, run: Run) -> Prompt:
-        """Builds the prompt: history, the task's prompt, the conversation so far."""
+    async def prompt(self, run: Run) -> Prompt | None:
+        """Builds the prompt: history, the task's prompt, the conversation so far; None: it would break the budget."""
         tools: list[ToolSpec] = [pin.spec for pin in run.tools.values()]
         tools += await self._supervisor.specs(run)
         tools += [ASKING] if self._agent.asks_people else []
         messages = (*run.history, Message("user", run.request.prompt), *run.state.messages)
-        return Prompt(self._agent.name, self._agent.instructions, messages, tuple(tools), run.state.step)
+        name, instructions = self._agent.name, self._agent.instructions
+        room = run.budget.room(run.state, instructions, messages)
+        return Prompt(name, instructions, messages, tuple(tools), run.state.step, room) if room else None
 
     async def ask(self, run: Run, prompt: Prompt) -> list[StepEvent]:
         """Calls the model and returns the step's events: its answer, then an intent (or a refusal) for each call.
@@ -251,4 +253,5 @@ class Deltas:
         """Shows what is left."""
         if self._timer:
             self._timer.cancel()
-        await self._flush(self._showing)
+        if self._text or self._showing:
+            await self._flush(self._showing)

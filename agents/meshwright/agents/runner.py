@@ -92,7 +92,7 @@ class Runner:
             elif reason := run.budget.exhausted(run.state):
                 return await self.finish(run, End(reason))
             else:
-                prompt = run.budget.bound(run.state, await self._planner.prompt(run))
+                prompt = await self._planner.prompt(run)
                 if prompt is None:
                     return await self.finish(run, End(FINISH_REASON_TOKEN_BUDGET_EXCEEDED))
                 step = await self._planner.ask(run, prompt)

@@ -31,7 +31,8 @@ STATUS: dict[str, TaskStatus.ValueType] = {
 }
 TERMINAL = frozenset({TASK_STATUS_COMPLETED, TASK_STATUS_FAILED, TASK_STATUS_CANCELLED})
 LONGEST_MS = 2**32 - 1
-COUNTERS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "model_calls", "tool_calls")
+TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
+COUNTERS = (*TOKENS, "model_calls", "tool_calls")
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,10 +271,10 @@ def leaf(event: StepEvent) -> StepEvent:
 
 def counters_of(event: StepEvent) -> dict[str, int]:
     """Returns what an event adds to its task's counters, a descendant's event to its ancestors' likewise."""
-    match leaf(event).WhichOneof("event"):
+    inner = leaf(event)
+    match inner.WhichOneof("event"):
         case "llm_call":
-            usage = leaf(event).llm_call.usage
-            spent = {name: value for name in COUNTERS[:4] if (value := getattr(usage, name))}
+            spent = {field.name: value for field, value in inner.llm_call.usage.ListFields() if field.name in TOKENS}
             return spent | {"steps": 1, "model_calls": 1}
         case "tool_result":
             return {"tool_calls": 1}

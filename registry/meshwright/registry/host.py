@@ -30,7 +30,7 @@ from meshwright.core.errors import (
 from meshwright.core.grant import check_tool
 from meshwright.core.ids import CALLER_ID, checked
 from meshwright.gen.agents.v1.grant_pb2 import Grant
-from meshwright.gen.registry.v1.tool_registry_service_pb2 import Effect, Tool
+from meshwright.gen.registry.v1.tool_registry_service_pb2 import EFFECT_IDEMPOTENT, EFFECT_PURE, Tool
 from meshwright.gen.tools.v1.tool_service_pb2 import InvocationState, Outcome
 from meshwright.registry.schema import Schema, explained
 from meshwright.registry.store import Ledger
@@ -160,7 +160,7 @@ class ToolHost:
         self, hosted: Hosted, grant: Grant, arguments: dict[str, Any], key: str, intent: str
     ) -> Outcome:
         invocation = Invocation(grant.tenant, grant.principal, grant.task_id, key)
-        if hosted.contract.effect == Effect.EFFECT_PURE:
+        if hosted.contract.effect == EFFECT_PURE:
             return await self._run(hosted, invocation, arguments)
         checked("idempotency_key", key, CALLER_ID)
         holder = (grant.tenant, grant.principal, grant.task_id)
@@ -212,7 +212,7 @@ class ToolHost:
                 call.key,
                 intent=call.intent,
                 timeout_s=hosted.tool.timeout_s,
-                may_rerun=hosted.contract.effect == Effect.EFFECT_IDEMPOTENT,
+                may_rerun=hosted.contract.effect == EFFECT_IDEMPOTENT,
                 fence=fence,
                 token=token,
             )

@@ -85,9 +85,10 @@ class Schema:
         if effort > CHECKED_EFFORT:
             return [Violation("", "size", "is too large for its schema")]
         try:
+            if self._validator.is_valid(value):
+                return []
             if effort > LISTED_EFFORT:
-                fits = self._validator.is_valid(value)
-                return [] if fits else [Violation("", "", "does not fit; it is too large to say where")]
+                return [Violation("", "", "does not fit; it is too large to say where")]
             return self._listed(value)
         except ValueError:
             return [Violation("", "type", "is not JSON: it holds half a surrogate pair")]
