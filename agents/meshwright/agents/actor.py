@@ -168,9 +168,7 @@ def check_decision(decided: InputResolved) -> None:
 def result_of(call_id: str, outcome: Outcome) -> ToolResult:
     """Turns a tool's outcome into what the journal keeps."""
     if outcome.HasField("error"):
-        return ToolResult(
-            call_id=call_id, outcome=TOOL_OUTCOME_ERROR, error=outcome.error, replayed=outcome.replayed
-        )
+        return ToolResult(call_id=call_id, outcome=TOOL_OUTCOME_ERROR, error=outcome.error, replayed=outcome.replayed)
     result = parsed_result(outcome.result_json)
     if is_deep(result):
         error = ResultTooLargeError(f"the result is nested deeper than {DEEPEST} levels")

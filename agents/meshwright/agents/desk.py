@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 import structlog
@@ -41,6 +41,35 @@ class Taken:
 
     name: TaskName
     joined: Follower | None = None
+
+
+class Watched:
+    """A task that is accepted when this is entered, and watched from before its first event until this is left."""
+
+    __slots__ = ("_desk", "_feeds", "_follower", "_task")
+
+    def __init__(self, desk: "Desk", feeds: Feeds, task: NewTask) -> None:
+        self._desk = desk
+        self._feeds = feeds
+        self._task = task
+
+    async def __aenter__(self) -> Taken:
+        """Accepts it.
+
+        Raises:
+            MeshError: It was not accepted, and nothing was kept.
+        """
+        name = self._task.name
+        self._follower = self._feeds.join(name)
+        try:
+            return Taken(name, self._follower if await self._desk.begin(self._task) else None)
+        except BaseException:
+            await self._feeds.leave(name, self._follower)
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        """Leaves its feed."""
+        await self._feeds.leave(self._task.name, self._follower)
 
 
 class Desk:
@@ -87,18 +116,19 @@ class Desk:
         await self._accept(task, at_once=False)
         return Taken(task.name)
 
-    @contextlib.asynccontextmanager
-    async def watched(self, request: TaskRequest, idempotency_key: str, caller: Caller) -> AsyncIterator[Taken]:
+    def watched(self, request: TaskRequest, idempotency_key: str, caller: Caller) -> "Watched":
         """Accepts a task as `queue` does, runs it in this process where there is room, and watches it meanwhile."""
         task = new_task(request, request.agent_id or self._worker.agent_id, idempotency_key, caller)
-        follower = self._feeds.join(task.name)
-        try:
-            # Not cut off with its call: a task that was claimed but not begun would wait until its lease is over.
-            is_begun = asyncio.get_running_loop().create_future()
-            self._worker.spawn(self._take_up(task, is_begun))
-            yield Taken(task.name, follower if await is_begun else None)
-        finally:
-            await self._feeds.leave(task.name, follower)
+        return Watched(self, self._feeds, task)
+
+    async def begin(self, task: NewTask) -> bool:
+        """Accepts a task; returns whether it is run in this process.
+
+        Not cut off with its call: a task that was claimed but not begun would wait until its lease is over.
+        """
+        is_begun = asyncio.get_running_loop().create_future()
+        self._worker.spawn(self._take_up(task, is_begun))
+        return await is_begun
 
     async def _take_up(self, task: NewTask, is_begun: asyncio.Future[bool]) -> None:
         """Accepts a task and, where it is this process's to run, runs it."""

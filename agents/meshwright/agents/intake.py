@@ -68,7 +68,6 @@ def checked_request(request: TaskRequest) -> None:
 def problems_of(request: TaskRequest) -> Iterator[tuple[str, str]]:
     """Tells what is wrong, field by field."""
     size = len(request.prompt.encode())
-    labels = request.metadata
     if not request.prompt.strip():
         yield "prompt", "is required"
     if size > MAX_PROMPT_BYTES:
@@ -85,15 +84,16 @@ def problems_of(request: TaskRequest) -> Iterator[tuple[str, str]]:
         yield "cost_budget_micros", "must not be negative"
     if request.HasField("timeout") and not fits(request.timeout):
         yield "timeout", f"must be 0.001..{MAX_TIMEOUT_S} s"
-    if len(labels) > MAX_LABELS:
-        yield "metadata", f"at most {MAX_LABELS} labels"
-    if any(len(name) + len(label) > MAX_LABEL_CHARS for name, label in labels.items()):
-        yield "metadata", f"at most {MAX_LABEL_CHARS} characters each"
     yield from problems_of_choices(request)
 
 
 def problems_of_choices(request: TaskRequest) -> Iterator[tuple[str, str]]:
-    """Tells what is wrong with names and enums."""
+    """Tells what is wrong with labels, names and enums."""
+    labels = request.metadata
+    if len(labels) > MAX_LABELS:
+        yield "metadata", f"at most {MAX_LABELS} labels"
+    if any(len(name) + len(label) > MAX_LABEL_CHARS for name, label in labels.items()):
+        yield "metadata", f"at most {MAX_LABEL_CHARS} characters each"
     if len(request.allowed_tools) > MAX_TOOLS:
         yield "allowed_tools", f"at most {MAX_TOOLS} names"
     if not all(map(TOOL_NAME.fullmatch, request.allowed_tools)):

@@ -20,6 +20,7 @@ from meshwright.core import telemetry
 from meshwright.core.canonical import digest, to_struct
 from meshwright.core.errors import InvalidRequestError, MeshError, ModelUnavailableError, PermissionDeniedError
 from meshwright.core.ids import CALLER_ID, call_key
+from meshwright.core.limit import Limit
 from meshwright.gen.agents.v1.step_event_pb2 import (
     TOOL_OUTCOME_DENIED,
     TOOL_OUTCOME_INVALID_ARGUMENTS,
@@ -98,9 +99,8 @@ class Planner:
         started = time.perf_counter()
         deltas = Deltas(run.journal, run.feeds, run.record.name, run.state.step + 1)
         try:
-            with run.awaiting(self._limit_s):
-                async with asyncio.timeout(self._limit_s):
-                    answer = await self._model.answer(prompt, deltas.add)
+            with run.awaiting(self._limit_s), Limit(self._limit_s):
+                answer = await self._model.answer(prompt, deltas.add)
         except TimeoutError:
             raise ModelUnavailableError(f"the model did not answer within {self._limit_s:g} s") from None
         finally:

@@ -16,6 +16,7 @@ from meshwright.agents.session import Sessions
 from meshwright.agents.toolbox import Pin, Toolbox
 from meshwright.core import telemetry
 from meshwright.core.errors import FencedError, InternalError, MeshError, RejectedError, TaskCancelledError
+from meshwright.core.limit import Limit
 from meshwright.gen.agents.v1.step_event_pb2 import (
     NOTICE_KIND_RESUMED,
     NOTICE_KIND_TAKEN_OVER,
@@ -56,9 +57,9 @@ class Runner:
 
     async def _guarded(self, run: Run) -> End | None:
         """Runs the loop and says how the task ends, where the loop has not ended it."""
-        limit = asyncio.timeout(run.seconds_left)
+        limit = Limit(run.seconds_left)
         try:
-            async with limit:
+            with limit:
                 await self._begin(run)
                 await self._loop(run)
         except (Parked, FencedError) as given_up:
@@ -74,7 +75,7 @@ class Runner:
         except MeshError as error:
             return End(FINISH_REASON_ERROR, error)
         except Exception:
-            if limit.expired():
+            if limit.is_over:
                 return timed_out()
             error_id = secrets.token_hex(6)
             log.exception("task_failed", task_id=run.task_id, error_id=error_id)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -46,15 +46,9 @@ class AgentService(AgentServiceServicer):
         self._agent_id = agent_id
         self._health = health
 
-    @contextlib.asynccontextmanager
-    async def _accepted(self, request: TaskRequest, context: Context) -> AsyncIterator[Taken]:
-        key = metadata_of(context, "idempotency-key")
-        async with self._desk.watched(request, key, CALLER.get()) as taken:
-            await context.send_initial_metadata(((TASK_ID_KEY, taken.name.task_id),))
-            yield taken
-
     async def RunTask(self, request: TaskRequest, context: Context) -> TaskResponse:
-        async with self._accepted(request, context) as taken:
+        async with self._desk.watched(request, metadata_of(context, "idempotency-key"), CALLER.get()) as taken:
+            await context.send_initial_metadata(((TASK_ID_KEY, taken.name.task_id),))
             await self._wait(taken)
         return await self._desk.response(taken.name)
 
@@ -86,13 +80,15 @@ class AgentService(AgentServiceServicer):
 
     async def StreamSteps(self, request: TaskRequest, context: Context) -> AsyncGenerator[StepEvent, None]:
         cursor = cursor_of(context)
-        async with (
-            self._accepted(request, context) as taken,
-            contextlib.aclosing(self._desk.follow(taken, cursor)) as events,
-        ):
-            async for event in events:
-                cursor = max(cursor, event.sequence if event else 0)
-                yield event or heartbeat(taken.name.task_id, cursor)
+        async with self._desk.watched(request, metadata_of(context, "idempotency-key"), CALLER.get()) as taken:
+            await context.send_initial_metadata(((TASK_ID_KEY, taken.name.task_id),))
+            events = self._desk.follow(taken, cursor)
+            try:
+                async for event in events:
+                    cursor = max(cursor, event.sequence if event else 0)
+                    yield event or heartbeat(taken.name.task_id, cursor)
+            finally:
+                await events.aclose()
 
     async def Health(self, request: HealthRequest, context: Context) -> HealthResponse:
         if request.agent_id not in ("", self._agent_id):

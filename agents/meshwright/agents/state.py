@@ -31,7 +31,6 @@ from meshwright.gen.agents.v1.task_pb2 import (
     Usage,
 )
 
-
 TEXT = json.JSONEncoder(ensure_ascii=False)
 """How a model reads what is no text."""
 

@@ -29,6 +29,7 @@ from meshwright.core.errors import (
 )
 from meshwright.core.grant import check_tool
 from meshwright.core.ids import CALLER_ID, checked
+from meshwright.core.limit import Limit
 from meshwright.gen.agents.v1.grant_pb2 import Grant
 from meshwright.gen.registry.v1.tool_registry_service_pb2 import EFFECT_IDEMPOTENT, EFFECT_PURE, Tool
 from meshwright.gen.tools.v1.tool_service_pb2 import InvocationState, Outcome
@@ -156,9 +157,7 @@ class ToolHost:
         check_tool(grant, pin)
         return await self._called(self._hosted[pin], grant, copy.deepcopy(arguments), key, intent)
 
-    async def _called(
-        self, hosted: Hosted, grant: Grant, arguments: dict[str, Any], key: str, intent: str
-    ) -> Outcome:
+    async def _called(self, hosted: Hosted, grant: Grant, arguments: dict[str, Any], key: str, intent: str) -> Outcome:
         invocation = Invocation(grant.tenant, grant.principal, grant.task_id, key)
         if hosted.contract.effect == EFFECT_PURE:
             return await self._run(hosted, invocation, arguments)
@@ -256,10 +255,10 @@ class ToolHost:
             del self._running[call]
 
     async def _run(self, hosted: Hosted, invocation: Invocation, arguments: dict[str, Any]) -> Outcome:
-        name, limit = hosted.tool.name, asyncio.timeout(hosted.tool.timeout_s)
+        name, limit = hosted.tool.name, Limit(hosted.tool.timeout_s)
         token = INVOCATION.set(invocation)
         try:
-            async with limit:
+            with limit:
                 result = await hosted.tool.run(arguments)
             outcome = checked_result(hosted, result)
         except MeshError as error:
@@ -272,7 +271,7 @@ class ToolHost:
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a tool may raise anything; its failure is data
             log.warning("tool_failed", tool=name, task_id=invocation.task_id, error=repr(error))
             late = DeadlineExceededError(f"{name} took longer than {hosted.tool.timeout_s:g} s")
-            outcome = failed(late if limit.expired() else ToolFailedError(f"{name}: {type(error).__name__}: {error}"))
+            outcome = failed(late if limit.is_over else ToolFailedError(f"{name}: {type(error).__name__}: {error}"))
         finally:
             INVOCATION.reset(token)
         telemetry.TOOL_CALLS.labels(name, "error" if outcome.HasField("error") else "ok").inc()
