@@ -56,7 +56,8 @@ async def crash(to: str) -> str:
 
 @tool(effect="pure")
 async def look(at: str) -> str:
-    """Looks, and brings its own process down the first time."""
+    """Looks for a while, and brings its own process down the first time."""
+    await asyncio.sleep(0.1)  # its step is journaled meanwhile
     is_first = f"look {at}" not in EFFECTS.read_text().split("\\n")
     note(f"look {at}")
     if is_first:
