@@ -229,7 +229,7 @@ class TestLocal:
         async with feeds.joined(claim.name) as follower:
             events = feeds.follow(claim.name, 0, joined=follower)
             for number, detail in enumerate(("first", "mine"), 1):
-                feeds.show(claim.name, Entry(number, 5, "", made.notice(detail).SerializeToString()).event("t1"))
+                feeds.show(claim.name, [Entry(number, 5, "", made.notice(detail).SerializeToString()).event("t1")])
             assert (await anext(events)).sequence == 1
             event = await anext(events)
             assert (event.sequence, event.task_id, event.notice.detail) == (2, "t1", "mine")

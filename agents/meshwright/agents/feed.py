@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -205,9 +205,11 @@ class Feeds:
         if audience := self._audiences.get(ref):
             audience.push(event)
 
-    def show(self, name: TaskName, event: StepEvent) -> None:
-        """Hands an event that this process wrote itself to the watchers here, without a round trip."""
-        self._push(name.ref, event)
+    def show(self, name: TaskName, events: Iterable[StepEvent]) -> None:
+        """Hands events that this process wrote itself to the watchers here, without a round trip."""
+        if audience := self._audiences.get(name.ref):
+            for event in events:
+                audience.push(event)
 
     def show_passing(self, name: TaskName, frame: StepEvent) -> None:
         """Hands a frame that is not kept to the watchers here, unless they will hear it from the store anyway."""

@@ -201,7 +201,7 @@ class Run:
         at.FromMilliseconds(time_ms)
         for offset, event in enumerate(events):
             stamp(event, self.task_id, first + offset, at)
-            self.feeds.show(self.record.name, event)
+        self.feeds.show(self.record.name, events)
 
     async def _written(self, appended: Appended, events: Sequence[StepEvent]) -> None:
         """Folds what this run wrote; events of others that came between are read first."""

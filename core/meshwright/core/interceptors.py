@@ -29,6 +29,7 @@ from meshwright.core.errors import (
     OverloadedError,
 )
 from meshwright.core.grant import METADATA_KEY, Verifier
+from meshwright.core.limit import Limit
 from meshwright.gen.agents.v1.grant_pb2 import Grant
 
 log = structlog.get_logger("call")
@@ -268,24 +269,10 @@ def default_of(method: str) -> float | None:
     return None if may_stay_open else DEFAULT_DEADLINE_S
 
 
-class Imposed:
-    """A deadline that the server imposes on a call: `asyncio.timeout` for half of its price, with its own error."""
+class Imposed(Limit):
+    """A deadline that the server imposes on a call."""
 
-    __slots__ = ("_after_s", "_is_over", "_task", "_timer")
-
-    def __init__(self, after_s: float) -> None:
-        self._after_s = after_s
-        self._is_over = False
-
-    def __enter__(self) -> None:
-        """Starts the clock."""
-        self._task: asyncio.Task[Any] | None = asyncio.current_task()
-        self._timer = asyncio.get_running_loop().call_later(self._after_s, self._end)
-
-    def _end(self) -> None:
-        if self._task:
-            self._is_over = True
-            self._task.cancel()
+    __slots__ = ()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -295,9 +282,10 @@ class Imposed:
         Raises:
             DeadlineExceededError: It was, and nobody else cancelled the call.
         """
-        self._timer.cancel()
-        if self._is_over and self._task and self._task.uncancel() == 0 and kind is asyncio.CancelledError:
-            raise DeadlineExceededError(f"no answer within {self._after_s:g} s") from None
+        try:
+            super().__exit__(kind, error, trace)
+        except TimeoutError:
+            raise DeadlineExceededError(f"no answer within {self.after_s:g} s") from None
 
 
 class Principal:

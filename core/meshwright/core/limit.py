@@ -8,20 +8,18 @@ from typing import Any, Self
 class Limit:
     """Bounds the time of what is awaited inside: `asyncio.timeout` at a third of its price, for what every task does.
 
-    Args:
-        after_s: Seconds.
-
     Attributes:
+        after_s: Seconds.
         is_over: Whether the time was over before the end.
 
     Raises:
         TimeoutError: On the way out: the time was over, and nobody else cancelled the task.
     """
 
-    __slots__ = ("_after_s", "_before", "_task", "_timer", "is_over")
+    __slots__ = ("_before", "_task", "_timer", "after_s", "is_over")
 
     def __init__(self, after_s: float) -> None:
-        self._after_s = after_s
+        self.after_s = after_s
         self.is_over = False
 
     def __enter__(self) -> Self:
@@ -30,7 +28,7 @@ class Limit:
         assert task, "a limit is for what runs in a task"
         self._task = task
         self._before = task.cancelling()
-        self._timer = asyncio.get_running_loop().call_later(self._after_s, self._end)
+        self._timer = asyncio.get_running_loop().call_later(self.after_s, self._end)
         return self
 
     def _end(self) -> None:
