@@ -31,8 +31,6 @@ from meshwright.gen.agents.v1.task_pb2 import (
     Usage,
 )
 
-SPENDING = frozenset({"llm_call", "tool_result", "child"})
-"""Events that add to what was spent."""
 TEXT = json.JSONEncoder(ensure_ascii=False)
 """How a model reads what is no text."""
 
@@ -117,10 +115,8 @@ class RunState:
         """Adds one durable event."""
         self.sequence = max(self.sequence, event.sequence)
         self.attempt = max(self.attempt, event.attempt)
-        kind = event.WhichOneof("event")
-        if kind in SPENDING:
-            add(self.usage, counters_of(event))
-        match kind:
+        add(self.usage, counters_of(event))
+        match event.WhichOneof("event"):
             case "started":
                 self.pins = tuple(event.started.tool_pins)
                 self.version = event.started.agent_version
