@@ -43,9 +43,9 @@ NANOS = 1_000_000_000
 RANKS = {number: name.removeprefix("TASK_PRIORITY_") for name, number in TaskPriority.items()}
 """Priorities as the queue knows them."""
 ENUMS = {
-    "on_budget_exceeded": BudgetAction.DESCRIPTOR,
-    "priority": TaskPriority.DESCRIPTOR,
-    "session_policy": SessionPolicy.DESCRIPTOR,
+    "on_budget_exceeded": ("BudgetAction", frozenset(BudgetAction.values())),
+    "priority": ("TaskPriority", frozenset(TaskPriority.values())),
+    "session_policy": ("SessionPolicy", frozenset(SessionPolicy.values())),
 }
 
 
@@ -98,9 +98,9 @@ def problems_of_choices(request: TaskRequest) -> Iterator[tuple[str, str]]:
         yield "allowed_tools", f"at most {MAX_TOOLS} names"
     if not all(map(TOOL_NAME.fullmatch, request.allowed_tools)):
         yield "allowed_tools", "holds what is no tool name"
-    for field, kind in ENUMS.items():
-        if getattr(request, field) not in kind.values_by_number:
-            yield field, f"is no {kind.name}"
+    for field, (kind, known) in ENUMS.items():
+        if getattr(request, field) not in known:
+            yield field, f"is no {kind}"
 
 
 def fits(timeout: Duration) -> bool:

@@ -13,7 +13,7 @@ from meshwright.agents.journal import Journal
 from meshwright.agents.models.model import Answer, Call, Message, Model, Prompt, ToolSpec
 from meshwright.agents.run import Run
 from meshwright.agents.supervisor import Supervisor
-from meshwright.agents.task import Entry, TaskName
+from meshwright.agents.task import TOKENS, Entry, TaskName
 from meshwright.agents.toolbox import Pin
 from meshwright.agents.values import TOO_DEEP, fitting, fitting_arguments, planned_call
 from meshwright.core import telemetry
@@ -121,15 +121,12 @@ class Planner:
             text=fitting(answer.text),
             planned_calls=[planned_call(call.call_id, call.tool, call.arguments) for call in calls],
             stop_reason=answer.stop_reason,
-            usage=Usage(
-                input_tokens=usage.input_tokens,
-                output_tokens=usage.output_tokens,
-                cache_read_tokens=usage.cache_read_tokens,
-                cache_write_tokens=usage.cache_write_tokens,
-                model_calls=1,
-            ),
+            usage=Usage(model_calls=1),
             latency_ms=latency_ms,
         )
+        for name in TOKENS:
+            if tokens := getattr(usage, name):
+                setattr(said.usage, name, tokens)
         children = sum(call.tool in self._supervisor.names for call in calls)
         spent = usage.input_tokens + usage.output_tokens
         intents = [self._intents(run, step, call, children, spent) for call in calls]

@@ -274,8 +274,11 @@ def counters_of(event: StepEvent) -> dict[str, int]:
     inner = leaf(event)
     match inner.WhichOneof("event"):
         case "llm_call":
-            spent = {field.name: value for field, value in inner.llm_call.usage.ListFields() if field.name in TOKENS}
-            return spent | {"steps": 1, "model_calls": 1}
+            usage, counters = inner.llm_call.usage, {"steps": 1, "model_calls": 1}
+            for name in TOKENS:
+                if value := getattr(usage, name):
+                    counters[name] = value
+            return counters
         case "tool_result":
             return {"tool_calls": 1}
     return {}
