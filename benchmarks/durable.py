@@ -78,7 +78,7 @@ async def run(scene: Scene, effort: Effort) -> list[Finding]:
     async with grpc.aio.insecure_channel(bare.target) as one, grpc.aio.insecure_channel(agent.target) as other:
         sides = {"bare": Streams(bare, one), "ours": Streams(agent, other)}
         findings = []
-        for name, rounds, goal in (("durable", 5, 3.5), ("durable_short", 1, None)):
+        for name, rounds, goal in (("durable", 1, 3.5), ("durable_long", 5, None)):
             shape = f"{rounds}x1"
             many = events_of(rounds, 1)
             recorded = await sides["ours"].events(shape)
