@@ -126,7 +126,7 @@ class Desk:
 
         Not cut off with its call: a task that was claimed but not begun would wait until its lease is over.
         """
-        is_begun = asyncio.get_running_loop().create_future()
+        is_begun: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._worker.spawn(self._take_up(task, is_begun))
         return await is_begun
 
@@ -151,7 +151,8 @@ class Desk:
     async def _accept(self, task: NewTask, *, at_once: bool) -> Run | None:
         """Accepts a task; returns the run that this process is to work on, if so."""
         if self._worker.pressure.reason and not task.parent_id:
-            return await self._attach(task)
+            await self._attach(task)
+            return None
         if task.agent_id != self._worker.agent_id:
             await self._check_agent(task.agent_id, task.name)
             at_once = False
@@ -159,7 +160,8 @@ class Desk:
         try:
             return await self._written(task, at_once=at_once)
         except StoreFullError:
-            return await self._attach(task)
+            await self._attach(task)
+            return None
         except MeshError:
             if has_ticket:
                 await self._sessions.abandon(task.name, task.session_id)

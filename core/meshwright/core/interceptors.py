@@ -42,7 +42,7 @@ Read = Callable[[Any], Any]
 DEFAULT_DEADLINE_S = 60.0
 OVERLOAD_RETRY_S = 1.0
 PROBES = "/grpc.health.v1.Health/"
-UNLIMITED: AbstractContextManager[None] = contextlib.nullcontext()
+UNLIMITED: AbstractContextManager[object] = contextlib.nullcontext()
 OWN_DEADLINE = frozenset({"/agents.v1.AgentService/RunTask"})
 """Methods whose wait is bounded by the task's own timeout instead of the default deadline."""
 
@@ -249,7 +249,7 @@ async def abort(context: Context, error: MeshError) -> None:
     await context.abort(error.code, status.message, tuple(trailing))
 
 
-def limited(context: Context, default_s: float | None) -> AbstractContextManager[None]:
+def limited(context: Context, default_s: float | None) -> AbstractContextManager[object]:
     """Lets outgoing calls know how much time is left; imposes the default where the caller set no deadline.
 
     `DEADLINE` need not be put back: the call's own context ends with it.
