@@ -347,3 +347,9 @@ def test_a_new_agent_answers_at_the_edge_within_a_second(dev, tmp_path):
     while dev.request("GET", "/v1/agents/newcomer/health").status != 404:  # withdrawn, not timed out
         assert time.monotonic() < ends
         time.sleep(0.05)
+
+
+def test_a_grpc_call_that_is_no_post_is_refused_and_not_tried_again(dev):
+    answer = dev.request("GET", "/v1/tools/docs.search", content_type="application/grpc")
+    assert (answer.status, answer.headers["grpc-status"]) == (200, "3")
+    assert answer.headers["grpc-message"] == "gRPC calls are sent by POST"

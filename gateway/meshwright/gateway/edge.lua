@@ -31,9 +31,14 @@ local function is_refused(handle)
     return true
   end
   local content_type = headers:get('content-type') or ''
-  local is_known = string.match(content_type, '^application/json') or string.match(content_type, '^application/grpc')
-  if headers:get(':method') == 'POST' and not is_known then
+  local is_grpc = string.match(content_type, '^application/grpc')
+  local is_post = headers:get(':method') == 'POST'
+  if is_post and not (is_grpc or string.match(content_type, '^application/json')) then
     refuse(handle, 415, 3, 'CONTENT_TYPE_REFUSED', 'send content-type: application/json')
+    return true
+  end
+  if is_grpc and not is_post then  -- a server resets such a stream, which would be tried again and again
+    refuse(handle, 415, 3, 'CONTENT_TYPE_REFUSED', 'gRPC calls are sent by POST')
     return true
   end
   return false
