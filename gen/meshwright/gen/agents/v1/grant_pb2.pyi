@@ -36,6 +36,10 @@ class Grant(_message.Message):
     FENCE_FIELD_NUMBER: _builtins.int
     TOOLS_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    TOKEN_BUDGET_FIELD_NUMBER: _builtins.int
+    DEADLINE_FIELD_NUMBER: _builtins.int
+    TAINTED_FIELD_NUMBER: _builtins.int
+    APPROVED_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """Tenant the task belongs to."""
     principal: _builtins.str
@@ -50,6 +54,10 @@ class Grant(_message.Message):
     """0 for a root task, one more for each delegation, at most 5."""
     fence: _builtins.int
     """Ownership counter of the task's runner; a tool host refuses one lower than it has seen for the task."""
+    token_budget: _builtins.int
+    """Tokens that the task may spend, children included; a child's grant is cut out of what its parent has left."""
+    tainted: _builtins.bool
+    """Content that others wrote has entered the conversation: tools with the rule WHEN_TAINTED ask a person."""
     @_builtins.property
     def tools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Tools that may be called, "name@version"."""
@@ -57,6 +65,14 @@ class Grant(_message.Message):
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When the grant stops being valid, at most 5 minutes after it was signed."""
+
+    @_builtins.property
+    def deadline(self) -> _timestamp_pb2.Timestamp:
+        """When the task itself is out of time: nothing is begun under the grant after that."""
+
+    @_builtins.property
+    def approved(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Intent digests of calls that a person has allowed."""
 
     def __init__(
         self,
@@ -70,10 +86,14 @@ class Grant(_message.Message):
         fence: _builtins.int = ...,
         tools: _abc.Iterable[_builtins.str] | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        token_budget: _builtins.int = ...,
+        deadline: _timestamp_pb2.Timestamp | None = ...,
+        tainted: _builtins.bool = ...,
+        approved: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "depth", b"depth", "expire_time", b"expire_time", "fence", b"fence", "principal", b"principal", "root_task_id", b"root_task_id", "task_id", b"task_id", "tenant", b"tenant", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "approved", b"approved", "deadline", b"deadline", "depth", b"depth", "expire_time", b"expire_time", "fence", b"fence", "principal", b"principal", "root_task_id", b"root_task_id", "tainted", b"tainted", "task_id", b"task_id", "tenant", b"tenant", "token_budget", b"token_budget", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -56,6 +56,7 @@ class AgentCard(_message.Message):
     ENDPOINTS_FIELD_NUMBER: _builtins.int
     OUTPUT_SCHEMA_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    CALLABLE_BY_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """[a-z][a-z0-9-]{0,62}."""
     version: _builtins.str
@@ -84,6 +85,10 @@ class AgentCard(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The author's own labels; the mesh gives them no meaning."""
 
+    @_builtins.property
+    def callable_by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Who may give it tasks: agent ids, "outside" for callers that are no agents; empty: everyone."""
+
     def __init__(
         self,
         *,
@@ -96,10 +101,11 @@ class AgentCard(_message.Message):
         endpoints: _abc.Iterable[Global___Endpoint] | None = ...,
         output_schema: _struct_pb2.Struct | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        callable_by: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["output_schema", b"output_schema"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "contract_digest", b"contract_digest", "description", b"description", "endpoints", b"endpoints", "labels", b"labels", "output_schema", b"output_schema", "skills", b"skills", "tools", b"tools", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "callable_by", b"callable_by", "contract_digest", b"contract_digest", "description", b"description", "endpoints", b"endpoints", "labels", b"labels", "output_schema", b"output_schema", "skills", b"skills", "tools", b"tools", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
