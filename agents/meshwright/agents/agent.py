@@ -32,6 +32,7 @@ class Agent:
         answer_within_s: How long a question stays open, at most 30 days; meanwhile the task's clock stands still.
         on_silence: What follows when nobody answers: `refuse` what was asked for and go on, or `fail`.
         same_version: A task stays with the version that began it; otherwise any version goes on with it.
+        callable_by: Who may give it tasks: agents' names, `outside` for callers that are no agents; empty: everyone.
         prepare: Called once in a thread before the agent is announced, for example to build an index.
     """
 
@@ -48,6 +49,7 @@ class Agent:
     answer_within_s: float = 7 * 86_400
     on_silence: Silence = "refuse"
     same_version: bool = False
+    callable_by: Sequence[str] = ()
     prepare: Callable[[], None] | None = None
     local_tools: tuple[LocalTool, ...] = field(init=False, default=())
     selectors: tuple[str, ...] = field(init=False, default=())
@@ -62,6 +64,9 @@ class Agent:
                 split_selector(one)
             elif not isinstance(one, LocalTool):
                 raise SetupError(f"agent {self.name}: {one!r} is no tool: decorate the function with @tool")
+        for name in (*self.delegates, *self.callable_by):
+            if not AGENT_ID.fullmatch(name):
+                raise SetupError(f"agent {self.name}: {name!r} is no agent's name")
         self._check_rules()
         own = tuple(one for one in self.tools if isinstance(one, LocalTool))
         pins = tuple(f"{one.name}@{one.version}" if isinstance(one, LocalTool) else one for one in self.tools)

@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from dataclasses import dataclass
 
 import structlog
 
+from meshwright.agents.authority import check_caller
 from meshwright.agents.feed import Feeds, Follower
 from meshwright.agents.inbox import Inbox
 from meshwright.agents.intake import new_task
@@ -46,9 +47,10 @@ class Taken:
 class Watched:
     """A task that is accepted when this is entered, and watched from before its first event until this is left."""
 
-    __slots__ = ("_desk", "_feeds", "_follower", "_task")
+    __slots__ = ("_caller", "_desk", "_feeds", "_follower", "_task")
 
-    def __init__(self, desk: "Desk", feeds: Feeds, task: NewTask) -> None:
+    def __init__(self, desk: "Desk", feeds: Feeds, task: NewTask, caller: Caller) -> None:
+        self._caller = caller
         self._desk = desk
         self._feeds = feeds
         self._task = task
@@ -62,7 +64,7 @@ class Watched:
         name = self._task.name
         self._follower = self._feeds.join(name)
         try:
-            return Taken(name, self._follower if await self._desk.begin(self._task) else None)
+            return Taken(name, self._follower if await self._desk.begin(self._task, self._caller) else None)
         except BaseException:
             await self._feeds.leave(name, self._follower)
             raise
@@ -82,6 +84,7 @@ class Desk:
         registry: Knows other agents, whose tasks are queued for them.
         sessions: The lines in which tasks of one conversation stand.
         inbox: Takes decisions of people.
+        callable_by: Who may give this agent tasks; empty: everyone.
     """
 
     def __init__(
@@ -93,6 +96,7 @@ class Desk:
         *,
         sessions: Sessions,
         inbox: Inbox,
+        callable_by: Collection[str] = (),
     ) -> None:
         self._worker = worker
         self._journal = journal
@@ -100,6 +104,7 @@ class Desk:
         self._registry = registry
         self._sessions = sessions
         self._inbox = inbox
+        self._callable_by = callable_by
 
     async def queue(self, request: TaskRequest, idempotency_key: str, caller: Caller) -> Taken:
         """Accepts a task for whoever is free to run it.
@@ -113,27 +118,27 @@ class Desk:
             MeshError: It was not accepted, and nothing was kept.
         """
         task = new_task(request, request.agent_id or self._worker.agent_id, idempotency_key, caller)
-        await self._accept(task, at_once=False)
+        await self._accept(task, caller, at_once=False)
         return Taken(task.name)
 
     def watched(self, request: TaskRequest, idempotency_key: str, caller: Caller) -> "Watched":
         """Accepts a task as `queue` does, runs it in this process where there is room, and watches it meanwhile."""
         task = new_task(request, request.agent_id or self._worker.agent_id, idempotency_key, caller)
-        return Watched(self, self._feeds, task)
+        return Watched(self, self._feeds, task, caller)
 
-    async def begin(self, task: NewTask) -> bool:
+    async def begin(self, task: NewTask, caller: Caller) -> bool:
         """Accepts a task; returns whether it is run in this process.
 
         Not cut off with its call: a task that was claimed but not begun would wait until its lease is over.
         """
         is_begun: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._worker.spawn(self._take_up(task, is_begun))
+        self._worker.spawn(self._take_up(task, caller, is_begun))
         return await is_begun
 
-    async def _take_up(self, task: NewTask, is_begun: asyncio.Future[bool]) -> None:
+    async def _take_up(self, task: NewTask, caller: Caller, is_begun: asyncio.Future[bool]) -> None:
         """Accepts a task and, where it is this process's to run, runs it."""
         try:
-            run = await self._accept(task, at_once=True)
+            run = await self._accept(task, caller, at_once=True)
         except Exception as error:  # noqa: BLE001 - whoever asked is told, whatever it is
             if is_begun.done():
                 log.warning("not_accepted", task_id=task.name.task_id, error=repr(error))
@@ -148,14 +153,16 @@ class Desk:
         if run:
             await self._worker.work(run)
 
-    async def _accept(self, task: NewTask, *, at_once: bool) -> Run | None:
+    async def _accept(self, task: NewTask, caller: Caller, *, at_once: bool) -> Run | None:
         """Accepts a task; returns the run that this process is to work on, if so."""
         if self._worker.pressure.reason and not task.parent_id:
             await self._attach(task)
             return None
+        callable_by: Collection[str] = self._callable_by
         if task.agent_id != self._worker.agent_id:
-            await self._check_agent(task.agent_id, task.name)
+            callable_by = await self._callers_of(task.agent_id, task.name)
             at_once = False
+        check_caller(task.agent_id, callable_by, caller)
         has_ticket = await self._takes_free_turn(task)
         try:
             return await self._written(task, at_once=at_once)
@@ -219,14 +226,19 @@ class Desk:
             return False
         return True
 
-    async def _check_agent(self, agent_id: str, name: TaskName) -> None:
-        """Refuses tasks for agents that are not here; one that is known already is attached to all the same."""
+    async def _callers_of(self, agent_id: str, name: TaskName) -> Collection[str]:
+        """Returns who may give tasks to another agent; one that is not here keeps those that it has.
+
+        Raises:
+            AgentNotFoundError: It is not here, and the task is new.
+        """
         try:
             card = await self._registry.find(agent_id)
         except TimeoutError:
             raise UnavailableError("the registry does not answer: try again", retry_after_s=1) from None
         if card is None and not await self._is_known(name):
             raise AgentNotFoundError(f"no agent {agent_id} is here: `meshwright agent list` shows who is")
+        return card.callable_by if card else ()
 
     def follow(self, taken: Taken, after: int = 0) -> AsyncGenerator[StepEvent | None, None]:
         """Yields a task's events; None stands for a heartbeat that is due."""

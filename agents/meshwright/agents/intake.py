@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from google.protobuf.duration_pb2 import Duration
 
+from meshwright.agents.authority import narrow
 from meshwright.agents.budget import (
     DEFAULT_STEPS,
     DEFAULT_TOKENS,
@@ -16,8 +17,7 @@ from meshwright.agents.budget import (
 from meshwright.agents.task import NewTask, TaskName
 from meshwright.core import telemetry
 from meshwright.core.canonical import message_digest
-from meshwright.core.errors import DepthExceededError, InvalidRequestError, NotYetAvailableError
-from meshwright.core.grant import MAX_DEPTH
+from meshwright.core.errors import InvalidRequestError, NotYetAvailableError
 from meshwright.core.ids import AGENT_ID, CALLER_ID, TASK_ID, TOOL_NAME, root_of, uuid7
 from meshwright.core.interceptors import Caller
 from meshwright.gen.agents.v1.task_pb2 import (
@@ -154,7 +154,7 @@ def new_task(request: TaskRequest, agent_id: str, idempotency_key: str, caller: 
 
     Raises:
         InvalidRequestError: The request is wrong.
-        DepthExceededError: The parent may have no more children below it.
+        MeshError: The parent has nothing to give; see `authority.narrow`.
     """
     checked_request(request)
     name = TaskName(caller.tenant, caller.principal, task_id_of(request, idempotency_key, caller))
@@ -172,13 +172,14 @@ def new_task(request: TaskRequest, agent_id: str, idempotency_key: str, caller: 
         filled.priority = TASK_PRIORITY_NORMAL
     if not request.HasField("timeout"):
         filled.timeout.seconds = DEFAULT_TIMEOUT_S
+    asked = message_digest(filled)  # before it is narrowed: the same child asks alike when less is left
     grant = caller.grant
-    if grant and grant.depth >= MAX_DEPTH:
-        raise DepthExceededError(f"a task may have at most {MAX_DEPTH} tasks above it")
+    if grant:
+        narrow(filled, grant)
     return NewTask(
         name=name,
         agent_id=agent_id,
-        hash=message_digest(filled),
+        hash=asked,
         request=filled,
         timeout_ms=filled.timeout.ToMilliseconds(),
         parent_id=grant.task_id if grant else "",

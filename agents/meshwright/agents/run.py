@@ -59,6 +59,7 @@ class Run:
         signer: Signs its grant.
         state: What its journal adds up to.
         tools: Pinned tools by name.
+        delegates: Agents that it may hand work to.
         history: Earlier turns of its session.
         budget: The task's limits.
         deadline: When its time is over, on the monotonic clock.
@@ -76,6 +77,7 @@ class Run:
     signer: Signer
     state: RunState = field(default_factory=RunState)
     tools: dict[str, Pin] = field(default_factory=dict)
+    delegates: Sequence[str] = ()
     history: list[Message] = field(default_factory=list)
     budget: Budget = field(init=False)
     deadline: float = 0.0
@@ -139,8 +141,12 @@ class Run:
         return self._token[1]
 
     def grant(self) -> Grant:
-        """Returns the authority under which this run acts, renewed at half of its age."""
-        if self._grant is None or time.monotonic() - self._grant[0] > MAX_AGE_S / 2:
+        """Returns the authority under which this run acts, renewed at half of its age and when it has changed."""
+        approved, tainted = sorted(self.state.approved), self.state.was_tainted or bool(self.history)
+        kept = self._grant
+        if kept and (kept[1].approved != approved or kept[1].tainted != tainted):
+            kept = None
+        if kept is None or time.monotonic() - kept[0] > MAX_AGE_S / 2:
             name = self.record.name
             grant = Grant(
                 tenant=name.tenant,
@@ -151,9 +157,15 @@ class Run:
                 depth=self.record.depth,
                 fence=int(self.claim.fence.partition("-")[0]),
                 tools=[pin.id for pin in self.tools.values()],
+                token_budget=self.budget.tokens,
+                tainted=tainted,
+                approved=approved,
+                allowed_tools=self.request.allowed_tools,
+                delegates=self.delegates,
             )
-            self._grant = (time.monotonic(), grant)
-        return self._grant[1]
+            grant.deadline.FromMilliseconds(self.record.deadline)
+            self._grant = kept = (time.monotonic(), grant)
+        return kept[1]
 
     def drop_ahead(self) -> None:
         """Breaks off calls that nobody waits for any more."""

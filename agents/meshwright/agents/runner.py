@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import structlog
 
 from meshwright.agents.actor import Actor
+from meshwright.agents.authority import is_allowed
 from meshwright.agents.memory import Memory
 from meshwright.agents.parking import Parked, wait_for_turn
 from meshwright.agents.planner import Planner
@@ -155,4 +156,4 @@ class Runner:
 
 def narrowed(tools: dict[str, Pin], allowed: Sequence[str]) -> dict[str, Pin]:
     """Keeps the tools that a request allows; none named: all of them."""
-    return {name: pin for name, pin in tools.items() if not allowed or name in allowed}
+    return {name: pin for name, pin in tools.items() if is_allowed(name, allowed)}

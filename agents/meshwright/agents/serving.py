@@ -99,7 +99,15 @@ class AgentProcess:
         )
 
     def _server(self) -> Server:
-        desk = Desk(self.worker, self.journal, self.feeds, self.registry, sessions=self.sessions, inbox=self.inbox)
+        desk = Desk(
+            self.worker,
+            self.journal,
+            self.feeds,
+            self.registry,
+            sessions=self.sessions,
+            inbox=self.inbox,
+            callable_by=self.agent.callable_by,
+        )
         agent_service = AgentService(desk, self.agent.name, self.health.response)
         services = {
             "agents.v1.AgentService": bound(add_AgentServiceServicer_to_server, agent_service),
@@ -118,6 +126,8 @@ class AgentProcess:
             description=agent.description or agent.instructions,
             skills=agent.skills,
             tools=agent.selectors,
+            delegates=agent.delegates,
+            callable_by=agent.callable_by,
             contract_digest=self.health.contract_digest,
         )
 

@@ -21,6 +21,7 @@ from meshwright.gen.agents.v1.step_event_pb2 import (
 )
 from meshwright.gen.agents.v1.task_pb2 import (
     DECISION_ANSWER,
+    DECISION_APPROVE,
     DECISION_EDIT,
     DECISION_FAIL,
     DECISION_RETRY,
@@ -50,6 +51,7 @@ class RunState:
         asking: By input id, questions to people that nobody has decided on.
         decided: By call id, the last decision on it.
         retries: By call id, how often a person had it run again.
+        approved: Intent digests of the step's calls that a person has allowed.
         verdict: Why a person ended the task; empty: nobody did.
         is_tainted: Whether content that others wrote has entered the conversation.
         usage: What was spent, children included.
@@ -68,7 +70,9 @@ class RunState:
     asking: dict[str, PendingInput] = field(default_factory=dict)
     decided: dict[str, InputResolved] = field(default_factory=dict)
     retries: dict[str, int] = field(default_factory=dict)
+    approved: set[str] = field(default_factory=set)
     verdict: str = ""
+    _was_tainted: bool = False
     is_tainted: bool = False
     usage: Usage = field(default_factory=Usage)
     attempt: int = 0
@@ -84,6 +88,11 @@ class RunState:
     def open_calls(self) -> list[Call]:
         """Calls of the last answer that have no outcome yet."""
         return [call for call in self.planned if call.call_id not in self.outcomes]
+
+    @property
+    def was_tainted(self) -> bool:
+        """What `is_tainted` said when the open calls were chosen; where none is open, they are being chosen now."""
+        return self._was_tainted if self.open_calls else self.is_tainted
 
     @property
     def actionable(self) -> list[Call]:
@@ -141,8 +150,9 @@ class RunState:
     def _planned(self, step: int, answer: LlmCall) -> None:
         self.step = step
         self.planned = tuple(Call(call.call_id, call.tool, arguments_of(call)) for call in answer.planned_calls)
-        for fresh in (self.intents, self.outcomes, self.decided, self.retries):
+        for fresh in (self.intents, self.outcomes, self.decided, self.retries, self.approved):
             fresh.clear()
+        self._was_tainted = self.is_tainted
         self.messages.append(Message("assistant", answer.text, self.planned))
 
     def _ask(self, pending: PendingInput) -> None:
@@ -158,7 +168,10 @@ class RunState:
         self.decided[call_id] = resolved
         if resolved.decision == DECISION_FAIL:
             self.verdict = resolved.reason or "a person ended the task"
+        elif resolved.decision == DECISION_APPROVE:
+            self.approved.add(pending.intent_digest)
         elif resolved.decision == DECISION_RETRY:
+            self.approved.update({pending.intent_digest} - {""})
             self.retries[call_id] = self.retries.get(call_id, 0) + 1
         elif resolved.decision == DECISION_EDIT:
             self._edit(call_id, json.loads(resolved.edited_arguments_json))
@@ -177,6 +190,7 @@ class RunState:
             edited.CopyFrom(intent)
             edited.arguments.CopyFrom(to_struct(arguments))
             edited.intent_digest = digest([intent.tool, intent.version, arguments])
+            self.approved.add(edited.intent_digest)
             self.intents[call_id] = edited
 
     def _child(self, event: StepEvent) -> None:

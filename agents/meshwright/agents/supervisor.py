@@ -7,6 +7,7 @@ import time
 import structlog
 
 from meshwright.agents.agent import Agent
+from meshwright.agents.authority import is_allowed
 from meshwright.agents.models.model import Call, ToolSpec
 from meshwright.agents.run import Run
 from meshwright.core import channel
@@ -71,6 +72,8 @@ class Supervisor:
             return []
         found = []
         for name, agent_id in self._delegates.items():
+            if not is_allowed(name, run.request.allowed_tools):
+                continue
             card = await self._card(agent_id)
             skills = f" Skills: {', '.join(card.skills)}." if card and card.skills else ""
             found.append(ToolSpec(name, (card.description if card else f"The agent {agent_id}.") + skills, PARAMETERS))
@@ -88,8 +91,10 @@ class Supervisor:
         Raises:
             InvalidRequestError: The call has no prompt.
             DepthExceededError: The tree would grow too deep.
-            PermissionDeniedError: Too little budget is left.
+            PermissionDeniedError: The task may not use it, or too little budget is left.
         """
+        if not is_allowed(call.tool, run.request.allowed_tools):
+            raise PermissionDeniedError(f"this task may not use {call.tool}")
         prompt = call.arguments.get("prompt")
         if not isinstance(prompt, str) or not prompt.strip():
             raise InvalidRequestError(f"{call.tool} needs a prompt", fields={"arguments/prompt": "is required"})
@@ -113,6 +118,7 @@ class Supervisor:
             prompt=call.arguments["prompt"],
             token_budget=delegation.granted_tokens,
             timeout=run.request.timeout,
+            allowed_tools=run.request.allowed_tools,
         )
         if call.call_id in run.submitted:
             return

@@ -161,16 +161,19 @@ class Worker:
 
     def launch(self, claim: Claim, record: Record) -> None:
         """Starts to work on a task that this process owns."""
-        run = Run(claim, record, self._journal, self._feeds, self._signer)
+        run = self._run(claim, record)
         self._keep(run, self.spawn(self.work(run)))
 
     def hold(self, claim: Claim, record: Record) -> Run:
         """Makes the run of a task that the current asyncio task is about to `work` on."""
-        run = Run(claim, record, self._journal, self._feeds, self._signer)
+        run = self._run(claim, record)
         this = asyncio.current_task()
         assert this
         self._keep(run, this)
         return run
+
+    def _run(self, claim: Claim, record: Record) -> Run:
+        return Run(claim, record, self._journal, self._feeds, self._signer, delegates=self._agent.delegates)
 
     def _keep(self, run: Run, task: asyncio.Task[None]) -> None:
         self._working[run.record.name.ref] = Working(run, task)

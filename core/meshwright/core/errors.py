@@ -201,6 +201,13 @@ class PermissionDeniedError(MeshError):
     reason = "PERMISSION_DENIED"
 
 
+class NotCallableError(MeshError):
+    """The agent does not take tasks from this caller."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+    reason = "NOT_CALLABLE"
+
+
 class GrantInvalidError(MeshError):
     """The grant is missing, forged, expired, or from an instance that is gone."""
 

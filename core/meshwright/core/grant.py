@@ -24,6 +24,7 @@ class IssuerKey:
     public_key: bytes
     agent_id: str
     tools: frozenset[str]
+    delegates: frozenset[str] = frozenset()
 
 
 KeyLookup = Callable[[str], Awaitable[IssuerKey]]
@@ -92,7 +93,7 @@ class Verifier:
 
 
 def check_issuer(issuer: IssuerKey, grant: Grant) -> None:
-    """Holds a grant against its issuer: an agent signs for itself alone, and for tools on its own list.
+    """Holds a grant against its issuer: an agent signs for itself alone, and for tools and agents on its own lists.
 
     Versions are not compared: a task keeps its pins when its agent moves on to another version of a tool.
 
@@ -105,6 +106,7 @@ def check_issuer(issuer: IssuerKey, grant: Grant) -> None:
         raise GrantInvalidError(f"{issuer.agent_id} signed a grant for {grant.agent_id}")
     own = {selector.partition("@")[0] for selector in issuer.tools}
     wider = [pin for pin in grant.tools if pin.partition("@")[0] not in own]
+    wider += [name for name in grant.delegates if name not in issuer.delegates]
     if wider:
         raise GrantInvalidError(f"{issuer.agent_id} signed a grant for {wider[0]}, which is not on its own list")
 

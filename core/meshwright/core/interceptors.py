@@ -54,6 +54,8 @@ class Caller:
     tenant: str = "default"
     principal: str = "default"
     grant: Grant | None = None
+    scopes: frozenset[str] = frozenset({"tools:write"})
+    """What it may do beside tasks; a task's grant holds none of it."""
 
 
 CALLER: ContextVar[Caller] = ContextVar("caller", default=Caller())  # noqa: B039 - frozen
@@ -301,5 +303,5 @@ class Principal:
         for key, value in context.invocation_metadata() or ():
             if key == METADATA_KEY and isinstance(value, bytes):
                 grant = await self._verifier.verify(value)
-                CALLER.set(Caller(grant.tenant, grant.principal, grant))
+                CALLER.set(Caller(grant.tenant, grant.principal, grant, frozenset()))
                 return

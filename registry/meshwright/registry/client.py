@@ -87,7 +87,7 @@ class RegistryClient:
             return kept[1]
         request = directory_pb2.GetKeyRequest(key_id=key_id)
         reply = await channel.patient(self._agents.GetKey, request, timeout_s=TIMEOUT_S)
-        key = IssuerKey(reply.public_key, reply.agent_id, frozenset(reply.tools))
+        key = IssuerKey(reply.public_key, reply.agent_id, frozenset(reply.tools), frozenset(reply.delegates))
         self._keys[key_id] = (time.monotonic(), key)
         return key
 

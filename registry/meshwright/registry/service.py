@@ -143,7 +143,10 @@ class AgentDirectory(AgentDirectoryServiceServicer):
     async def GetKey(self, request: directory_pb2.GetKeyRequest, context: Context) -> directory_pb2.GetKeyResponse:
         issuer = await self.issuer(request.key_id)
         return directory_pb2.GetKeyResponse(
-            public_key=issuer.public_key, agent_id=issuer.agent_id, tools=sorted(issuer.tools)
+            public_key=issuer.public_key,
+            agent_id=issuer.agent_id,
+            tools=sorted(issuer.tools),
+            delegates=sorted(issuer.delegates),
         )
 
     async def issuer(self, key_id: str) -> IssuerKey:
@@ -158,7 +161,9 @@ class AgentDirectory(AgentDirectoryServiceServicer):
         if announcement is None:
             raise KeyNotFoundError(f"no instance {key_id} is here")
         announced = directory_pb2.AnnounceAgentRequest.FromString(announcement)
-        return IssuerKey(announced.endpoint.public_key, announced.agent.agent_id, frozenset(announced.agent.tools))
+        agent = announced.agent
+        key = announced.endpoint.public_key
+        return IssuerKey(key, agent.agent_id, frozenset(agent.tools), frozenset(agent.delegates))
 
     async def WatchAgents(
         self, request: directory_pb2.WatchAgentsRequest, context: Context

@@ -40,6 +40,8 @@ class Grant(_message.Message):
     DEADLINE_FIELD_NUMBER: _builtins.int
     TAINTED_FIELD_NUMBER: _builtins.int
     APPROVED_FIELD_NUMBER: _builtins.int
+    ALLOWED_TOOLS_FIELD_NUMBER: _builtins.int
+    DELEGATES_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """Tenant the task belongs to."""
     principal: _builtins.str
@@ -55,7 +57,7 @@ class Grant(_message.Message):
     fence: _builtins.int
     """Ownership counter of the task's runner; a tool host refuses one lower than it has seen for the task."""
     token_budget: _builtins.int
-    """Tokens that the task may spend, children included; a child's grant is cut out of what its parent has left."""
+    """Tokens that the task may spend, children included; none of them is granted more."""
     tainted: _builtins.bool
     """Content that others wrote has entered the conversation: tools with the rule WHEN_TAINTED ask a person."""
     @_builtins.property
@@ -74,6 +76,14 @@ class Grant(_message.Message):
     def approved(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Intent digests of calls that a person has allowed."""
 
+    @_builtins.property
+    def allowed_tools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of tools, "ask.AGENT" included, that tasks under this one may use at the most; empty: what their agents list."""
+
+    @_builtins.property
+    def delegates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Agents that may be handed work under this grant."""
+
     def __init__(
         self,
         *,
@@ -90,10 +100,12 @@ class Grant(_message.Message):
         deadline: _timestamp_pb2.Timestamp | None = ...,
         tainted: _builtins.bool = ...,
         approved: _abc.Iterable[_builtins.str] | None = ...,
+        allowed_tools: _abc.Iterable[_builtins.str] | None = ...,
+        delegates: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "approved", b"approved", "deadline", b"deadline", "depth", b"depth", "expire_time", b"expire_time", "fence", b"fence", "principal", b"principal", "root_task_id", b"root_task_id", "tainted", b"tainted", "task_id", b"task_id", "tenant", b"tenant", "token_budget", b"token_budget", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allowed_tools", b"allowed_tools", "approved", b"approved", "deadline", b"deadline", "delegates", b"delegates", "depth", b"depth", "expire_time", b"expire_time", "fence", b"fence", "principal", b"principal", "root_task_id", b"root_task_id", "tainted", b"tainted", "task_id", b"task_id", "tenant", b"tenant", "token_budget", b"token_budget", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -57,6 +57,7 @@ class AgentCard(_message.Message):
     OUTPUT_SCHEMA_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     CALLABLE_BY_FIELD_NUMBER: _builtins.int
+    DELEGATES_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """[a-z][a-z0-9-]{0,62}."""
     version: _builtins.str
@@ -89,6 +90,10 @@ class AgentCard(_message.Message):
     def callable_by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Who may give it tasks: agent ids, "outside" for callers that are no agents; empty: everyone."""
 
+    @_builtins.property
+    def delegates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Agents that it may hand work to."""
+
     def __init__(
         self,
         *,
@@ -102,10 +107,11 @@ class AgentCard(_message.Message):
         output_schema: _struct_pb2.Struct | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         callable_by: _abc.Iterable[_builtins.str] | None = ...,
+        delegates: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["output_schema", b"output_schema"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "callable_by", b"callable_by", "contract_digest", b"contract_digest", "description", b"description", "endpoints", b"endpoints", "labels", b"labels", "output_schema", b"output_schema", "skills", b"skills", "tools", b"tools", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "callable_by", b"callable_by", "contract_digest", b"contract_digest", "delegates", b"delegates", "description", b"description", "endpoints", b"endpoints", "labels", b"labels", "output_schema", b"output_schema", "skills", b"skills", "tools", b"tools", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -361,6 +367,7 @@ class GetKeyResponse(_message.Message):
     PUBLIC_KEY_FIELD_NUMBER: _builtins.int
     AGENT_ID_FIELD_NUMBER: _builtins.int
     TOOLS_FIELD_NUMBER: _builtins.int
+    DELEGATES_FIELD_NUMBER: _builtins.int
     public_key: _builtins.bytes
     """Ed25519 public key, 32 bytes."""
     agent_id: _builtins.str
@@ -369,16 +376,21 @@ class GetKeyResponse(_message.Message):
     def tools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Tool selectors the agent may use; a grant of this key is never wider."""
 
+    @_builtins.property
+    def delegates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Agents that it may hand work to; a grant of this key never names others."""
+
     def __init__(
         self,
         *,
         public_key: _builtins.bytes = ...,
         agent_id: _builtins.str = ...,
         tools: _abc.Iterable[_builtins.str] | None = ...,
+        delegates: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "public_key", b"public_key", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "delegates", b"delegates", "public_key", b"public_key", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

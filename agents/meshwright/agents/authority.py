@@ -1,0 +1,52 @@
+"""Authority: who may give an agent a task, and how far a task's own reaches. Pure."""
+
+from collections.abc import Collection
+
+from meshwright.core.errors import DepthExceededError, NotCallableError, PermissionDeniedError
+from meshwright.core.grant import MAX_DEPTH
+from meshwright.core.interceptors import Caller
+from meshwright.gen.agents.v1.grant_pb2 import Grant
+from meshwright.gen.agents.v1.task_pb2 import TaskRequest
+
+OUTSIDE = "outside"
+"""How an agent's list of callers names those that are no agents."""
+
+
+def check_caller(agent_id: str, callable_by: Collection[str], caller: Caller) -> None:
+    """Lets a caller pass that the agent takes tasks of; one that lists nobody takes them of everyone.
+
+    Raises:
+        NotCallableError: It does not.
+        PermissionDeniedError: The caller is an agent that may not hand work to this one.
+    """
+    who = caller.grant.agent_id if caller.grant else OUTSIDE
+    if callable_by and who not in callable_by:
+        raise NotCallableError(f"{agent_id} takes no tasks from {who}: it lists {', '.join(sorted(callable_by))}")
+    if caller.grant and agent_id not in caller.grant.delegates:
+        raise PermissionDeniedError(f"{who} may not hand work to {agent_id}: it is not among its delegates")
+
+
+def narrow(request: TaskRequest, grant: Grant) -> None:
+    """Bounds a child's request by what its parent has: tokens and tools, however much it asks for.
+
+    What the parent has left may be less when the same child is asked for again: then it is known, and attached to. Its
+    time is bounded where it is accepted, by its parent's record.
+
+    Raises:
+        DepthExceededError: The parent may have no more children below it.
+        PermissionDeniedError: The parent may use none of the tools that are asked for.
+    """
+    if grant.depth >= MAX_DEPTH:
+        raise DepthExceededError(f"a task may have at most {MAX_DEPTH} tasks above it")
+    request.token_budget = min(request.token_budget, grant.token_budget)
+    if grant.allowed_tools:
+        allowed = [name for name in request.allowed_tools or grant.allowed_tools if name in grant.allowed_tools]
+        if not allowed:
+            raise PermissionDeniedError("the parent may use none of the tools that are asked for")
+        request.ClearField("allowed_tools")
+        request.allowed_tools.extend(allowed)
+
+
+def is_allowed(name: str, allowed: Collection[str]) -> bool:
+    """Whether a task may use a tool, or an agent as `ask.AGENT`; where its request names none, it may use all."""
+    return not allowed or name in allowed
