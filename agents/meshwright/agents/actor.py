@@ -7,13 +7,14 @@ from typing import Any
 
 from meshwright.agents import inputs
 from meshwright.agents.inputs import Policy
-from meshwright.agents.models.model import Call
+from meshwright.agents.models.model import Call, JsonObject
 from meshwright.agents.parking import wait_for_others
+from meshwright.agents.passing import Passing
 from meshwright.agents.planner import tool_intent
 from meshwright.agents.run import Run
 from meshwright.agents.supervisor import Supervisor
 from meshwright.agents.toolbox import Toolbox
-from meshwright.agents.values import DEEPEST, arguments_of, is_deep, parsed_result
+from meshwright.agents.values import DEEPEST, arguments_of, fitting, is_deep, parsed_result
 from meshwright.core.canonical import to_value
 from meshwright.core.errors import (
     AbortedError,
@@ -37,6 +38,7 @@ from meshwright.gen.agents.v1.step_event_pb2 import (
     StepEvent,
     ToolCall,
     ToolOutcome,
+    ToolProgress,
     ToolResult,
 )
 from meshwright.gen.agents.v1.task_pb2 import DECISION_REJECT, DECISION_SKIP
@@ -44,6 +46,7 @@ from meshwright.gen.tools.v1.tool_service_pb2 import Outcome
 
 UNDECIDED = InputResolved()
 OPEN_RETRY_S = 0.5
+REPORT_S, MAX_REPORT = 0.1, 1_000
 PATIENCE_S = 15.0
 """How long a call is tried again whose host cannot be reached, or does not know us yet; its key stays the same."""
 CALL_GRACE_S = 10.0
@@ -86,7 +89,7 @@ class Actor:
             intent = event.tool_call
             pin = run.tools.get(intent.tool)
             if pin and intent.call_id not in asked and self._toolbox.is_free(pin):
-                call = self._toolbox.call(pin, arguments_of(planned[intent.call_id]), intent, run.grant(), run.token)
+                call = self._told(run, event.step, arguments_of(planned[intent.call_id]), intent)
                 run.ahead[intent.call_id] = asyncio.create_task(call)
         if run.ahead:
             await asyncio.sleep(0)  # a tool that waits for nothing has ended after one turn of the loop
@@ -143,13 +146,46 @@ class Actor:
                 with run.awaiting(2 * pin.timeout_s + CALL_GRACE_S):
                     if call.call_id in run.ahead:
                         return await run.ahead.pop(call.call_id)
-                    return await self._toolbox.call(pin, call.arguments, intent, run.grant(), run.token)
+                    return await self._told(run, run.state.step, call.arguments, intent)
             except (InvocationOpenError, StoreUnavailableError):
                 pass  # begun before a crash, or no ledger: the same key again
             except (UnavailableError, AbortedError, DeadlineExceededError, GrantInvalidError) as error:
                 if time.monotonic() > patience:  # its host or the registry is not just starting
                     return await self._toolbox.forgo(pin, intent, run.grant(), error)
             await asyncio.sleep(OPEN_RETRY_S)
+
+    async def _told(self, run: Run, step: int, arguments: JsonObject, intent: ToolCall) -> Outcome:
+        """Calls a tool, and shows meanwhile how far it has come."""
+        progress = Progress(run, step, intent.call_id)
+        try:
+            return await self._toolbox.call(
+                run.tools[intent.tool], arguments, intent, run.grant(), run.token, report=progress.report
+            )
+        finally:
+            await progress.close()
+
+
+class Progress:
+    """Shows how far a call has come: the newest report, ten times a second at the most."""
+
+    def __init__(self, run: Run, step: int, call_id: str) -> None:
+        self._step = step
+        self._call_id = call_id
+        self._newest: ToolProgress | None = None
+        self._passing = Passing(run.journal, run.feeds, run.record.name, REPORT_S, self._frame)
+
+    def report(self, fraction: float, message: str) -> None:
+        """Takes a report."""
+        self._newest = ToolProgress(call_id=self._call_id, fraction=fraction, message=fitting(message)[:MAX_REPORT])
+        self._passing.came()
+
+    def _frame(self) -> StepEvent | None:
+        newest, self._newest = self._newest, None
+        return StepEvent(step=self._step, progress=newest) if newest else None
+
+    async def close(self) -> None:
+        """Shows the last one."""
+        await self._passing.close()
 
 
 def check_decision(decided: InputResolved) -> None:

@@ -1,7 +1,5 @@
 """Planning: one model call, and what its answer means for the journal."""
 
-import asyncio
-import contextlib
 import itertools
 import time
 
@@ -11,9 +9,10 @@ from meshwright.agents.feed import Feeds
 from meshwright.agents.inputs import ASK_PERSON, Approval
 from meshwright.agents.journal import Journal
 from meshwright.agents.models.model import Answer, Call, Message, Model, Prompt, ToolSpec
+from meshwright.agents.passing import Passing
 from meshwright.agents.run import Run
 from meshwright.agents.supervisor import Supervisor
-from meshwright.agents.task import TOKENS, Entry, TaskName
+from meshwright.agents.task import TOKENS, TaskName
 from meshwright.agents.toolbox import Pin
 from meshwright.agents.values import TOO_DEEP, fitting, fitting_arguments, planned_call
 from meshwright.core import telemetry
@@ -214,41 +213,21 @@ class Deltas:
     """Shows text to watchers while the model writes it: whatever came within 50 ms goes as one frame."""
 
     def __init__(self, journal: Journal, feeds: Feeds, name: TaskName, step: int) -> None:
-        self._journal = journal
-        self._feeds = feeds
-        self._name = name
         self._step = step
         self._text = ""
         self._offset = 0
-        self._timer: asyncio.TimerHandle | None = None
-        self._showing: asyncio.Task[None] | None = None
+        self._passing = Passing(journal, feeds, name, DELTA_S, self._frame)
 
     def add(self, text: str) -> None:
         """Takes a piece of text."""
         self._text += fitting(text)
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(DELTA_S, self._show)
+        self._passing.came()
 
-    def _show(self) -> None:
-        self._timer = None
-        self._showing = asyncio.create_task(self._flush(self._showing))
-
-    async def _flush(self, before: asyncio.Task[None] | None) -> None:
-        if before:
-            await before
+    def _frame(self) -> StepEvent | None:
         text, self._text = self._text, ""
-        if not text:
-            return
-        frame = StepEvent(step=self._step, delta=TextDelta(text=text, offset=self._offset))
-        self._offset += len(text)
-        passing = Entry(0, int(time.time() * 1000), "", frame.SerializeToString()).event(self._name.task_id)
-        self._feeds.show_passing(self._name, passing)
-        with contextlib.suppress(MeshError):  # best effort: the whole text is journaled with the answer
-            await self._journal.pass_on(self._name, frame)
+        offset, self._offset = self._offset, self._offset + len(text)
+        return StepEvent(step=self._step, delta=TextDelta(text=text, offset=offset)) if text else None
 
     async def close(self) -> None:
         """Shows what is left."""
-        if self._timer:
-            self._timer.cancel()
-        if self._text or self._showing:
-            await self._flush(self._showing)
+        await self._passing.close()

@@ -21,6 +21,7 @@ from meshwright.core.limit import Limit
 from meshwright.gen.agents.v1.step_event_pb2 import (
     NOTICE_KIND_RESUMED,
     NOTICE_KIND_TAKEN_OVER,
+    NOTICE_KIND_TOOL_DEPRECATED,
     NOTICE_KIND_VERSION_CHANGED,
     NoticeKind,
     RunnerNotice,
@@ -122,6 +123,9 @@ class Runner:
         await wait_for_turn(run, self._sessions)
         tools = await persistently(self._toolbox.pinned, run.state.pins)
         run.tools = narrowed(tools, run.request.allowed_tools)
+        for pin in run.tools.values():
+            if pin.tool.HasField("sunset_time"):
+                await self._say(run, NOTICE_KIND_TOOL_DEPRECATED, deprecation(pin), key=f"deprecated:{pin.id}")
         run.history = await persistently(self._memory.load, run.record.name, run.request.session_id)
 
     async def _say(self, run: Run, kind: NoticeKind.ValueType, detail: str, key: str = "") -> None:
@@ -157,3 +161,9 @@ class Runner:
 def narrowed(tools: dict[str, Pin], allowed: Sequence[str]) -> dict[str, Pin]:
     """Keeps the tools that a request allows; none named: all of them."""
     return {name: pin for name, pin in tools.items() if is_allowed(name, allowed)}
+
+
+def deprecation(pin: Pin) -> str:
+    """Says until when a tool should be relied on, and what takes its place."""
+    instead = f": {pin.tool.replaced_by} takes its place" if pin.tool.replaced_by else ""
+    return f"{pin.id} goes out of use on {pin.tool.sunset_time.ToDatetime():%Y-%m-%d}{instead}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from meshwright.agents.models.model import JsonObject, ToolSpec
+from meshwright.agents.passing import Report
 from meshwright.core import channel
 from meshwright.core.canonical import from_struct
 from meshwright.core.channel import Channels
@@ -85,7 +86,14 @@ class Toolbox:
         return pin.tool.effect == EFFECT_PURE and self._host.serves(pin.id)
 
     async def call(
-        self, pin: Pin, arguments: dict[str, Any], intent: ToolCall, grant: Grant, token: Callable[[], bytes]
+        self,
+        pin: Pin,
+        arguments: dict[str, Any],
+        intent: ToolCall,
+        grant: Grant,
+        token: Callable[[], bytes],
+        *,
+        report: Report,
     ) -> Outcome:
         """Calls a tool as it was journaled; the same key never doubles its effect.
 
@@ -95,6 +103,7 @@ class Toolbox:
             intent: What was journaled; its key and its digest count.
             grant: Under which it is called.
             token: Signs the grant, where the call leaves this process.
+            report: Is told how far the call has come.
 
         Raises:
             MeshError: The call was refused or its host cannot be reached; the tool's own failure is in the outcome.
@@ -109,11 +118,11 @@ class Toolbox:
             intent_digest=intent.intent_digest,
         )
         try:
-            return await self._dial(pin, request, token())
+            return await self._dial(pin, request, token(), report)
         except UnavailableError:
             (moved,) = await self._registry.resolve([pin.id])
             self._keep([moved])
-            return await self._dial(self._pins[pin.id], request, token())
+            return await self._dial(self._pins[pin.id], request, token(), report)
 
     async def forgo(self, pin: Pin, intent: ToolCall, grant: Grant, error: MeshError) -> Outcome:
         """Gives up a call whose host cannot be reached.
@@ -126,16 +135,18 @@ class Toolbox:
             raise error
         return await self._host.forgo(grant, intent.idempotency_key, intent.intent_digest, error)
 
-    async def _dial(self, pin: Pin, request: InvokeRequest, token: bytes) -> Outcome:
+    async def _dial(self, pin: Pin, request: InvokeRequest, token: bytes, report: Report) -> Outcome:
         """Calls a host; one that has too much to do, and has not even read the call, is asked again within its time."""
         ends = time.monotonic() + pin.timeout_s
-        return await channel.while_overloaded(lambda: self._invoke(pin, request, token), ends)
+        return await channel.while_overloaded(lambda: self._invoke(pin, request, token, report), ends)
 
-    async def _invoke(self, pin: Pin, request: InvokeRequest, token: bytes) -> Outcome:
+    async def _invoke(self, pin: Pin, request: InvokeRequest, token: bytes, report: Report) -> Outcome:
         stub = ToolServiceStub(self._channels.to(pin.tool.endpoint))
         timeout_s = pin.timeout_s + GRACE_S
         outcome: Outcome | None = None
         async for response in channel.stream(stub.Invoke, request, timeout_s=timeout_s, grant=token):
+            if response.HasField("progress"):
+                report(response.progress.fraction, response.progress.message)
             if response.HasField("outcome"):  # read on to the status: to leave the stream here would cancel the call
                 outcome = response.outcome
         if outcome is None:

@@ -200,11 +200,12 @@ class StepEvent(_message.Message):
     NOTICE_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     GAP_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """Task whose journal or stream this is; inside of a ChildStep, the child."""
     sequence: _builtins.int
-    """1, 2, 3 ... without holes, per task; 0 on what is not durable: delta, heartbeat, gap."""
+    """1, 2, 3 ... without holes, per task; 0 on what is not durable: delta, progress, heartbeat, gap."""
     step: _builtins.int
     """Plan-act-observe round, from 1; 0 before the first."""
     span_id: _builtins.str
@@ -276,6 +277,10 @@ class StepEvent(_message.Message):
         """Passing: part of what the client asked for no longer exists."""
 
     @_builtins.property
+    def progress(self) -> Global___ToolProgress:
+        """Passing: a tool is still at work."""
+
+    @_builtins.property
     def result(self) -> _task_pb2.TaskResponse:
         """Always last. A stream that ends without it was cut: reconnect after the last sequence."""
 
@@ -303,13 +308,14 @@ class StepEvent(_message.Message):
         notice: Global___RunnerNotice | None = ...,
         heartbeat: Global___Heartbeat | None = ...,
         gap: Global___StreamGap | None = ...,
+        progress: Global___ToolProgress | None = ...,
         result: _task_pb2.TaskResponse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "child", b"child", "context_compacted", b"context_compacted", "delegation", b"delegation", "delta", b"delta", "event", b"event", "gap", b"gap", "guardrail", b"guardrail", "heartbeat", b"heartbeat", "input_requested", b"input_requested", "input_resolved", b"input_resolved", "llm_call", b"llm_call", "notice", b"notice", "result", b"result", "started", b"started", "time", b"time", "tool_call", b"tool_call", "tool_result", b"tool_result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "child", b"child", "context_compacted", b"context_compacted", "delegation", b"delegation", "delta", b"delta", "event", b"event", "gap", b"gap", "guardrail", b"guardrail", "heartbeat", b"heartbeat", "input_requested", b"input_requested", "input_resolved", b"input_resolved", "llm_call", b"llm_call", "notice", b"notice", "progress", b"progress", "result", b"result", "started", b"started", "time", b"time", "tool_call", b"tool_call", "tool_result", b"tool_result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "budget", b"budget", "child", b"child", "context_compacted", b"context_compacted", "delegation", b"delegation", "delta", b"delta", "event", b"event", "gap", b"gap", "guardrail", b"guardrail", "heartbeat", b"heartbeat", "input_requested", b"input_requested", "input_resolved", b"input_resolved", "llm_call", b"llm_call", "notice", b"notice", "result", b"result", "sequence", b"sequence", "span_id", b"span_id", "started", b"started", "step", b"step", "task_id", b"task_id", "time", b"time", "tool_call", b"tool_call", "tool_result", b"tool_result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "budget", b"budget", "child", b"child", "context_compacted", b"context_compacted", "delegation", b"delegation", "delta", b"delta", "event", b"event", "gap", b"gap", "guardrail", b"guardrail", "heartbeat", b"heartbeat", "input_requested", b"input_requested", "input_resolved", b"input_resolved", "llm_call", b"llm_call", "notice", b"notice", "progress", b"progress", "result", b"result", "sequence", b"sequence", "span_id", b"span_id", "started", b"started", "step", b"step", "task_id", b"task_id", "time", b"time", "tool_call", b"tool_call", "tool_result", b"tool_result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "llm_call", "delta", "tool_call", "tool_result", "delegation", "child", "guardrail", "context_compacted", "input_requested", "input_resolved", "budget", "notice", "heartbeat", "gap", "result"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "llm_call", "delta", "tool_call", "tool_result", "delegation", "child", "guardrail", "context_compacted", "input_requested", "input_resolved", "budget", "notice", "heartbeat", "gap", "progress", "result"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -446,6 +452,36 @@ class PlannedCall(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PlannedCall: _TypeAlias = PlannedCall  # noqa: Y015
+
+@_typing.final
+class ToolProgress(_message.Message):
+    """ToolProgress is how far a call has come, as its tool says; reports may be lost, the newest counts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALL_ID_FIELD_NUMBER: _builtins.int
+    FRACTION_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    call_id: _builtins.str
+    """The call, as in its ToolCall."""
+    fraction: _builtins.float
+    """0..1, or negative: unknown."""
+    message: _builtins.str
+    """One line for people; may be empty."""
+    def __init__(
+        self,
+        *,
+        call_id: _builtins.str = ...,
+        fraction: _builtins.float = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "fraction", b"fraction", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolProgress: _TypeAlias = ToolProgress  # noqa: Y015
 
 @_typing.final
 class TextDelta(_message.Message):
