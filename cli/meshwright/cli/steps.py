@@ -1,6 +1,7 @@
 """Steps drawn as they happen: one line an event, children indented under their parents."""
 
 import json
+import time
 
 from rich.console import Console
 from rich.text import Text
@@ -11,6 +12,7 @@ from meshwright.gen.agents.v1.task_pb2 import Decision, FinishReason, PendingInp
 
 LONGEST = 100
 ASKS = "?"
+REPORT_S = 1.0
 DIGITS = 12
 """So much of a digest is shown, and enough to name it."""
 
@@ -25,26 +27,34 @@ class Steps:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._agents: dict[str, str] = {}
+        self._reported: dict[str, float] = {}
 
     def draw(self, event: StepEvent) -> None:
-        """Draws one event; passing frames are left out."""
-        if event.sequence == 0:
-            return
+        """Draws one event; of passing frames a call's progress alone, once a second."""
         depth, inner = 0, event
         while inner.HasField("child"):
             depth, inner = depth + 1, inner.child.event
+        if event.sequence == 0 and not (inner.HasField("progress") and self._is_due(inner.progress.call_id)):
+            return
         if inner.HasField("started"):
             self._agents[inner.task_id] = inner.started.agent_id
         told = described(inner)
         if told is None:
             return
         sign, style, words = told
-        line = Text(f"{event.sequence:4} ")
+        line = Text(f"{event.sequence or '':4} ")
         line.append("   " * depth)
         line.append(f"{sign} ", style)
         line.append(f"{self._agents.get(inner.task_id, ''):<13}", "bold" if depth == 0 else "")
         line.append(words if sign == ASKS else shortened(words), style if style == "red" else "")
         self._console.print(line, highlight=False, soft_wrap=True)
+
+    def _is_due(self, call_id: str) -> bool:
+        now = time.monotonic()
+        is_due = now - self._reported.get(call_id, -REPORT_S) >= REPORT_S
+        if is_due:
+            self._reported[call_id] = now
+        return is_due
 
 
 def described(event: StepEvent) -> tuple[str, str, str] | None:
@@ -109,6 +119,12 @@ def resolved(event: StepEvent) -> tuple[str, str, str]:
     return "✓", "green", f"{decision.decided_by or 'nobody'}: {name} {decision.reason}"
 
 
+def reported(event: StepEvent) -> tuple[str, str, str]:
+    """Describes how far a call has come."""
+    fraction, message = event.progress.fraction, event.progress.message
+    return "⋯", "yellow", f"{fraction:.0%}  {message}" if fraction >= 0 else message or "at work"
+
+
 def result_of(event: StepEvent) -> tuple[str, str, str]:
     """Describes a tool's outcome."""
     result = event.tool_result
@@ -140,6 +156,7 @@ DESCRIBED = {
     "started": started,
     "llm_call": planned,
     "tool_call": called,
+    "progress": reported,
     "tool_result": result_of,
     "delegation": delegated,
     "notice": noted,

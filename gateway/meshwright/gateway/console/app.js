@@ -94,7 +94,7 @@ function watch(task, question = task.metadata?.question) {
   close();
   if (!isOver(task)) Object.assign(task, { steps_used: 0, tokens_used: 0, tool_calls: 0 });
   const title = question || `Task ${task.task_id}`;
-  const empty = { cursor: 0, failures: 0, lists: {}, agents: {}, tools: {}, drafts: {}, written: {} };
+  const empty = { cursor: 0, failures: 0, lists: {}, agents: {}, tools: {}, drafts: {}, reports: {}, written: {} };
   state.view = { task, title, openedAt: performance.now(), ...empty };
   $("steps").replaceChildren();
   $("task").hidden = false;
@@ -153,6 +153,7 @@ function take(view, event) {
   let inner = event;
   while (inner.child) inner = inner.child.event;
   if (inner.delta) return showDraft(view, inner);
+  if (inner.progress) return showReport(view, inner);
   if (!isOver(view.task)) count(view.task, inner);
   addRow(view, event.sequence, inner);
   if (event.gap?.snapshot) view.task = event.gap.snapshot;
@@ -280,6 +281,7 @@ function addRow(view, sequence, inner) {
   for (const planned of inner.llm_call?.planned_calls ?? []) view.tools[keyOf(planned)] = planned.tool;
   const unknown = (given) => ["!", "warn", word(kind), compact(given), {}];
   const row = rowOf(view, sequence, inner, (TOLD[kind] ?? unknown)(body, view.tools[keyOf(body)] ?? "tool"));
+  if (kind === "tool_result") dropReport(view, keyOf(body));
   if (kind === "delegation") view.lists[body.child_task_id] = row.appendChild(element("ol"));
   placeRow(view, inner, row);
 }
@@ -325,6 +327,28 @@ function showDraft(view, inner) {
   const written = (draft.from ? "… " : "") + draft.characters.join("");
   draft.words.textContent = oneLine(written.slice(-300));
   if (inner.task_id === view.task.task_id) showAnswer(written, true);
+}
+
+// How far a call has come takes one line, which goes with its outcome.
+function showReport(view, inner) {
+  const { call_id: id, fraction, message } = inner.progress;
+  const key = `${inner.task_id} ${inner.step} ${id}`;
+  if (view.reports[key] === null) return;
+  const report = (view.reports[key] ??= newReport(view, inner, view.tools[key] ?? "tool"));
+  const share = fraction >= 0 ? `${Math.round(100 * fraction)} %` : "";
+  report.words.textContent = oneLine([share, message].filter(Boolean).join(" ") || "at work");
+}
+
+function newReport(view, inner, tool) {
+  const row = rowOf(view, 0, inner, ["⋯", "warn", tool, "", {}]);
+  listOf(view, inner).append(row);
+  return { row, words: row.querySelector(".words").appendChild(element("bdi")) };
+}
+
+// A report that comes late, after the outcome, is not shown.
+function dropReport(view, key) {
+  view.reports[key]?.row.remove();
+  view.reports[key] = null;
 }
 
 function newDraft(view, inner) {
