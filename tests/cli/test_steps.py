@@ -22,7 +22,7 @@ def report(fraction, message, call_id="c1"):
 
 def test_progress_is_told_once_a_second_for_each_call():
     text = drawn(report(0.25, "a quarter"), report(0.5, "half"), report(-1, "of another", "c2"))
-    assert "25%  a quarter" in text
+    assert "25% a quarter" in text
     assert "half" not in text
     assert "of another" in text
 
