@@ -75,9 +75,9 @@ def test_a_long_passage_does_not_crowd_out_a_short_one() -> None:
 
 def test_much_text_takes_little_time() -> None:
     text = " ".join(f"Sentence number {n} speaks of thing {n % 97} and agent {n % 31}." for n in range(60_000))
-    began = time.perf_counter()
+    began = time.process_time()
     assert extract("agent thing 5", [Passage("big", text)])
-    assert time.perf_counter() - began < 3
+    assert time.process_time() - began < 3
 
 
 def test_sections_are_read_back_as_they_were_written() -> None:

@@ -81,9 +81,9 @@ def test_text_without_full_stops_is_cut_at_spaces() -> None:
 
 @pytest.mark.parametrize("unit", ["a", ". ", "- x\n", "|", "[a](", ">", '."', "* ", "```\n", "a:\n\n", "(", "** "])
 def test_no_text_takes_long(unit: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     sentences(unit * (200_000 // len(unit)) + "x")
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 def test_words_meet_in_their_stems_and_stop_words_are_gone() -> None:

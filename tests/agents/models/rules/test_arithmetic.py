@@ -47,10 +47,10 @@ def test_results_are_exact(expression: str, expected: str) -> None:
     ],
 )
 def test_what_cannot_be_worked_out_says_why(expression: str, reason: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     with warnings.catch_warnings(action="ignore"), pytest.raises(ValueError, match=reason):
         evaluate(expression)
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 0.5
 
 
 @pytest.mark.parametrize(
