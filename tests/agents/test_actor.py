@@ -8,8 +8,8 @@ import pytest
 from meshwright.agents.agent import Agent
 from meshwright.agents.journal import Journal
 from meshwright.gen.agents.v1.step_event_pb2 import TOOL_OUTCOME_ERROR, TOOL_OUTCOME_OK
-from meshwright.gen.agents.v1.task_pb2 import DECISION_APPROVE, TASK_STATUS_COMPLETED
-from meshwright.registry import tool
+from meshwright.gen.agents.v1.task_pb2 import DECISION_APPROVE, TASK_STATUS_COMPLETED, TaskRequest
+from meshwright.registry import current_invocation, tool
 
 DONE = {"text": "Done."}
 
@@ -139,3 +139,39 @@ async def test_a_tool_cannot_change_what_the_model_said(mesh, dial):
     (result,) = [event.tool_result for event in events if event.HasField("tool_result")]
     assert result.outcome == TOOL_OUTCOME_OK
     assert len(intent.arguments["items"][0]) == 1
+
+
+async def test_how_far_a_tool_has_come_is_shown_and_not_kept(mesh, dial, numbers):
+    @tool(effect="idempotent")
+    async def load() -> str:
+        """Loads, and says so."""
+        current_invocation().progress(0.5, "half of it")
+        await asyncio.sleep(0.3)
+        return "loaded"
+
+    author = Agent("worker", "Work.", tools=[load])
+    script = json.dumps({"agents": {"default": [calls("load", {}), DONE]}})
+    client = dial(await mesh.agent(author, script=script))
+    events = [event async for event in client.agent.StreamSteps(TaskRequest(prompt="Go."))]
+    (shown,) = [event for event in events if event.HasField("progress")]
+    (intent,) = [event.tool_call for event in events if event.HasField("tool_call")]
+    assert (shown.progress.fraction, shown.progress.message) == (0.5, "half of it")
+    assert (shown.progress.call_id, shown.sequence, shown.step) == (intent.call_id, 0, 1)
+    assert numbers(events) == list(range(1, 7))
+
+
+async def test_a_tool_of_another_host_tells_how_far_it_has_come_as_well(mesh, dial):
+    @tool(effect="pure")
+    async def load() -> str:
+        """Loads, and says so."""
+        current_invocation().progress(-1, "at it")
+        await asyncio.sleep(0.3)
+        return "loaded"
+
+    await mesh.agent(Agent("loader", "Load.", tools=[load]), script=json.dumps({"agents": {"default": [DONE]}}))
+    author = Agent("worker", "Work.", tools=["load"])
+    script = json.dumps({"agents": {"default": [calls("load", {}), DONE]}})
+    client = dial(await mesh.agent(author, script=script))
+    events = [event async for event in client.agent.StreamSteps(TaskRequest(prompt="Go."))]
+    (shown,) = [event for event in events if event.HasField("progress")]
+    assert (shown.progress.fraction, shown.progress.message) == (-1, "at it")

@@ -328,11 +328,11 @@ class TestUnknown:
 
             call, lost = ToolHost.call, []
 
-            async def losing(host, *arguments):
+            async def losing(host, *arguments, **facts):
                 if not lost:
                     lost.append(1)
                     raise OutcomeUnknownError("mail.send was begun and its host was lost: it may have run")
-                return await call(host, *arguments)
+                return await call(host, *arguments, **facts)
 
             monkeypatch.setattr(ToolHost, "call", losing)
             (pending,) = (await client.run(task_id="t1")).pending_inputs

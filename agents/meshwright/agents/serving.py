@@ -66,7 +66,7 @@ class AgentProcess:
         self.model = model_from(agent.model or settings.model, api_key=provider_key("openai"))
         self.journal = Journal(self.store, self.instance_id, lease_s=settings.lease_s, limits=limits_of(settings))
         self.feeds = Feeds(self.journal)
-        self.host = ToolHost(agent.local_tools, Ledger(self.store))
+        self.host = ToolHost(agent.local_tools, Ledger(self.store, settings.audit_kept), settings)
         self.toolbox = Toolbox(agent.selectors, self.host, self.registry, self.channels)
         self.supervisor = Supervisor(agent, self.registry, self.channels)
         self.sessions = Sessions(self.journal)

@@ -5,12 +5,12 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from meshwright.core.settings import Settings
+from meshwright.registry.settings import HostSettings
 
 SHARE = re.compile(r"\s*([^=,\s]+)\s*=\s*(\d+(?:\.\d+)?)\s*")
 
 
-class AgentSettings(Settings):
+class AgentSettings(HostSettings):
     """What an agent's process is told beside what every service is."""
 
     model: str = Field(default="offline", description="offline, openai:NAME[@URL] or scripted:FILE")

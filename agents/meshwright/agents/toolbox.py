@@ -109,7 +109,8 @@ class Toolbox:
             MeshError: The call was refused or its host cannot be reached; the tool's own failure is in the outcome.
         """
         if self._host.serves(pin.id):
-            return await self._host.call(grant, pin.id, arguments, intent.idempotency_key, intent.intent_digest)
+            key, digest = intent.idempotency_key, intent.intent_digest
+            return await self._host.call(grant, pin.id, arguments, key, digest, on_progress=report)
         request = InvokeRequest(
             tool=pin.tool.name,
             version=pin.tool.version,
