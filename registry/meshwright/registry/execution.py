@@ -81,9 +81,9 @@ class Execution:
             self._attempts += 1
             try:
                 return await self._hosted.tool.run(copy.deepcopy(self._call.arguments))
-            except Retryable as error:
+            except (Retryable, MeshError) as error:
                 pause_s = max(pause(self._attempts), error.retry_after_s or 0.0)
-                if not self._may_try_again(pause_s):
+                if not is_passing(error) or not self._may_try_again(pause_s):
                     raise
                 self._hosted.breaker.record(self._epoch, is_failure=True)
                 if self._hosted.breaker.state is not Circuit.CLOSED:
@@ -99,7 +99,7 @@ class Execution:
         """Returns a failure as data, and whether it speaks against the backend."""
         name = self._hosted.tool.name
         if isinstance(error, MeshError):
-            return failed(error), error.is_retryable
+            return failed(error), is_passing(error)
         kind = type(error).__name__
         text = "" if self._hosted.redaction else f": {error}"  # a value that nobody is to see may stand in it
         log.warning("tool_failed", tool=name, task_id=self._call.grant.task_id, error=kind + text)
@@ -116,6 +116,11 @@ class Execution:
         if self._attempts > 1:
             outcome.annotations["attempts"] = self._attempts
         return outcome
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether a tool marks its failure as one that may pass."""
+    return isinstance(error, Retryable) or (isinstance(error, MeshError) and error.is_retryable)
 
 
 def pause(attempts: int) -> float:

@@ -40,8 +40,8 @@ class Reporter:
 
     def end(self) -> None:
         """Passes on what is left; what a tool reports later is lost."""
-        self._has_ended = True
         self._pass_on()
+        self._has_ended = True
 
     def _due(self) -> None:
         wait_s = self._next - self._loop.time()
@@ -53,7 +53,7 @@ class Reporter:
     def _pass_on(self) -> None:
         self._is_awaited = False  # before the report is read: one that comes now is passed on by itself
         latest, self._latest = self._latest, None
-        if latest is not None:
+        if latest is not None and not self._has_ended:
             self._next = self._loop.time() + MIN_INTERVAL_S
             self._tell(progress(*latest))
 
