@@ -33,6 +33,8 @@ from meshwright.registry.threads import Threads
         ('{"a":' * 50_000, "levels"),
         ('{"a": ' + "1" * 5_000 + "}", "digits"),
         ('{"a": "\ud800"}', "surrogate"),
+        ('{"a": ["\\ud83d"]}', "surrogate"),
+        ('{"\\uDC00": 1}', "surrogate"),
         ('{"a": "' + "x" * MAX_BYTES + '"}', "bytes"),
         ('{"a": "' + "ü" * (MAX_BYTES // 2) + '"}', "bytes"),
         ("\ufeff{}", ""),

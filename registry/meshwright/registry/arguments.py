@@ -27,6 +27,8 @@ def read_arguments(text: str) -> dict[str, Any]:
         if len(text.encode()) > MAX_BYTES:
             raise unreadable(f"at most {MAX_BYTES} bytes")
         arguments = READER.decode(text)
+        if "\\u" in text:
+            WRITER.encode(arguments).encode()  # an escape may have made half a pair
     except RecursionError:
         raise unreadable(TOO_DEEP) from None
     except UnicodeEncodeError:
@@ -96,4 +98,5 @@ def refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no number of JSON")
 
 
+WRITER = json.JSONEncoder(ensure_ascii=False)
 READER = json.JSONDecoder(object_pairs_hook=unique, parse_float=finite, parse_constant=refuse_constant)

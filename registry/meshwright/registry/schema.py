@@ -26,6 +26,8 @@ MAX_EFFORT = 10_000
 LISTED_EFFORT = 10_000
 CHECKED_EFFORT = 20_000_000
 """Up to how many applications violations are listed, and a value is checked at all: about 0.2 s each."""
+LISTED_BYTES = 10 * 2**20
+"""Each violation is made with a copy of the value that it is about: so much may be copied."""
 DIALECT = "https://json-schema.org/draft/2020-12/"
 NO_SCHEMA = (ValueError, TypeError, AttributeError, LookupError)
 """What a reference to something that is no schema ends in."""
@@ -81,13 +83,14 @@ class Schema:
         depth, places = measured(value, len(self._efforts))
         if depth >= len(self._efforts):
             return [Violation("", "depth", f"goes deeper than {len(self._efforts) - 1} levels")]
-        effort = places * max(self._efforts[: depth + 1])
+        applied = max(self._efforts[: depth + 1])
+        effort = places * applied
         if effort > CHECKED_EFFORT:
             return [Violation("", "size", "is too large for its schema")]
         try:
             if self._validator.is_valid(value):
                 return []
-            if effort > LISTED_EFFORT:
+            if effort > LISTED_EFFORT or applied * len(json.dumps(value)) > LISTED_BYTES:
                 return [Violation("", "", "does not fit; it is too large to say where")]
             return self._listed(value)
         except ValueError:
