@@ -12,7 +12,8 @@ from meshwright.core.store import Store
 from meshwright.gen.agents.v1.grant_pb2 import Grant
 from meshwright.registry import tool
 from meshwright.registry.host import ToolHost
-from meshwright.registry.quota import MINUTE_US, Quota, Rate, rates
+from meshwright.registry.quota import Quota
+from meshwright.registry.rate import MINUTE_US, Rate, rates
 from meshwright.registry.settings import HostSettings
 from meshwright.registry.store import LIBRARY, Ledger, QuotaStore
 

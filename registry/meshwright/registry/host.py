@@ -24,7 +24,8 @@ from meshwright.registry.hosted import Hosted, hosted
 from meshwright.registry.keyed_calls import KeyedCalls
 from meshwright.registry.outcome import failed, replayed
 from meshwright.registry.progress import OnProgress
-from meshwright.registry.quota import Quota, rates
+from meshwright.registry.quota import Quota
+from meshwright.registry.rate import rates
 from meshwright.registry.settings import HostSettings
 from meshwright.registry.store import Ledger, QuotaStore
 from meshwright.registry.threads import Threads

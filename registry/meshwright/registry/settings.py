@@ -3,7 +3,7 @@
 from pydantic import Field, field_validator
 
 from meshwright.core.settings import Settings
-from meshwright.registry.quota import rates
+from meshwright.registry.rate import rates
 
 
 class HostSettings(Settings):
