@@ -5,13 +5,13 @@ import contextlib
 from collections.abc import Callable
 
 from meshwright.core.errors import shortened
-from meshwright.gen.tools.v1.tool_service_pb2 import Progress
 
 MIN_INTERVAL_S = 0.1
 MESSAGE_BYTES = 200
 UNKNOWN = -1.0
 
-OnProgress = Callable[[Progress], None]
+OnProgress = Callable[[float, str], None]
+"""Takes a share, 0..1 or negative, and one short line."""
 
 
 class Reporter:
@@ -55,10 +55,10 @@ class Reporter:
         latest, self._latest = self._latest, None
         if latest is not None and not self._has_ended:
             self._next = self._loop.time() + MIN_INTERVAL_S
-            self._tell(progress(*latest))
+            self._tell(*bounded(*latest))
 
 
-def progress(fraction: float, message: str) -> Progress:
+def bounded(fraction: float, message: str) -> tuple[float, str]:
     """Brings a report into its bounds: what is no share of the whole is unknown, a message is one short line."""
     share = min(fraction, 1.0) if fraction >= 0 else UNKNOWN  # a NaN is not
-    return Progress(fraction=share, message=shortened(" ".join(message.split()), MESSAGE_BYTES))
+    return share, shortened(" ".join(message.split()), MESSAGE_BYTES)

@@ -32,8 +32,10 @@ class ToolService(ToolServiceServicer):
     async def Invoke(self, request: InvokeRequest, context: Context) -> AsyncIterator[InvokeResponse]:
         latest, news = deque[Progress](maxlen=1), asyncio.Event()
 
-        def tell(progress: Progress) -> None:
-            latest.append(progress)  # one that was not read yet is of no interest any more
+        def tell(fraction: float, message: str) -> None:
+            latest.append(
+                Progress(fraction=fraction, message=message)
+            )  # one that was not read yet is of no interest any more
             news.set()
 
         def end(ended: asyncio.Task[Outcome]) -> None:
