@@ -4,7 +4,7 @@ import asyncio
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshwright.core import telemetry
@@ -151,6 +151,7 @@ STEPS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(steps=STEPS)
 def test_outside_of_a_closed_circuit_there_is_at_most_one_call_at_a_time(steps):
     bench = Bench()

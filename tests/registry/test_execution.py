@@ -4,7 +4,7 @@ import asyncio
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshwright.core.errors import MeshError, PermissionDeniedError, UnavailableError
@@ -125,6 +125,7 @@ async def test_all_attempts_share_the_calls_time(store):
     assert outcome.annotations["attempts"] == 2
 
 
+@settings(deadline=None)
 @given(attempts=st.integers(1, MOST_ATTEMPTS))
 def test_pauses_double_and_are_not_alike(attempts):
     middle = execution.FIRST_PAUSE_S * 2 ** (attempts - 1)

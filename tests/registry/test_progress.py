@@ -7,7 +7,7 @@ import time
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshwright.gen.agents.v1.grant_pb2 import Grant
@@ -17,6 +17,7 @@ from meshwright.registry.progress import MESSAGE_BYTES, MIN_INTERVAL_S, Reporter
 from meshwright.registry.store import Ledger
 
 
+@settings(deadline=None)
 @given(fraction=st.floats(), message=st.text())
 def test_a_report_keeps_its_bounds(fraction, message):
     share, line = bounded(fraction, message)

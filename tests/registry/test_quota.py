@@ -4,7 +4,7 @@ import asyncio
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshwright.core.errors import SetupError, StoreUnavailableError, ToolRateLimitedError
@@ -70,6 +70,7 @@ def test_rates_that_cannot_be_read_stop_the_process_at_its_start(text, monkeypat
         HostSettings.load()
 
 
+@settings(deadline=None)
 @given(name=st.sampled_from(["a", "a.b", "a.b.c", "ab", "b"]))
 def test_the_name_wins_and_then_the_longest_pattern(name):
     limits = {pattern: Rate(n, n) for n, pattern in enumerate(["*", "a.*", "a.b.*", "a.b"])}
@@ -88,8 +89,8 @@ async def test_a_rate_is_exact_across_two_hosts(store, partitions):
     other = Store(store.url, LIBRARY)
     await other.open()
     other.partitions = partitions
-    settings = HostSettings(tool_rates="mail.*=1:7")
-    hosts = [ToolHost([count, send], Ledger(each), settings) for each in (store, other)]
+    told = HostSettings(tool_rates="mail.*=1:7")
+    hosts = [ToolHost([count, send], Ledger(each), told) for each in (store, other)]
     calls = [hosts[n % 2].invoke(grant(), "mail.count@1.0.0", "{}", f"k{n}") for n in range(40)]
     results = await asyncio.gather(*calls, return_exceptions=True)
     refused = [one for one in results if isinstance(one, ToolRateLimitedError)]

@@ -5,7 +5,7 @@ import json
 
 import pytest
 import structlog
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshwright.core.errors import InvalidRequestError, MeshError, SetupError
@@ -71,6 +71,7 @@ def found(value, pointer):
     return value
 
 
+@settings(deadline=None)
 @given(value=JSON, data=st.data())
 def test_every_place_can_be_taken_out_and_nothing_else_is(value, data):
     every = list(pointers_of(value))

@@ -1,8 +1,6 @@
 """ToolService: what a tool host answers."""
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator
 
 import structlog
 
@@ -14,7 +12,6 @@ from meshwright.gen.tools.v1.tool_service_pb2 import (
     GetOutcomeResponse,
     InvokeRequest,
     InvokeResponse,
-    Outcome,
     Progress,
 )
 from meshwright.gen.tools.v1.tool_service_pb2_grpc import ToolServiceServicer
@@ -29,47 +26,70 @@ class ToolService(ToolServiceServicer):
     def __init__(self, host: ToolHost) -> None:
         self._host = host
 
-    async def Invoke(self, request: InvokeRequest, context: Context) -> AsyncIterator[InvokeResponse]:
-        latest, news = deque[Progress](maxlen=1), asyncio.Event()
-
-        def tell(fraction: float, message: str) -> None:
-            latest.append(
-                Progress(fraction=fraction, message=message)
-            )  # one that was not read yet is of no interest any more
-            news.set()
-
-        def end(ended: asyncio.Task[Outcome]) -> None:
-            news.set()
-            if not ended.cancelled():
-                ended.exception()  # seen, also where nobody waits for it any more
-
-        pin = f"{request.tool}@{request.version}"
-        grant = granted(pin)
-        work = asyncio.create_task(
-            self._host.invoke(
-                grant,
+    async def Invoke(  # type: ignore[override]  # writes by itself: most calls report nothing, and need no second task
+        self, request: InvokeRequest, context: Context
+    ) -> None:
+        pin, reports = f"{request.tool}@{request.version}", Reports(context)
+        try:
+            outcome = await self._host.invoke(
+                granted(pin),
                 pin,
                 request.arguments_json,
                 request.idempotency_key,
                 request.intent_digest,
                 task_id=request.task_id,
-                on_progress=tell,
+                on_progress=reports.tell,
             )
-        )
-        work.add_done_callback(end)
-        try:
-            while not work.done():
-                await news.wait()
-                news.clear()
-                while latest:
-                    yield InvokeResponse(progress=latest.popleft())
-            yield InvokeResponse(outcome=work.result())
-        finally:
-            work.cancel()
+        except BaseException:
+            reports.drop()
+            raise
+        await reports.close()
+        await context.write(InvokeResponse(outcome=outcome))
 
     async def GetOutcome(self, request: GetOutcomeRequest, context: Context) -> GetOutcomeResponse:
         state, outcome = await self._host.outcome(granted("GetOutcome"), request.idempotency_key)
         return GetOutcomeResponse(state=state, outcome=outcome)
+
+
+class Reports:
+    """Writes reports to a caller while its call goes on; one that was not written yet gives way to a newer one."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._latest: Progress | None = None
+        self._writing: asyncio.Task[None] | None = None
+        self._is_dropped = False
+
+    def tell(self, fraction: float, message: str) -> None:
+        """Takes a report; a call with effects may go on, and report, when its caller has gone."""
+        if self._is_dropped:
+            return
+        self._latest = Progress(fraction=fraction, message=message)
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write())
+            self._writing.add_done_callback(seen)
+
+    async def _write(self) -> None:
+        while (latest := self._latest) is not None:
+            self._latest = None
+            await self._context.write(InvokeResponse(progress=latest))
+
+    async def close(self) -> None:
+        """Waits until all is written: two messages cannot be written at once."""
+        if self._writing:
+            await self._writing
+
+    def drop(self) -> None:
+        """Writes no more: the call ends with a status, or its caller has gone."""
+        self._is_dropped = True
+        if self._writing:
+            self._writing.cancel()
+
+
+def seen(writing: asyncio.Task[None]) -> None:
+    """Takes notice of how a write ended: one to a caller that has gone fails, and nobody needs to know."""
+    if not writing.cancelled():
+        writing.exception()
 
 
 def granted(asked: str) -> Grant:
