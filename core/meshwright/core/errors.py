@@ -371,6 +371,21 @@ class ToolFailedError(MeshError):
     reason = "TOOL_FAILED"
 
 
+class EgressRefusedError(MeshError):
+    """The address is none that a tool host may call: it is private, or spelled to look like another one."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+    reason = "EGRESS_REFUSED"
+
+
+class BackendUnavailableError(MeshError):
+    """The service behind a tool does not answer, or asks to come back later."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+    reason = "BACKEND_UNAVAILABLE"
+    is_retryable = True
+
+
 class ToolResultInvalidError(MeshError):
     """The tool returned what its own output schema forbids."""
 
