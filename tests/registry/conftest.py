@@ -4,9 +4,10 @@ import asyncio
 import contextlib
 import datetime as dt
 import inspect
+import json
 import re
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,10 @@ from meshwright.registry.client import RegistryClient
 from meshwright.registry.host import ToolHost
 from meshwright.registry.serving import RegistryProcess
 from meshwright.registry.store import Ledger
-from meshwright.registry.tool import LocalTool
+from meshwright.registry.tool import INVOCATION, Invocation, LocalTool
+from meshwright.registry.tool.hosted import HostedTool
 from meshwright.registry.tool_service import ToolService
+from meshwright.registry.toolfile import load
 
 
 @dataclass
@@ -195,3 +198,25 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     made.ca_file.write_bytes(certificate.public_bytes(Encoding.PEM))
     made.key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     return made
+
+
+@pytest.fixture
+def declared(tmp_path: Path) -> Callable[..., Any]:
+    """Makes the tools of a declaration: `declared({"http": {...}}, input_schema=..., effect="pure")`."""
+
+    def make(backend: dict[str, Any], *, secrets: dict[str, Any] | None = None, **fields: Any) -> list[HostedTool]:
+        tool = {"name": "its.tool", "version": "1.0.0", "description": "Does it.", "backend": backend} | fields
+        file = tmp_path / "tools.yaml"
+        file.write_text(json.dumps({"secrets": secrets or {}, "tools": [tool]}))  # JSON is YAML, too
+        return load(file, Settings())
+
+    return make
+
+
+@pytest.fixture
+def invocation() -> Iterator[Invocation]:
+    """What a running tool may know of its call."""
+    call = Invocation("acme", "alice", "task-1", "key-1")
+    token = INVOCATION.set(call)
+    yield call
+    INVOCATION.reset(token)

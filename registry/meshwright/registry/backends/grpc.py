@@ -43,7 +43,7 @@ from meshwright.registry.backends.secret import HeaderValue
 from meshwright.registry.egress import Egress
 from meshwright.registry.tool import EffectName
 
-MetadataName = Annotated[str, StringConstraints(pattern=r"^(?!grpc-|x-mesh-|.*-bin$)[a-z0-9_.-]{1,64}$")]
+MetadataName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_.-]{1,64}$")]
 EXCERPT_CHARS = 500
 MAX_MESSAGE_BYTES = 4 * 2**20
 MAX_DIALLED = 4
@@ -74,6 +74,9 @@ class GrpcOptions(Options):
             raise ValueError("either method or service")
         if bool(self.descriptors) == bool(self.module):
             raise ValueError("either descriptors or module")
+        for name in self.metadata:
+            if name.startswith(("grpc-", "x-mesh-")) or name.endswith("-bin") or name == "idempotency-key":
+                raise ValueError(f"metadata {name} is not for a declaration to set")
         return self
 
 

@@ -111,15 +111,8 @@ class Secret:
     def spellings(self) -> set[str]:
         """Returns how it may come back: as it is, percent-encoded, in Base64 and in hexadecimal digits."""
         raw = self._value.encode()
-        plain = base64.b64encode(raw).decode().rstrip("=")
-        hexadecimal = raw.hex()
-        return {
-            self._value,
-            quote(self._value, safe=""),
-            plain,
-            plain.translate(str.maketrans("+/", "-_")),
-            hexadecimal,
-        }
+        forms = {base64.b64encode(raw).decode(), base64.urlsafe_b64encode(raw).decode()}
+        return {self._value, quote(self._value, safe=""), raw.hex(), *forms, *(form.rstrip("=") for form in forms)}
 
 
 class Redaction:
