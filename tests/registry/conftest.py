@@ -162,7 +162,7 @@ def _answered() -> Callable[..., bytes]:
 
 @dataclass(frozen=True)
 class Authority:
-    """A certificate for `service.test` and 127.0.0.1, and the file that makes it trusted."""
+    """A certificate for `service.test` and `localhost`, and the file that makes it trusted."""
 
     ca_file: Path
     key_file: Path
@@ -181,7 +181,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "service.test")])
     now = dt.datetime.now(dt.UTC)
-    names = x509.SubjectAlternativeName([x509.DNSName("service.test")])
+    names = x509.SubjectAlternativeName([x509.DNSName("service.test"), x509.DNSName("localhost")])
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)

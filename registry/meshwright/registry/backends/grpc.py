@@ -1,5 +1,6 @@
 """Tools that are methods of a gRPC service which knows nothing of us."""
 
+import asyncio
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -48,6 +49,16 @@ EXCERPT_CHARS = 500
 MAX_MESSAGE_BYTES = 4 * 2**20
 MAX_DIALLED = 4
 """Addresses of one name that are tried."""
+CONNECT_S = 5.0
+OPTIONS = (
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.enable_retries", 0),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.per_message_decompression", 0),  # the limit above counts what is compressed
+    ("grpc.compression_enabled_algorithms_bitset", 1),
+    ("grpc.service_config_disable_resolution", 1),
+    ("grpc.use_local_subchannel_pool", 1),
+)
 MAY_PASS = frozenset({"UNAVAILABLE", "RESOURCE_EXHAUSTED", "ABORTED"})
 TOO_LARGE = re.compile(r"larger than max", re.IGNORECASE)
 WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -99,30 +110,48 @@ class Peer:
     is_plaintext: bool
 
     async def dial(self) -> grpc.aio.Channel:
-        """Opens a channel to the checked addresses; certificate and authority are those of the name all the same.
+        """Connects to a checked address; certificate and authority are those of the name all the same.
 
         Raises:
+            BackendUnavailableError: Nobody answers, or its certificate is not valid.
             MeshError: As `Egress.addresses`.
         """
-        found = await self.egress.addresses(self.host, self.port)
-        is_v6 = ":" in found[0]
-        same_kind = [address for address in found if (":" in address) == is_v6][:MAX_DIALLED]
-        written = ",".join(f"[{one}]:{self.port}" if is_v6 else f"{one}:{self.port}" for one in same_kind)
-        target = f"{'ipv6' if is_v6 else 'ipv4'}:{written}"
-        options = (
-            ("grpc.default_authority", f"{self.host}:{self.port}"),
-            ("grpc.enable_http_proxy", 0),
-            ("grpc.enable_retries", 0),
-            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.per_message_decompression", 0),  # its limit counts what is compressed
-            ("grpc.compression_enabled_algorithms_bitset", 1),
-            ("grpc.service_config_disable_resolution", 1),
-            ("grpc.use_local_subchannel_pool", 1),
-        )
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                found = await self.egress.addresses(self.host, self.port)
+                for address in found[:MAX_DIALLED]:
+                    channel = self._channel(address)
+                    try:
+                        if await is_ready(channel):
+                            return channel
+                    except asyncio.CancelledError:
+                        await channel.close()
+                        raise
+                    await channel.close()
+        except TimeoutError:
+            pass
+        tls = "" if self.is_plaintext else ", or its certificate is not valid"
+        raise BackendUnavailableError(f"{self.host}:{self.port} cannot be reached{tls}")
+
+    def _channel(self, address: str) -> grpc.aio.Channel:
+        target = f"ipv6:[{address}]:{self.port}" if ":" in address else f"ipv4:{address}:{self.port}"
         if self.is_plaintext:
-            return grpc.aio.insecure_channel(target, options=options)
-        named = (*options, ("grpc.ssl_target_name_override", self.host.strip("[]")))
-        return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(self.authorities), options=named)
+            return grpc.aio.insecure_channel(target, options=(*OPTIONS, self._authority))
+        options = (*OPTIONS, self._authority, ("grpc.ssl_target_name_override", self.host.strip("[]")))
+        return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(self.authorities), options=options)
+
+    @property
+    def _authority(self) -> tuple[str, str]:
+        return "grpc.default_authority", f"{self.host}:{self.port}"
+
+
+async def is_ready(channel: grpc.aio.Channel) -> bool:
+    """Waits until a channel is connected, or has failed to."""
+    state = channel.get_state(try_to_connect=True)
+    while state not in (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE):
+        await channel.wait_for_state_change(state)
+        state = channel.get_state()
+    return state is grpc.ChannelConnectivity.READY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,14 +181,18 @@ class GrpcTool(DeclaredTool):
         if self.effect != "pure":
             metadata.append(("idempotency-key", idempotency_key()))
         reply = GetMessageClass(self.method.output_type)
+        timeout_s = self.time_for_call_s()
         try:
-            async with await self.peer.dial() as channel:
+            async with asyncio.timeout(timeout_s) as limit, await self.peer.dial() as channel:
                 call: Any = channel.unary_unary(
                     self._path,
                     request_serializer=type(request).SerializeToString,
                     response_deserializer=reply.FromString,
                 )
-                answer = await call(request, timeout=self.time_for_call_s(), metadata=tuple(metadata))
+                left_s = (limit.when() or 0) - asyncio.get_running_loop().time()
+                answer = await call(request, timeout=left_s, metadata=tuple(metadata))
+        except TimeoutError:
+            raise DeadlineExceededError(f"{self.name} took longer than {timeout_s:g} s") from None
         except grpc.aio.AioRpcError as error:
             raise self.metadata.redaction.error(self._failure(error)) from None
         return self._result(answer)
@@ -231,7 +264,9 @@ def one_tool(
     """
     schema = message_schema(method.input_type)
     if schema.get("type") != "object":
-        raise SetupError(f"backend.grpc: {method.full_name} takes no message that is a JSON object")
+        raise SetupError(
+            f"backend.grpc: {method.full_name} takes no message that is a JSON object: declare other methods one by one"
+        )
     effect = LEVELS.get(method.GetOptions().idempotency_level, "non_idempotent")
     parts = contract_parts(tool, effect, schema, message_schema(method.output_type))
     return GrpcTool(**parts, method=method, pool=services.pool, peer=peer, metadata=metadata)
