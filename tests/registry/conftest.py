@@ -204,11 +204,17 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 def declared(tmp_path: Path) -> Callable[..., Any]:
     """Makes the tools of a declaration: `declared({"http": {...}}, input_schema=..., effect="pure")`."""
 
-    def make(backend: dict[str, Any], *, secrets: dict[str, Any] | None = None, **fields: Any) -> list[HostedTool]:
+    def make(
+        backend: dict[str, Any],
+        *,
+        secrets: dict[str, Any] | None = None,
+        settings: Settings | None = None,
+        **fields: Any,
+    ) -> list[HostedTool]:
         tool = {"name": "its.tool", "version": "1.0.0", "description": "Does it.", "backend": backend} | fields
         file = tmp_path / "tools.yaml"
         file.write_text(json.dumps({"secrets": secrets or {}, "tools": [tool]}))  # JSON is YAML, too
-        return load(file, Settings())
+        return load(file, settings or Settings())
 
     return make
 

@@ -127,7 +127,7 @@ class Shop:
             name: grpc.unary_unary_rpc_method_handler(
                 getattr(self, name.lower()),
                 request_deserializer=self._classes[name][0].FromString,
-                response_serializer=lambda message: message.SerializeToString(),
+                response_serializer=lambda answer: b"\xff" if "garbage" in str(answer) else answer.SerializeToString(),
             )
             for name in ("Echo", "GetHTTPInfo", "Fail")
         }
@@ -401,7 +401,12 @@ async def test_a_method_that_hangs_ends_in_time(rpc):
 async def test_an_answer_that_is_too_large_is_not_taken_however_it_is_packed(rpc, packed):
     with pytest.raises(MeshError) as caught:
         await rpc("Fail").run({"bytes": 64 * 2**20, "packed": packed})
-    assert isinstance(caught.value, ResultTooLargeError) or packed
+    assert isinstance(caught.value, ResultTooLargeError)
+
+
+async def test_an_answer_that_is_no_message_is_a_failure(rpc):
+    with pytest.raises(ToolFailedError, match=r"the answer is no shop\.v1\.Everything"):
+        await rpc("Echo").run({"text": "garbage"})
 
 
 async def test_a_service_next_door_needs_an_allowance(rpc, outside):

@@ -33,7 +33,7 @@ class BackendOptions(Options):
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:
-        if len(self.model_fields_set) != 1:
+        if len([one for _, one in self if one is not None]) != 1:
             raise ValueError("exactly one of http, grpc, sql and agent")
         return self
 

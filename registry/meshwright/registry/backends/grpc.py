@@ -180,15 +180,10 @@ class GrpcTool(DeclaredTool):
         metadata = [*self.metadata.plain.items(), *self.metadata.secret.items()]
         if self.effect != "pure":
             metadata.append(("idempotency-key", idempotency_key()))
-        reply = GetMessageClass(self.method.output_type)
         timeout_s = self.time_for_call_s()
         try:
             async with asyncio.timeout(timeout_s) as limit, await self.peer.dial() as channel:
-                call: Any = channel.unary_unary(
-                    self._path,
-                    request_serializer=type(request).SerializeToString,
-                    response_deserializer=reply.FromString,
-                )
+                call: Any = channel.unary_unary(self._path, request_serializer=type(request).SerializeToString)
                 left_s = (limit.when() or 0) - asyncio.get_running_loop().time()
                 answer = await call(request, timeout=left_s, metadata=tuple(metadata))
         except TimeoutError:
@@ -220,17 +215,19 @@ class GrpcTool(DeclaredTool):
             return BackendUnavailableError(told, metadata=facts)
         return ToolFailedError(told, metadata=facts)
 
-    def _result(self, answer: Any) -> Any:
+    def _result(self, answer: bytes) -> Any:
         try:
             result = json_format.MessageToDict(
-                answer,
+                GetMessageClass(self.method.output_type).FromString(answer),
                 preserving_proto_field_name=True,
                 always_print_fields_with_no_presence=True,
                 descriptor_pool=self.pool,
             )
             return self.metadata.redaction.json(result)
         except (json_format.SerializeToJsonError, DecodeError, ValueError, TypeError, RecursionError):
-            raise ToolFailedError(f"{self.name}: the answer cannot be written as JSON") from None
+            raise ToolFailedError(
+                f"{self.name}: the answer is no {self.method.output_type.full_name} that JSON can hold"
+            ) from None
 
 
 def grpc_tools(tool: ToolOptions, options: GrpcOptions, surroundings: Surroundings) -> list[GrpcTool]:
