@@ -33,6 +33,7 @@ from meshwright.gen.agents.v1.task_service_pb2 import CancelTaskRequest
 from meshwright.gen.agents.v1.task_service_pb2_grpc import TaskServiceStub
 from meshwright.gen.registry.v1.agent_directory_service_pb2 import GetAgentRequest
 from meshwright.gen.registry.v1.agent_directory_service_pb2_grpc import AgentDirectoryServiceStub
+from meshwright.registry import Invocation, current_invocation
 from meshwright.registry.backends.declaration import (
     DeclaredTool,
     JsonSchema,
@@ -41,7 +42,6 @@ from meshwright.registry.backends.declaration import (
     ToolOptions,
     contract_parts,
 )
-from meshwright.registry.tool import Invocation, current_invocation
 
 LOOKUP_S = 5.0
 CANCEL_S = 5.0

@@ -14,9 +14,10 @@ from meshwright.core.errors import InvalidRequestError, MeshError, SetupError
 from meshwright.core.ids import digest
 from meshwright.core.settings import Settings
 from meshwright.gen.registry.v1.tool_registry_service_pb2 import ApprovalRule, Effect, Tool
+from meshwright.registry import current_invocation
 from meshwright.registry.backends.secret import Redaction, Secret, SecretReference
 from meshwright.registry.catalog import MAX_DESCRIPTION, MAX_TIMEOUT_S, checked_contract
-from meshwright.registry.tool import UNPLACED, ApprovalName, EffectName, current_invocation
+from meshwright.registry.tool import UNPLACED, ApprovalName, EffectName
 
 T = TypeVar("T")
 JsonSchema = dict[str, Any]
