@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 from socket import SOCK_STREAM, getaddrinfo
 from typing import Any
@@ -138,6 +138,21 @@ async def resolved(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(one[4][0]) for one in found))
 
 
+@cache
+def trusting(ca_file: Path | None) -> ssl.SSLContext:
+    """Makes the TLS of a client, once: reading the system's authorities takes its time.
+
+    Raises:
+        SetupError: The file holds no authorities.
+    """
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise SetupError(f"ca_file: {ca_file} cannot be read: {error}") from None
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
 class Egress:
     """Calls the outside on behalf of one tool.
 
@@ -164,19 +179,8 @@ class Egress:
         except EgressRefusedError as error:
             raise SetupError(f"allow: {error.message}") from None
         self._limits = limits or Limits()
-        self._ca_file = ca_file
         self._resolve = resolve
-        if ca_file:
-            self._tls.cert_store_stats()
-
-    @cached_property
-    def _tls(self) -> ssl.SSLContext:
-        try:
-            context = ssl.create_default_context(cafile=self._ca_file)
-        except (OSError, ssl.SSLError) as error:
-            raise SetupError(f"ca_file: {self._ca_file} cannot be read: {error}") from None
-        context.set_alpn_protocols(["http/1.1"])
-        return context
+        self._tls = trusting(ca_file)
 
     def allows(self, host: str, port: int) -> bool:
         """Whether a service next door may be called."""
