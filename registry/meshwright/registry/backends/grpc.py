@@ -53,9 +53,7 @@ CONNECT_S = 5.0
 OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.enable_retries", 0),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.per_message_decompression", 0),  # the limit above counts what is compressed
-    ("grpc.compression_enabled_algorithms_bitset", 1),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),  # counted while it is decompressed
     ("grpc.service_config_disable_resolution", 1),
     ("grpc.use_local_subchannel_pool", 1),
 )
