@@ -15,6 +15,7 @@ from meshwright.gen.agents.v1.task_service_pb2 import GetTaskRequest
 from meshwright.gen.agents.v1.task_service_pb2_grpc import TaskServiceStub
 from meshwright.gen.registry.v1.tool_registry_service_pb2 import EFFECT_IDEMPOTENT, InvokeToolRequest
 from meshwright.registry.backends.agent import AgentTool
+from meshwright.registry.tool import INVOCATION, Invocation
 
 PIN = "research.ask@1.0.0"
 
@@ -67,7 +68,7 @@ async def test_a_task_does_not_outlive_its_call(mesh, ask):
     call = await ask(timeout_s=1)
     with pytest.raises(MeshError, match=r"research\.ask took longer than 1 s") as caught:
         await call("What is it?", "key-1")
-    assert caught.value.reason == "DEADLINE_EXCEEDED"
+    assert caught.value.reason == "TASK_TIMEOUT"  # not to be tried again: the task was cancelled
     async with grpc.aio.insecure_channel(process.server.target) as channel, asyncio.timeout(10):
         stub = TaskServiceStub(channel)
         while (await stub.GetTask(GetTaskRequest(task_id="key-1"))).status != TASK_STATUS_CANCELLED:
@@ -118,3 +119,21 @@ async def test_a_task_delegates_by_events_and_nobody_acts_in_another_s_name(ask,
 async def test_mistakes_are_told_with_their_field(ask, fields, told):
     with pytest.raises(SetupError, match=told):
         await ask(**fields)
+
+
+async def test_a_call_that_is_given_up_takes_its_task_back(mesh, ask):
+    slow = script({"text": "Too late.", "latency_ms": 30_000})
+    process = await mesh.agent(Agent("researcher", "Find it."), script=slow)
+    tool = (await ask()).tool
+    token = INVOCATION.set(Invocation("default", "default", "call-key-1", "key-1"))
+    call = asyncio.create_task(tool.run({"prompt": "What is it?"}))
+    INVOCATION.reset(token)
+    async with grpc.aio.insecure_channel(process.server.target) as channel, asyncio.timeout(10):
+        stub = TaskServiceStub(channel)
+        while not process.worker.running:
+            await asyncio.sleep(0.05)
+        call.cancel()
+        while (await stub.GetTask(GetTaskRequest(task_id="key-1"))).status != TASK_STATUS_CANCELLED:
+            await asyncio.sleep(0.05)
+    await asyncio.wait([call])
+    assert call.cancelled()

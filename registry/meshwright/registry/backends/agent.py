@@ -17,6 +17,7 @@ from meshwright.core.errors import (
     MeshError,
     PermissionDeniedError,
     SetupError,
+    TaskTimeoutError,
     ToolFailedError,
 )
 from meshwright.core.ids import AGENT_ID
@@ -74,13 +75,13 @@ class AgentTool(DeclaredTool):
     async def run(self, arguments: dict[str, Any]) -> Any:
         """Has the agent do a task named by the call's key; returns its structured output, or its text.
 
-        The task never outlives the call: it ends with it, by its own timeout where this host is lost.
+        The task ends with the call, or by its own timeout where this host is lost.
 
         Raises:
             PermissionDeniedError: It is called within a task, or for somebody whom this host cannot speak for.
             AgentNotFoundError: The agent is not here.
             ToolFailedError: The task failed, was cancelled, or asks a person.
-            DeadlineExceededError: The time is over.
+            TaskTimeoutError: The time is over.
         """
         invocation = current_invocation()
         self._check_caller(invocation)
@@ -123,21 +124,23 @@ class AgentTool(DeclaredTool):
         return str(ready[0])
 
     async def _ended(self, channels: Channels, target: str, task: TaskRequest, timeout_s: float) -> TaskResponse:
-        """Waits for a task's end; a task that is not at its end when the wait is, is cancelled."""
+        """Waits for a task's end; one that is not at its end when the wait is, is cancelled.
+
+        Where the connection is lost it goes on: the repeated call finds it.
+        """
         stub = AgentServiceStub(channels.to(target))
-        is_ended = False
+        wait_s = max(timeout_s - MARGIN_S, timeout_s / 2)
         try:
-            response: TaskResponse = await channel.unary(
-                stub.RunTask, task, timeout_s=max(timeout_s - MARGIN_S, timeout_s / 2)
-            )
-            is_ended = response.status != TASK_STATUS_INPUT_REQUIRED
+            response: TaskResponse = await channel.unary(stub.RunTask, task, timeout_s=wait_s)
         except DeadlineExceededError:
-            raise DeadlineExceededError(f"{self.name} took longer than {self.timeout_s:g} s") from None
-        else:
-            return response
-        finally:
-            if not is_ended:
-                await asyncio.shield(self._cancelled(channels, target, task.task_id))
+            await self._cancelled(channels, target, task.task_id)
+            raise TaskTimeoutError(f"{self.name} took longer than {self.timeout_s:g} s") from None
+        except asyncio.CancelledError:
+            await asyncio.shield(self._cancelled(channels, target, task.task_id))
+            raise
+        if response.status == TASK_STATUS_INPUT_REQUIRED:
+            await self._cancelled(channels, target, task.task_id)
+        return response
 
     async def _cancelled(self, channels: Channels, target: str, task_id: str) -> None:
         request = CancelTaskRequest(task_id=task_id, reason=f"the call of {self.name} has ended")
