@@ -30,9 +30,10 @@ from meshwright.gen.registry.v1.tool_registry_service_pb2_grpc import ToolRegist
 from meshwright.gen.tools.v1.tool_service_pb2_grpc import ToolServiceStub, add_ToolServiceServicer_to_server
 from meshwright.registry.client import RegistryClient
 from meshwright.registry.host import ToolHost
+from meshwright.registry.invocation import INVOCATION, Invocation
 from meshwright.registry.serving import RegistryProcess
 from meshwright.registry.store import Ledger
-from meshwright.registry.tool import INVOCATION, Invocation, LocalTool
+from meshwright.registry.tool import LocalTool
 from meshwright.registry.tool.hosted import HostedTool
 from meshwright.registry.tool_service import ToolService
 from meshwright.registry.toolfile import load

@@ -15,7 +15,7 @@ from meshwright.gen.agents.v1.task_service_pb2 import GetTaskRequest
 from meshwright.gen.agents.v1.task_service_pb2_grpc import TaskServiceStub
 from meshwright.gen.registry.v1.tool_registry_service_pb2 import EFFECT_IDEMPOTENT, InvokeToolRequest
 from meshwright.registry.backends.agent import AgentTool
-from meshwright.registry.tool import INVOCATION, Invocation
+from meshwright.registry.invocation import INVOCATION, Invocation
 
 PIN = "research.ask@1.0.0"
 

@@ -27,7 +27,7 @@ from meshwright.core.interceptors import DEADLINE
 from meshwright.gen.agents.v1.grant_pb2 import Grant
 from meshwright.registry.backends.http import HttpTool
 from meshwright.registry.backends.url_template import parsed_template
-from meshwright.registry.tool import INVOCATION, Invocation
+from meshwright.registry.invocation import INVOCATION, Invocation
 from meshwright.registry.tool.hosted import HostedTool
 
 CANARY = "canary-7f3a/9+secret=="

@@ -27,8 +27,10 @@ from meshwright.core.errors import (
 from meshwright.core.store import Store
 from meshwright.gen.agents.v1.grant_pb2 import Grant
 from meshwright.gen.tools.v1.tool_service_pb2 import InvocationState, Outcome
-from meshwright.registry import current_invocation, host, tool
-from meshwright.registry.host import MAX_ARGUMENT_BYTES, MAX_RESULT_BYTES, ToolHost
+from meshwright.registry import current_invocation, keyed_calls, tool
+from meshwright.registry.arguments import MAX_BYTES as MAX_ARGUMENT_BYTES
+from meshwright.registry.host import ToolHost
+from meshwright.registry.outcome import MAX_RESULT_BYTES
 from meshwright.registry.store import LIBRARY, Ledger
 
 RUNS: list[Any] = []
@@ -383,8 +385,7 @@ async def test_to_ask_for_an_outcome_changes_nothing(hosted, call, state, store)
 
 async def test_an_outcome_that_waits_for_the_store_is_not_lost(hosted, lost, state):
     await lost("pay@1.0.0")
-    key = host.Call(("t", "p", "task"), "k", "any")
-    hosted._running[key] = asyncio.current_task()
+    hosted._keyed._running[("t", "p", "task"), "k", "any"] = asyncio.current_task()
     assert await state() == ("RUNNING", None)
 
 
@@ -414,7 +415,7 @@ async def test_a_call_with_effects_runs_and_settles_on_a_full_store(run_valkey, 
 
 
 async def test_a_call_that_is_still_open_elsewhere_is_waited_for(call, lost, store, monkeypatch):
-    monkeypatch.setattr(host, "OPEN_POLL_S", 0.01)
+    monkeypatch.setattr(keyed_calls, "OPEN_POLL_S", 0.01)
     await lost("pay@1.0.0", timeout_s=30, n=1)
     waiting = asyncio.create_task(call("pay@1.0.0", n=1))
     await asyncio.sleep(0.05)
@@ -428,8 +429,8 @@ async def test_a_call_that_is_still_open_elsewhere_is_waited_for(call, lost, sto
 
 
 async def test_a_call_that_stays_open_is_told_to_be_so(store, lost, monkeypatch):
-    monkeypatch.setattr(host, "OPEN_POLL_S", 0.01)
-    monkeypatch.setattr(host, "PATIENCE_S", -5)
+    monkeypatch.setattr(keyed_calls, "OPEN_POLL_S", 0.01)
+    monkeypatch.setattr(keyed_calls, "PATIENCE_S", -5)
     hosted = ToolHost(TOOLS, Ledger(store))
     await lost("pay@1.0.0", timeout_s=30, n=1)
     with pytest.raises(InvocationOpenError):
@@ -470,7 +471,7 @@ async def test_a_pure_tool_ends_with_its_caller(hosted):
 
 
 async def test_an_outcome_waits_for_a_store_that_is_away(run_valkey, tmp_path, monkeypatch):
-    monkeypatch.setattr(host, "SETTLE_RETRY_S", 0.02)
+    monkeypatch.setattr(keyed_calls, "SETTLE_RETRY_S", 0.02)
     own = run_valkey(tmp_path)
     store = Store(own.url, LIBRARY)
     await store.open()

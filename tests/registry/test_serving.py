@@ -16,7 +16,7 @@ from google.protobuf import struct_pb2
 from meshwright.core import channel
 from meshwright.core.canonical import from_value
 from meshwright.core.channel import dial
-from meshwright.core.errors import SetupError, ToolFailedError, UnavailableError
+from meshwright.core.errors import SetupError, ToolFailedError, ToolRateLimitedError, UnavailableError
 from meshwright.core.settings import Settings
 from meshwright.gen.registry.v1.tool_registry_service_pb2 import (
     GetToolRequest,
@@ -107,10 +107,24 @@ async def test_a_file_of_tools_is_served_and_called_through_the_registry(run, re
         await channel.unary(registry.tools.InvokeTool, InvokeToolRequest(name="hang"), timeout_s=10)
 
     start = time.monotonic()
-    assert await stopped(child) == ["tool_failed"]
+    assert await stopped(child) == ["tool_called", "tool_failed", "tool_called"]
     assert time.monotonic() - start < 10
     with pytest.raises((UnavailableError, ToolFailedError)):
         await channel.unary(registry.tools.InvokeTool, request, timeout_s=5)
+
+
+async def test_a_host_keeps_the_rates_that_it_is_told(run, registry, tmp_path):
+    file = tmp_path / "my_tools.py"
+    file.write_text(TOOLS)
+    child = run("meshwright.registry.tool", str(file), registry=registry.target, tool_rates="sums.*=1")
+    await ready(child)
+    arguments = struct_pb2.Struct()
+    arguments.update({"numbers": [1]})
+    request = InvokeToolRequest(name="sums.add", arguments=arguments)
+    await channel.unary(registry.tools.InvokeTool, request, timeout_s=10)
+    with pytest.raises(ToolRateLimitedError):
+        await channel.unary(registry.tools.InvokeTool, request, timeout_s=10)
+    await stopped(child)
 
 
 async def test_a_registry_of_its_own_process_serves_what_another_one_stored(run, registry):

@@ -23,7 +23,7 @@ from meshwright.gen.registry.v1.tool_registry_service_pb2 import (
     ApprovalRule,
 )
 from meshwright.registry import Invocation, LocalTool, current_invocation, tool
-from meshwright.registry.tool import INVOCATION
+from meshwright.registry.invocation import INVOCATION
 
 
 @dataclass

@@ -1,6 +1,8 @@
 """ToolService over real gRPC: only under a grant, with the chain of checks behind it."""
 
+import asyncio
 import json
+import time
 
 import pytest
 
@@ -11,10 +13,11 @@ from meshwright.core.errors import (
     InvalidRequestError,
     MeshError,
     PermissionDeniedError,
+    ToolCircuitOpenError,
     ToolNotFoundError,
 )
 from meshwright.core.grant import Signer
-from meshwright.gen.agents.v1.grant_pb2 import Grant
+from meshwright.gen.agents.v1.grant_pb2 import Grant, SignedGrant
 from meshwright.gen.registry.v1.agent_directory_service_pb2 import AgentCard, Endpoint
 from meshwright.gen.tools.v1.tool_service_pb2 import (
     INVOCATION_STATE_DONE,
@@ -22,7 +25,9 @@ from meshwright.gen.tools.v1.tool_service_pb2 import (
     GetOutcomeRequest,
     InvokeRequest,
 )
-from meshwright.registry import tool
+from meshwright.registry import current_invocation, tool
+from meshwright.registry.audit import AuditReader
+from meshwright.registry.breaker import FEWEST_CALLS
 
 
 @tool(effect="idempotent")
@@ -33,22 +38,54 @@ def double(n: int) -> int:
     return 2 * n
 
 
+ENDED = asyncio.Event()
+
+
+@tool(effect="pure")
+async def walk() -> int:
+    """Walks three steps without a pause."""
+    call = current_invocation()
+    for step in range(3):
+        call.progress((step + 1) / 3, f"step {step}")
+        await asyncio.sleep(0)
+    return 3
+
+
+@tool(effect="pure")
+async def linger() -> None:
+    """Begins, and stays."""
+    current_invocation().progress(0, "begun")
+    try:
+        await asyncio.sleep(30)
+    finally:
+        ENDED.set()
+
+
+@tool(effect="idempotent")
+async def crash() -> None:
+    """Fails."""
+    raise RuntimeError("no backend")
+
+
 @pytest.fixture
 async def invoke(registry, hosting):
     """Invokes `double` under a grant of an announced agent; `invoke.outcome` asks what became of a key."""
     signer = Signer("adder-1")
-    card = AgentCard(agent_id="adder", version="1.0.0", tools=["double@^1", "other"])
+    card = AgentCard(agent_id="adder", version="1.0.0", tools=["double@^1", "other", "walk", "linger", "crash"])
     endpoint = Endpoint(instance_id="adder-1", target="127.0.0.1:7", public_key=signer.public_key)
     await registry.client.announce(card, endpoint)
-    served = await hosting(double)
+    served = await hosting(double, walk, linger, crash)
 
-    async def invoke_(arguments=None, *, tools=("double@1.0.0",), is_granted=True, agent="adder", **fields):
+    def stream(arguments=None, *, tools=("double@1.0.0",), is_granted=True, agent="adder", token=None, **fields):
         grant = Grant(tenant="t", principal="p", agent_id=agent, task_id="task", tools=tools)
         text = json.dumps(arguments if arguments is not None else {"n": 2})
         chosen = {"tool": "double", "version": "1.0.0", "arguments_json": text, "idempotency_key": "k"} | fields
-        token = signer.sign(grant) if is_granted else None
-        stream = channel.stream(served.tools.Invoke, InvokeRequest(**chosen), timeout_s=5, grant=token)
-        return [response async for response in stream]
+        if token is None and is_granted:
+            token = signer.sign(grant)
+        return channel.stream(served.tools.Invoke, InvokeRequest(**chosen), timeout_s=5, grant=token)
+
+    async def invoke_(*arguments, **fields):
+        return [response async for response in stream(*arguments, **fields)]
 
     async def outcome(key, *, is_granted=True, task_id="task"):
         grant = Grant(tenant="t", principal="p", agent_id="adder", task_id=task_id)
@@ -56,7 +93,7 @@ async def invoke(registry, hosting):
         request = GetOutcomeRequest(idempotency_key=key)
         return await channel.unary(served.tools.GetOutcome, request, timeout_s=5, grant=token)
 
-    invoke_.outcome = outcome
+    invoke_.outcome, invoke_.stream, invoke_.signer = outcome, stream, signer
     return invoke_
 
 
@@ -137,3 +174,57 @@ async def test_what_became_of_a_key_is_told_under_the_grant_of_its_task(invoke):
     with pytest.raises(InvalidRequestError) as caught:
         await invoke.outcome("no key")
     assert list(caught.value.fields) == ["idempotency_key"]
+
+
+async def test_a_token_that_has_expired_or_was_changed_or_signed_by_another_is_refused(invoke):
+    expired = Grant(tenant="t", principal="p", agent_id="adder", task_id="task", tools=["double@1.0.0"])
+    expired.expire_time.FromSeconds(int(time.time()) - 1)
+    token = invoke.signer.sign(expired)
+    with pytest.raises(GrantInvalidError):
+        await invoke(token=token)
+    good = invoke.signer.sign(Grant(agent_id="adder", task_id="task", tools=["double@1.0.0"]))
+    wider = SignedGrant.FromString(good)
+    wider.grant = Grant(agent_id="adder", task_id="other", tools=["double@1.0.0"]).SerializeToString()
+    for forged in (wider.SerializeToString(), Signer("adder-1").sign(expired), b"", b"\xff" * 50, good[:-1]):
+        with pytest.raises(GrantInvalidError):
+            await invoke(token=forged)
+    assert (await invoke())[-1].HasField("outcome")
+
+
+async def test_a_token_of_another_task_is_refused_and_audited(invoke, store):
+    with pytest.raises(GrantInvalidError):
+        await invoke(task_id="other")
+    (response,) = await invoke(task_id="task")
+    assert not response.outcome.replayed
+    with pytest.raises(PermissionDeniedError):
+        await invoke(tools=["other@1.0.0"])
+    lines = await AuditReader(store).read("t")
+    told = [(one.event, one.outcome) for one in lines]
+    assert told == [("refused", "GRANT_INVALID"), ("begun", ""), ("settled", "ok"), ("refused", "PERMISSION_DENIED")]
+    assert {(one.agent_id, one.principal, one.task_id) for one in lines} == {("adder", "p", "task")}
+
+
+async def test_progress_comes_before_the_outcome(invoke):
+    *reports, last = await invoke(tool="walk", tools=["walk@1.0.0"], arguments={})
+    assert last.outcome.result_json == "3"
+    assert [one.progress.message for one in reports] == ["step 0", "step 2"]
+    assert reports[-1].progress.fraction == 1
+
+
+async def test_a_caller_that_leaves_between_two_reports_ends_a_pure_call(invoke):
+    ENDED.clear()
+    stream = invoke.stream(tool="linger", tools=["linger@1.0.0"], arguments={})
+    assert (await anext(stream)).progress.message == "begun"
+    await stream.aclose()
+    async with asyncio.timeout(5):
+        await ENDED.wait()
+
+
+async def test_an_open_circuit_is_told_with_the_time_to_wait(invoke):
+    crash = {"tool": "crash", "tools": ["crash@1.0.0"], "arguments": {}}
+    for n in range(FEWEST_CALLS):
+        (response,) = await invoke(**crash, idempotency_key=f"k{n}")
+        assert response.outcome.HasField("error")
+    with pytest.raises(ToolCircuitOpenError) as caught:
+        await invoke(**crash, idempotency_key="more")
+    assert caught.value.retry_after_s > 0

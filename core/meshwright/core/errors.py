@@ -234,6 +234,13 @@ class InputNotPendingError(MeshError):
     reason = "INPUT_NOT_PENDING"
 
 
+class ApprovalRequiredError(MeshError):
+    """A person has to allow this call before it runs, and none has."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "APPROVAL_REQUIRED"
+
+
 class DigestMismatchError(MeshError):
     """The decision is about another call than the one that waits."""
 
@@ -284,6 +291,14 @@ class RateLimitedError(MeshError):
     is_retryable = True
 
 
+class ToolRateLimitedError(MeshError):
+    """The tenant has called the tool as often as it may for now."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    reason = "TOOL_RATE_LIMITED"
+    is_retryable = True
+
+
 class UnavailableError(MeshError):
     """A part of the mesh does not answer at the moment."""
 
@@ -313,6 +328,14 @@ class ModelRejectedError(MeshError):
 
     code = grpc.StatusCode.FAILED_PRECONDITION
     reason = "MODEL_REJECTED"
+
+
+class ToolCircuitOpenError(MeshError):
+    """The tool has failed so often lately that it is left alone for a while."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+    reason = "TOOL_CIRCUIT_OPEN"
+    is_retryable = True
 
 
 class ToolFailedError(MeshError):

@@ -84,7 +84,7 @@ def reachable(schema: JsonSchema) -> dict[int, Part]:
         several = [one for keyword in ("allOf", "anyOf", "oneOf") for one in node.get(keyword, ())]
         targets = [target(schema, anchors, node[word]) for word in ("$ref", "$dynamicRef") if word in node]
         found[id(node)] = Part(
-            weight=1 + len(node.get("enum", ())),
+            weight=1 + len(node.get("enum", ())) + len(node.get("required", ())),
             here=names(
                 *(node.get(keyword) for keyword in ("not", "if", "then", "else")),
                 *several,

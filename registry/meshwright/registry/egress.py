@@ -28,7 +28,7 @@ from meshwright.core.errors import (
 )
 from meshwright.registry.addresses import checked_host, checked_place, refusal
 from meshwright.registry.decoding import Decoder
-from meshwright.registry.tool import in_thread
+from meshwright.registry.threads import in_thread
 
 URL = re.compile(
     r"(?P<scheme>https?)://(?P<host>\[[^\]/?]*\]|[^:/?\[\]@]+)(:(?P<port>[1-9][0-9]{0,4}))?"

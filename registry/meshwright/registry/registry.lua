@@ -75,13 +75,20 @@ local function opening(rest)
   return tonumber(deadline), token
 end
 
--- begin: p ref call_key intent timeout_ms may_rerun fence token kept_ms. The same token is a repetition after a lost
--- reply. Returns {'run'} | {'done', outcome} | {'open'} | {'unknown'} | {'fenced'} | {'differs'}.
+-- A tenant's audit has one stream in each partition, so that a line is written with what it tells of.
+local function audited(p, tenant, kept, event, outcome, line)
+  redis.call('XADD', key(p, 'audit', tenant), 'MAXLEN', '~', kept, '*', 'event', event, 'outcome', outcome, 'line', line)
+end
+
+-- begin: p ref call_key intent timeout_ms may_rerun fence token kept_ms may_begin [tenant audit_kept line]. The same
+-- token is a repetition after a lost reply.
+-- Returns {'run'} | {'done', outcome} | {'open'} | {'unknown'} | {'fenced'} | {'differs'} | {'shut'}: it would run, but
+-- may not.
 local function begin(keys, a)
   local ledger, now, fence = key(a[1], 'ledger', a[2]), now_ms(), tonumber(a[7])
   local seen = tonumber(redis.call('HGET', ledger, '.fence') or '0')
   if seen > fence then return {'fenced'} end
-  local entry = redis.call('HGET', ledger, a[3])
+  local entry, is_repeated = redis.call('HGET', ledger, a[3]), false
   if entry then
     if seen < fence then redis.call('HSET', ledger, '.fence', a[7]) end
     local state, intent, rest = read(entry)
@@ -91,10 +98,13 @@ local function begin(keys, a)
     local is_successor = a[6] == '1' and seen < fence  -- what may be repeated need not wait for a lost owner's call
     if token ~= a[8] and not is_successor and now < deadline + LATE_MS then return {'open'} end
     if token ~= a[8] and a[6] == '0' then return {'unknown'} end
+    is_repeated = token == a[8]
   end
+  if a[10] == '0' then return {'shut'} end
   local opened = 'open ' .. a[4] .. ' ' .. now + tonumber(a[5]) .. ' ' .. a[8]
   redis.call('HSET', ledger, a[3], opened, '.fence', a[7])
   redis.call('PEXPIRE', ledger, a[9])
+  if a[11] and not is_repeated then audited(a[1], a[11], a[12], 'begun', '', a[13]) end
   return {'run'}
 end
 
@@ -107,7 +117,7 @@ local function look(keys, a)
   return {now_ms() < opening(rest) + LATE_MS and 'running' or 'unknown'}
 end
 
--- settle: p ref call_key intent outcome kept_ms. The first outcome wins and is returned.
+-- settle: p ref call_key intent outcome kept_ms [tenant audit_kept line told]. The first outcome wins and is returned.
 local function settle(keys, a)
   local ledger = key(a[1], 'ledger', a[2])
   local entry = redis.call('HGET', ledger, a[3])
@@ -117,6 +127,7 @@ local function settle(keys, a)
   end
   redis.call('HSET', ledger, a[3], 'done ' .. a[4] .. ' ' .. a[5])
   redis.call('PEXPIRE', ledger, a[6])
+  if a[7] then audited(a[1], a[7], a[8], 'settled', a[10], a[9]) end
   return a[5]
 end
 
@@ -132,6 +143,23 @@ local function forgo(keys, a)
   return {settle(keys, a)}
 end
 
+-- refused: p tenant audit_kept line told. A call that was not let through.
+local function refused(keys, a)
+  audited(a[1], a[2], a[3], 'refused', a[5], a[4])
+end
+
+-- take: p name interval_us burst. Counts a call by the generic cell rate algorithm: the key holds when the next call is
+-- due at a steady pace. Returns 0, or the microseconds after which the call may be made.
+local function take(keys, a)
+  local counter, time, interval = key(a[1], 'quota', a[2]), redis.call('TIME'), tonumber(a[3])
+  local now = time[1] * 1000000 + time[2]
+  local due = math.max(tonumber(redis.call('GET', counter) or '0'), now)
+  local early = due - (a[4] - 1) * interval - now
+  if early > 0 then return math.ceil(early) end
+  redis.call('SET', counter, string.format('%.0f', due + interval), 'PX', math.ceil((due + interval - now) / 1000))
+  return 0
+end
+
 local function define(name, callback, flags)
   redis.register_function({function_name = name .. '_VERSION', callback = callback, flags = flags})
 end
@@ -145,3 +173,5 @@ define('begin', begin, {'allow-oom'})
 define('look', look, {'no-writes'})
 define('settle', settle, {'allow-oom'})
 define('forgo', forgo, {'allow-oom'})
+define('refused', refused)
+define('take', take, {'allow-oom'})

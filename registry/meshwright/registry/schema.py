@@ -26,7 +26,10 @@ MAX_EFFORT = 10_000
 LISTED_EFFORT = 10_000
 CHECKED_EFFORT = 20_000_000
 """Up to how many applications violations are listed, and a value is checked at all: about 0.2 s each."""
+LISTED_BYTES = 10 * 2**20
+"""Each violation is made with a copy of the value that it is about: so much may be copied."""
 DIALECT = "https://json-schema.org/draft/2020-12/"
+CONTAINERS = (dict, list)
 NO_SCHEMA = (ValueError, TypeError, AttributeError, LookupError)
 """What a reference to something that is no schema ends in."""
 
@@ -81,13 +84,14 @@ class Schema:
         depth, places = measured(value, len(self._efforts))
         if depth >= len(self._efforts):
             return [Violation("", "depth", f"goes deeper than {len(self._efforts) - 1} levels")]
-        effort = places * max(self._efforts[: depth + 1])
+        applied = max(self._efforts[: depth + 1])
+        effort = places * applied
         if effort > CHECKED_EFFORT:
             return [Violation("", "size", "is too large for its schema")]
         try:
             if self._validator.is_valid(value):
                 return []
-            if effort > LISTED_EFFORT:
+            if effort > LISTED_EFFORT or applied * len(json.dumps(value)) > LISTED_BYTES:
                 return [Violation("", "", "does not fit; it is too large to say where")]
             return self._listed(value)
         except ValueError:
@@ -106,21 +110,20 @@ class Schema:
 
 def measured(value: Any, deepest: int) -> tuple[int, int]:
     """Returns how deep a value goes, counted up to `deepest`, and of how many values it is made, keys included."""
-    places, depth, level = 1, 0, [value]
-    while depth < deepest:
-        level = [child for one in level for child in children(one)]
-        if not level:
+    places, depth, level = 1, 0, [value] if isinstance(value, CONTAINERS) else []
+    while level and depth < deepest:
+        found = sum([len(one) * (2 if isinstance(one, dict) else 1) for one in level])
+        if not found:
             break
         depth += 1
-        places += len(level)
+        places += found
+        level = [child for one in level for child in children(one) if isinstance(child, CONTAINERS)]
     return depth, places
 
 
 def children(value: Any) -> Iterable[Any]:
-    """Returns what is right below a value."""
-    if isinstance(value, dict):
-        return (*value, *value.values())
-    return value if isinstance(value, list) else ()
+    """Returns what is right below an object or an array."""
+    return value.values() if isinstance(value, dict) else value
 
 
 def check_limits(schema: Any, field: str) -> None:

@@ -5,11 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from meshwright.core.ids import root_of
-from meshwright.core.store import MESH, Library, Store, partition_key, partition_of, reference
+from meshwright.core.store import MESH, Library, Store, partition_key, partition_of, reference, segment
 
 LIBRARY = Library("registry", Path(__file__).with_name("registry.lua").read_text())
 LEDGER_KEPT_MS = 40 * 86_400_000
 """Longer than any task lives, also one that waits thirty days for a person; who deletes a task deletes its ledger."""
+
+AUDIT_KEPT = 100_000
+Holder = tuple[str, str, str]
+"""Tenant, principal and task id."""
 
 
 class DirectoryStore:
@@ -95,14 +99,22 @@ class CatalogStore:
 
 
 class Ledger:
-    """What became of tool calls, by key: begun, then the first outcome; kept as long as the task."""
+    """What became of tool calls, by key: begun, then the first outcome; kept as long as the task.
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    Where a call comes with a line for the audit, the line is written with the change that it tells of.
+
+    Args:
+        store: Where it is kept.
+        audit_kept: About how many lines a tenant's audit keeps in each partition.
+    """
+
+    def __init__(self, store: Store, audit_kept: int = AUDIT_KEPT) -> None:
+        self.store = store
+        self._audit_kept = audit_kept
 
     async def begin(
         self,
-        holder: tuple[str, str, str],
+        holder: Holder,
         key: str,
         *,
         intent: str,
@@ -110,6 +122,8 @@ class Ledger:
         may_rerun: bool,
         fence: int,
         token: str,
+        may_begin: bool = True,
+        line: str = "",
     ) -> tuple[str, bytes]:
         """Opens a call.
 
@@ -121,39 +135,88 @@ class Ledger:
             may_rerun: Whether a call that was begun and never settled may run again.
             fence: The task's ownership counter.
             token: Names this attempt, so that it may be repeated after a lost reply.
+            may_begin: Whether it may run at all now; if not, the ledger only answers.
+            line: For the audit; empty: none.
 
         Returns:
-            `run`, `done` with its outcome, `open`, `unknown`, `fenced` or `differs` (the key belongs to another call).
+            `run`, `done` with its outcome, `open`, `unknown`, `fenced`, `differs` (the key belongs to another call), or
+            `shut`: it would run, but may not.
         """
         partition, ref = self._place(holder)
         timeout_ms = int(timeout_s * 1000)
+        audit = (segment(holder[0]), self._audit_kept, line) if line else ()
         reply = await self._call(
-            "begin", partition, ref, key, intent, timeout_ms, int(may_rerun), fence, token, LEDGER_KEPT_MS
+            "begin",
+            partition,
+            ref,
+            key,
+            intent,
+            timeout_ms,
+            int(may_rerun),
+            fence,
+            token,
+            LEDGER_KEPT_MS,
+            int(may_begin),
+            *audit,
         )
         return reply[0].decode(), reply[1] if len(reply) > 1 else b""
 
-    async def settle(self, holder: tuple[str, str, str], key: str, intent: str, outcome: bytes) -> bytes:
-        """Writes the outcome; returns the one that counts: the first."""
+    async def settle(
+        self, holder: Holder, key: str, intent: str, outcome: bytes, *, line: str = "", told: str = ""
+    ) -> bytes:
+        """Writes the outcome; returns the one that counts: the first. `line` and `told`: how the audit tells it."""
         partition, ref = self._place(holder)
-        reply: bytes = await self._call("settle", partition, ref, key, intent, outcome, LEDGER_KEPT_MS)
+        audit = (segment(holder[0]), self._audit_kept, line, told) if line else ()
+        reply: bytes = await self._call("settle", partition, ref, key, intent, outcome, LEDGER_KEPT_MS, *audit)
         return reply
 
-    async def forgo(self, holder: tuple[str, str, str], key: str, intent: str, outcome: bytes) -> bytes | None:
+    async def refused(self, holder: Holder, line: str, told: str) -> None:
+        """Writes into the audit that a call was not let through."""
+        partition, _ = self._place(holder)
+        await self._call("refused", partition, segment(holder[0]), self._audit_kept, line, told)
+
+    async def forgo(self, holder: Holder, key: str, intent: str, outcome: bytes) -> bytes | None:
         """Settles a call that was not begun; returns the outcome that counts, None: it was begun and is open."""
         partition, ref = self._place(holder)
         reply = await self._call("forgo", partition, ref, key, intent, outcome, LEDGER_KEPT_MS)
         return reply[0] if reply else None
 
-    async def look(self, holder: tuple[str, str, str], key: str) -> tuple[str, bytes]:
+    async def look(self, holder: Holder, key: str) -> tuple[str, bytes]:
         """Reads what is known of a call: `not_seen`, `running`, `unknown`, or `done` with its outcome."""
         partition, ref = self._place(holder)
         reply = await self._call("look", partition, ref, key)
         return reply[0].decode(), reply[1] if len(reply) > 1 else b""
 
-    def _place(self, holder: tuple[str, str, str]) -> tuple[int, str]:
+    def _place(self, holder: Holder) -> tuple[int, str]:
         tenant, _, task_id = holder
-        return partition_of(tenant, root_of(task_id), self._store.partitions), reference(*holder)
+        return partition_of(tenant, root_of(task_id), self.store.partitions), reference(*holder)
 
     async def _call(self, function: str, partition: int, *arguments: str | int | bytes) -> Any:
         slot = partition_key(partition, "ledger", "-")
-        return await self._store.call(LIBRARY.function(function), slot, partition, *arguments)
+        return await self.store.call(LIBRARY.function(function), slot, partition, *arguments)
+
+
+class QuotaStore:
+    """How often tools were called, by tenant."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def take(self, tenant: str, tool: str, interval_us: int, burst: int) -> int:
+        """Counts a call by the store's clock.
+
+        A repetition after a lost reply counts once more: what is promised is an upper bound.
+
+        Args:
+            tenant: Who calls.
+            tool: Which tool; its versions count together.
+            interval_us: Microseconds between two calls at a steady pace.
+            burst: Calls that may come at once after a rest.
+
+        Returns:
+            0, or the microseconds after which the call may be made.
+        """
+        partition = partition_of(tenant, tool, self._store.partitions)
+        slot = partition_key(partition, "quota", "-")
+        name = f"{segment(tenant)}/{tool}"
+        return int(await self._store.call(LIBRARY.function("take"), slot, partition, name, interval_us, burst))

@@ -12,11 +12,11 @@ from meshwright.core.errors import MeshError
 from meshwright.core.grant import Verifier
 from meshwright.core.process import Process, ended
 from meshwright.core.server import Server, bound
-from meshwright.core.settings import Settings
 from meshwright.core.store import Store
 from meshwright.gen.tools.v1.tool_service_pb2_grpc import add_ToolServiceServicer_to_server
 from meshwright.registry.client import RegistryClient
 from meshwright.registry.host import ToolHost
+from meshwright.registry.settings import HostSettings
 from meshwright.registry.store import LIBRARY, Ledger
 from meshwright.registry.tool.hosted import HostedTool
 from meshwright.registry.tool_service import ToolService
@@ -26,14 +26,14 @@ REGISTRY_PATIENCE_S = 30.0
 REPEAT_S = 15.0
 
 
-async def serve(tools: Sequence[HostedTool], settings: Settings, running: Process) -> None:
+async def serve(tools: Sequence[HostedTool], settings: HostSettings, running: Process) -> None:
     """Registers and serves tools until the process is told to stop."""
     telemetry.configure(settings, "tool-host", f"tool-host-{secrets.token_hex(4)}")
     store = Store(settings.store_url, LIBRARY)
     await store.open(settings.partitions)
     channels = Channels()
     registry = RegistryClient(channels, settings.registry)
-    host = ToolHost(tools, Ledger(store))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    host = ToolHost(tools, Ledger(store, settings.audit_kept), settings)
     services = {"tools.v1.ToolService": bound(add_ToolServiceServicer_to_server, ToolService(host))}
     server = Server(settings, services, Verifier(registry.key))
     target = await server.start()

@@ -9,8 +9,8 @@ from meshwright.agents import Agent
 from meshwright.agents.models.model import Answer, Call, Message, OnText, Prompt, Usage
 from meshwright.cli.chaos.evidence import ANSWERED, ASKED, leave
 from meshwright.cli.chaos.job import HOLD, LATE, UNKNOWN, Job, folded, outcome
-from meshwright.registry import tool
-from meshwright.registry.tool import LocalTool, current_invocation
+from meshwright.registry import current_invocation, tool
+from meshwright.registry.tool import LocalTool
 
 NO_OUTCOME = {"OUTCOME_UNKNOWN": UNKNOWN, "DEADLINE_EXCEEDED": LATE}
 HELD_S = 0.05

@@ -123,6 +123,11 @@ class DeclaredTool:
     input_schema: JsonSchema = field(repr=False)
     output_schema: JsonSchema = field(repr=False)
 
+    @property
+    def is_threaded(self) -> bool:
+        """Whether it runs in a thread of its host; most wait in the loop."""
+        return False
+
     def contract(self, endpoint: str = UNPLACED) -> Tool:
         """Builds the contract from the declaration.
 

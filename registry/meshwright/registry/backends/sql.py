@@ -33,7 +33,7 @@ from meshwright.registry.backends.declaration import (
     contract_parts,
     located,
 )
-from meshwright.registry.tool import in_thread
+from meshwright.registry.threads import run_in_thread
 
 ParameterType = Literal["string", "integer", "number", "boolean"]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
@@ -129,6 +129,11 @@ class SqlTool(DeclaredTool):
     database: Path
     options: SqlOptions = field(repr=False)
 
+    @property
+    def is_threaded(self) -> bool:
+        """SQLite blocks."""
+        return True
+
     async def run(self, arguments: dict[str, Any]) -> Any:
         """Runs a statement; returns `{"rows": [...], "row_count": n, "truncated": ...}`.
 
@@ -143,7 +148,7 @@ class SqlTool(DeclaredTool):
         values = {name: given.get(name) for name in statement.parameters}
         query = Query(statement.sql, values, time.monotonic() + self.time_for_call_s(), threading.Event())
         try:
-            return await in_thread(lambda: self._answered(query))
+            return await run_in_thread(lambda: self._answered(query))
         except (OverflowError, ValueError):
             problem = {"arguments/parameters": "integers have at most 64 bits, texts are Unicode"}
             raise InvalidRequestError(f"{self.name}: a parameter cannot be stored", fields=problem) from None

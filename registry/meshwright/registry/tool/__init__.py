@@ -1,13 +1,8 @@
 """`@tool`: a typed Python function becomes a tool with a contract."""
 
-import asyncio
 import inspect
-import threading
 import typing
 from collections.abc import Callable
-from concurrent.futures import Future
-from contextvars import ContextVar, copy_context
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal, overload
 
@@ -19,36 +14,12 @@ from meshwright.core.canonical import to_struct
 from meshwright.core.errors import InvalidRequestError, SetupError
 from meshwright.gen.registry.v1.tool_registry_service_pb2 import ApprovalRule, Effect, Tool
 from meshwright.registry.catalog import checked_contract
+from meshwright.registry.threads import run_in_thread
 
 EffectName = Literal["pure", "idempotent", "non_idempotent"]
 ApprovalName = Literal["never", "when_tainted", "always"]
 UNPLACED = "unplaced:0"
 """Endpoint of a tool that no host serves yet."""
-
-
-@dataclass(frozen=True, slots=True)
-class Invocation:
-    """What a running tool may know of its call.
-
-    Attributes:
-        tenant: Whose call it is.
-        principal: Who asked for the task.
-        task_id: The task that calls.
-        key: The same for every repetition of the same call: hand it to a backend that can deduplicate.
-    """
-
-    tenant: str
-    principal: str
-    task_id: str
-    key: str
-
-
-INVOCATION: ContextVar[Invocation] = ContextVar("invocation")
-
-
-def current_invocation() -> Invocation:
-    """Returns the call that the running tool serves."""
-    return INVOCATION.get()
 
 
 class LocalTool:
@@ -87,7 +58,7 @@ class LocalTool:
         self.effect = effect
         self.timeout_s = timeout_s
         self.approval = approval
-        self._is_async = inspect.iscoroutinefunction(function)
+        self.is_threaded = not inspect.iscoroutinefunction(function)
         self.__doc__ = function.__doc__
         self.__name__ = getattr(function, "__name__", name)
 
@@ -169,30 +140,13 @@ class LocalTool:
             problems = {"/".join(map(str, ("arguments", *e["loc"]))): e["msg"] for e in error.errors()}
             raise InvalidRequestError(f"arguments of {self.name} do not fit", fields=problems) from None
         named = {parameter: getattr(values, name) for parameter, name in self._places}
-        if self._is_async:
-            result = await self.function(**named)
-        else:
-            result = await in_thread(lambda: self.function(**named))
+        if self.is_threaded:
+            result = await run_in_thread(lambda: self.function(**named))
             if inspect.isawaitable(result):
                 result = await result
+        else:
+            result = await self.function(**named)
         return self._result.dump_python(result, mode="json", by_alias=True, warnings=False)
-
-
-async def in_thread(function: Callable[[], Any]) -> Any:
-    """Runs a function in a thread of its own: one that hangs holds up neither other calls nor the process's end."""
-    context, outcome = copy_context(), Future[Any]()
-    outcome.set_running_or_notify_cancel()
-
-    def work() -> None:
-        try:
-            outcome.set_result(context.run(function))
-        except StopIteration:  # a future cannot carry it
-            outcome.set_exception(RuntimeError("StopIteration"))
-        except BaseException as error:  # noqa: BLE001 - it is raised where the call is awaited
-            outcome.set_exception(error)
-
-    threading.Thread(target=work, name="tool", daemon=True).start()
-    return await asyncio.wrap_future(outcome)
 
 
 @overload

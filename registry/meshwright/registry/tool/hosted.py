@@ -35,6 +35,11 @@ class HostedTool(Protocol):
         """When a person is asked before a call: an `ApprovalName`."""
         ...
 
+    @property
+    def is_threaded(self) -> bool:
+        """Whether it runs in a thread of its host, by `run_in_thread`; otherwise in the loop."""
+        ...
+
     def contract(self, endpoint: str = UNPLACED) -> Tool:
         """Builds the contract that is registered.
 

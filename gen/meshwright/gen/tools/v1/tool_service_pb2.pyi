@@ -66,6 +66,7 @@ class InvokeRequest(_message.Message):
     ARGUMENTS_JSON_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     INTENT_DIGEST_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
     tool: _builtins.str
     """Tool's name, as registered."""
     version: _builtins.str
@@ -79,6 +80,8 @@ class InvokeRequest(_message.Message):
     2^53 and above as decimal text), as journaled by the caller; empty: not compared. Another digest than the host's own
     gives INVALID_ARGUMENT.
     """
+    task_id: _builtins.str
+    """Task for which the caller calls; another one than the grant's gives GRANT_INVALID; empty: not compared."""
     def __init__(
         self,
         *,
@@ -87,10 +90,11 @@ class InvokeRequest(_message.Message):
         arguments_json: _builtins.str = ...,
         idempotency_key: _builtins.str = ...,
         intent_digest: _builtins.str = ...,
+        task_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments_json", b"arguments_json", "idempotency_key", b"idempotency_key", "intent_digest", b"intent_digest", "tool", b"tool", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments_json", b"arguments_json", "idempotency_key", b"idempotency_key", "intent_digest", b"intent_digest", "task_id", b"task_id", "tool", b"tool", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -139,7 +143,7 @@ class Progress(_message.Message):
     fraction: _builtins.float
     """0..1, or negative: unknown."""
     message: _builtins.str
-    """One line for people; may be empty."""
+    """One line for people, at most 200 bytes; may be empty."""
     def __init__(
         self,
         *,
@@ -166,7 +170,9 @@ class Outcome(_message.Message):
     COST_MICROS_FIELD_NUMBER: _builtins.int
     ANNOTATIONS_FIELD_NUMBER: _builtins.int
     result_json: _builtins.str
-    """JSON text that fits the output schema, at most 1 MiB; empty where error is set."""
+    """JSON text that fits the output schema, at most 1 MiB, with "[redacted]" in the place of what the contract's
+    `redact` points at; empty where error is set.
+    """
     replayed: _builtins.bool
     """Answered from the ledger."""
     cost_micros: _builtins.int
@@ -179,7 +185,7 @@ class Outcome(_message.Message):
 
     @_builtins.property
     def annotations(self) -> _struct_pb2.Struct:
-        """Progress metadata for the journal."""
+        """Metadata for the journal: `attempts`, where there was more than one."""
 
     def __init__(
         self,

@@ -55,9 +55,13 @@ class ToolServiceServicer:
 
     def Invoke(self, request, context):
         """Invoke runs a tool at most once per idempotency key and streams progress; the last message is the outcome. A
-        known key is answered from the ledger; PURE tools may run again, IDEMPOTENT ones after their host was lost. A
-        tool's own failure is in the outcome. As a status: INVALID_ARGUMENT INVALID_REQUEST (each violation with its JSON
-        Pointer), NOT_FOUND TOOL_NOT_FOUND (not hosted here), PERMISSION_DENIED (not in the grant), ABORTED
+        known key is answered from the ledger; PURE tools may run again, IDEMPOTENT ones after their host was lost. Both
+        are tried up to three times within the call's time where their backend fails in a way that may pass. A tool's own
+        failure is in the outcome. As a status, and nothing was begun: INVALID_ARGUMENT INVALID_REQUEST (each violation
+        with its JSON Pointer), NOT_FOUND TOOL_NOT_FOUND (not hosted here), UNAUTHENTICATED GRANT_INVALID (another task's),
+        DEADLINE_EXCEEDED TASK_TIMEOUT (the task is out of time), PERMISSION_DENIED (not in the grant), FAILED_PRECONDITION
+        APPROVAL_REQUIRED (a person has to allow it), RESOURCE_EXHAUSTED TOOL_RATE_LIMITED or OVERLOADED, UNAVAILABLE
+        TOOL_CIRCUIT_OPEN (both: try again after the time that RetryInfo names). Where it was begun before: ABORTED
         INVOCATION_OPEN (the key is being run; ask again), OUTCOME_UNKNOWN (may have run) or FENCED (a newer owner of the
         task has called).
         """

@@ -1,0 +1,47 @@
+"""Authority: what a grant lets a caller do at a tool."""
+
+import time
+
+from meshwright.core.errors import ApprovalRequiredError, GrantInvalidError, TaskTimeoutError
+from meshwright.core.grant import check_tool
+from meshwright.gen.agents.v1.grant_pb2 import Grant
+from meshwright.gen.registry.v1.tool_registry_service_pb2 import APPROVAL_RULE_ALWAYS, APPROVAL_RULE_WHEN_TAINTED
+from meshwright.registry.call import Call
+
+
+def check_authority(grant: Grant, pin: str, task_id: str = "") -> None:
+    """Lets a call pass that its grant covers; signature and age were checked where the token came in.
+
+    Args:
+        grant: What the caller may do.
+        pin: `name@version`.
+        task_id: Task for which the caller says that it calls; empty: it does not say.
+
+    Raises:
+        GrantInvalidError: The grant is another task's.
+        TaskTimeoutError: The task is out of time.
+        PermissionDeniedError: The grant does not hold the tool.
+    """
+    if task_id not in ("", grant.task_id):
+        raise GrantInvalidError("the grant is another task's than the call: send the one of the calling task")
+    if grant.HasField("deadline") and grant.deadline.ToNanoseconds() <= time.time_ns():
+        raise TaskTimeoutError("the task is out of time: nothing is begun any more")
+    check_tool(grant, pin)
+
+
+def check_approval(call: Call) -> None:
+    """Lets a call pass that needs no person, or that a person has allowed exactly as it is.
+
+    Who calls makes no difference. A caller outside of any task has no tainted conversation, but may be anybody or
+    anything that reaches the port, a tool on a model's behalf too: that it calls is no proof that a person was asked.
+
+    Raises:
+        ApprovalRequiredError: A person has to be asked, and none has allowed it.
+    """
+    rule, grant = call.hosted.contract.approval, call.grant
+    is_asked = rule == APPROVAL_RULE_ALWAYS or (rule == APPROVAL_RULE_WHEN_TAINTED and grant.tainted)
+    if is_asked and call.intent not in grant.approved:
+        raise ApprovalRequiredError(
+            f"{call.hosted.tool.name} runs once a person has allowed exactly this call: an agent asks for it",
+            metadata={"tool": call.hosted.pin, "intent_digest": call.intent},
+        )
