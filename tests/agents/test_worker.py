@@ -220,7 +220,7 @@ class TestTidy:
 
         await becomes(is_purged)
         left = {key.split(":")[2] for key in await keys()}
-        assert left <= {"tomb", "session", "ticket", "outbox", "boot"}
+        assert left <= {"tomb", "session", "ticket", "outbox", "boot", "audit"}
         for key in await keys():
             if key.split(":")[2] in ("tomb", "session", "ticket"):
                 assert await store.client.pttl(key) > 0

@@ -11,7 +11,7 @@ LIBRARY = Library("registry", Path(__file__).with_name("registry.lua").read_text
 LEDGER_KEPT_MS = 40 * 86_400_000
 """Longer than any task lives, also one that waits thirty days for a person; who deletes a task deletes its ledger."""
 
-AUDIT_KEPT = 100_000
+AUDIT_KEPT = 10_000
 Holder = tuple[str, str, str]
 """Tenant, principal and task id."""
 
