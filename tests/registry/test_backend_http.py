@@ -147,6 +147,15 @@ async def test_a_value_that_would_change_the_path_is_refused_and_nothing_is_sent
     assert service.connections == 0
 
 
+@pytest.mark.parametrize("value", ["x" * 9_000, ["x"] * 101, ["x" * 100] * 100, "\u20ac" * 1_000])
+async def test_arguments_that_are_too_long_for_a_url_are_refused(outside, answered, http, value):
+    service = await outside(answered("null"))
+    tool = http(service, "/?q={q}", input_schema=schema(q={}))
+    with pytest.raises(InvalidRequestError, match=r"too long for a URL|too many items"):
+        await tool.run({"q": value})
+    assert service.connections == 0
+
+
 @given(st.one_of(st.text(), st.integers(), st.booleans(), st.floats(allow_nan=False, allow_infinity=False)))
 def test_no_value_changes_host_path_or_query(value):
     template = parsed_template("https://api.example/v1/{a}/x{a}y?q={a}&fixed=1")

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 from meshwright.core.errors import InvalidRequestError, SetupError
-from meshwright.registry.egress import Url, parsed
+from meshwright.registry.egress import MAX_URL, Url, parsed
 
 TEMPLATE = re.compile(r"(?P<base>https?://[^/?{}]+)(?P<path>/[^?]*)?(\?(?P<query>.*))?")
 PLACE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -48,11 +48,15 @@ class UrlTemplate:
         """Returns the URL of a call; a query parameter whose argument is absent or null is left out.
 
         Raises:
-            InvalidRequestError: A value would change the path's structure, or is no plain one.
+            InvalidRequestError: A value would change the path's structure, is no plain one, or is too long.
         """
         path = "/".join(self._segment(segment, arguments) for segment in self.segments)
         query = "&".join(one for name, value in self.pairs for one in parameters(name, value, arguments))
-        return f"{self.base}/{path}" + (f"?{query}" if query else "")
+        url = f"{self.base}/{path}" + (f"?{query}" if query else "")
+        if len(url) > MAX_URL:
+            limits = {"arguments": f"at most {MAX_URL} characters in the URL that they make"}
+            raise InvalidRequestError("the arguments are too long for a URL", fields=limits)
+        return url
 
     def _segment(self, segment: str, arguments: dict[str, Any]) -> str:
         names = PLACE.findall(segment)
