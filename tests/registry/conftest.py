@@ -1,12 +1,24 @@
 """A registry and tool hosts of this process, each on a free port, on a real store."""
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+import datetime as dt
+import inspect
+import json
+import re
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from meshwright.core.channel import Channels, dial
 from meshwright.core.grant import Verifier
@@ -18,10 +30,13 @@ from meshwright.gen.registry.v1.tool_registry_service_pb2_grpc import ToolRegist
 from meshwright.gen.tools.v1.tool_service_pb2_grpc import ToolServiceStub, add_ToolServiceServicer_to_server
 from meshwright.registry.client import RegistryClient
 from meshwright.registry.host import ToolHost
+from meshwright.registry.invocation import INVOCATION, Invocation
 from meshwright.registry.serving import RegistryProcess
 from meshwright.registry.store import Ledger
 from meshwright.registry.tool import LocalTool
+from meshwright.registry.tool.hosted import HostedTool
 from meshwright.registry.tool_service import ToolService
+from meshwright.registry.toolfile import load
 
 
 @dataclass
@@ -81,3 +96,134 @@ async def hosting(registry: Registry, store: Store) -> AsyncIterator[Callable[..
             return Hosting(host, target, ToolServiceStub(channel))
 
         yield start
+
+
+class Outside:
+    """A service of somebody else on loopback: who connected, and what was sent.
+
+    Attributes:
+        connections: How many there were.
+        requests: Head and body of each request that was read.
+    """
+
+    def __init__(self, answer: Any) -> None:
+        self._answer = answer
+        self.connections = 0
+        self.requests: list[bytes] = []
+        self.port = 0
+
+    @property
+    def place(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = re.search(rb"content-length: (\d+)", head.lower())
+            self.requests.append(head + await reader.readexactly(int(length[1]) if length else 0))
+            if isinstance(self._answer, bytes):
+                writer.write(self._answer)
+            elif inspect.iscoroutinefunction(self._answer):
+                await self._answer(writer)
+            else:
+                writer.write(self._answer(self.requests[-1]))
+            await writer.drain()
+        writer.close()
+
+
+@pytest.fixture
+async def outside() -> AsyncIterator[Callable[..., Any]]:
+    """Serves bytes, what a function makes of a request, or what a coroutine writes."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(answer: Any, *, host: str = "127.0.0.1", port: int = 0, **options: Any) -> Outside:
+            service = Outside(answer)
+            server = await asyncio.start_server(service.serve, host, port, **options)
+            service.port = server.sockets[0].getsockname()[1]
+            stack.callback(server.close)
+            return service
+
+        yield start
+
+
+def answered(body: bytes | str, status: str = "200 OK", **headers: str) -> bytes:
+    """Writes an HTTP answer."""
+    content = body if isinstance(body, bytes) else body.encode()
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(content)}"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + content
+
+
+@pytest.fixture(name="answered")
+def _answered() -> Callable[..., bytes]:
+    """Writes an HTTP answer: `answered("text", "404 Not Found", Content_Type="text/plain")`."""
+    return answered
+
+
+@dataclass(frozen=True)
+class Authority:
+    """A certificate for `service.test` and `localhost`, and the file that makes it trusted."""
+
+    ca_file: Path
+    key_file: Path
+
+    @property
+    def server(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.ca_file, self.key_file)
+        return context
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Makes a certificate of this session."""
+    folder = tmp_path_factory.mktemp("authority")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "service.test")])
+    now = dt.datetime.now(dt.UTC)
+    names = x509.SubjectAlternativeName([x509.DNSName("service.test"), x509.DNSName("localhost")])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(minutes=5))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(names, critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    made = Authority(folder / "ca.pem", folder / "key.pem")
+    made.ca_file.write_bytes(certificate.public_bytes(Encoding.PEM))
+    made.key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return made
+
+
+@pytest.fixture
+def declared(tmp_path: Path) -> Callable[..., Any]:
+    """Makes the tools of a declaration: `declared({"http": {...}}, input_schema=..., effect="pure")`."""
+
+    def make(
+        backend: dict[str, Any],
+        *,
+        secrets: dict[str, Any] | None = None,
+        settings: Settings | None = None,
+        **fields: Any,
+    ) -> list[HostedTool]:
+        tool = {"name": "its.tool", "version": "1.0.0", "description": "Does it.", "backend": backend} | fields
+        file = tmp_path / "tools.yaml"
+        file.write_text(json.dumps({"secrets": secrets or {}, "tools": [tool]}))  # JSON is YAML, too
+        return load(file, settings or Settings())
+
+    return make
+
+
+@pytest.fixture
+def invocation() -> Iterator[Invocation]:
+    """What a running tool may know of its call."""
+    call = Invocation("acme", "alice", "task-1", "key-1")
+    token = INVOCATION.set(call)
+    yield call
+    INVOCATION.reset(token)

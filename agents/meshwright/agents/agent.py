@@ -9,7 +9,7 @@ from meshwright.core.errors import SetupError
 from meshwright.core.ids import AGENT_ID, VERSION
 from meshwright.registry.catalog import split_selector
 from meshwright.registry.module import members
-from meshwright.registry.tool import LocalTool
+from meshwright.registry.tool.hosted import HostedTool
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +19,8 @@ class Agent:
     Attributes:
         name: `[a-z][a-z0-9-]{0,62}`; its address in the mesh.
         instructions: System text for the model.
-        tools: Functions made by `@tool`, which run in the agent's process, and selectors (`docs.search@^1`) of tools
-            that run elsewhere. What is not listed is denied.
+        tools: Functions made by `@tool` and declared tools (`toolfile.load`), which run in the agent's process, and
+            selectors (`docs.search@^1`) of tools that run elsewhere. What is not listed is denied.
         delegates: Agents it may hand work to; the model sees each as a tool `ask.NAME`.
         description: What it is good at, for people and for agents that delegate; by default the instructions.
         skills: Keywords of the same.
@@ -38,7 +38,7 @@ class Agent:
 
     name: str
     instructions: str
-    tools: Sequence[LocalTool | str] = ()
+    tools: Sequence[HostedTool | str] = ()
     delegates: Sequence[str] = ()
     description: str = ""
     skills: Sequence[str] = ()
@@ -51,7 +51,7 @@ class Agent:
     same_version: bool = False
     callable_by: Sequence[str] = ()
     prepare: Callable[[], None] | None = None
-    local_tools: tuple[LocalTool, ...] = field(init=False, default=())
+    local_tools: tuple[HostedTool, ...] = field(init=False, default=())
     selectors: tuple[str, ...] = field(init=False, default=())
 
     def __post_init__(self) -> None:
@@ -62,14 +62,14 @@ class Agent:
         for one in self.tools:
             if isinstance(one, str):
                 split_selector(one)
-            elif not isinstance(one, LocalTool):
+            elif not isinstance(one, HostedTool):
                 raise SetupError(f"agent {self.name}: {one!r} is no tool: decorate the function with @tool")
         for name in (*self.delegates, *self.callable_by):
             if not AGENT_ID.fullmatch(name):
                 raise SetupError(f"agent {self.name}: {name!r} is no agent's name")
         self._check_rules()
-        own = tuple(one for one in self.tools if isinstance(one, LocalTool))
-        pins = tuple(f"{one.name}@{one.version}" if isinstance(one, LocalTool) else one for one in self.tools)
+        own = tuple(one for one in self.tools if isinstance(one, HostedTool))
+        pins = tuple(f"{one.name}@{one.version}" if isinstance(one, HostedTool) else one for one in self.tools)
         object.__setattr__(self, "local_tools", own)
         object.__setattr__(self, "selectors", pins)
 

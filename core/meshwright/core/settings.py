@@ -65,6 +65,11 @@ def provider_key(provider: str) -> str:
     return os.environ.get(f"{provider.upper()}_API_KEY", "")
 
 
+def secret_variable(name: str) -> str | None:
+    """Returns a secret that stands in an environment variable of any name; None: it is not set."""
+    return os.environ.get(name)
+
+
 def child_environment(settings: Settings) -> dict[str, str]:
     """Returns the environment for a child process: ours, with its settings in place of inherited ones."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}

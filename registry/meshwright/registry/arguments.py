@@ -4,7 +4,8 @@ import json
 import math
 from typing import Any
 
-from meshwright.core.errors import FACT_BYTES, MESSAGE_BYTES, InvalidRequestError, shortened
+from meshwright.core.errors import InvalidRequestError
+from meshwright.core.facts import FACT_BYTES, MESSAGE_BYTES, shortened
 from meshwright.registry.hosted import Hosted
 from meshwright.registry.schema import MAX_VALUE_DEPTH, explained
 

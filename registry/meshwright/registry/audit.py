@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import structlog
 
-from meshwright.core.errors import MeshError, shortened
+from meshwright.core.errors import MeshError
+from meshwright.core.facts import shortened
 from meshwright.core.store import Store, partition_key, segment
 from meshwright.gen.agents.v1.grant_pb2 import Grant
 from meshwright.gen.tools.v1.tool_service_pb2 import Outcome

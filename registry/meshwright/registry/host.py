@@ -29,7 +29,7 @@ from meshwright.registry.rate import rates
 from meshwright.registry.settings import HostSettings
 from meshwright.registry.store import Ledger, QuotaStore
 from meshwright.registry.threads import Threads
-from meshwright.registry.tool import LocalTool
+from meshwright.registry.tool.hosted import HostedTool
 
 STATES = {
     "not_seen": InvocationState.INVOCATION_STATE_NOT_SEEN,
@@ -54,7 +54,7 @@ class ToolHost:
         SetupError: Two tools have the same name and version, or one cannot be a tool.
     """
 
-    def __init__(self, tools: Sequence[LocalTool], ledger: Ledger, settings: HostSettings | None = None) -> None:
+    def __init__(self, tools: Sequence[HostedTool], ledger: Ledger, settings: HostSettings | None = None) -> None:
         chosen = settings or HostSettings()
         self._ledger = ledger
         self._audit = Audit(ledger)
@@ -72,7 +72,7 @@ class ToolHost:
                 raise SetupError(f"{pin} cannot be served: {error.message}") from None
 
     @property
-    def tools(self) -> list[LocalTool]:
+    def tools(self) -> list[HostedTool]:
         """What is served here."""
         return [one.tool for one in self._hosted.values()]
 

@@ -15,7 +15,7 @@ from meshwright.registry.breaker import Breaker, Circuit
 from meshwright.registry.redaction import Redaction
 from meshwright.registry.schema import Schema
 from meshwright.registry.threads import Threads
-from meshwright.registry.tool import LocalTool
+from meshwright.registry.tool.hosted import HostedTool
 
 log = structlog.get_logger("tool_host")
 TRIAL_GRACE_S = 5.0
@@ -41,7 +41,7 @@ class Hosted:
         threads: Where it runs; None: in the loop.
     """
 
-    tool: LocalTool
+    tool: HostedTool
     contract: Tool
     pin: str
     effect: str
@@ -64,7 +64,7 @@ class Hosted:
         return ToolCircuitOpenError(told, metadata={"tool": self.pin}, retry_after_s=self.breaker.retry_after_s)
 
 
-def hosted(tool: LocalTool, threads: Threads) -> Hosted:
+def hosted(tool: HostedTool, threads: Threads) -> Hosted:
     """Compiles a tool.
 
     Raises:

@@ -5,11 +5,16 @@ import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from meshwright.core.errors import SetupError
 
+if TYPE_CHECKING:
+    from meshwright.registry.tool.hosted import HostedTool
+
 T = TypeVar("T")
+DECLARATIONS = (".yaml", ".yml")
+"""Endings of files that declare tools."""
 
 
 def members(place: str, kind: type[T]) -> dict[str, T]:
@@ -27,6 +32,24 @@ def members(place: str, kind: type[T]) -> dict[str, T]:
     except (Exception, SystemExit) as error:  # noqa: BLE001 - an author's module may raise anything
         raise SetupError(f"{place} cannot be imported: {type(error).__name__}: {error}") from None
     return {name: value for name, value in vars(module).items() if isinstance(value, kind)}
+
+
+def tools(place: str) -> "list[HostedTool]":
+    """Returns the tools of a module (by name, or by a path ending in .py) or of a file of declarations.
+
+    Raises:
+        SetupError: There are none, or something is wrong with them; says where.
+    """
+    if place.endswith(DECLARATIONS):
+        from meshwright.registry import toolfile
+
+        return toolfile.load(Path(place))
+    from meshwright.registry.tool import LocalTool
+
+    found: list[HostedTool] = list(members(place, LocalTool).values())
+    if not found:
+        raise SetupError(f"{place} holds no tools: decorate functions with @tool")
+    return found
 
 
 def from_file(path: Path) -> ModuleType:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
-from meshwright.core.errors import shortened
+from meshwright.core.facts import shortened
 
 MIN_INTERVAL_S = 0.1
 MESSAGE_BYTES = 200

@@ -4,7 +4,8 @@ import asyncio
 
 import structlog
 
-from meshwright.core.errors import FACT_BYTES, GrantInvalidError, shortened
+from meshwright.core.errors import GrantInvalidError
+from meshwright.core.facts import FACT_BYTES, shortened
 from meshwright.core.interceptors import CALLER, Context
 from meshwright.gen.agents.v1.grant_pb2 import Grant
 from meshwright.gen.tools.v1.tool_service_pb2 import (

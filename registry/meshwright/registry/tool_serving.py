@@ -18,7 +18,7 @@ from meshwright.registry.client import RegistryClient
 from meshwright.registry.host import ToolHost
 from meshwright.registry.settings import HostSettings
 from meshwright.registry.store import LIBRARY, Ledger
-from meshwright.registry.tool import LocalTool
+from meshwright.registry.tool.hosted import HostedTool
 from meshwright.registry.tool_service import ToolService
 
 log = structlog.get_logger("tool_host")
@@ -26,7 +26,7 @@ REGISTRY_PATIENCE_S = 30.0
 REPEAT_S = 15.0
 
 
-async def serve(tools: Sequence[LocalTool], settings: HostSettings, running: Process) -> None:
+async def serve(tools: Sequence[HostedTool], settings: HostSettings, running: Process) -> None:
     """Registers and serves tools until the process is told to stop."""
     telemetry.configure(settings, "tool-host", f"tool-host-{secrets.token_hex(4)}")
     store = Store(settings.store_url, LIBRARY)
@@ -50,7 +50,7 @@ async def serve(tools: Sequence[LocalTool], settings: HostSettings, running: Pro
     telemetry.flush()
 
 
-async def keep_registered(registry: RegistryClient, tools: Sequence[LocalTool], target: str) -> None:
+async def keep_registered(registry: RegistryClient, tools: Sequence[HostedTool], target: str) -> None:
     """Repeats the registration, so that a store that was emptied learns of the tools again."""
     while True:
         await asyncio.sleep(REPEAT_S)

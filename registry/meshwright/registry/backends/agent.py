@@ -1,0 +1,179 @@
+"""Tools that are agents, for callers outside of a task: a call becomes a task, its answer the result."""
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field
+from typing import Any
+
+from google.protobuf import json_format
+from google.protobuf.duration_pb2 import Duration
+from pydantic import Field
+
+from meshwright.core import channel
+from meshwright.core.channel import Channels
+from meshwright.core.errors import (
+    AgentNotFoundError,
+    DeadlineExceededError,
+    MeshError,
+    PermissionDeniedError,
+    SetupError,
+    TaskTimeoutError,
+    ToolFailedError,
+)
+from meshwright.core.ids import AGENT_ID
+from meshwright.core.interceptors import Caller
+from meshwright.gen.agents.v1.agent_service_pb2_grpc import AgentServiceStub
+from meshwright.gen.agents.v1.task_pb2 import (
+    TASK_STATUS_COMPLETED,
+    TASK_STATUS_INPUT_REQUIRED,
+    TaskRequest,
+    TaskResponse,
+    TaskStatus,
+)
+from meshwright.gen.agents.v1.task_service_pb2 import CancelTaskRequest
+from meshwright.gen.agents.v1.task_service_pb2_grpc import TaskServiceStub
+from meshwright.gen.registry.v1.agent_directory_service_pb2 import GetAgentRequest
+from meshwright.gen.registry.v1.agent_directory_service_pb2_grpc import AgentDirectoryServiceStub
+from meshwright.registry import Invocation, current_invocation
+from meshwright.registry.backends.declaration import (
+    DeclaredTool,
+    JsonSchema,
+    Options,
+    Surroundings,
+    ToolOptions,
+    contract_parts,
+)
+
+LOOKUP_S = 5.0
+CANCEL_S = 5.0
+MARGIN_S = 0.5
+"""So much before its own end a call stops waiting, so that it can still take its task back."""
+OUTSIDE = Caller()
+INPUT_SCHEMA: JsonSchema = {
+    "type": "object",
+    "properties": {"prompt": {"type": "string", "minLength": 1, "description": "All that the agent needs to know"}},
+    "required": ["prompt"],
+    "additionalProperties": False,
+}
+
+
+class AgentOptions(Options):
+    """What a declaration says of an agent."""
+
+    agent_id: str = Field(pattern=f"^{AGENT_ID.pattern}$", description="Who does the work")
+    max_steps: int = Field(default=0, ge=0, le=25, description="Rounds of the task; 0: the agent's default")
+    token_budget: int = Field(default=0, ge=0, le=32_768, description="Tokens of the task; 0: the agent's default")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentTool(DeclaredTool):
+    """A tool that is an agent."""
+
+    options: AgentOptions = field(repr=False)
+    registry: str
+
+    async def run(self, arguments: dict[str, Any]) -> Any:
+        """Has the agent do a task named by the call's key; returns its structured output, or its text.
+
+        The task ends with the call, or by its own timeout where this host is lost.
+
+        Raises:
+            PermissionDeniedError: It is called within a task, or for somebody whom this host cannot speak for.
+            AgentNotFoundError: The agent is not here.
+            ToolFailedError: The task failed, was cancelled, or asks a person.
+            TaskTimeoutError: The time is over.
+        """
+        invocation = current_invocation()
+        self._check_caller(invocation)
+        timeout_s = self.time_for_call_s()
+        channels = Channels()
+        try:
+            target = await self._target(channels)
+            response = await self._ended(channels, target, self._task(arguments, invocation.key), timeout_s)
+        finally:
+            await channels.close()
+        return result_of(self.name, self.options.agent_id, response)
+
+    def _check_caller(self, invocation: Invocation) -> None:
+        """Refuses calls within a task, where delegation bounds depth and budget, and callers of other tenants."""
+        agent_id = self.options.agent_id
+        if invocation.task_id != f"call-{invocation.key}":
+            raise PermissionDeniedError(f"{self.name} is for callers outside of a task: list {agent_id} in `delegates`")
+        if (invocation.tenant, invocation.principal) != (OUTSIDE.tenant, OUTSIDE.principal):
+            raise PermissionDeniedError(f"{self.name} cannot ask {agent_id} in another's name: submit a task instead")
+
+    def _task(self, arguments: dict[str, Any], key: str) -> TaskRequest:
+        timeout = Duration()
+        timeout.FromMilliseconds(max(1, int(self.timeout_s * 1000)))
+        return TaskRequest(
+            task_id=key,
+            agent_id=self.options.agent_id,
+            prompt=arguments["prompt"],
+            max_steps=self.options.max_steps,
+            token_budget=self.options.token_budget,
+            timeout=timeout,
+        )
+
+    async def _target(self, channels: Channels) -> str:
+        directory = AgentDirectoryServiceStub(channels.to(self.registry))
+        request = GetAgentRequest(agent_id=self.options.agent_id)
+        card = await channel.unary(directory.GetAgent, request, timeout_s=LOOKUP_S)
+        ready = [endpoint.target for endpoint in card.endpoints if not endpoint.draining]
+        if not ready:
+            raise AgentNotFoundError(f"agent {self.options.agent_id} is not here: `meshwright agent list` shows who is")
+        return str(ready[0])
+
+    async def _ended(self, channels: Channels, target: str, task: TaskRequest, timeout_s: float) -> TaskResponse:
+        """Waits for a task's end; one that is not at its end when the wait is, is cancelled.
+
+        Where the connection is lost it goes on: the repeated call finds it.
+        """
+        stub = AgentServiceStub(channels.to(target))
+        wait_s = max(timeout_s - MARGIN_S, timeout_s / 2)
+        try:
+            response: TaskResponse = await channel.unary(stub.RunTask, task, timeout_s=wait_s)
+        except DeadlineExceededError:
+            await self._cancelled(channels, target, task.task_id)
+            raise TaskTimeoutError(f"{self.name} took longer than {self.timeout_s:g} s") from None
+        except asyncio.CancelledError:
+            await asyncio.shield(self._cancelled(channels, target, task.task_id))
+            raise
+        if response.status == TASK_STATUS_INPUT_REQUIRED:
+            await self._cancelled(channels, target, task.task_id)
+        return response
+
+    async def _cancelled(self, channels: Channels, target: str, task_id: str) -> None:
+        request = CancelTaskRequest(task_id=task_id, reason=f"the call of {self.name} has ended")
+        with contextlib.suppress(MeshError):  # its own timeout ends it then
+            await channel.unary(TaskServiceStub(channels.to(target)).CancelTask, request, timeout_s=CANCEL_S)
+
+
+def result_of(tool: str, agent_id: str, response: TaskResponse) -> Any:
+    """Returns what a task came to.
+
+    Raises:
+        ToolFailedError: Nothing, or only a question.
+    """
+    if response.status == TASK_STATUS_COMPLETED:
+        if response.HasField("output_data"):
+            return json_format.MessageToDict(response.output_data)
+        return response.output
+    if response.status == TASK_STATUS_INPUT_REQUIRED:
+        raise ToolFailedError(f"{tool}: {agent_id} asks a person, which a tool cannot wait for: submit a task instead")
+    ending = TaskStatus.Name(response.status).removeprefix("TASK_STATUS_")
+    why = f": {response.error.message}" if response.error.message else ""
+    raise ToolFailedError(f"{tool}: the task of {agent_id} ended {ending}{why}", metadata={"task_id": response.task_id})
+
+
+def agent_tool(tool: ToolOptions, options: AgentOptions, surroundings: Surroundings) -> AgentTool:
+    """Makes a tool of a declaration.
+
+    Raises:
+        SetupError: It says that a task is pure, or what else its arguments are than a prompt.
+    """
+    if tool.effect == "pure":
+        raise SetupError("effect: pure does not fit: a task has effects; a repeated key attaches to it: idempotent")
+    if tool.input_schema is not None:
+        raise SetupError("input_schema: leave it out: an agent takes a prompt")
+    parts = contract_parts(tool, "idempotent", INPUT_SCHEMA, {})
+    return AgentTool(**parts, options=options, registry=surroundings.settings.registry)

@@ -1,0 +1,153 @@
+"""Secrets of a tool host: read from its own environment or files, sent to named places only, shown to nobody."""
+
+import base64
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Self
+from urllib.parse import quote
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, model_validator
+
+from meshwright.core.errors import EgressRefusedError, MeshError, SetupError
+from meshwright.core.settings import secret_variable
+from meshwright.registry.addresses import checked_place
+
+LEAST_CHARS, MOST_CHARS = 8, 8_192
+"""A shorter one could not be kept out of texts without tearing them."""
+VISIBLE = re.compile(r"[!-~]+( +[!-~]+)*")
+MASK = "[secret]"
+PLAIN, REFERENCE = "(text)", "(secret)"
+"""How errors of declarations tell the two kinds of a header apart."""
+
+
+class SecretOptions(BaseModel):
+    """Where a secret is, and where it may go."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    env: str = Field(default="", description="Environment variable that holds it")
+    file: str = Field(default="", description="File that holds it, beside the declarations or absolute")
+    places: list[str] = Field(min_length=1, max_length=32, description="host:port of the services that may get it")
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Self:
+        if bool(self.env) == bool(self.file):
+            raise ValueError("either env or file")
+        return self
+
+
+class SecretReference(BaseModel):
+    """A header or metadata value that is a secret."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    secret: str = Field(description="Name under `secrets`")
+    prefix: str = Field(default="", max_length=64, pattern=r"^[ -~]*$", description='Before it: "Bearer "')
+
+
+HeaderValue = Annotated[
+    Annotated[str, StringConstraints(pattern=r"^[!-~]([ -~]*[!-~])?$", max_length=1_024), Tag(PLAIN)]
+    | Annotated[SecretReference, Tag(REFERENCE)],
+    Discriminator(lambda value: PLAIN if isinstance(value, str) else REFERENCE),
+]
+"""What stands for a header: text, or the name of a secret."""
+
+
+class Secret:
+    """A secret that is held; neither text nor repr show it.
+
+    Args:
+        name: As declarations refer to it.
+        value: What is kept.
+        places: `host:port` of the services that may get it.
+
+    Raises:
+        SetupError: It is too short or too long to be one, or holds what no header can.
+    """
+
+    def __init__(self, name: str, value: str, places: Iterable[str]) -> None:
+        if not LEAST_CHARS <= len(value) <= MOST_CHARS or not VISIBLE.fullmatch(value):
+            raise SetupError(f"holds no {LEAST_CHARS} to {MOST_CHARS} visible ASCII characters in one line")
+        self.name = name
+        try:
+            self._places = frozenset(checked_place(place) for place in places)
+        except EgressRefusedError as error:
+            raise SetupError(f"places: {error.message}") from None
+        self._value = value
+
+    @classmethod
+    def read(cls, name: str, options: SecretOptions, folder: Path) -> Self:
+        """Reads a secret from where it is.
+
+        Raises:
+            SetupError: It is not there.
+        """
+        if options.env:
+            value = secret_variable(options.env)
+            if value is None:
+                raise SetupError(f"env: the variable {options.env} is not set")
+            return cls(name, value, options.places)
+        try:
+            with (folder / options.file).open(encoding="utf-8") as file:
+                value = file.read(MOST_CHARS + 2).rstrip("\r\n")
+        except (OSError, ValueError):
+            raise SetupError(f"file: {options.file} cannot be read") from None
+        return cls(name, value, options.places)
+
+    def __repr__(self) -> str:
+        return f"Secret({self.name!r})"
+
+    def for_place(self, host: str, port: int, prefix: str = "") -> str:
+        """Returns the value, with a prefix, for one of its places.
+
+        Raises:
+            SetupError: It may not go there.
+        """
+        if (host, port) not in self._places:
+            raise SetupError(f"secret {self.name} may not be sent to {host}:{port}: name the place under `secrets`")
+        return prefix + self._value
+
+    def spellings(self) -> set[str]:
+        """Returns how it may come back: as it is, percent-encoded, in Base64 and in hexadecimal digits."""
+        raw = self._value.encode()
+        forms = {base64.b64encode(raw).decode(), base64.urlsafe_b64encode(raw).decode()}
+        return {self._value, quote(self._value, safe=""), raw.hex(), *forms, *(form.rstrip("=") for form in forms)}
+
+
+class Redaction:
+    """Keeps secrets out of what a service sent back.
+
+    Args:
+        secrets: What must not be seen.
+    """
+
+    def __init__(self, secrets: Iterable[Secret] = ()) -> None:
+        spellings = sorted({one for secret in secrets for one in secret.spellings()}, key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, spellings)), re.IGNORECASE) if spellings else None
+
+    def __repr__(self) -> str:
+        return "Redaction()"
+
+    def text(self, text: str) -> str:
+        """Returns a text with a mask in place of every secret."""
+        return self._pattern.sub(MASK, text) if self._pattern else text
+
+    def error(self, error: MeshError) -> MeshError:
+        """Returns an error with a mask in place of every secret."""
+        return type(error)(
+            self.text(error.message),
+            metadata={name: self.text(one) for name, one in error.metadata.items()},
+            fields={name: self.text(one) for name, one in error.fields.items()},
+            retry_after_s=error.retry_after_s,
+        )
+
+    def json(self, value: Any) -> Any:
+        """Returns JSON data with a mask in place of every secret, in names too."""
+        if self._pattern is None:
+            return value
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, dict):
+            return {self.text(name): self.json(one) for name, one in value.items()}
+        return [self.json(one) for one in value] if isinstance(value, list) else value
