@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from google.protobuf import json_format
 
+from meshwright.cli import contract
 from meshwright.cli.options import EdgeUrl, Output, with_edge
 from meshwright.cli.output import Format, as_json, show, show_messages, show_table
 from meshwright.cli.steps import shortened
@@ -15,6 +16,8 @@ from meshwright.core.ids import uuid7
 from meshwright.gen.registry.v1.tool_registry_service_pb2 import Effect, InvokeToolRequest, ListToolsRequest
 
 app = typer.Typer(no_args_is_help=True, help="See which tools there are, and call one.")
+app.command("diff")(contract.diff)
+app.command("check")(contract.check)
 CALL_S = 120.0
 
 

@@ -146,7 +146,7 @@ class Document:
         found: dict[str, Place] = {}
         pending = list(places)[::-1]
         while pending:
-            place = pending.pop()
+            place = self.unwrapped(pending.pop())
             if place.schema is False:
                 return None
             if place.pointer in found or place.is_trivial:
