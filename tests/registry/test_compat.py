@@ -1,5 +1,7 @@
 """Compatibility of contracts: what is called harmless, what breaks and where, and that every comparison ends soon."""
 
+import inspect
+import sys
 import time
 
 import pytest
@@ -438,6 +440,17 @@ def test_what_is_too_much_to_compare_is_breaking_and_says_so():
     (change,) = schema_changes(*HARD["entangled recursion"], is_input=True)
     assert (change.rule, change.breaking, change.pointer) == ("UNDECIDABLE", True, "")
     assert "$ref" in change.message
+
+
+def test_a_caller_who_stands_deep_in_the_stack_gets_an_answer():
+    def deeper(levels):
+        return (
+            deeper(levels - 1) if levels else list(schema_changes(chain(40, WHOLE), chain(40, NUMBER), is_input=True))
+        )
+
+    assert is_compatible(deeper(0))
+    here = len(inspect.stack())
+    assert {change.rule for change in deeper(sys.getrecursionlimit() - here - 100)} == {"UNDECIDABLE"}
 
 
 @pytest.mark.parametrize("count", [10, 20])

@@ -45,7 +45,7 @@ def differences(narrow: dict[str, Any], wide: dict[str, Any], leaves: Leaves) ->
     """Says why values may fit one schema and not the other."""
     try:
         return Containment(narrow, wide, leaves).differences()
-    except ExhaustedError:
+    except (ExhaustedError, RecursionError):  # a caller may stand deep in the stack already
         return TOO_MUCH
 
 
