@@ -12,7 +12,7 @@ from pathlib import Path
 
 import grpc
 
-from benchmarks import durable, flat, idle, report, startup, toolstep, unary, watchers
+from benchmarks import catalog, durable, flat, idle, report, startup, toolstep, unary, watchers
 from benchmarks.findings import TOLERANCE, Finding
 from benchmarks.parts import BenchmarkError, Scene, Stage
 from benchmarks.rounds import Effort
@@ -31,6 +31,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "watchers": watchers.run,
     "idle": idle.run,
     "tool_step": toolstep.run,
+    "catalog": catalog.run,
     "startup": startup.run,
     "flat": flat.run,  # last: it fills the store
 }
