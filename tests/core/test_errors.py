@@ -5,7 +5,7 @@ import pytest
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-from meshwright.core import errors
+from meshwright.core import errors, facts
 from meshwright.core.errors import (
     BY_CODE,
     DETAILS_KEY,
@@ -102,7 +102,7 @@ def test_a_failed_call_without_readable_details_keeps_the_words_of_grpc(trailers
 def test_a_long_message_is_shortened_by_bytes_so_that_its_trailers_stay_small():
     error = InvalidRequestError("ü" * 50_000, fields={f"f{i}" + "x" * 999: "ü" * 9_999 for i in range(50)})
     status = error.to_status()
-    assert len(status.message.encode()) <= errors.MESSAGE_BYTES
+    assert len(status.message.encode()) <= facts.MESSAGE_BYTES
     assert status.message.endswith("…")
     assert status.ByteSize() < 4_000
     assert travelled(error).fields

@@ -9,18 +9,13 @@ from collections.abc import Mapping
 from typing import ClassVar, Self
 
 import grpc
-from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import DecodeError
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import status_pb2
+
+from meshwright.core.facts import Facts
 
 DOMAIN = "meshwright"
 DETAILS_KEY = "grpc-status-details-bin"
-MESSAGE_BYTES = 1_000
-DETAIL_BYTES = 2_000
-"""How much of message and details travels: clients refuse trailers of more than 8 KiB, where the message stands
-percent-encoded and the details in base64, message included."""
-FACT_BYTES = 300
-"""How much of one field, description or fact travels."""
 
 
 class MeshError(Exception):
@@ -57,42 +52,15 @@ class MeshError(Exception):
 
     def to_status(self) -> status_pb2.Status:
         """Builds the google.rpc.Status that travels."""
-        facts = {key: shortened(value, FACT_BYTES) for key, value in self.metadata.items()}
-        details = [packed(error_details_pb2.ErrorInfo(reason=self.reason, domain=DOMAIN, metadata=facts))]
-        if self.fields:
-            details.append(packed(self._violations(DETAIL_BYTES - details[0].ByteSize())))
-        if self.retry_after_s is not None:
-            delay = duration_pb2.Duration()
-            delay.FromNanoseconds(int(self.retry_after_s * 1e9))
-            details.append(packed(error_details_pb2.RetryInfo(retry_delay=delay)))
-        return status_pb2.Status(
-            code=self.code.value[0], message=shortened(self.message, MESSAGE_BYTES), details=details
-        )
-
-    def _violations(self, limit: int) -> error_details_pb2.BadRequest:
-        """Lists the offending fields, as many as fit."""
-        bad = error_details_pb2.BadRequest()
-        for field, text in self.fields.items():
-            violation = bad.FieldViolation(field=shortened(field, FACT_BYTES), description=shortened(text, FACT_BYTES))
-            if bad.field_violations and bad.ByteSize() + violation.ByteSize() > limit:
-                break
-            bad.field_violations.append(violation)
-        return bad
+        facts = Facts(self.message, self.reason, self.metadata, self.fields, self.retry_after_s)
+        return facts.to_status(self.code.value[0], DOMAIN)
 
     @classmethod
     def from_status(cls, status: status_pb2.Status) -> "MeshError":
         """Rebuilds the error that a server sent."""
-        info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
-        for detail in status.details:
-            for message in (info, bad, retry):
-                detail.Unpack(message)
-        known = cls.by_reason.get(info.reason) or BY_CODE.get(status.code, InternalError)
-        return known(
-            status.message,
-            metadata=info.metadata,
-            fields={violation.field: violation.description for violation in bad.field_violations},
-            retry_after_s=retry.retry_delay.ToMilliseconds() / 1000 if retry.HasField("retry_delay") else None,
-        )
+        facts = Facts.from_status(status)
+        known = cls.by_reason.get(facts.reason) or BY_CODE.get(status.code, InternalError)
+        return known(facts.message, metadata=facts.metadata, fields=facts.fields, retry_after_s=facts.retry_after_s)
 
     @classmethod
     def from_rpc(cls, error: grpc.aio.AioRpcError) -> "MeshError":
@@ -108,23 +76,6 @@ class MeshError(Exception):
         """Adds facts for machines."""
         self.metadata.update(metadata)
         return self
-
-
-def shortened(text: str, limit: int) -> str:
-    """Returns text that protobuf takes and that is at most `limit` bytes long."""
-    encoded = text.encode(errors="replace")
-    if len(encoded) <= limit:
-        return encoded.decode()
-    return encoded[: limit - 3].decode(errors="ignore") + "…"
-
-
-def packed(
-    message: error_details_pb2.ErrorInfo | error_details_pb2.BadRequest | error_details_pb2.RetryInfo,
-) -> any_pb2.Any:
-    """Wraps a detail message into an Any."""
-    detail = any_pb2.Any()
-    detail.Pack(message)
-    return detail
 
 
 class InternalError(MeshError):
