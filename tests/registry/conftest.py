@@ -57,11 +57,13 @@ async def registry(store: Store) -> AsyncIterator[Registry]:
 
 
 def contract_of(name: str = "docs.search", version: str = "1.0.0", **changes: Any) -> pb.Tool:
-    """Makes a contract; `properties`: of its arguments."""
+    """Makes a contract; `properties`: of its arguments, and no others are taken."""
     properties = changes.pop("properties", {})
     fields = {"description": "Searches.", "endpoint": "127.0.0.1:7", "name": name, "version": version} | changes
     made = pb.Tool(**fields)
-    made.input_schema.update({"type": "object"} | ({"properties": properties} if properties else {}))
+    made.input_schema.update(
+        {"type": "object"} | ({"properties": properties, "additionalProperties": False} if properties else {})
+    )
     return made
 
 

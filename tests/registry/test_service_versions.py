@@ -88,10 +88,10 @@ async def test_builds_of_one_version_are_held_against_each_other(register):
 async def test_two_versions_that_come_at_once_do_not_slip_past_each_other(register):
     kinds = [TEXT, NUMBER, {"type": "boolean"}, {"type": "array"}]
     for major in range(1, 6):
-        await register(version=f"{major}.0.0")
+        await register(version=f"{major}.0.0", properties={"q": TEXT})
         answers = await asyncio.gather(
             *(
-                register(version=f"{major}.{minor}.0", properties={"limit": kind})
+                register(version=f"{major}.{minor}.0", properties={"q": TEXT, "limit": kind})
                 for minor, kind in enumerate(kinds, start=1)
             ),
             return_exceptions=True,

@@ -1,5 +1,6 @@
 """ToolRegistryService: protobuf to domain objects and back."""
 
+import asyncio
 import json
 import secrets
 import time
@@ -64,13 +65,13 @@ class ToolRegistry(ToolRegistryServiceServicer):
         checked_writer(CALLER.get(), request.tool.name)
         tool = checked_contract(request.tool)
         if request.validate_only:
-            _, changes = await self._compared(tool)
+            _, changes = await self._checked(tool)
             return pb.RegisterToolResponse(tool=tool, changes=changes)
         endpoint, tool.endpoint = tool.endpoint, ""
         tool.create_time.FromMilliseconds(int(time.time() * 1000))
         contract = tool.SerializeToString(deterministic=True)
         for _ in range(MAX_TRIES):
-            seen, changes = await self._compared(tool)
+            seen, changes = await self._checked(tool)
             outcome = await self._store.register(
                 tool.name, tool.version, contract, tool.digest, endpoint, seen=len(seen.hosts)
             )
@@ -79,7 +80,7 @@ class ToolRegistry(ToolRegistryServiceServicer):
                 return pb.RegisterToolResponse(tool=await self._tool(tool.name, tool.version), changes=changes)
         raise AbortedError(f"others register versions of {tool.name} all the time: try again")
 
-    async def _compared(self, tool: pb.Tool) -> tuple[ToolState, list[pb.SchemaChange]]:
+    async def _checked(self, tool: pb.Tool) -> tuple[ToolState, list[pb.SchemaChange]]:
         """Holds a contract against what is registered.
 
         Returns:
@@ -97,10 +98,10 @@ class ToolRegistry(ToolRegistryServiceServicer):
         found = dict(zip(wanted, await self._tools(places), strict=True))
         if is_known and found[tool.version].digest != tool.digest:
             refuse("conflict", tool)
-        changes = contract_changes(found[below], tool) if below else []
+        changes = await compared(found[below], tool) if below else []
         if not is_known:
             refuse_breaking(tool, below, changes)
-            refuse_breaking(tool, above, contract_changes(tool, found[above]) if above else [])
+            refuse_breaking(tool, above, await compared(tool, found[above]) if above else [])
         return state, changes
 
     async def CheckCompatibility(
@@ -120,7 +121,7 @@ class ToolRegistry(ToolRegistryServiceServicer):
                 raise ToolNotFoundError(said, fields={"against": "a registered version"})
             version = max(comparable, key=order)
         (old,) = await self._tools([(candidate.name, version, state)])
-        changes = contract_changes(old, candidate)
+        changes = await compared(old, candidate)
         return pb.CheckCompatibilityResponse(compatible=is_compatible(changes), changes=changes)
 
     async def SetAlias(self, request: pb.SetAliasRequest, context: Context) -> pb.Tool:
@@ -277,6 +278,11 @@ class ToolRegistry(ToolRegistryServiceServicer):
             raise ToolNotFoundError(f"no tool {name} is registered: `meshwright tool list` shows what is")
         (tool,) = await self._tools([(name, state.chosen(name, wanted), state)])
         return tool
+
+
+async def compared(old: pb.Tool, new: pb.Tool) -> list[pb.SchemaChange]:
+    """Compares contracts in a thread: schemas that are hard to compare keep no other call waiting."""
+    return await asyncio.to_thread(contract_changes, old, new)
 
 
 def refuse(outcome: str, tool: pb.Tool) -> None:
