@@ -11,6 +11,7 @@ from meshwright.core.channel import Channels
 from meshwright.core.errors import MeshError
 from meshwright.registry import tool
 from meshwright.registry.client import RegistryClient
+from meshwright.registry.store import CatalogStore
 
 
 @tool(name="sums.add", version="1.2.0", effect="pure", timeout_s=2.5)
@@ -47,6 +48,18 @@ async def test_a_tool_is_described_by_range_version_and_alias(run):
         described = json.loads((await run("describe", name, "-o", "json")).stdout)
         assert (described["version"], described["aliases"]) == ("1.2.0", ["stable"])
     assert "stable" in (await run("describe", "sums.add")).stdout
+
+
+async def test_all_tools_are_listed_however_many_pages_they_fill(run, mesh):
+    catalog = CatalogStore(mesh.registry._store)
+    contract = add.contract("127.0.0.1:7")
+    for number in range(230):
+        contract.name = f"many.t{number:03d}"
+        await catalog.register(contract.name, "1.2.0", contract.SerializeToString(), "d", "127.0.0.1:7", seen=0)
+    listed = (await run("list", "-o", "jsonl")).stdout.splitlines()
+    assert [json.loads(line)["name"] for line in listed] == [f"many.t{number:03d}" for number in range(230)] + [
+        "sums.add"
+    ]
 
 
 async def test_a_version_is_deprecated_with_a_date_and_a_replacement(run):

@@ -282,3 +282,19 @@ async def test_a_catalog_of_many_tools_is_read_a_page_at_a_time(register, ask, s
     after = (await store.client.info("commandstats"))["cmdstat_hget"]["calls"]
     assert [tool.name for tool in page.tools] == [f"t{number:03d}" for number in range(5)]
     assert after - before == 5, json.dumps([before, after])
+
+
+async def test_a_page_of_large_contracts_fits_into_a_message(register, ask):
+    words = {f"p{number}": {"type": "string", "description": "x" * 900} for number in range(60)}
+    for number in range(90):
+        await register(name=f"t{number:03d}", properties=words)
+    seen, token = [], ""
+    while True:
+        page = await ask("ListTools", page_size=200, page_token=token)
+        assert page.tools
+        assert page.ByteSize() < 4.1 * 2**20
+        seen += [tool.name for tool in page.tools]
+        token = page.next_page_token
+        if not token:
+            break
+    assert seen == [f"t{number:03d}" for number in range(90)]

@@ -9,6 +9,7 @@ import typer
 from google.protobuf import json_format
 
 from meshwright.cli import contract
+from meshwright.cli.edge import Edge
 from meshwright.cli.options import EdgeUrl, Output, with_edge
 from meshwright.cli.output import Format, as_json, show, show_messages, show_table
 from meshwright.cli.steps import shortened
@@ -36,7 +37,7 @@ Pin = Annotated[str, typer.Argument(metavar="NAME@VERSION", help="The tool and i
 @app.command("list")
 def list_tools(output: Output = Format.TABLE, edge: EdgeUrl = None) -> None:
     """Lists the newest version of every tool."""
-    found = with_edge(edge, lambda mesh: mesh.call(mesh.tools.ListTools, ListToolsRequest(page_size=200))).tools
+    found = with_edge(edge, every_tool)
     if output is not Format.TABLE:
         show_messages(found, output)
         return
@@ -52,6 +53,18 @@ def list_tools(output: Output = Format.TABLE, edge: EdgeUrl = None) -> None:
             for tool in found
         ),
     )
+
+
+async def every_tool(mesh: Edge) -> list[Tool]:
+    """Reads all pages."""
+    found: list[Tool] = []
+    request = ListToolsRequest(page_size=200)
+    while True:
+        page = await mesh.call(mesh.tools.ListTools, request)
+        found += page.tools
+        request.page_token = page.next_page_token
+        if not request.page_token:
+            return found
 
 
 @app.command()

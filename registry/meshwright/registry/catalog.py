@@ -213,7 +213,9 @@ def refuse_breaking(tool: Tool, other: str, changes: Sequence[SchemaChange]) -> 
             place = change.pointer or "/"
             breaking[place] = f"{breaking[place]}; {said}" if place in breaking else said
     if breaking:
-        told = f"{tool.name}@{tool.version} breaks with {other}: raise the major version (before 1.0.0 the minor)"
+        place, said = next(iter(breaking.items()))
+        told = f"{tool.name}@{tool.version} breaks with {other} in {len(breaking)} places, first {place}: {said}; "
+        told += "raise the major version (before 1.0.0 the minor)"
         raise IncompatibleContractError(told, fields=breaking, metadata={"against": other})
 
 

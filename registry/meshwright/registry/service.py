@@ -43,6 +43,8 @@ from meshwright.registry.store import MAX_ALIASES, MAX_TOOLS, MAX_VERSIONS, Cata
 from meshwright.registry.version import ALIAS, is_release, line, neighbours, order
 
 MAX_SELECTORS = 256
+PAGE_BYTES = 4 * 2**20
+"""How much a page holds; contracts may be large, and a message is at most twice as long."""
 MAX_TRIES = 100
 """How often a registration is held against the versions that came in between."""
 
@@ -160,11 +162,11 @@ class ToolRegistry(ToolRegistryServiceServicer):
             if is_amid and name == after:
                 shown = [one for one in shown if order(one) > order(version)]
             rows.extend((name, one, state) for one in shown)
+        tools = fitting(await self._tools(rows[:size]))
         following = ""
-        if len(rows) > size:
-            name, version, _ = rows[size - 1]
-            following = page_token(name, version if request.all_versions else "")
-        return pb.ListToolsResponse(tools=await self._tools(rows[:size]), next_page_token=following)
+        if len(rows) > len(tools):
+            following = page_token(tools[-1].name, tools[-1].version if request.all_versions else "")
+        return pb.ListToolsResponse(tools=tools, next_page_token=following)
 
     async def ResolveTools(self, request: pb.ResolveToolsRequest, context: Context) -> pb.ResolveToolsResponse:
         if len(request.selectors) > MAX_SELECTORS:
@@ -283,6 +285,16 @@ class ToolRegistry(ToolRegistryServiceServicer):
 async def compared(old: pb.Tool, new: pb.Tool) -> list[pb.SchemaChange]:
     """Compares contracts in a thread: schemas that are hard to compare keep no other call waiting."""
     return await asyncio.to_thread(contract_changes, old, new)
+
+
+def fitting(tools: list[pb.Tool]) -> list[pb.Tool]:
+    """Returns the first tools that fit into one message; the first one always does."""
+    room = PAGE_BYTES
+    for many, tool in enumerate(tools):
+        room -= tool.ByteSize()
+        if many and room < 0:
+            return tools[:many]
+    return tools
 
 
 def refuse(outcome: str, tool: pb.Tool) -> None:

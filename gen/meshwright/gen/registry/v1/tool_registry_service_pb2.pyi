@@ -340,7 +340,7 @@ Global___ListToolsRequest: _TypeAlias = ListToolsRequest  # noqa: Y015
 
 @_typing.final
 class ListToolsResponse(_message.Message):
-    """ListToolsResponse is one page."""
+    """ListToolsResponse is one page, shorter than asked for where contracts are large."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
