@@ -119,14 +119,15 @@ class Toolbox:
 
     def _has_news(self, change: WatchToolsResponse) -> bool:
         """Takes in a change; whether selectors may mean another version now, since more than a host has moved."""
-        if 0 < change.revision <= self._revision:
-            return False
         tool = change.tool
         pin = f"{tool.name}@{tool.version}"
-        if pin in self._pins:
+        is_resolved = 0 < change.revision <= self._revision
+        if pin in self._pins and not (is_resolved and pin in self._chosen):
             self._keep([tool])
-        if tool.name not in self._names or pin not in self._chosen:
-            return tool.name in self._names
+        if is_resolved or tool.name not in self._names:
+            return False
+        if pin not in self._chosen:
+            return True
         moved = Tool()
         moved.CopyFrom(self._chosen[pin])
         moved.endpoint = tool.endpoint

@@ -95,7 +95,7 @@ class ToolRegistry(ToolRegistryServiceServicer):
         _, (state,) = await self._store.states([tool.name])
         below, above = neighbours(tool.version, state.hosts)
         is_known = tool.version in state.hosts
-        wanted = [version for version in (below, above, tool.version * is_known) if version]
+        wanted = [version for version in (below, above) if version] + [tool.version] * is_known
         places = [(tool.name, version, state) for version in wanted]
         found = dict(zip(wanted, await self._tools(places), strict=True))
         if is_known and found[tool.version].digest != tool.digest:
@@ -162,6 +162,8 @@ class ToolRegistry(ToolRegistryServiceServicer):
             if is_amid and name == after:
                 shown = [one for one in shown if order(one) > order(version)]
             rows.extend((name, one, state) for one in shown)
+            if len(rows) > size:
+                break
         tools = fitting(await self._tools(rows[:size]))
         following = ""
         if len(rows) > len(tools):

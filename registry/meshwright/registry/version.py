@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from types import MappingProxyType
 
 from meshwright.core.errors import ToolNotFoundError
@@ -17,6 +18,7 @@ Numbers = tuple[int, ...]
 Precedence = tuple[int, int, int, bool, tuple[tuple[bool, int, str], ...]]
 
 
+@lru_cache(maxsize=4_096)
 def precedence(version: str) -> Precedence:
     """Returns the sort key of a semantic version."""
     core, _, rest = version.partition("+")[0].partition("-")
