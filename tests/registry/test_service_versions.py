@@ -71,12 +71,15 @@ async def test_a_version_in_between_is_held_against_both_neighbours(register):
     await register(version="1.1.0", properties={"q": TEXT})
 
 
-async def test_what_a_prerelease_promised_binds_nobody(register):
+async def test_a_prerelease_may_break_and_binds_nobody(register, ask, contract):
     await register(version="1.0.0", properties={"q": TEXT})
     await register(version="1.1.0-rc.1", properties={"q": TEXT, "limit": NUMBER})
     await register(version="1.1.0", properties={"q": TEXT, "limit": TEXT})
+    breaking = contract(version="1.2.0-rc.1", properties={"q": TEXT, "limit": NUMBER})
+    told = (await ask("RegisterTool", tool=breaking)).changes
+    assert [change.pointer for change in told if change.breaking] == ["/input_schema/properties/limit/type"]
     with pytest.raises(IncompatibleContractError):
-        await register(version="1.2.0-rc.1", properties={"q": TEXT, "limit": NUMBER})
+        await register(version="1.2.0", properties={"q": TEXT, "limit": NUMBER})
 
 
 async def test_builds_of_one_version_are_held_against_each_other(register):

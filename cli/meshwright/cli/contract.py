@@ -15,10 +15,11 @@ from meshwright.cli.output import Format, as_json, show, show_messages, show_tab
 from meshwright.core.canonical import from_struct
 from meshwright.core.errors import InvalidRequestError, MeshError, SetupError
 from meshwright.gen.registry.v1.tool_registry_service_pb2 import GetToolRequest, SchemaChange, Tool
-from meshwright.registry.catalog import Versions, checked_contract, precedence
+from meshwright.registry.catalog import UNPLACED, checked_contract
 from meshwright.registry.compat import contract_changes, is_compatible
 from meshwright.registry.module import members
-from meshwright.registry.tool import UNPLACED, LocalTool
+from meshwright.registry.tool import LocalTool
+from meshwright.registry.version import is_release, neighbours, order
 
 BREAKING, UNREADABLE = 1, 2
 """Exit codes beside 0."""
@@ -214,7 +215,8 @@ class Finding:
 
     Attributes:
         tool: As it is defined now; where it is not any more, as it was committed.
-        state: `same`, `new`, `written`, `gone`, `changed` (at the same version) or `breaking` (within a major version).
+        state: `same`, `new`, `written`, `gone`, `changed` (at the same version) or `breaking` (within a major version,
+            before 1.0.0 within a minor).
         against: Version that it was compared with; empty: none.
         changes: How the two differ.
     """
@@ -241,7 +243,7 @@ def findings_of(known: Contracts, tools: list[Tool]) -> list[Finding]:
     """Says how each tool stands to its committed contracts, and which of those no tool has any more."""
     found = [finding_of(tool, known.get(tool.name, {})) for tool in tools]
     gone = sorted(known.keys() - {tool.name for tool in tools})
-    return [*found, *(Finding(max(known[name].values(), key=by_version), "gone") for name in gone)]
+    return [*found, *(Finding(known[name][max(known[name], key=order)], "gone") for name in gone)]
 
 
 def finding_of(tool: Tool, versions: dict[str, Tool]) -> Finding:
@@ -255,21 +257,13 @@ def finding_of(tool: Tool, versions: dict[str, Tool]) -> Finding:
         if before.digest == tool.digest:
             return Finding(tool, "same")
         return Finding(tool, "changed", tool.version, contract_changes(before, tool))
-    major, _, _, is_released, _ = by_version(tool)
-    rivals = [one for one in versions.values() if by_version(one)[0] == major and by_version(one)[3] and is_released]
-    older = max((one for one in rivals if by_version(one) < by_version(tool)), key=by_version, default=None)
-    newer = min((one for one in rivals if by_version(one) > by_version(tool)), key=by_version, default=None)
-    changes = contract_changes(older, tool) if older else []
-    if older and not is_compatible(changes):
-        return Finding(tool, "breaking", older.version, changes)
-    if newer and not is_compatible(later := contract_changes(tool, newer)):
-        return Finding(tool, "breaking", newer.version, later)
-    return Finding(tool, "new", older.version if older else "", changes)
-
-
-def by_version(tool: Tool) -> Versions:
-    """Sorts contracts by version."""
-    return precedence(tool.version)
+    below, above = neighbours(tool.version, versions) if is_release(tool.version) else ("", "")
+    changes = contract_changes(versions[below], tool) if below else []
+    if not is_compatible(changes):
+        return Finding(tool, "breaking", below, changes)
+    if above and not is_compatible(later := contract_changes(tool, versions[above])):
+        return Finding(tool, "breaking", above, later)
+    return Finding(tool, "new", below, changes)
 
 
 def written(folder: Path, finding: Finding) -> Finding:

@@ -101,7 +101,7 @@ class ToolRegistry(ToolRegistryServiceServicer):
         if is_known and found[tool.version].digest != tool.digest:
             refuse("conflict", tool)
         changes = await compared(found[below], tool) if below else []
-        if not is_known:
+        if not is_known and is_release(tool.version):  # a pre-release promises nothing: no range chooses it
             refuse_breaking(tool, below, changes)
             refuse_breaking(tool, above, await compared(tool, found[above]) if above else [])
         return state, changes

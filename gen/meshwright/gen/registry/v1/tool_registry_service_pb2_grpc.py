@@ -92,8 +92,8 @@ class ToolRegistryServiceServicer:
 
     def RegisterTool(self, request, context):
         """RegisterTool adds an immutable version after checking schemas and compatibility. Repeating it is harmless: the
-        same contract only moves its endpoint. A new version must not break callers of the release below it, nor its
-        callers break with the one above, within its major (before 1.0.0: its minor). Gives INVALID_ARGUMENT
+        same contract only moves its endpoint. A new release must not break callers of the one below it, nor its callers
+        break with the one above, within its major (before 1.0.0: its minor); a pre-release may. Gives INVALID_ARGUMENT
         INVALID_REQUEST naming the field, ALREADY_EXISTS TOOL_CONFLICT where the version is taken by another contract,
         FAILED_PRECONDITION INCOMPATIBLE_CONTRACT with pointer and rule of each breaking change as a field, and ABORTED
         where others register versions all the time. At most 100000 tools of 1000 versions.

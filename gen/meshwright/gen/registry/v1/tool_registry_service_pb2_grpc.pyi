@@ -38,8 +38,8 @@ class ToolRegistryServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ToolRegistryServiceAsyncStub: ...
     RegisterTool: _grpc.UnaryUnaryMultiCallable[_tool_registry_service_pb2.RegisterToolRequest, _tool_registry_service_pb2.RegisterToolResponse]
     """RegisterTool adds an immutable version after checking schemas and compatibility. Repeating it is harmless: the
-    same contract only moves its endpoint. A new version must not break callers of the release below it, nor its
-    callers break with the one above, within its major (before 1.0.0: its minor). Gives INVALID_ARGUMENT
+    same contract only moves its endpoint. A new release must not break callers of the one below it, nor its callers
+    break with the one above, within its major (before 1.0.0: its minor); a pre-release may. Gives INVALID_ARGUMENT
     INVALID_REQUEST naming the field, ALREADY_EXISTS TOOL_CONFLICT where the version is taken by another contract,
     FAILED_PRECONDITION INCOMPATIBLE_CONTRACT with pointer and rule of each breaking change as a field, and ABORTED
     where others register versions all the time. At most 100000 tools of 1000 versions.
@@ -94,8 +94,8 @@ class ToolRegistryServiceAsyncStub(ToolRegistryServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     RegisterTool: _aio.UnaryUnaryMultiCallable[_tool_registry_service_pb2.RegisterToolRequest, _tool_registry_service_pb2.RegisterToolResponse]  # type: ignore[assignment]
     """RegisterTool adds an immutable version after checking schemas and compatibility. Repeating it is harmless: the
-    same contract only moves its endpoint. A new version must not break callers of the release below it, nor its
-    callers break with the one above, within its major (before 1.0.0: its minor). Gives INVALID_ARGUMENT
+    same contract only moves its endpoint. A new release must not break callers of the one below it, nor its callers
+    break with the one above, within its major (before 1.0.0: its minor); a pre-release may. Gives INVALID_ARGUMENT
     INVALID_REQUEST naming the field, ALREADY_EXISTS TOOL_CONFLICT where the version is taken by another contract,
     FAILED_PRECONDITION INCOMPATIBLE_CONTRACT with pointer and rule of each breaking change as a field, and ABORTED
     where others register versions all the time. At most 100000 tools of 1000 versions.
@@ -153,8 +153,8 @@ class ToolRegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_tool_registry_service_pb2.RegisterToolResponse, _abc.Awaitable[_tool_registry_service_pb2.RegisterToolResponse]]:
         """RegisterTool adds an immutable version after checking schemas and compatibility. Repeating it is harmless: the
-        same contract only moves its endpoint. A new version must not break callers of the release below it, nor its
-        callers break with the one above, within its major (before 1.0.0: its minor). Gives INVALID_ARGUMENT
+        same contract only moves its endpoint. A new release must not break callers of the one below it, nor its callers
+        break with the one above, within its major (before 1.0.0: its minor); a pre-release may. Gives INVALID_ARGUMENT
         INVALID_REQUEST naming the field, ALREADY_EXISTS TOOL_CONFLICT where the version is taken by another contract,
         FAILED_PRECONDITION INCOMPATIBLE_CONTRACT with pointer and rule of each breaking change as a field, and ABORTED
         where others register versions all the time. At most 100000 tools of 1000 versions.
