@@ -9,6 +9,7 @@ KILL ?=
 ONLY ?=
 SEED ?=
 CODE := core registry agents gateway cli
+TOOLS := meshwright.agents.library.researcher.tools meshwright.agents.library.summarizer.tools examples/accountant.py
 # As they are: a question may hold quotes and dollar signs.
 override Q := $(value Q)
 override DOCS := $(value DOCS)
@@ -66,6 +67,7 @@ check: .venv/.dev ## Format, lint, types, contract, generated code
 	$(BIN)/buf format --diff --exit-code protos
 	$(BIN)/buf lint
 	@$(MAKE) --no-print-directory breaking
+	$(BIN)/meshwright tool check contracts $(TOOLS)
 	@$(MAKE) --no-print-directory gen
 	@git diff --exit-code --stat -- gen gateway/envoy.json || { echo "error: generated files differ: commit what \`make gen\` wrote"; exit 1; }
 

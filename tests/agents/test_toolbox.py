@@ -10,6 +10,7 @@ from meshwright.core import telemetry
 from meshwright.core.errors import MeshError
 from meshwright.gen.agents.v1.step_event_pb2 import TOOL_OUTCOME_ERROR, TOOL_OUTCOME_OK
 from meshwright.registry import current_invocation, tool
+from meshwright.registry.store import CatalogStore
 
 calls = []
 
@@ -125,3 +126,111 @@ async def test_a_tool_whose_host_is_gone_is_an_outcome_that_the_model_reads(host
     assert result.outcome == TOOL_OUTCOME_ERROR
     assert MeshError.from_status(result.error).reason == "UNAVAILABLE"
     assert events[-1].result.output == "Done."
+
+
+def versioned(version, answers=None):
+    """Makes `post.stamp`, which waits while a gate of its version is closed and says its version."""
+
+    @tool(effect="pure", name="post.stamp", version=version)
+    async def stamp() -> str:
+        """Stamps a letter."""
+        calls.append(version)
+        if answers:
+            await answers.wait()
+        return version
+
+    return stamp
+
+
+STAMP = json.dumps(
+    {
+        "agents": {
+            "default": [
+                {"tool_calls": [{"name": "post.stamp", "arguments": {}}]},
+                {"tool_calls": [{"name": "post.stamp", "arguments": {}}]},
+                {"text": "Done."},
+            ]
+        }
+    }
+)
+
+
+def stamps(events):
+    return [result.result.string_value for result in results(events)]
+
+
+async def test_a_running_task_keeps_its_version_while_new_ones_get_the_newest(mesh, dial, becomes):
+    calls.clear()
+    is_open = asyncio.Event()
+    await mesh.agent(Agent("first", "Stamp.", tools=[versioned("1.0.0", is_open)]), script=STAMP)
+    writer = await mesh.agent(Agent("writer", "Write.", tools=["post.stamp"]), script=STAMP)
+    bound = await mesh.agent(Agent("bound", "Write.", tools=["post.stamp@^1"]), script=STAMP)
+    client = dial(writer)
+    running = asyncio.create_task(client.steps(task_id="before"))
+    await becomes(lambda: calls == ["1.0.0"])
+    await mesh.agent(Agent("second", "Stamp.", tools=[versioned("2.0.0")]), script=STAMP)
+    await becomes(lambda: writer.toolbox.current == ("post.stamp@2.0.0",))
+    assert stamps(await client.steps(task_id="after")) == ["2.0.0", "2.0.0"]
+    is_open.set()
+    assert stamps(await running) == ["1.0.0", "1.0.0"]
+    await mesh.agent(Agent("third", "Stamp.", tools=[versioned("1.1.0")]), script=STAMP)
+    await becomes(lambda: bound.toolbox.current == ("post.stamp@1.1.0",))
+    assert stamps(await dial(bound).steps()) == ["1.1.0", "1.1.0"]
+    assert writer.toolbox.current == ("post.stamp@2.0.0",)
+
+
+async def test_aliases_and_deprecations_count_for_tasks_to_come(mesh, becomes):
+    for name, version in (("first", "1.0.0"), ("second", "1.1.0")):
+        await mesh.agent(Agent(name, "Stamp.", tools=[versioned(version)]), script=STAMP)
+    catalog = CatalogStore(mesh.registry._store)
+    await catalog.set_alias("post.stamp", "stable", "1.0.0")
+    aliased = await mesh.agent(Agent("aliased", "Write.", tools=["post.stamp@stable"]), script=STAMP)
+    newest = await mesh.agent(Agent("newest", "Write.", tools=["post.stamp"]), script=STAMP)
+    assert (aliased.toolbox.current, newest.toolbox.current) == (("post.stamp@1.0.0",), ("post.stamp@1.1.0",))
+    await catalog.set_alias("post.stamp", "stable", "1.1.0")
+    await becomes(lambda: aliased.toolbox.current == ("post.stamp@1.1.0",))
+    await catalog.deprecate("post.stamp", "1.1.0", 1_900_000_000_000, "")
+    await becomes(lambda: newest.toolbox.current == ("post.stamp@1.0.0",))
+    assert aliased.toolbox.current == ("post.stamp@1.1.0",)
+
+
+async def test_a_host_that_moved_is_known_before_it_is_called(host, writer, mesh, becomes):
+    first = await host()
+    client = await writer()
+    assert results(await client.steps())[0].outcome == TOOL_OUTCOME_OK
+    await mesh.stop(first)
+    second = await host()
+    toolbox = mesh.agents["writer"].toolbox
+    await becomes(lambda: toolbox._pins["post.send@1.0.0"].tool.endpoint == second.server.target)
+    resolved = telemetry.CALLS.labels("/registry.v1.ToolRegistryService/ResolveTools", "OK")
+    before = resolved._value.get()
+    assert results(await client.steps())[0].outcome == TOOL_OUTCOME_OK
+    assert resolved._value.get() == before
+
+
+async def test_a_catalog_that_was_emptied_leaves_an_agent_its_tools_until_they_are_back(host, writer, mesh, becomes):
+    first = await host()
+    client = await writer()
+    toolbox = mesh.agents["writer"].toolbox
+    await mesh.registry._store.client.delete(
+        *(f"mw:{{mesh}}:{noun}" for noun in ("tool:post.send", "tool:post.send:digests", "hosts:post.send")),
+        "mw:{mesh}:revision:tools",
+        "mw:{mesh}:changes:tools",
+        "mw:{mesh}:tools:names",
+    )
+    assert results(await client.steps())[0].outcome == TOOL_OUTCOME_OK
+    await mesh.stop(first)
+    second = await host()
+    await becomes(lambda: toolbox._pins["post.send@1.0.0"].tool.endpoint == second.server.target)
+    assert toolbox.current == ("post.send@1.0.0",)
+
+
+async def test_an_agent_waits_for_its_tools_without_asking_again_and_again(host, writer, mesh):
+    resolved = telemetry.CALLS.labels("/registry.v1.ToolRegistryService/ResolveTools", "NOT_FOUND")
+    before = resolved._value.get()
+    starting = asyncio.create_task(writer())
+    await asyncio.sleep(1.2)  # asking again is what would be seen
+    assert resolved._value.get() == before + 1
+    await host()
+    client = await starting
+    assert results(await client.steps())[0].outcome == TOOL_OUTCOME_OK

@@ -1,17 +1,30 @@
-"""Rules of the catalog: contracts, digests, selectors, versions."""
+"""Rules of the catalog: contracts, digests, selectors, what may change and who may change it."""
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
-from meshwright.core.errors import InvalidRequestError, ToolNotFoundError
+from meshwright.core.errors import IncompatibleContractError, InvalidRequestError, PermissionDeniedError
+from meshwright.core.interceptors import Caller
+from meshwright.gen.agents.v1.grant_pb2 import Grant
 from meshwright.gen.registry.v1.tool_registry_service_pb2 import (
     APPROVAL_RULE_ALWAYS,
     APPROVAL_RULE_NEVER,
     EFFECT_NON_IDEMPOTENT,
     EFFECT_PURE,
+    DeprecateToolRequest,
+    SchemaChange,
     Tool,
 )
-from meshwright.registry.catalog import checked_contract, choose, precedence, split_selector
+from meshwright.registry.catalog import (
+    ToolState,
+    checked_contract,
+    checked_prefix,
+    checked_sunset,
+    checked_writer,
+    refuse_breaking,
+    split_selector,
+)
 
 
 def contract(**changes) -> Tool:
@@ -47,12 +60,32 @@ def contract(**changes) -> Tool:
         ("tool.input_schema", {"input_schema": {"type": "object", "$ref": "https://example.com"}}),
         ("tool.input_schema", {"input_schema": {"type": "object", "maxProperties": 2**53}}),
         ("tool.output_schema", {"output_schema": {"type": "thing"}}),
+        ("tool.owner", {"owner": "x" * 201}),
+        ("tool.required_scopes", {"required_scopes": ["x"] * 65}),
+        ("tool.redact", {"redact": ["x" * 201]}),
     ],
 )
 def test_a_bad_contract_is_refused_with_its_field(field, changes):
     with pytest.raises(InvalidRequestError) as caught:
         checked_contract(contract(**changes))
     assert list(caught.value.fields) == [field]
+
+
+def test_errors_name_the_field_that_the_request_has():
+    with pytest.raises(InvalidRequestError) as caught:
+        checked_contract(contract(name="Docs"), "candidate")
+    assert list(caught.value.fields) == ["candidate.name"]
+
+
+def test_what_only_the_registry_sets_is_not_taken_from_the_caller():
+    stored = checked_contract(
+        contract(
+            aliases=["stable"], replaced_by="a", sunset_time=Timestamp(seconds=9), create_time=Timestamp(seconds=9)
+        )
+    )
+    assert (list(stored.aliases), stored.replaced_by) == ([], "")
+    assert not stored.HasField("sunset_time")
+    assert not stored.HasField("create_time")
 
 
 def test_defaults_are_filled_in_and_the_callers_message_is_left_alone():
@@ -98,32 +131,6 @@ def test_the_digest_knows_everything_a_caller_relies_on(changes):
     assert checked_contract(contract(**changes)).digest != checked_contract(contract()).digest
 
 
-ORDER = [
-    "0.9.0",
-    "1.0.0-1",
-    "1.0.0-2",
-    "1.0.0-11",
-    "1.0.0-alpha",
-    "1.0.0-alpha.1",
-    "1.0.0-alpha.beta",
-    "1.0.0-beta.2",
-    "1.0.0-beta.11",
-    "1.0.0-rc.1",
-    "1.0.0",
-    "1.0.1",
-    "1.2.0",
-    "1.10.0",
-    "2.0.0-a",
-    "10.0.0",
-]
-
-
-def test_versions_are_ordered_as_semantic_versioning_says():
-    shuffled = ORDER[5:] + ORDER[:5]
-    assert sorted(shuffled, key=precedence) == ORDER
-    assert precedence("1.0.0+a") == precedence("1.0.0+b-2")
-
-
 @pytest.mark.parametrize(
     ("selector", "parts"),
     [
@@ -145,55 +152,96 @@ def test_what_selects_nothing_is_refused(selector):
     assert list(caught.value.fields) == ["selector"]
 
 
-@pytest.mark.parametrize(
-    ("wanted", "chosen"),
-    [
-        ("", "10.0.0"),
-        ("1.2.0", "1.2.0"),
-        ("1.0.0-rc.1", "1.0.0-rc.1"),
-        ("^1", "1.10.0"),
-        ("^1.2", "1.10.0"),
-        ("^1.2.0", "1.10.0"),
-        ("^1.10.0", "1.10.0"),
-        ("^0", "0.9.0"),
-        ("^10", "10.0.0"),
-    ],
-)
-def test_a_range_means_the_newest_release_of_the_same_major_that_is_not_older(wanted, chosen):
-    assert choose("t", wanted, ORDER) == chosen
+def change(pointer="/input_schema/properties/q", rule="TYPE_NARROWED", *, breaking=True) -> SchemaChange:
+    return SchemaChange(pointer=pointer, rule=rule, breaking=breaking, message="Says why.")
+
+
+def test_a_breaking_change_is_refused_with_every_pointer_and_rule():
+    changes = [change(), change("", "EFFECT_CHANGED"), change("", "SCOPE_ADDED"), change("/x", breaking=False)]
+    with pytest.raises(
+        IncompatibleContractError, match=r"1.0.0 breaks with 0.9.0 in 2 places, first /input_"
+    ) as caught:
+        refuse_breaking(contract(), "0.9.0", changes)
+    assert caught.value.fields == {
+        "/input_schema/properties/q": "TYPE_NARROWED: Says why.",
+        "/": "EFFECT_CHANGED: Says why.; SCOPE_ADDED: Says why.",
+    }
+    refuse_breaking(contract(), "0.9.0", [change(breaking=False)])
 
 
 @pytest.mark.parametrize(
-    "wanted",
+    ("scopes", "may"),
     [
-        "^2",
-        "^1.11",
-        "^1.10.1",
-        "^3",
-        "1.0.2",
-        "1",
-        "stable",
-        "^1.2.3.4",
-        "^",
-        "^a",
-        "^²",
-        "^-1",
-        "^1.",
-        "^" + "9" * 5_000,
+        ({"tools:write"}, True),
+        ({"tools:write:docs."}, True),
+        ({"tasks:read", "tools:write:docs.search"}, True),
+        ({"tools:write:mail."}, False),
+        ({"tools:write:docs.search.more"}, False),
+        ({"tools:write:"}, False),
+        ({"tools:writedocs."}, False),
+        ({"tools:read", "docs."}, False),
+        (set(), False),
     ],
 )
-def test_what_no_version_fits_is_not_found(wanted):
-    with pytest.raises(ToolNotFoundError) as caught:
-        choose("t", wanted, ORDER)
-    assert "10.0.0" in caught.value.message
+def test_who_holds_the_scope_for_a_name_may_change_its_entry(scopes, may):
+    caller = Caller("acme", "ann", None, frozenset(scopes))
+    if may:
+        checked_writer(caller, "docs.search")
+        return
+    with pytest.raises(PermissionDeniedError, match=r"tools:write:docs\.search") as caught:
+        checked_writer(caller, "docs.search")
+    assert caught.value.metadata == {"scope": "tools:write:docs.search"}
 
 
-def test_prereleases_are_chosen_only_where_nothing_else_exists():
-    assert choose("t", "", ["1.0.0-a", "1.0.0-b"]) == "1.0.0-b"
-    assert choose("t", "^1", ["1.0.0-a", "1.0.0-b"]) == "1.0.0-b"
-    assert choose("t", "", ["1.0.0-b", "0.1.0"]) == "0.1.0"
+def test_the_development_principal_may_write_and_a_task_may_not():
+    checked_writer(Caller(), "docs.search")
+    with pytest.raises(PermissionDeniedError, match="a task may not publish"):
+        checked_writer(Caller("acme", "ann", Grant(), frozenset()), "docs.search")
 
 
-def test_without_any_version_nothing_is_found():
-    with pytest.raises(ToolNotFoundError, match="none"):
-        choose("t", "", [])
+def deprecation(**changes) -> DeprecateToolRequest:
+    fields = {"name": "docs.search", "version": "1.0.0", "sunset_time": Timestamp(seconds=1_900_000_000)}
+    return DeprecateToolRequest(**(fields | changes))
+
+
+def test_a_deprecation_has_a_date_and_may_name_a_replacement():
+    assert checked_sunset(deprecation()) == 1_900_000_000_000
+    assert checked_sunset(deprecation(replaced_by="docs.find@^2")) == 1_900_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("field", "changes"),
+    [
+        ("name", {"name": "Docs"}),
+        ("version", {"version": "^1"}),
+        ("version", {"version": ""}),
+        ("sunset_time", {"sunset_time": None}),
+        ("sunset_time", {"sunset_time": Timestamp(seconds=-1)}),
+        ("sunset_time", {"sunset_time": Timestamp(seconds=2**62)}),
+        ("sunset_time", {"sunset_time": Timestamp(seconds=1, nanos=-5)}),
+        ("replaced_by", {"replaced_by": "Docs"}),
+        ("replaced_by", {"replaced_by": "a@" + "1" * 300}),
+    ],
+)
+def test_a_bad_deprecation_is_refused_with_its_field(field, changes):
+    with pytest.raises(InvalidRequestError) as caught:
+        checked_sunset(deprecation(**changes))
+    assert list(caught.value.fields) == [field]
+
+
+@pytest.mark.parametrize("prefix", ["Docs", "docs/", "a" * 65, "\u00e4", "a b", "(", "\x7f"])
+def test_what_begins_no_name_is_refused_as_a_prefix(prefix):
+    assert checked_prefix("docs.") == "docs."
+    with pytest.raises(InvalidRequestError) as caught:
+        checked_prefix(prefix)
+    assert list(caught.value.fields) == ["name_prefix"]
+
+
+def test_a_contract_is_shown_with_what_may_change():
+    state = ToolState({"1.0.0": "h:1"}, {"b": "1.0.0", "a": "1.0.0", "c": "2.0.0"}, {"1.0.0": (5_000, "docs.find")})
+    shown = state.shown(contract().SerializeToString(), "1.0.0")
+    assert (shown.endpoint, list(shown.aliases), shown.replaced_by) == ("h:1", ["a", "b"], "docs.find")
+    assert shown.sunset_time == Timestamp(seconds=5)
+    assert (
+        not ToolState({"1.0.0": "h:1"}, {}, {}).shown(contract().SerializeToString(), "1.0.0").HasField("sunset_time")
+    )

@@ -1,17 +1,19 @@
 """The registry as other services see it: also while it is away, and after it has come back."""
 
 import asyncio
+import contextlib
 
 import pytest
 
 from meshwright.core.channel import Channels
-from meshwright.core.errors import KeyNotFoundError, ToolNotFoundError, UnavailableError
+from meshwright.core.errors import AbortedError, KeyNotFoundError, ToolNotFoundError, UnavailableError
 from meshwright.core.settings import Settings
 from meshwright.gen.registry.v1.agent_directory_service_pb2 import AgentCard, Endpoint
 from meshwright.registry import client as client_module
 from meshwright.registry import tool
 from meshwright.registry.client import RegistryClient
 from meshwright.registry.serving import RegistryProcess
+from meshwright.registry.store import CatalogStore
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +55,63 @@ async def test_tools_are_registered_and_resolved(registry):
     assert await registry.client.resolve([]) == []
     with pytest.raises(ToolNotFoundError):
         await registry.client.resolve(["add", "missing"])
+
+
+async def test_a_resolution_says_at_which_revision_it_was_made(registry):
+    empty = await registry.client.resolution([])
+    assert (list(empty.tools), empty.revision) == ([], 0)
+    stored = await registry.client.register(add.contract("127.0.0.1:7"))
+    found = await registry.client.resolution(["add"])
+    assert list(found.tools) == [stored]
+    assert (await registry.client.resolution([])).revision == found.revision > 0
+
+
+async def test_tools_are_watched_also_over_a_registry_that_goes_away_and_comes_back(store):
+    def process(port=0):
+        return RegistryProcess(Settings(store_url=store.url, port=port, drain_s=0, tracing=False))
+
+    first = process()
+    target = await first.start()
+    channels = Channels()
+    client = RegistryClient(channels, target)
+    await client.register(add.contract("127.0.0.1:1"))
+    begun = (await client.resolution([])).revision
+    seen = []
+
+    async def follow():
+        after = begun
+        while True:
+            with contextlib.suppress(AbortedError):  # so a registry says that it stops
+                async for change in client.watch_tools(after):
+                    after = change.revision
+                    seen.append((change.revision, change.tool.endpoint))
+
+    following = asyncio.create_task(follow())
+    await client.register(add.contract("127.0.0.1:2"))
+    await until(lambda: len(seen) == 1)
+    await first.stop()
+    catalog = CatalogStore(store)
+    contract = add.contract("127.0.0.1:3")
+    await catalog.register("add", "1.0.0", b"", contract.digest, "127.0.0.1:3", seen=1)
+    second = process(int(target.rpartition(":")[2]))
+    await second.start()
+    await until(lambda: len(seen) == 2)
+    await client.register(add.contract("127.0.0.1:4"))
+    await until(lambda: len(seen) == 3)
+    assert seen == [(begun + 1, "127.0.0.1:2"), (begun + 2, "127.0.0.1:3"), (begun + 3, "127.0.0.1:4")]
+    following.cancel()
+    await channels.close()
+    await second.stop()
+
+
+async def test_who_watches_what_is_forgotten_is_told_so(registry, store):
+    await registry.client.register(add.contract("127.0.0.1:1"))
+    begun = (await registry.client.resolution([])).revision
+    for number in range(2, 5):
+        await registry.client.register(add.contract(f"127.0.0.1:{number}"))
+    await store.client.xtrim("mw:{mesh}:changes:tools", maxlen=1, approximate=False)
+    with pytest.raises(AbortedError):
+        await anext(registry.client.watch_tools(begun))
 
 
 async def test_an_instance_is_announced_found_and_withdrawn(registry):

@@ -6,7 +6,6 @@ from typing import Annotated
 import grpc
 import pytest
 from google.protobuf import struct_pb2
-from google.rpc import error_details_pb2
 from pydantic import Field
 
 from meshwright.core import channel
@@ -14,7 +13,6 @@ from meshwright.core.canonical import from_value
 from meshwright.core.errors import (
     InvalidRequestError,
     MeshError,
-    NotYetAvailableError,
     PermissionDeniedError,
     ToolConflictError,
     ToolFailedError,
@@ -55,33 +53,6 @@ def pay(amount: float) -> list[str]:
 def big() -> list[int]:
     """Gives large integers."""
     return [2**53, 7]
-
-
-def contract(name="docs.search", version="1.0.0", **changes) -> pb.Tool:
-    fields = {"description": "Searches.", "endpoint": "127.0.0.1:7", "name": name, "version": version} | changes
-    made = pb.Tool(**fields)
-    made.input_schema.update({"type": "object"})
-    return made
-
-
-@pytest.fixture
-def register(registry):
-    async def register_(made=None, *, validate_only=False, **changes):
-        request = pb.RegisterToolRequest(tool=made or contract(**changes), validate_only=validate_only)
-        return (await channel.unary(registry.tools.RegisterTool, request, timeout_s=5)).tool
-
-    return register_
-
-
-@pytest.fixture
-def ask(registry):
-    """Calls a method of the registry with a request's fields."""
-
-    async def ask_(method, **fields):
-        request_type = getattr(pb, f"{method}Request")
-        return await channel.unary(getattr(registry.tools, method), request_type(**fields), timeout_s=10)
-
-    return ask_
 
 
 def arguments(**values) -> struct_pb2.Struct:
@@ -128,7 +99,7 @@ async def test_a_dry_run_checks_everything_and_stores_nothing(register, ask):
         await register(description="Something else.", validate_only=True)
 
 
-async def test_a_bad_contract_is_refused_with_its_field(register):
+async def test_a_bad_contract_is_refused_with_its_field(register, contract):
     with pytest.raises(InvalidRequestError) as caught:
         await register(name="Docs")
     assert list(caught.value.fields) == ["tool.name"]
@@ -356,24 +327,6 @@ async def test_a_forged_grant_opens_nothing(hosting, registry):
         await registry.tools.InvokeTool(request, metadata=[(METADATA_KEY, token)])
     assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
     assert not from_value(struct_pb2.Value(), "")
-
-
-@pytest.mark.parametrize("method", ["CheckCompatibility", "SetAlias", "DeprecateTool"])
-async def test_what_is_not_offered_yet_says_so(registry, method):
-    request = getattr(pb, f"{method}Request")()
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await getattr(registry.tools, method)(request)
-    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
-    status = MeshError.from_rpc(caught.value).to_status()
-    info = error_details_pb2.ErrorInfo()
-    assert status.details[0].Unpack(info)
-    assert (info.domain, info.reason) == ("meshwright", "NOT_YET_AVAILABLE")
-
-
-async def test_a_watch_of_tools_is_not_offered_yet(registry):
-    stream = channel.stream(registry.tools.WatchTools, pb.WatchToolsRequest(), timeout_s=5)
-    with pytest.raises(NotYetAvailableError):
-        await anext(stream)
 
 
 async def test_a_tool_says_when_a_person_is_asked(registry):

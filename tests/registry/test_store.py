@@ -4,7 +4,10 @@ import asyncio
 
 import pytest
 
+from meshwright.core.errors import StoreFullError, ToolNotFoundError
 from meshwright.core.store import Store, partition_key
+from meshwright.registry import store as store_module
+from meshwright.registry.catalog import ToolState
 from meshwright.registry.store import LIBRARY, CatalogStore, DirectoryStore, Ledger
 
 HOLDER = ("tenant", "principal", "task")
@@ -177,38 +180,159 @@ def catalog(store):
     return CatalogStore(store)
 
 
-async def test_a_version_is_stored_once_and_only_its_host_moves(catalog):
-    assert await catalog.register("add", "1.0.0", b"contract", "digest", "h:1") == "stored"
-    assert await catalog.register("add", "1.0.0", b"rewritten", "digest", "h:2") == "known"
-    assert await catalog.register("add", "1.0.0", b"contract", "another", "h:3") == "conflict"
-    assert await catalog.versions(["add"]) == [{"1.0.0": (b"contract", "h:2")}]
+@pytest.fixture
+def put(catalog):
+    """Registers a version: `await put("add", "1.0.0")`."""
+
+    async def put_(name="add", version="1.0.0", contract=b"contract", digest="d", endpoint="h:1", *, seen=None):
+        if seen is None:
+            _, (state,) = await catalog.states([name])
+            seen = len(state.hosts)
+        return await catalog.register(name, version, contract, digest, endpoint, seen=seen)
+
+    return put_
 
 
-async def test_versions_of_many_names_come_in_their_order(catalog):
-    await catalog.register("b", "1.0.0", b"b1", "d", "h:1")
-    await catalog.register("a", "1.0.0", b"a1", "d", "h:1")
-    await catalog.register("a", "2.0.0", b"a2", "d", "h:2")
-    assert await catalog.names() == ["a", "b"]
-    assert await catalog.versions(["b", "none", "a"]) == [
-        {"1.0.0": (b"b1", "h:1")},
-        {},
-        {"1.0.0": (b"a1", "h:1"), "2.0.0": (b"a2", "h:2")},
+async def test_a_version_is_stored_once_and_only_its_host_moves(catalog, put):
+    assert await put() == "stored"
+    assert await put(contract=b"rewritten", endpoint="h:2") == "known"
+    assert await put(digest="another", endpoint="h:3") == "conflict"
+    _, (state,) = await catalog.states(["add"])
+    assert state == ToolState({"1.0.0": "h:2"}, {}, {})
+    assert await catalog.contracts([("add", "1.0.0")]) == [b"contract"]
+
+
+async def test_a_version_is_stored_only_beside_those_that_it_was_held_against(catalog, put):
+    assert await put(seen=0) == "stored"
+    assert await put(version="1.1.0", seen=0) == "again"
+    assert await put(version="1.1.0", seen=1) == "stored"
+    assert await put(seen=0) == "known"
+    assert (await catalog.states(["add"]))[1][0].hosts == {"1.0.0": "h:1", "1.1.0": "h:1"}
+
+
+async def test_versions_of_many_names_come_in_their_order(catalog, put):
+    for name, version in (("b", "1.0.0"), ("a", "1.0.0"), ("a", "2.0.0")):
+        await put(name, version, contract=f"{name}{version}".encode(), endpoint=f"{name}:{version[0]}")
+    revision, states = await catalog.states(["b", "none", "a"])
+    assert [state.hosts for state in states] == [{"1.0.0": "b:1"}, {}, {"1.0.0": "a:1", "2.0.0": "a:2"}]
+    assert revision == await catalog.revision()
+    assert await catalog.contracts([("a", "2.0.0"), ("b", "1.0.0"), ("a", "2.0.0")]) == [
+        b"a2.0.0",
+        b"b1.0.0",
+        b"a2.0.0",
     ]
-    assert await catalog.versions([]) == []
+    assert await catalog.contracts([]) == []
+    assert await catalog.states([]) == (revision, [])
+    with pytest.raises(ToolNotFoundError, match=r"a@3\.0\.0"):
+        await catalog.contracts([("a", "1.0.0"), ("a", "3.0.0")])
 
 
-async def test_the_catalogs_revision_counts_what_callers_would_see(catalog):
+@pytest.mark.parametrize(
+    ("prefix", "after", "inclusive", "found"),
+    [
+        ("", "", False, ["a", "a.b", "a.c"]),
+        ("", "a.b", False, ["a.c", "a_b", "b"]),
+        ("", "a.b", True, ["a.b", "a.c", "a_b"]),
+        ("", "zzz", False, []),
+        ("a", "", False, ["a", "a.b", "a.c"]),
+        ("a.", "", False, ["a.b", "a.c"]),
+        ("a.", "a", False, ["a.b", "a.c"]),
+        ("a.", "a.b", False, ["a.c"]),
+        ("a.", "a.b", True, ["a.b", "a.c"]),
+        ("a.", "b", False, []),
+        ("c", "", False, []),
+    ],
+)
+async def test_names_are_read_in_their_order_a_part_at_a_time(catalog, put, prefix, after, inclusive, found):
+    for name in ("b", "a_b", "a", "a.c", "a.b"):
+        await put(name)
+    assert await catalog.names(prefix, after, 3, inclusive=inclusive) == found
+
+
+async def test_the_catalogs_revision_counts_what_callers_would_see(catalog, put):
     assert await catalog.revision() == 0
-    await catalog.register("add", "1.0.0", b"contract", "digest", "h:1")
-    await catalog.register("add", "1.0.0", b"contract", "digest", "h:1")
-    assert await catalog.revision() == 1
-    await catalog.register("add", "1.0.0", b"contract", "digest", "h:2")
-    assert await catalog.revision() == 2
+    await put()
+    first = await catalog.revision()
+    await put()
+    assert await catalog.revision() == first
+    await put(endpoint="h:2")
+    assert await catalog.revision() == first + 1
+    assert await catalog.deprecate("add", "1.0.0", 5_000, "sum@^2") == "set"
+    assert await catalog.deprecate("add", "1.0.0", 5_000, "sum@^2") == "same"
+    assert await catalog.set_alias("add", "stable", "1.0.0") == "set"
+    assert await catalog.set_alias("add", "stable", "1.0.0") == "same"
+    assert await catalog.revision() == first + 3
+    assert await catalog.changes(first - 1) == [(first + step, ("add", "1.0.0")) for step in range(4)]
+    assert await catalog.changes(first + 2) == [(first + 3, ("add", "1.0.0"))]
+    assert await catalog.changes(first + 3) == []
+
+
+async def test_an_alias_that_moves_changes_the_version_that_loses_it_too(catalog, put):
+    await put(version="1.0.0")
+    await put(version="1.1.0")
+    await catalog.set_alias("add", "stable", "1.0.0")
+    before = await catalog.revision()
+    assert await catalog.set_alias("add", "stable", "1.1.0") == "set"
+    assert await catalog.changes(before) == [(before + 1, ("add", "1.0.0")), (before + 2, ("add", "1.1.0"))]
+    assert (await catalog.states(["add"]))[1][0].aliases == {"stable": "1.1.0"}
+
+
+async def test_what_is_not_registered_is_neither_pointed_at_nor_deprecated(catalog, put):
+    await put()
+    for name, version in (("add", "2.0.0"), ("none", "1.0.0")):
+        assert await catalog.set_alias(name, "stable", version) == "unknown"
+        assert await catalog.deprecate(name, version, 5_000, "") == "unknown"
+    assert (await catalog.states(["add"]))[1] == [ToolState({"1.0.0": "h:1"}, {}, {})]
+
+
+async def test_a_deprecation_keeps_its_date_and_its_replacement(catalog, put):
+    await put(version="1.0.0")
+    await put(version="1.1.0")
+    await catalog.deprecate("add", "1.0.0", 5_000, "sum@^2")
+    await catalog.deprecate("add", "1.1.0", 253_402_300_799_999, "")
+    expected = {"1.0.0": (5_000, "sum@^2"), "1.1.0": (253_402_300_799_999, "")}
+    assert (await catalog.states(["add"]))[1][0].sunsets == expected
+
+
+async def test_a_tool_has_a_bounded_number_of_versions_and_aliases(catalog, put, monkeypatch):
+    for limit in ("MAX_TOOLS", "MAX_VERSIONS", "MAX_ALIASES"):
+        monkeypatch.setattr(store_module, limit, 2)
+    assert [await put(version=f"1.{minor}.0") for minor in range(3)] == ["stored", "stored", "full"]
+    assert [await put(name) for name in ("b", "c")] == ["stored", "full"]
+    aliases = [await catalog.set_alias("add", alias, "1.0.0") for alias in ("a", "b", "c")]
+    assert aliases == ["set", "set", "full"]
+    assert await catalog.set_alias("add", "a", "1.1.0") == "set"
+    assert await put(endpoint="h:2") == "known"
+
+
+async def test_a_catalog_that_was_emptied_gives_no_number_again(catalog, put, store):
+    await put()
+    before = await catalog.revision()
+    await store.client.flushall()
+    assert await catalog.revision() == 0
+    await put()
+    assert await catalog.revision() > before + 1
+
+
+async def test_changes_are_kept_up_to_a_bound(catalog, put, store):
+    await put()
+    first = await catalog.revision()
+    key = partition_key("mesh", "changes", "tools")
+    for number in range(1, 250):
+        await put(endpoint=f"h:{number}")
+        await put(endpoint="h:1")
+    many = await catalog.changes(first)
+    assert [revision for revision, _ in many] == [first + 1 + step for step in range(store_module.MAX_CHANGES)]
+    await store.client.xtrim(key, maxlen=10, approximate=False)
+    newest = await catalog.revision()
+    assert [revision for revision, _ in await catalog.changes(first)] == [newest - 9 + step for step in range(10)]
 
 
 async def test_the_registrys_keys_lie_in_the_meshs_partition(directory, catalog, store):
     await directory.announce("adder", "adder-1", b"bytes", 5_000)
-    await catalog.register("add", "1.0.0", b"contract", "digest", "h:1")
+    await catalog.register("add", "1.0.0", b"contract", "digest", "h:1", seen=0)
+    await catalog.set_alias("add", "stable", "1.0.0")
+    await catalog.deprecate("add", "1.0.0", 5_000, "")
     prefix = partition_key("mesh", "tool").rpartition(":")[0]
     keys = [key.decode() async for key in store.client.scan_iter("*")]
     assert keys
@@ -220,11 +344,13 @@ async def test_who_is_here_and_what_they_serve_stays_true_on_a_full_store(run_va
     await store.open()
     directory, catalog = DirectoryStore(store), CatalogStore(store)
     ends = await directory.announce("adder", "adder-1", b"bytes", 5_000)
-    await catalog.register("add", "1.0.0", b"contract", "digest", "h:1")
+    await catalog.register("add", "1.0.0", b"contract", "digest", "h:1", seen=0)
     await store.client.config_set("maxmemory", "1")
     assert await directory.announce("adder", "adder-1", b"bytes", 60_000) > ends
     assert await directory.announce("adder", "adder-2", b"bytes", 60_000) > ends
-    assert await catalog.register("add", "1.0.0", b"contract", "digest", "h:2") == "known"
+    assert await catalog.register("add", "1.0.0", b"contract", "digest", "h:2", seen=1) == "known"
+    with pytest.raises(StoreFullError):
+        await catalog.set_alias("add", "stable", "1.0.0")
     assert await directory.withdraw("adder", "adder-1")
     assert list(await directory.instances()) == ["adder-2"]
     await store.close()

@@ -28,7 +28,7 @@ from meshwright.agents.toolbox import Toolbox
 from meshwright.agents.worker import Worker
 from meshwright.core import telemetry
 from meshwright.core.channel import Channels
-from meshwright.core.errors import MeshError, ToolNotFoundError
+from meshwright.core.errors import MeshError
 from meshwright.core.grant import Signer, Verifier
 from meshwright.core.process import Process, ended
 from meshwright.core.server import Server, bound
@@ -47,7 +47,6 @@ from meshwright.registry.tool_serving import keep_registered
 
 log = structlog.get_logger("agent")
 REGISTRY_PATIENCE_S = 30.0
-TOOLS_RETRY_S = 0.5
 PAUSE_S = 1.0
 """So long after its farewell a process still takes calls that were on their way."""
 
@@ -151,22 +150,12 @@ class AgentProcess:
             asyncio.create_task(self.registry.keep_known()),
             asyncio.create_task(keep_registered(self.registry, self.host.tools, target)),
         ]
-        await self._resolve_tools()
+        await self.toolbox.wait_until_there()
+        self._chores.append(asyncio.create_task(self.toolbox.follow()))
         await self.registry.announce(self.card, endpoint)  # before it works: grants are checked against its key
         self._chores.append(asyncio.create_task(self.registry.keep_announced(self.card, endpoint)))
         self.worker.start()
         return target
-
-    async def _resolve_tools(self) -> None:
-        """Waits for tools of other hosts: an agent without its tools would only disappoint."""
-        while True:
-            try:
-                await self.toolbox.resolve()
-            except ToolNotFoundError as error:
-                log.warning("tool_missing", error=error.message)
-                await asyncio.sleep(TOOLS_RETRY_S)
-            else:
-                return
 
     async def stop(self) -> None:
         """Drains: takes its leave, serves on until the edge has heard of it, then tasks end or are handed back."""

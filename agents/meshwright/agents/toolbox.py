@@ -1,27 +1,33 @@
 """An agent's tools: resolved to pins, schemas compiled, called where they are hosted."""
 
+import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import structlog
 
 from meshwright.agents.models.model import JsonObject, ToolSpec
 from meshwright.agents.passing import Report
 from meshwright.core import channel
 from meshwright.core.canonical import from_struct
 from meshwright.core.channel import Channels
-from meshwright.core.errors import MeshError, ToolFailedError, UnavailableError
+from meshwright.core.errors import AbortedError, MeshError, ToolFailedError, ToolNotFoundError, UnavailableError
 from meshwright.gen.agents.v1.grant_pb2 import Grant
 from meshwright.gen.agents.v1.step_event_pb2 import ToolCall
-from meshwright.gen.registry.v1.tool_registry_service_pb2 import EFFECT_PURE, Tool
+from meshwright.gen.registry.v1.tool_registry_service_pb2 import EFFECT_PURE, Tool, WatchToolsResponse
 from meshwright.gen.tools.v1.tool_service_pb2 import InvokeRequest, Outcome
 from meshwright.gen.tools.v1.tool_service_pb2_grpc import ToolServiceStub
 from meshwright.registry.client import RegistryClient
 from meshwright.registry.host import ToolHost
 from meshwright.registry.schema import Schema
 
+log = structlog.get_logger("toolbox")
 GRACE_S = 5.0
+RETRY_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +61,77 @@ class Toolbox:
 
     def __init__(self, selectors: Sequence[str], host: ToolHost, registry: RegistryClient, channels: Channels) -> None:
         self._selectors = selectors
+        self._names = {selector.partition("@")[0] for selector in selectors}
         self._host = host
         self._registry = registry
         self._channels = channels
         self._pins: dict[str, Pin] = {}
+        self._chosen: dict[str, Tool] = {}
+        self._revision = 0
         self.current: tuple[str, ...] = ()
 
     async def resolve(self) -> None:
         """Pins the agent's selectors for tasks to come."""
-        tools = await self._registry.resolve(self._selectors)
-        self._keep(tools)
-        self.current = tuple(f"{tool.name}@{tool.version}" for tool in tools)
+        found = await self._registry.resolution(self._selectors)
+        self._keep(found.tools)
+        self._revision = found.revision
+        self._chosen = {f"{tool.name}@{tool.version}": tool for tool in found.tools}
+        self.current = tuple(f"{tool.name}@{tool.version}" for tool in found.tools)
+
+    async def wait_until_there(self) -> None:
+        """Resolves the selectors as soon as every tool is registered: an agent without its tools would only disappoint.
+
+        Raises:
+            MeshError: The registry refuses the selectors.
+        """
+        while True:
+            before = (await self._registry.resolution(())).revision
+            try:
+                return await self.resolve()
+            except ToolNotFoundError as error:
+                log.warning("tool_missing", error=error.message)
+            with contextlib.suppress(AbortedError):
+                async with contextlib.aclosing(self._registry.watch_tools(before)) as changes:
+                    await anext(changes)
+
+    async def follow(self) -> None:
+        """Keeps pins true until cancelled: selectors are resolved anew, for tasks to come, when their tools change."""
+        while True:
+            try:
+                await self._follow()
+            except MeshError as error:
+                log.warning("tools_not_followed", error=error.message)
+            await asyncio.sleep(RETRY_S)
+
+    async def _follow(self) -> None:
+        before = (await self._registry.resolution(())).revision
+        await self._renew()
+        async with contextlib.aclosing(self._registry.watch_tools(before)) as changes:
+            async for change in changes:
+                if self._has_news(change):
+                    await self._renew()
+
+    async def _renew(self) -> None:
+        try:
+            await self.resolve()
+        except ToolNotFoundError as error:  # the catalog was emptied: what was there is still called by its pins
+            log.warning("tool_missing", error=error.message)
+
+    def _has_news(self, change: WatchToolsResponse) -> bool:
+        """Takes in a change; whether selectors may mean another version now, since more than a host has moved."""
+        tool = change.tool
+        pin = f"{tool.name}@{tool.version}"
+        is_resolved = 0 < change.revision <= self._revision
+        if pin in self._pins and not (is_resolved and pin in self._chosen):
+            self._keep([tool])
+        if is_resolved or tool.name not in self._names:
+            return False
+        if pin not in self._chosen:
+            return True
+        moved = Tool()
+        moved.CopyFrom(self._chosen[pin])
+        moved.endpoint = tool.endpoint
+        return moved != tool
 
     async def pinned(self, pins: Iterable[str]) -> dict[str, Pin]:
         """Returns a task's tools by name; versions that this process has not seen are fetched."""
@@ -77,6 +143,10 @@ class Toolbox:
 
     def _keep(self, tools: Iterable[Tool]) -> None:
         for tool in tools:
+            known = self._pins.get(f"{tool.name}@{tool.version}")
+            if known and known.tool.digest == tool.digest:
+                self._pins[known.id] = replace(known, tool=tool)
+                continue
             schema: JsonObject = from_struct(tool.input_schema, "input_schema")
             pin = Pin(tool, Schema(schema), ToolSpec(tool.name, tool.description, schema))
             self._pins[pin.id] = pin
@@ -119,7 +189,7 @@ class Toolbox:
             intent_digest=intent.intent_digest,
         )
         try:
-            return await self._dial(pin, request, token(), report)
+            return await self._dial(self._pins.get(pin.id, pin), request, token(), report)
         except UnavailableError:
             (moved,) = await self._registry.resolve([pin.id])
             self._keep([moved])

@@ -1,27 +1,43 @@
-"""`meshwright tool`: which tools there are, and calling one."""
+"""`meshwright tool`: which tools there are, what is to become of their versions, and calling one."""
 
+import datetime as dt
 import json
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 from google.protobuf import json_format
 
+from meshwright.cli import contract
+from meshwright.cli.edge import Edge
 from meshwright.cli.options import EdgeUrl, Output, with_edge
 from meshwright.cli.output import Format, as_json, show, show_messages, show_table
 from meshwright.cli.steps import shortened
-from meshwright.core.canonical import to_struct
+from meshwright.core.canonical import from_struct, to_struct
 from meshwright.core.errors import InvalidRequestError
 from meshwright.core.ids import uuid7
-from meshwright.gen.registry.v1.tool_registry_service_pb2 import Effect, InvokeToolRequest, ListToolsRequest
+from meshwright.gen.registry.v1.tool_registry_service_pb2 import (
+    ApprovalRule,
+    DeprecateToolRequest,
+    Effect,
+    GetToolRequest,
+    InvokeToolRequest,
+    ListToolsRequest,
+    SetAliasRequest,
+    Tool,
+)
 
-app = typer.Typer(no_args_is_help=True, help="See which tools there are, and call one.")
+app = typer.Typer(no_args_is_help=True, help="See which tools there are, mark their versions, and call one.")
+app.command("diff")(contract.diff)
+app.command("check")(contract.check)
 CALL_S = 120.0
+Pin = Annotated[str, typer.Argument(metavar="NAME@VERSION", help="The tool and its exact version")]
 
 
 @app.command("list")
 def list_tools(output: Output = Format.TABLE, edge: EdgeUrl = None) -> None:
     """Lists the newest version of every tool."""
-    found = with_edge(edge, lambda mesh: mesh.call(mesh.tools.ListTools, ListToolsRequest(page_size=200))).tools
+    found = with_edge(edge, every_tool)
     if output is not Format.TABLE:
         show_messages(found, output)
         return
@@ -37,6 +53,87 @@ def list_tools(output: Output = Format.TABLE, edge: EdgeUrl = None) -> None:
             for tool in found
         ),
     )
+
+
+async def every_tool(mesh: Edge) -> list[Tool]:
+    """Reads all pages."""
+    found: list[Tool] = []
+    request = ListToolsRequest(page_size=200)
+    while True:
+        page = await mesh.call(mesh.tools.ListTools, request)
+        found += page.tools
+        request.page_token = page.next_page_token
+        if not request.page_token:
+            return found
+
+
+@app.command()
+def describe(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME[@RANGE]", help="The tool, by version, range or alias: search@^1")
+    ],
+    output: Output = Format.TABLE,
+    edge: EdgeUrl = None,
+) -> None:
+    """Shows a tool's contract, who serves it, and what is to become of it."""
+    tool, _, version = name.partition("@")
+    request = GetToolRequest(name=tool, version=version)
+    show_tool(with_edge(edge, lambda mesh: mesh.call(mesh.tools.GetTool, request)), output)
+
+
+@app.command()
+def alias(
+    pin: Pin,
+    word: Annotated[str, typer.Argument(metavar="ALIAS", help="For example stable: a selector may then say @stable")],
+    output: Output = Format.TABLE,
+    edge: EdgeUrl = None,
+) -> None:
+    """Points an alias at a version; tasks that run keep theirs."""
+    tool, _, version = pin.partition("@")
+    request = SetAliasRequest(name=tool, alias=word, version=version)
+    show_tool(with_edge(edge, lambda mesh: mesh.call(mesh.tools.SetAlias, request)), output)
+
+
+@app.command()
+def deprecate(
+    pin: Pin,
+    sunset: Annotated[
+        dt.datetime,
+        typer.Option(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"], help="When nobody should rely on it any more (UTC)"),
+    ],
+    use: Annotated[str, typer.Option(help="What to use instead: search@^2")] = "",
+    output: Output = Format.TABLE,
+    edge: EdgeUrl = None,
+) -> None:
+    """Marks a version: it stays callable, and ranges avoid it where they can."""
+    tool, _, version = pin.partition("@")
+    request = DeprecateToolRequest(name=tool, version=version, replaced_by=use)
+    request.sunset_time.FromDatetime(sunset)
+    show_tool(with_edge(edge, lambda mesh: mesh.call(mesh.tools.DeprecateTool, request)), output)
+
+
+def show_tool(tool: Tool, output: Format) -> None:
+    """Prints one version of a tool."""
+    if output is Format.TABLE:
+        show_table(("TOOL", f"{tool.name}@{tool.version}"), described(tool))
+    else:
+        show(as_json(tool, 2 if output is Format.JSON else None))
+
+
+def described(tool: Tool) -> Iterator[tuple[str, str]]:
+    """Says what a version promises, in rows; what does not apply is left out."""
+    yield "description", tool.description
+    yield "effect", Effect.Name(tool.effect).removeprefix("EFFECT_").lower()
+    yield "asks a person", ApprovalRule.Name(tool.approval).removeprefix("APPROVAL_RULE_").lower()
+    yield "time for a call", f"{tool.timeout.ToMilliseconds() / 1000:g} s"
+    if tool.HasField("sunset_time"):
+        yield "deprecated", f"from {tool.sunset_time.ToJsonString()}, {tool.replaced_by or 'nothing'} instead"
+    said = {"owner": tool.owner, "aliases": ", ".join(tool.aliases), "scopes": ", ".join(tool.required_scopes)}
+    yield from ((what, text) for what, text in said.items() if text)
+    yield "host", tool.endpoint
+    yield "digest", tool.digest
+    for what, schema in (("arguments", tool.input_schema), ("result", tool.output_schema)):
+        yield what, json.dumps(from_struct(schema, what), ensure_ascii=False)
 
 
 @app.command()

@@ -145,6 +145,13 @@ class ToolConflictError(MeshError):
     reason = "TOOL_CONFLICT"
 
 
+class IncompatibleContractError(MeshError):
+    """The tool's version would break its callers without a new major version; `fields` says where."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "INCOMPATIBLE_CONTRACT"
+
+
 class PermissionDeniedError(MeshError):
     """The caller's authority does not reach this far."""
 

@@ -1,58 +1,134 @@
-"""Rules of the catalog: what a tool's contract must be, which version a selector means. Pure."""
+"""Rules of the catalog: what a tool's contract must be, how it may change, who may change it. Pure."""
 
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from meshwright.core.canonical import digest, from_struct
-from meshwright.core.errors import InvalidRequestError, ToolNotFoundError
+from meshwright.core.errors import IncompatibleContractError, InvalidRequestError, PermissionDeniedError
 from meshwright.core.ids import TARGET, TOOL_NAME, VERSION, checked
-from meshwright.gen.registry.v1.tool_registry_service_pb2 import EFFECT_UNSPECIFIED, ApprovalRule, Effect, Tool
+from meshwright.core.interceptors import Caller
+from meshwright.gen.registry.v1.tool_registry_service_pb2 import (
+    EFFECT_UNSPECIFIED,
+    ApprovalRule,
+    DeprecateToolRequest,
+    Effect,
+    SchemaChange,
+    Tool,
+)
 from meshwright.registry.schema import Schema
+from meshwright.registry.version import choose
 
 MAX_DESCRIPTION = 4_096
 DEFAULT_TIMEOUT_S = 30
 MAX_TIMEOUT_S = 3_600
-SHOWN = 10
-"""Versions that an error names."""
+MAX_LISTED, MAX_TEXT = 64, 200
+"""Scopes or pointers of a tool, and characters of each; the owner's name is as long at most."""
+MAX_SELECTOR = 256
+UNPLACED = "unplaced:0"
+"""Endpoint of a tool that no host serves yet."""
+NAME_PREFIX = re.compile(r"[a-z0-9_.]{0,64}")
+LAST_SECOND = 253_402_300_799
+"""The end of the year 9999, where timestamps end."""
+WRITE = "tools:write"
+"""The scope that lets somebody change the catalog: all of it, or `tools:write:docs.` for names that begin so."""
 SELECTOR = re.compile(r"(?P<name>[^@]+)(@(?P<range>\^?[0-9A-Za-z.+-]+))?")
-RANGE = re.compile(r"\^([0-9]{1,20})(?:\.([0-9]{1,20}))?(?:\.([0-9]{1,20}))?")
-
-Versions = tuple[int, int, int, bool, tuple[tuple[bool, int, str], ...]]
 
 
-def checked_contract(tool: Tool) -> Tool:
-    """Returns the contract as it is stored: checked, with defaults and its digest.
+@dataclass(frozen=True, slots=True)
+class ToolState:
+    """What may change about a tool while its contracts stay as they are.
+
+    Attributes:
+        hosts: By version, the endpoint that serves it now; every registered version is in it.
+        aliases: Version by alias.
+        sunsets: By deprecated version, when nobody should rely on it any more (ms) and what to use instead.
+    """
+
+    hosts: Mapping[str, str]
+    aliases: Mapping[str, str]
+    sunsets: Mapping[str, tuple[int, str]]
+
+    def chosen(self, name: str, wanted: str) -> str:
+        """Returns the version that is meant, as `choose` does."""
+        return choose(name, wanted, self.hosts, aliases=self.aliases, deprecated=self.sunsets)
+
+    def shown(self, contract: bytes, version: str) -> Tool:
+        """Joins a stored contract with its state."""
+        tool = Tool.FromString(contract)
+        tool.endpoint = self.hosts[version]
+        tool.aliases.extend(sorted(alias for alias, target in self.aliases.items() if target == version))
+        if version in self.sunsets:
+            ends_ms, tool.replaced_by = self.sunsets[version]
+            tool.sunset_time.FromMilliseconds(ends_ms)
+        return tool
+
+
+def checked_contract(tool: Tool, field: str = "tool") -> Tool:
+    """Returns the contract as it is stored: checked, with defaults and its digest, without what may change.
+
+    Args:
+        tool: As somebody wrote it; it is left alone.
+        field: How errors name it.
 
     Raises:
         InvalidRequestError: Names the field that is wrong.
     """
-    checked("tool.name", tool.name, TOOL_NAME)
-    checked("tool.version", tool.version, VERSION)
-    if not tool.description.strip() or len(tool.description) > MAX_DESCRIPTION:
-        limits = f"1 to {MAX_DESCRIPTION} characters: a model chooses tools by it"
-        raise InvalidRequestError("a tool needs a description", fields={"tool.description": limits})
-    checked("tool.endpoint", tool.endpoint, TARGET)
-    for field, kind, value in (("effect", Effect, tool.effect), ("approval", ApprovalRule, tool.approval)):
-        if value not in kind.values():
-            raise InvalidRequestError(f"{field} is unknown", fields={f"tool.{field}": ", ".join(kind.keys())})
-    input_schema = from_struct(tool.input_schema, "tool.input_schema")
+    check_words(tool, field)
+    check_numbers(tool, field)
+    input_schema = from_struct(tool.input_schema, f"{field}.input_schema")
     if input_schema.get("type") != "object":
-        raise InvalidRequestError("arguments are an object", fields={"tool.input_schema": 'must have type "object"'})
-    Schema(input_schema, "tool.input_schema")
-    Schema(from_struct(tool.output_schema, "tool.output_schema"), "tool.output_schema")
+        must = {f"{field}.input_schema": 'must have type "object"'}
+        raise InvalidRequestError("arguments are an object", fields=must)
+    Schema(input_schema, f"{field}.input_schema")
+    Schema(from_struct(tool.output_schema, f"{field}.output_schema"), f"{field}.output_schema")
     stored = Tool()
     stored.CopyFrom(tool)
+    for set_later in ("aliases", "sunset_time", "replaced_by", "create_time"):
+        stored.ClearField(set_later)
     if not stored.HasField("timeout"):
         stored.timeout.CopyFrom(Duration(seconds=DEFAULT_TIMEOUT_S))
-    if not 0 < stored.timeout.ToMilliseconds() <= MAX_TIMEOUT_S * 1000:
-        raise InvalidRequestError("timeout out of range", fields={"tool.timeout": f"up to {MAX_TIMEOUT_S} s"})
     if stored.effect == EFFECT_UNSPECIFIED:
         stored.effect = Effect.EFFECT_NON_IDEMPOTENT
     if stored.approval == ApprovalRule.APPROVAL_RULE_UNSPECIFIED:
         stored.approval = ApprovalRule.APPROVAL_RULE_NEVER
     stored.digest = contract_digest(stored)
     return stored
+
+
+def check_words(tool: Tool, field: str) -> None:
+    """Checks what a contract says in words.
+
+    Raises:
+        InvalidRequestError: Names the field that is wrong.
+    """
+    checked(f"{field}.name", tool.name, TOOL_NAME)
+    checked(f"{field}.version", tool.version, VERSION)
+    if not tool.description.strip() or len(tool.description) > MAX_DESCRIPTION:
+        limits = f"1 to {MAX_DESCRIPTION} characters: a model chooses tools by it"
+        raise InvalidRequestError("a tool needs a description", fields={f"{field}.description": limits})
+    checked(f"{field}.endpoint", tool.endpoint, TARGET)
+    lists = {"owner": [tool.owner], "required_scopes": tool.required_scopes, "redact": tool.redact}
+    for name, texts in lists.items():
+        if len(texts) > MAX_LISTED or any(len(text) > MAX_TEXT for text in texts):
+            limits = f"at most {MAX_LISTED}, each of at most {MAX_TEXT} characters"
+            raise InvalidRequestError(f"{name} says too much", fields={f"{field}.{name}": limits})
+
+
+def check_numbers(tool: Tool, field: str) -> None:
+    """Checks a contract's enums and quantities.
+
+    Raises:
+        InvalidRequestError: Names the field that is wrong.
+    """
+    for name, kind, value in (("effect", Effect, tool.effect), ("approval", ApprovalRule, tool.approval)):
+        if value not in kind.values():
+            raise InvalidRequestError(f"{name} is unknown", fields={f"{field}.{name}": ", ".join(kind.keys())})
+    if tool.HasField("timeout") and not 0 < tool.timeout.ToMilliseconds() <= MAX_TIMEOUT_S * 1000:
+        raise InvalidRequestError("timeout out of range", fields={f"{field}.timeout": f"up to {MAX_TIMEOUT_S} s"})
 
 
 def contract_digest(tool: Tool) -> str:
@@ -74,45 +150,83 @@ def contract_digest(tool: Tool) -> str:
     )
 
 
-def precedence(version: str) -> Versions:
-    """Returns the sort key of a semantic version."""
-    core, _, rest = version.partition("+")[0].partition("-")
-    major, minor, patch = map(int, core.split("."))
-    marks = tuple((not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in rest.split(".") if rest)
-    return (major, minor, patch, not rest, marks)
-
-
-def split_selector(selector: str) -> tuple[str, str]:
-    """Splits `name@range` into name and range (empty: the newest).
+def split_selector(selector: str, field: str = "selector") -> tuple[str, str]:
+    """Splits `name@range` into name and range, version or alias (empty: the newest).
 
     Raises:
         InvalidRequestError: It is no selector.
     """
     match = SELECTOR.fullmatch(selector)
     if not match or not TOOL_NAME.fullmatch(match["name"]):
-        forms = "name, name@1.2.3 or name@^1"
-        raise InvalidRequestError(f"{selector!r} selects no tool", fields={"selector": forms})
+        forms = "name, name@1.2.3, name@^1 or name@alias"
+        raise InvalidRequestError(f"{selector!r} selects no tool", fields={field: forms})
     return match["name"], match["range"] or ""
 
 
-def choose(name: str, wanted: str, versions: list[str]) -> str:
-    """Picks the version that a range means: exact, `^1` or `^1.2` (same major, at least that), empty: the newest.
-
-    Pre-releases are chosen only by their exact version, or where nothing else exists.
+def checked_prefix(prefix: str) -> str:
+    """Returns the beginning of names that a list is narrowed to.
 
     Raises:
-        ToolNotFoundError: None fits.
+        InvalidRequestError: No name can begin so.
     """
-    ordered = sorted(versions, key=precedence)
-    released = [version for version in ordered if precedence(version)[3]] or ordered
-    if not wanted and released:
-        return released[-1]
-    if wanted in ordered:
-        return wanted
-    if match := RANGE.fullmatch(wanted):
-        least = tuple(int(part or 0) for part in match.groups())
-        fitting = [v for v in released if precedence(v)[0] == least[0] and precedence(v)[:3] >= least]
-        if fitting:
-            return fitting[-1]
-    known = ", ".join(ordered[-SHOWN:]) or "none"
-    raise ToolNotFoundError(f"no tool {name}@{wanted or 'newest'}: registered versions are {known}")
+    return checked("name_prefix", prefix, NAME_PREFIX)
+
+
+def checked_sunset(request: DeprecateToolRequest) -> int:
+    """Checks a deprecation and returns its time in milliseconds.
+
+    Raises:
+        InvalidRequestError: Names the field that is wrong.
+    """
+    checked("name", request.name, TOOL_NAME)
+    checked("version", request.version, VERSION)
+    if not request.HasField("sunset_time") or not is_time(request.sunset_time):
+        hint = "is required: the time after which nobody should rely on the version"
+        raise InvalidRequestError("a deprecation needs a date", fields={"sunset_time": hint})
+    if request.replaced_by:
+        if len(request.replaced_by) > MAX_SELECTOR:
+            raise InvalidRequestError("too long", fields={"replaced_by": f"at most {MAX_SELECTOR} characters"})
+        split_selector(request.replaced_by, "replaced_by")
+    return request.sunset_time.ToMilliseconds()
+
+
+def is_time(time: Timestamp) -> bool:
+    """Whether a timestamp lies between 1970 and the end of the year 9999."""
+    return 0 <= time.seconds <= LAST_SECOND and 0 <= time.nanos < 10**9
+
+
+def refuse_breaking(tool: Tool, other: str, changes: Sequence[SchemaChange]) -> None:
+    """Refuses a version whose contract breaks with a neighbour that promises to be compatible.
+
+    Args:
+        tool: The version that is to be registered.
+        other: The registered version that it was compared with.
+        changes: From the older of the two to the newer.
+
+    Raises:
+        IncompatibleContractError: Names pointer and rule of each breaking change.
+    """
+    breaking: dict[str, str] = {}
+    for change in changes:
+        if change.breaking:
+            said = f"{change.rule}: {change.message}"
+            place = change.pointer or "/"
+            breaking[place] = f"{breaking[place]}; {said}" if place in breaking else said
+    if breaking:
+        place, said = next(iter(breaking.items()))
+        told = f"{tool.name}@{tool.version} breaks with {other} in {len(breaking)} places, first {place}: {said}; "
+        told += "raise the major version (before 1.0.0 the minor)"
+        raise IncompatibleContractError(told, fields=breaking, metadata={"against": other})
+
+
+def checked_writer(caller: Caller, tool_name: str) -> None:
+    """Lets those change a tool's entry who hold the scope for its name.
+
+    Raises:
+        PermissionDeniedError: Names the scope to ask for.
+    """
+    prefixes = [scope.removeprefix(f"{WRITE}:") for scope in caller.scopes if scope.startswith(f"{WRITE}:")]
+    if WRITE not in caller.scopes and not any(prefix and tool_name.startswith(prefix) for prefix in prefixes):
+        scope = f"{WRITE}:{tool_name}"
+        who = "a task may not publish tools" if caller.grant else f"{caller.principal} may not change {tool_name}"
+        raise PermissionDeniedError(f"{who}: ask for the scope {scope}", metadata={"scope": scope})

@@ -3,17 +3,24 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 import structlog
 
 from meshwright.core import channel
 from meshwright.core.channel import Channels
-from meshwright.core.errors import MeshError, UnavailableError
+from meshwright.core.errors import AbortedError, MeshError, UnavailableError
 from meshwright.core.grant import IssuerKey
 from meshwright.gen.registry.v1 import agent_directory_service_pb2 as directory_pb2
 from meshwright.gen.registry.v1.agent_directory_service_pb2_grpc import AgentDirectoryServiceStub
-from meshwright.gen.registry.v1.tool_registry_service_pb2 import RegisterToolRequest, ResolveToolsRequest, Tool
+from meshwright.gen.registry.v1.tool_registry_service_pb2 import (
+    RegisterToolRequest,
+    ResolveToolsRequest,
+    ResolveToolsResponse,
+    Tool,
+    WatchToolsRequest,
+    WatchToolsResponse,
+)
 from meshwright.gen.registry.v1.tool_registry_service_pb2_grpc import ToolRegistryServiceStub
 
 log = structlog.get_logger("registry_client")
@@ -71,10 +78,34 @@ class RegistryClient:
 
     async def resolve(self, selectors: Sequence[str]) -> list[Tool]:
         """Pins tools, all or nothing, in the selectors' order."""
-        if not selectors:
-            return []
+        return list((await self.resolution(selectors)).tools) if selectors else []
+
+    async def resolution(self, selectors: Sequence[str]) -> ResolveToolsResponse:
+        """Pins tools as `resolve` does; says at which revision of the catalog, also where none is selected."""
         request = ResolveToolsRequest(selectors=selectors)
-        return list((await channel.patient(self._tools.ResolveTools, request, timeout_s=TIMEOUT_S)).tools)
+        found: ResolveToolsResponse = await channel.patient(self._tools.ResolveTools, request, timeout_s=TIMEOUT_S)
+        return found
+
+    async def watch_tools(self, revision: int) -> AsyncGenerator[WatchToolsResponse, None]:
+        """Yields what changes in the catalog after a revision; survives a registry that goes away and comes back.
+
+        Raises:
+            AbortedError: Changes were missed: resolve anew, and watch from the revision of that.
+        """
+        while True:
+            request = WatchToolsRequest(after_revision=revision)
+            try:
+                async with contextlib.aclosing(
+                    channel.stream(self._tools.WatchTools, request, timeout_s=None)
+                ) as changes:
+                    async for change in changes:
+                        yield change
+                        revision = change.revision or revision
+            except AbortedError:
+                raise
+            except MeshError as error:
+                log.warning("tools_watch_broke", error=error.message)
+            await asyncio.sleep(RETRY_S)
 
     async def key(self, key_id: str) -> IssuerKey:
         """Returns an instance's verification key.

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from meshwright.core.errors import InvalidRequestError
 from meshwright.core.ids import AGENT_ID, TARGET, VERSION, checked
 from meshwright.gen.registry.v1.agent_directory_service_pb2 import AgentCard, AnnounceAgentRequest
-from meshwright.registry.catalog import precedence
+from meshwright.registry.version import precedence
 
 MIN_LEASE_MS, MAX_LEASE_MS, DEFAULT_LEASE_MS = 1_000, 120_000, 15_000
 MAX_INSTANCE_ID = 128

@@ -48,20 +48,78 @@ local function expire(keys, a)
   return #silent
 end
 
--- register: name version tool digest endpoint. Returns 'stored' | 'known' | 'conflict'; a known contract moves its host.
+-- A new catalog's revisions begin with the time (µs): one that was emptied never gives a number again.
+local function tool_changed(name, version)
+  local counter = key(MESH, 'revision', 'tools')
+  if redis.call('EXISTS', counter) == 0 then
+    redis.call('SET', counter, string.format('%s%06d', unpack(redis.call('TIME'))))
+  end
+  local revision = string.format('%.0f', redis.call('INCR', counter))
+  redis.call('XADD', key(MESH, 'changes', 'tools'), 'MAXLEN', '~', KEPT_CHANGES, '0-' .. revision,
+    'tool', name, 'version', version)
+end
+
+-- register: name version tool digest endpoint seen most_versions most_tools. `seen`: how many versions it was held
+-- against; since none is ever removed, as many are the same ones. Returns 'stored' | 'known' | 'conflict' | 'full', or
+-- 'again' where another version came in between; a known contract moves its host.
 local function register(keys, a)
-  local known = redis.call('HGET', key(MESH, 'tool', a[1] .. ':digests'), a[2])
+  local digests, hosts, names = key(MESH, 'tool', a[1] .. ':digests'), key(MESH, 'hosts', a[1]), key(MESH, 'tools', 'names')
+  local known = redis.call('HGET', digests, a[2])
   if known and known ~= a[4] then return 'conflict' end
   if not known then
+    local many = redis.call('HLEN', digests)
+    if many ~= tonumber(a[6]) then return 'again' end
+    if many >= tonumber(a[7]) or (many == 0 and redis.call('ZCARD', names) >= tonumber(a[8])) then return 'full' end
     redis.call('HSET', key(MESH, 'tool', a[1]), a[2], a[3])
-    redis.call('HSET', key(MESH, 'tool', a[1] .. ':digests'), a[2], a[4])
-    redis.call('SADD', key(MESH, 'tools'), a[1])
+    redis.call('HSET', digests, a[2], a[4])
   end
-  if redis.call('HGET', key(MESH, 'hosts', a[1]), a[2]) ~= a[5] then
-    redis.call('HSET', key(MESH, 'hosts', a[1]), a[2], a[5])
-    redis.call('INCR', key(MESH, 'revision', 'tools'))
+  redis.call('ZADD', names, 0, a[1])
+  if redis.call('HGET', hosts, a[2]) ~= a[5] then
+    redis.call('HSET', hosts, a[2], a[5])
+    tool_changed(a[1], a[2])
   end
   return known and 'known' or 'stored'
+end
+
+-- set_alias: name alias version most. Returns 'set' | 'same' | 'unknown' | 'full'. The version that loses it changes too.
+local function set_alias(keys, a)
+  local aliases = key(MESH, 'aliases', a[1])
+  if redis.call('HEXISTS', key(MESH, 'hosts', a[1]), a[3]) == 0 then return 'unknown' end
+  local before = redis.call('HGET', aliases, a[2])
+  if before == a[3] then return 'same' end
+  if not before and redis.call('HLEN', aliases) >= tonumber(a[4]) then return 'full' end
+  redis.call('HSET', aliases, a[2], a[3])
+  if before then tool_changed(a[1], before) end
+  tool_changed(a[1], a[3])
+  return 'set'
+end
+
+-- deprecate: name version sunset_ms replaced_by. Returns 'set' | 'same' | 'unknown'.
+local function deprecate(keys, a)
+  local sunsets, sunset = key(MESH, 'sunsets', a[1]), a[3] .. ' ' .. a[4]
+  if redis.call('HEXISTS', key(MESH, 'hosts', a[1]), a[2]) == 0 then return 'unknown' end
+  if redis.call('HGET', sunsets, a[2]) == sunset then return 'same' end
+  redis.call('HSET', sunsets, a[2], sunset)
+  tool_changed(a[1], a[2])
+  return 'set'
+end
+
+-- states: names. Returns the revision, and for each name three maps: hosts, aliases, sunsets. All of one moment.
+local function states(keys, a)
+  local found = {redis.call('GET', key(MESH, 'revision', 'tools')) or '0'}
+  for _, name in ipairs(a) do
+    for _, noun in ipairs({'hosts', 'aliases', 'sunsets'}) do
+      found[#found + 1] = redis.call('HGETALL', key(MESH, noun, name))
+    end
+  end
+  return found
+end
+
+-- contracts: name version, name version ... Returns the contracts in that order; false: there is none.
+local function contracts(keys, a)
+  local found = {}
+  for i = 1, #a, 2 do found[#found + 1] = redis.call('HGET', key(MESH, 'tool', a[i]), a[i + 1]) end
+  return found
 end
 
 -- A task's ledger: `.fence` is the highest fence seen, every other field one call:
@@ -161,7 +219,7 @@ local function take(keys, a)
 end
 
 local function define(name, callback, flags)
-  redis.register_function({function_name = name .. '_VERSION', callback = callback, flags = flags})
+  redis.register_function({function_name = name .. '_VERSION', callback = callback, flags = flags or {}})
 end
 
 -- On a full store accepted tasks must finish: who is here and what they call stays true, and calls are settled.
@@ -169,6 +227,10 @@ define('announce', announce, {'allow-oom'})
 define('withdraw', withdraw, {'allow-oom'})
 define('expire', expire, {'allow-oom'})
 define('register', register, {'allow-oom'})
+define('set_alias', set_alias)
+define('deprecate', deprecate)
+define('states', states, {'no-writes'})
+define('contracts', contracts, {'no-writes'})
 define('begin', begin, {'allow-oom'})
 define('look', look, {'no-writes'})
 define('settle', settle, {'allow-oom'})

@@ -1,195 +1,57 @@
-"""ToolRegistryService and AgentDirectoryService: protobuf to domain objects and back."""
+"""ToolRegistryService: protobuf to domain objects and back."""
 
 import asyncio
-import contextlib
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator
-
-import structlog
+from collections.abc import AsyncIterator, Sequence
 
 from meshwright.core import channel
 from meshwright.core.canonical import from_struct, to_value
 from meshwright.core.channel import Channels
 from meshwright.core.errors import (
     AbortedError,
-    AgentNotFoundError,
     InvalidRequestError,
-    KeyNotFoundError,
     MeshError,
-    NotYetAvailableError,
     ToolConflictError,
     ToolFailedError,
     ToolNotFoundError,
     UnavailableError,
 )
-from meshwright.core.grant import IssuerKey, Signer
-from meshwright.core.ids import AGENT_ID, CALLER_ID, TOOL_NAME, checked
+from meshwright.core.grant import Signer
+from meshwright.core.ids import CALLER_ID, TOOL_NAME, VERSION, checked
 from meshwright.core.interceptors import CALLER, Context
 from meshwright.gen.agents.v1.grant_pb2 import Grant
-from meshwright.gen.registry.v1 import agent_directory_service_pb2 as directory_pb2
-from meshwright.gen.registry.v1 import tool_registry_service_pb2 as registry_pb2
-from meshwright.gen.registry.v1.agent_directory_service_pb2_grpc import AgentDirectoryServiceServicer
+from meshwright.gen.registry.v1 import tool_registry_service_pb2 as pb
 from meshwright.gen.registry.v1.tool_registry_service_pb2_grpc import ToolRegistryServiceServicer
 from meshwright.gen.tools.v1.tool_service_pb2 import InvokeRequest, Outcome
 from meshwright.gen.tools.v1.tool_service_pb2_grpc import ToolServiceStub
-from meshwright.registry.catalog import checked_contract, choose, precedence, split_selector
-from meshwright.registry.directory import cards, checked_announcement, stored_announcement
-from meshwright.registry.store import CatalogStore, DirectoryStore
+from meshwright.registry.catalog import (
+    UNPLACED,
+    ToolState,
+    checked_contract,
+    checked_prefix,
+    checked_sunset,
+    checked_writer,
+    refuse_breaking,
+    split_selector,
+)
+from meshwright.registry.compat import contract_changes, is_compatible
+from meshwright.registry.follower import Follower
+from meshwright.registry.page import DEFAULT_PAGE, page_size, page_token, position
+from meshwright.registry.store import MAX_ALIASES, MAX_TOOLS, MAX_VERSIONS, CatalogStore
+from meshwright.registry.version import ALIAS, is_release, line, neighbours, order
 
-log = structlog.get_logger("registry")
-MAX_PAGE = 200
-DEFAULT_PAGE = 50
 MAX_SELECTORS = 256
-WATCH_POLL_S = 0.05
-"""How often a watch looks for changes: the delay a new agent waits before it is routed to."""
-SWEEP_S = 1.0
-RECENT_CHANGES = 100
+PAGE_BYTES = 4 * 2**20
+"""How much a page holds; contracts may be large, and a message is at most twice as long."""
+MAX_TRIES = 100
+"""How often a registration is held against the versions that came in between."""
 
+ANOTHER = "the catalog was emptied: list the tools and watch from now on"
 
-def paged(page_size: int) -> int:
-    """Returns the page size that a request means.
-
-    Raises:
-        InvalidRequestError: It is out of range.
-    """
-    if not 0 <= page_size <= MAX_PAGE:
-        raise InvalidRequestError("page_size out of range", fields={"page_size": f"1..{MAX_PAGE}; 0: {DEFAULT_PAGE}"})
-    return page_size or DEFAULT_PAGE
-
-
-class AgentDirectory(AgentDirectoryServiceServicer):
-    """Who is here: instances under leases, kept in the store."""
-
-    def __init__(self, store: DirectoryStore, signer: Signer) -> None:
-        self._store = store
-        self._signer = signer
-        self._revision = 0
-        self._starts = 0
-        self._moved = asyncio.Condition()
-
-    async def follow(self) -> None:
-        """Looks for changes on behalf of all watches, for as long as the service runs."""
-        while True:
-            with contextlib.suppress(MeshError):
-                revision = await self._store.revision()
-                if revision != self._revision:
-                    async with self._moved:
-                        self._starts += revision < self._revision  # another store, or an emptied one
-                        self._revision = revision
-                        self._moved.notify_all()
-            await asyncio.sleep(WATCH_POLL_S)
-
-    async def end_watches(self) -> None:
-        """Ends all watches, so that a server that stops need not wait for them; watchers come back by themselves."""
-        async with self._moved:
-            self._starts += 1
-            self._moved.notify_all()
-
-    async def _moves(self, revision: int, start: int) -> list[tuple[int, str]]:
-        """Waits for changes after a revision.
-
-        Raises:
-            AbortedError: What came after it is not known any more: watch anew.
-        """
-        async with self._moved:
-            await self._moved.wait_for(lambda: self._revision > revision or self._starts != start)
-        changes = await self._store.changes(revision)
-        if self._starts != start or not changes or changes[0][0] != revision + 1:
-            raise AbortedError("changes were missed: list the agents and watch from now on")
-        return changes
-
-    async def sweep(self) -> None:
-        """Removes silent instances, for as long as the service runs."""
-        while True:
-            with contextlib.suppress(MeshError):
-                await self._store.expire()
-            await asyncio.sleep(SWEEP_S)
-
-    async def AnnounceAgent(
-        self, request: directory_pb2.AnnounceAgentRequest, context: Context
-    ) -> directory_pb2.AnnounceAgentResponse:
-        lease_ms = checked_announcement(request)
-        agent_id, instance_id = request.agent.agent_id, request.endpoint.instance_id
-        ends = await self._store.announce(agent_id, instance_id, stored_announcement(request), lease_ms)
-        response = directory_pb2.AnnounceAgentResponse()
-        response.lease_expire_time.FromMilliseconds(ends)
-        return response
-
-    async def WithdrawAgent(
-        self, request: directory_pb2.WithdrawAgentRequest, context: Context
-    ) -> directory_pb2.WithdrawAgentResponse:
-        await self._store.withdraw(request.agent_id, request.instance_id)
-        return directory_pb2.WithdrawAgentResponse()
-
-    async def GetAgent(self, request: directory_pb2.GetAgentRequest, context: Context) -> directory_pb2.AgentCard:
-        checked("agent_id", request.agent_id, AGENT_ID)
-        card = (await self._cards()).get(request.agent_id)
-        if card is None:
-            raise AgentNotFoundError(f"no agent {request.agent_id} is here: `meshwright agent list` shows who is")
-        return card
-
-    async def ListAgents(
-        self, request: directory_pb2.ListAgentsRequest, context: Context
-    ) -> directory_pb2.ListAgentsResponse:
-        size = paged(request.page_size)
-        known = await self._cards()
-        names = sorted(name for name in known if name > request.page_token)
-        page = names[:size]
-        following = page[-1] if len(names) > size else ""
-        return directory_pb2.ListAgentsResponse(agents=[known[name] for name in page], next_page_token=following)
-
-    async def GetKey(self, request: directory_pb2.GetKeyRequest, context: Context) -> directory_pb2.GetKeyResponse:
-        issuer = await self.issuer(request.key_id)
-        return directory_pb2.GetKeyResponse(
-            public_key=issuer.public_key,
-            agent_id=issuer.agent_id,
-            tools=sorted(issuer.tools),
-            delegates=sorted(issuer.delegates),
-        )
-
-    async def issuer(self, key_id: str) -> IssuerKey:
-        """Returns the key of a living instance, or our own.
-
-        Raises:
-            KeyNotFoundError: No such instance is here.
-        """
-        if key_id == self._signer.key_id:
-            return IssuerKey(self._signer.public_key, "", frozenset())
-        announcement = await self._store.instance(key_id)
-        if announcement is None:
-            raise KeyNotFoundError(f"no instance {key_id} is here")
-        announced = directory_pb2.AnnounceAgentRequest.FromString(announcement)
-        agent = announced.agent
-        key = announced.endpoint.public_key
-        return IssuerKey(key, agent.agent_id, frozenset(agent.tools), frozenset(agent.delegates))
-
-    async def WatchAgents(
-        self, request: directory_pb2.WatchAgentsRequest, context: Context
-    ) -> AsyncIterator[directory_pb2.WatchAgentsResponse]:
-        start, revision = self._starts, request.after_revision
-        if not revision:
-            revision = await self._store.revision()
-            known = await self._cards()
-            for card in known.values():
-                yield directory_pb2.WatchAgentsResponse(revision=revision, agent=card)
-            # who listed the agents just before this must not keep one that has gone since
-            lately = await self._store.changes(max(0, revision - RECENT_CHANGES))
-            for name in {name for _, name in lately} - set(known):
-                gone_card = directory_pb2.AgentCard(agent_id=name)
-                yield directory_pb2.WatchAgentsResponse(revision=revision, agent=gone_card, removed=True)
-        while True:
-            changes = await self._moves(revision, start)
-            known = await self._cards()
-            for name in dict.fromkeys(name for _, name in changes):
-                gone = name not in known
-                card = directory_pb2.AgentCard(agent_id=name) if gone else known[name]
-                yield directory_pb2.WatchAgentsResponse(revision=changes[-1][0], agent=card, removed=gone)
-            revision = changes[-1][0]
-
-    async def _cards(self) -> dict[str, directory_pb2.AgentCard]:
-        return cards(await self._store.instances())
+Place = tuple[str, str, ToolState]
+"""A version in the catalog: name, version, and how its tool stands."""
 
 
 class ToolRegistry(ToolRegistryServiceServicer):
@@ -199,63 +61,128 @@ class ToolRegistry(ToolRegistryServiceServicer):
         self._store = store
         self._signer = signer
         self._channels = channels
+        self.follower = Follower("tools", store.revision, self._changed)
 
-    async def RegisterTool(
-        self, request: registry_pb2.RegisterToolRequest, context: Context
-    ) -> registry_pb2.RegisterToolResponse:
+    async def RegisterTool(self, request: pb.RegisterToolRequest, context: Context) -> pb.RegisterToolResponse:
+        checked_writer(CALLER.get(), request.tool.name)
         tool = checked_contract(request.tool)
         if request.validate_only:
-            (known,) = await self._store.versions([tool.name])
-            is_conflict = tool.version in known and with_host(*known[tool.version]).digest != tool.digest
+            _, changes = await self._checked(tool)
+            return pb.RegisterToolResponse(tool=tool, changes=changes)
+        endpoint, tool.endpoint = tool.endpoint, ""
+        tool.create_time.FromMilliseconds(int(time.time() * 1000))
+        contract = tool.SerializeToString(deterministic=True)
+        for _ in range(MAX_TRIES):
+            seen, changes = await self._checked(tool)
+            outcome = await self._store.register(
+                tool.name, tool.version, contract, tool.digest, endpoint, seen=len(seen.hosts)
+            )
+            if outcome != "again":
+                refuse(outcome, tool)
+                return pb.RegisterToolResponse(tool=await self._tool(tool.name, tool.version), changes=changes)
+        raise AbortedError(f"others register versions of {tool.name} all the time: try again")
+
+    async def _checked(self, tool: pb.Tool) -> tuple[ToolState, list[pb.SchemaChange]]:
+        """Holds a contract against what is registered.
+
+        Returns:
+            What it was held against, and the differences from the release below it.
+
+        Raises:
+            ToolConflictError: The version is taken by another contract.
+            IncompatibleContractError: It is new, and breaks with a neighbour.
+        """
+        _, (state,) = await self._store.states([tool.name])
+        below, above = neighbours(tool.version, state.hosts)
+        is_known = tool.version in state.hosts
+        wanted = [version for version in (below, above) if version] + [tool.version] * is_known
+        places = [(tool.name, version, state) for version in wanted]
+        found = dict(zip(wanted, await self._tools(places), strict=True))
+        if is_known and found[tool.version].digest != tool.digest:
+            refuse("conflict", tool)
+        changes = await compared(found[below], tool) if below else []
+        if not is_known and is_release(tool.version):  # a pre-release promises nothing: no range chooses it
+            refuse_breaking(tool, below, changes)
+            refuse_breaking(tool, above, await compared(tool, found[above]) if above else [])
+        return state, changes
+
+    async def CheckCompatibility(
+        self, request: pb.CheckCompatibilityRequest, context: Context
+    ) -> pb.CheckCompatibilityResponse:
+        placed = pb.Tool()
+        placed.CopyFrom(request.candidate)
+        placed.endpoint = placed.endpoint or UNPLACED
+        candidate = checked_contract(placed, "candidate")
+        _, (state,) = await self._store.states([candidate.name])
+        if request.against:
+            version = state.chosen(candidate.name, request.against)
         else:
-            endpoint = tool.endpoint
-            tool.create_time.FromMilliseconds(int(time.time() * 1000))
-            tool.endpoint = ""
-            contract = tool.SerializeToString(deterministic=True)
-            outcome = await self._store.register(tool.name, tool.version, contract, tool.digest, endpoint)
-            is_conflict = outcome == "conflict"
-        if is_conflict:
-            raise ToolConflictError(f"{tool.name}@{tool.version} is another contract: raise the version")
-        if not request.validate_only:
-            tool = await self._tool(tool.name, tool.version)
-        return registry_pb2.RegisterToolResponse(tool=tool)
+            comparable = [one for one in state.hosts if line(one) == line(candidate.version) and is_release(one)]
+            if not comparable:
+                said = f"no release of {candidate.name} is to be compatible with {candidate.version}: name one"
+                raise ToolNotFoundError(said, fields={"against": "a registered version"})
+            version = max(comparable, key=order)
+        (old,) = await self._tools([(candidate.name, version, state)])
+        changes = await compared(old, candidate)
+        return pb.CheckCompatibilityResponse(compatible=is_compatible(changes), changes=changes)
 
-    async def GetTool(self, request: registry_pb2.GetToolRequest, context: Context) -> registry_pb2.Tool:
-        checked("name", request.name, TOOL_NAME)
-        return await self._tool(request.name, request.version)
+    async def SetAlias(self, request: pb.SetAliasRequest, context: Context) -> pb.Tool:
+        checked_writer(CALLER.get(), request.name)
+        name, version = checked("name", request.name, TOOL_NAME), checked("version", request.version, VERSION)
+        outcome = await self._store.set_alias(name, checked("alias", request.alias, ALIAS), version)
+        if outcome == "full":
+            limits = f"at most {MAX_ALIASES} of a tool: move one that there is"
+            raise InvalidRequestError(f"{name} has too many aliases", fields={"alias": limits})
+        return await self._marked(outcome, name, version)
 
-    async def ListTools(
-        self, request: registry_pb2.ListToolsRequest, context: Context
-    ) -> registry_pb2.ListToolsResponse:
-        size = paged(request.page_size)
-        names = [name for name in await self._store.names() if name.startswith(request.name_prefix)]
-        rows: list[tuple[str, registry_pb2.Tool]] = []
-        for name, versions in zip(names, await self._store.versions(names), strict=True):
-            shown = sorted(versions, key=precedence) if request.all_versions else [choose(name, "", list(versions))]
-            # a space sorts before whatever may follow in a longer name
-            rows.extend((f"{name} {index:06d}", with_host(*versions[v])) for index, v in enumerate(shown))
-        rows = [row for row in rows if row[0] > request.page_token]
-        following = rows[size - 1][0] if len(rows) > size else ""
-        return registry_pb2.ListToolsResponse(tools=[tool for _, tool in rows[:size]], next_page_token=following)
+    async def DeprecateTool(self, request: pb.DeprecateToolRequest, context: Context) -> pb.Tool:
+        checked_writer(CALLER.get(), request.name)
+        sunset_ms = checked_sunset(request)
+        outcome = await self._store.deprecate(request.name, request.version, sunset_ms, request.replaced_by)
+        return await self._marked(outcome, request.name, request.version)
 
-    async def ResolveTools(
-        self, request: registry_pb2.ResolveToolsRequest, context: Context
-    ) -> registry_pb2.ResolveToolsResponse:
+    async def _marked(self, outcome: str, name: str, version: str) -> pb.Tool:
+        if outcome == "unknown":
+            raise ToolNotFoundError(f"no tool {name}@{version} is registered: `meshwright tool list` shows what is")
+        return await self._tool(name, version)
+
+    async def GetTool(self, request: pb.GetToolRequest, context: Context) -> pb.Tool:
+        return await self._tool(checked("name", request.name, TOOL_NAME), request.version)
+
+    async def ListTools(self, request: pb.ListToolsRequest, context: Context) -> pb.ListToolsResponse:
+        size, (after, version) = page_size(request.page_size), position(request.page_token)
+        is_amid = bool(version) and request.all_versions
+        # two more than fit: the first may have been shown to its end, the last tells that there is a further page
+        names = await self._store.names(checked_prefix(request.name_prefix), after, size + 2, inclusive=is_amid)
+        rows: list[Place] = []
+        for name, state in await self._standing(names):
+            if not state.hosts:  # the catalog was emptied at this moment
+                continue
+            shown = sorted(state.hosts, key=order) if request.all_versions else [state.chosen(name, "")]
+            if is_amid and name == after:
+                shown = [one for one in shown if order(one) > order(version)]
+            rows.extend((name, one, state) for one in shown)
+            if len(rows) > size:
+                break
+        tools = fitting(await self._tools(rows[:size]))
+        following = ""
+        if len(rows) > len(tools):
+            following = page_token(tools[-1].name, tools[-1].version if request.all_versions else "")
+        return pb.ListToolsResponse(tools=tools, next_page_token=following)
+
+    async def ResolveTools(self, request: pb.ResolveToolsRequest, context: Context) -> pb.ResolveToolsResponse:
         if len(request.selectors) > MAX_SELECTORS:
             raise InvalidRequestError("too many selectors", fields={"selectors": f"at most {MAX_SELECTORS}"})
         wanted = [split_selector(selector) for selector in request.selectors]
-        known = await self._store.versions([name for name, _ in wanted])
-        tools = [
-            with_host(*versions[choose(name, version_range, list(versions))])
-            for (name, version_range), versions in zip(wanted, known, strict=True)
-        ]
-        return registry_pb2.ResolveToolsResponse(tools=tools, revision=await self._store.revision())
+        names = list(dict.fromkeys(name for name, _ in wanted))
+        revision, found = await self._store.states(names)
+        states = dict(zip(names, found, strict=True))
+        places = [(name, states[name].chosen(name, selected), states[name]) for name, selected in wanted]
+        return pb.ResolveToolsResponse(tools=await self._tools(places), revision=revision)
 
-    async def InvokeTool(
-        self, request: registry_pb2.InvokeToolRequest, context: Context
-    ) -> registry_pb2.InvokeToolResponse:
+    async def InvokeTool(self, request: pb.InvokeToolRequest, context: Context) -> pb.InvokeToolResponse:
         tool = await self._tool(checked("name", request.name, TOOL_NAME), request.version)
-        is_pure = tool.effect == registry_pb2.EFFECT_PURE
+        is_pure = tool.effect == pb.EFFECT_PURE
         if not request.idempotency_key and not is_pure:
             raise InvalidRequestError(
                 f"{tool.name} has effects: a key keeps them from being doubled",
@@ -266,11 +193,11 @@ class ToolRegistry(ToolRegistryServiceServicer):
         outcome = await self._invoke(tool, arguments, key)
         if outcome.HasField("error"):
             raise MeshError.from_status(outcome.error)
-        return registry_pb2.InvokeToolResponse(
+        return pb.InvokeToolResponse(
             result=to_value(json.loads(outcome.result_json)), replayed=outcome.replayed, version=tool.version
         )
 
-    async def _invoke(self, tool: registry_pb2.Tool, arguments_json: str, key: str) -> Outcome:
+    async def _invoke(self, tool: pb.Tool, arguments_json: str, key: str) -> Outcome:
         caller = CALLER.get()
         pin = f"{tool.name}@{tool.version}"
         grant = caller.grant or Grant(
@@ -292,32 +219,96 @@ class ToolRegistry(ToolRegistryServiceServicer):
             raise ToolFailedError(f"{pin} gave no outcome")
         return outcome
 
-    async def _tool(self, name: str, version: str) -> registry_pb2.Tool:
-        (versions,) = await self._store.versions([name])
-        if not versions:
+    async def WatchTools(self, request: pb.WatchToolsRequest, context: Context) -> AsyncIterator[pb.WatchToolsResponse]:
+        start, revision = self.follower.start, request.after_revision
+        newest = await self._store.revision()
+        if revision > newest:
+            raise AbortedError(ANOTHER)
+        if not revision:
+            revision = newest
+            async for response in self._registered(newest):
+                yield response
+        while True:
+            changes = await self.follower.after(revision, start)
+            for _, response in changes:
+                yield response
+            revision = changes[-1][0]
+
+    async def _registered(self, revision: int) -> AsyncIterator[pb.WatchToolsResponse]:
+        """Goes through every version of every tool; the last one bears the revision at which this began.
+
+        The others bear none, so that whoever is cut off before it begins anew.
+        """
+        last: pb.WatchToolsResponse | None = None
+        after = ""
+        while names := await self._store.names("", after, DEFAULT_PAGE):
+            for name, state in await self._standing(names):
+                places = [(name, version, state) for version in sorted(state.hosts, key=order)]
+                for begin in range(0, len(places), DEFAULT_PAGE):
+                    for tool in await self._tools(places[begin : begin + DEFAULT_PAGE]):
+                        if last:
+                            yield last
+                        last = pb.WatchToolsResponse(tool=tool)
+            after = names[-1]
+        if last:
+            last.revision = revision
+            yield last
+
+    async def _changed(self, after: int) -> list[tuple[int, pb.WatchToolsResponse]]:
+        """Reads changes after a revision, with what they changed as it is now."""
+        changes = await self._store.changes(after)
+        states = dict(await self._standing(sorted({name for _, (name, _) in changes})))
+        if any(version not in states[name].hosts for _, (name, version) in changes):
+            raise AbortedError(ANOTHER)
+        tools = await self._tools([(name, version, states[name]) for _, (name, version) in changes])
+        return [
+            (revision, pb.WatchToolsResponse(revision=revision, tool=tool))
+            for (revision, _), tool in zip(changes, tools, strict=True)
+        ]
+
+    async def _standing(self, names: Sequence[str]) -> list[tuple[str, ToolState]]:
+        """Reads how tools stand."""
+        _, states = await self._store.states(names)
+        return list(zip(names, states, strict=True))
+
+    async def _tools(self, places: Sequence[Place]) -> list[pb.Tool]:
+        """Reads versions, each with its state."""
+        contracts = await self._store.contracts([(name, version) for name, version, _ in places]) if places else []
+        return [state.shown(contract, version) for contract, (_, version, state) in zip(contracts, places, strict=True)]
+
+    async def _tool(self, name: str, wanted: str) -> pb.Tool:
+        _, (state,) = await self._store.states([name])
+        if not state.hosts:
             raise ToolNotFoundError(f"no tool {name} is registered: `meshwright tool list` shows what is")
-        return with_host(*versions[choose(name, version, list(versions))])
-
-    async def CheckCompatibility(
-        self, request: registry_pb2.CheckCompatibilityRequest, context: Context
-    ) -> registry_pb2.CheckCompatibilityResponse:
-        raise NotYetAvailableError("CheckCompatibility is not served by this version")
-
-    async def SetAlias(self, request: registry_pb2.SetAliasRequest, context: Context) -> registry_pb2.Tool:
-        raise NotYetAvailableError("SetAlias is not served by this version: select by version or range")
-
-    async def DeprecateTool(self, request: registry_pb2.DeprecateToolRequest, context: Context) -> registry_pb2.Tool:
-        raise NotYetAvailableError("DeprecateTool is not served by this version")
-
-    async def WatchTools(
-        self, request: registry_pb2.WatchToolsRequest, context: Context
-    ) -> AsyncIterator[registry_pb2.WatchToolsResponse]:
-        raise NotYetAvailableError("WatchTools is not served by this version: list the tools instead")
-        yield registry_pb2.WatchToolsResponse()
+        (tool,) = await self._tools([(name, state.chosen(name, wanted), state)])
+        return tool
 
 
-def with_host(contract: bytes, endpoint: str) -> registry_pb2.Tool:
-    """Joins an immutable contract with the host that serves it now."""
-    tool = registry_pb2.Tool.FromString(contract)
-    tool.endpoint = endpoint
-    return tool
+async def compared(old: pb.Tool, new: pb.Tool) -> list[pb.SchemaChange]:
+    """Compares contracts in a thread: schemas that are hard to compare keep no other call waiting."""
+    return await asyncio.to_thread(contract_changes, old, new)
+
+
+def fitting(tools: list[pb.Tool]) -> list[pb.Tool]:
+    """Returns the first tools that fit into one message; the first one always does."""
+    room = PAGE_BYTES
+    for many, tool in enumerate(tools):
+        room -= tool.ByteSize()
+        if many and room < 0:
+            return tools[:many]
+    return tools
+
+
+def refuse(outcome: str, tool: pb.Tool) -> None:
+    """Raises what a registration's outcome means, where it is a failure.
+
+    Raises:
+        ToolConflictError: The version is taken by another contract.
+        InvalidRequestError: There are too many tools, or versions of this one.
+    """
+    pin = f"{tool.name}@{tool.version}"
+    if outcome == "conflict":
+        raise ToolConflictError(f"{pin} is another contract: raise the version")
+    if outcome == "full":
+        limits = f"at most {MAX_TOOLS} tools, and {MAX_VERSIONS} versions of each"
+        raise InvalidRequestError(f"{pin} is one too many", fields={"tool.version": limits})

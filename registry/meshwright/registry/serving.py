@@ -12,7 +12,8 @@ from meshwright.core.settings import Settings
 from meshwright.core.store import Store
 from meshwright.gen.registry.v1.agent_directory_service_pb2_grpc import add_AgentDirectoryServiceServicer_to_server
 from meshwright.gen.registry.v1.tool_registry_service_pb2_grpc import add_ToolRegistryServiceServicer_to_server
-from meshwright.registry.service import AgentDirectory, ToolRegistry
+from meshwright.registry.directory_service import AgentDirectory
+from meshwright.registry.service import ToolRegistry
 from meshwright.registry.store import LIBRARY, CatalogStore, DirectoryStore
 
 
@@ -25,10 +26,10 @@ class RegistryProcess:
         self._store = Store(settings.store_url, LIBRARY)
         self._channels = Channels()
         self._directory = AgentDirectory(DirectoryStore(self._store), self.signer)
-        tools = ToolRegistry(CatalogStore(self._store), self.signer, self._channels)
+        self._tools = ToolRegistry(CatalogStore(self._store), self.signer, self._channels)
         services = {
             "registry.v1.AgentDirectoryService": bound(add_AgentDirectoryServiceServicer_to_server, self._directory),
-            "registry.v1.ToolRegistryService": bound(add_ToolRegistryServiceServicer_to_server, tools),
+            "registry.v1.ToolRegistryService": bound(add_ToolRegistryServiceServicer_to_server, self._tools),
         }
         self._server = Server(settings, services, Verifier(self._directory.issuer))
         self._chores: list[asyncio.Task[None]] = []
@@ -36,12 +37,14 @@ class RegistryProcess:
     async def start(self) -> str:
         """Opens the store and listens; returns host:port."""
         await self._store.open(self._settings.partitions)
-        self._chores = [asyncio.create_task(self._directory.sweep()), asyncio.create_task(self._directory.follow())]
+        chores = (self._directory.sweep(), self._directory.follower.follow(), self._tools.follower.follow())
+        self._chores = [asyncio.create_task(chore) for chore in chores]
         return await self._server.start()
 
     async def stop(self) -> None:
         """Lets calls in flight end, then closes everything."""
-        await self._directory.end_watches()
+        await self._directory.follower.end_watches()
+        await self._tools.follower.end_watches()
         await self._server.stop()
         await ended(*self._chores)
         await self._channels.close()

@@ -4,10 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from meshwright.core.errors import ToolNotFoundError
 from meshwright.core.ids import root_of
 from meshwright.core.store import MESH, Library, Store, partition_key, partition_of, reference, segment
+from meshwright.registry.catalog import ToolState
 
 LIBRARY = Library("registry", Path(__file__).with_name("registry.lua").read_text())
+MAX_TOOLS, MAX_VERSIONS, MAX_ALIASES = 100_000, 1_000, 32
+"""How many tools there may be, and of one tool how many versions and aliases."""
+MAX_CHANGES = 100
+"""Changes that are read at once."""
 LEDGER_KEPT_MS = 40 * 86_400_000
 """Longer than any task lives, also one that waits thirty days for a person; who deletes a task deletes its ledger."""
 
@@ -64,38 +70,95 @@ class DirectoryStore:
 
 
 class CatalogStore:
-    """Tools: serialized contracts by name and version, and the host of each."""
+    """Tools: serialized contracts by name and version, which never change; what does is a `ToolState`."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def register(self, name: str, version: str, tool: bytes, digest: str, endpoint: str) -> str:
-        """Stores a version once; returns `stored`, `known` or `conflict`."""
-        key = partition_key(MESH, "tools")
-        reply = await self._store.call(LIBRARY.function("register"), key, name, version, tool, digest, endpoint)
-        return str(reply.decode())
+    async def register(self, name: str, version: str, tool: bytes, digest: str, endpoint: str, *, seen: int) -> str:
+        """Stores a version once.
 
-    async def names(self) -> list[str]:
-        """Returns all tool names, sorted."""
-        (members,) = await self._store.run(("SMEMBERS", partition_key(MESH, "tools")))
-        return sorted(member.decode() for member in members)
+        Args:
+            name: The tool's.
+            version: Of the contract.
+            tool: The contract.
+            digest: Tells whether a known version is the same.
+            endpoint: Who serves it from now on.
+            seen: How many versions of the tool there were when it was held against them.
 
-    async def versions(self, names: Sequence[str]) -> list[dict[str, tuple[bytes, str]]]:
-        """Returns, for each name, contract and endpoint by version."""
-        replies = await self._store.run(
-            *(("HGETALL", partition_key(MESH, "tool", name)) for name in names),
-            *(("HGETALL", partition_key(MESH, "hosts", name)) for name in names),
-        )
-        found = []
-        for contracts, hosts in zip(replies[: len(names)], replies[len(names) :], strict=True):
-            versions = {v.decode(): (tool, hosts.get(v, b"").decode()) for v, tool in contracts.items()}
-            found.append(versions)
+        Returns:
+            `stored`, `known`, `conflict`, `again` (there are others by now) or `full`.
+        """
+        limits = (seen, MAX_VERSIONS, MAX_TOOLS)
+        return str((await self._call("register", name, version, tool, digest, endpoint, *limits)).decode())
+
+    async def set_alias(self, name: str, alias: str, version: str) -> str:
+        """Points an alias at a version; returns `set`, `same`, `unknown` (no such version) or `full`."""
+        return str((await self._call("set_alias", name, alias, version, MAX_ALIASES)).decode())
+
+    async def deprecate(self, name: str, version: str, sunset_ms: int, replaced_by: str) -> str:
+        """Marks a version; returns `set`, `same` or `unknown` (no such version)."""
+        return str((await self._call("deprecate", name, version, sunset_ms, replaced_by)).decode())
+
+    async def names(self, prefix: str, after: str, many: int, *, inclusive: bool = False) -> list[str]:
+        """Returns the first `many` names with a prefix, sorted: those behind another name, or also (inclusive) it."""
+        least = f"[{prefix}" if prefix else "-"
+        if after and after >= prefix:
+            least = f"[{after}" if inclusive else f"({after}"
+        most = f"({prefix}\x7f" if prefix else "+"
+        key = partition_key(MESH, "tools", "names")
+        (members,) = await self._store.run(("ZRANGE", key, least, most, "BYLEX", "LIMIT", 0, many))
+        return [member.decode() for member in members]
+
+    async def states(self, names: Sequence[str]) -> tuple[int, list[ToolState]]:
+        """Returns the catalog's revision, and how each tool stands at it; one that is not registered has no hosts."""
+        revision, *maps = await self._call("states", *names)
+        found = [mapping(flat) for flat in maps]
+        return int(revision), [
+            ToolState(hosts, aliases, {version: sunset(text) for version, text in sunsets.items()})
+            for hosts, aliases, sunsets in zip(found[::3], found[1::3], found[2::3], strict=True)
+        ]
+
+    async def contracts(self, pins: Sequence[tuple[str, str]]) -> list[bytes]:
+        """Returns contracts by name and version, in their order.
+
+        Raises:
+            ToolNotFoundError: One is not there.
+        """
+        found = list(await self._call("contracts", *(part for pin in pins for part in pin)))
+        for (name, version), contract in zip(pins, found, strict=True):
+            if contract is None:
+                raise ToolNotFoundError(f"{name}@{version} is registered no more: list the tools again")
         return found
 
     async def revision(self) -> int:
         """Returns the number of the newest change."""
         (value,) = await self._store.run(("GET", partition_key(MESH, "revision", "tools")))
         return int(value or 0)
+
+    async def changes(self, after: int) -> list[tuple[int, tuple[str, str]]]:
+        """Returns (revision, (name, version)) of the changes after a revision, oldest first, `MAX_CHANGES` at most."""
+        key = partition_key(MESH, "changes", "tools")
+        (items,) = await self._store.run(("XRANGE", key, f"0-{after + 1}", "+", "COUNT", MAX_CHANGES))
+        return [
+            (int(item_id.partition(b"-")[2]), (fields[b"tool"].decode(), fields[b"version"].decode()))
+            for item_id, fields in items
+        ]
+
+    async def _call(self, function: str, *arguments: str | int | bytes) -> Any:
+        return await self._store.call(LIBRARY.function(function), partition_key(MESH, "tools"), *arguments)
+
+
+def mapping(flat: Sequence[bytes]) -> dict[str, str]:
+    """Reads a hash as functions return it: names and values in turn."""
+    texts = [text.decode() for text in flat]
+    return dict(zip(texts[::2], texts[1::2], strict=True))
+
+
+def sunset(text: str) -> tuple[int, str]:
+    """Reads what is stored of a deprecation."""
+    ends_ms, _, replaced_by = text.partition(" ")
+    return int(ends_ms), replaced_by
 
 
 class Ledger:

@@ -16,8 +16,8 @@ from meshwright.core.settings import Settings
 from meshwright.gen.registry.v1.tool_registry_service_pb2 import ApprovalRule, Effect, Tool
 from meshwright.registry import current_invocation
 from meshwright.registry.backends.secret import Redaction, Secret, SecretReference
-from meshwright.registry.catalog import MAX_DESCRIPTION, MAX_TIMEOUT_S, checked_contract
-from meshwright.registry.tool import UNPLACED, ApprovalName, EffectName
+from meshwright.registry.catalog import MAX_DESCRIPTION, MAX_TIMEOUT_S, UNPLACED, checked_contract
+from meshwright.registry.tool import ApprovalName, EffectName
 
 T = TypeVar("T")
 JsonSchema = dict[str, Any]

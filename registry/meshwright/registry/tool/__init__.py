@@ -13,13 +13,11 @@ from pydantic.errors import PydanticUserError
 from meshwright.core.canonical import to_struct
 from meshwright.core.errors import InvalidRequestError, SetupError
 from meshwright.gen.registry.v1.tool_registry_service_pb2 import ApprovalRule, Effect, Tool
-from meshwright.registry.catalog import checked_contract
+from meshwright.registry.catalog import UNPLACED, checked_contract
 from meshwright.registry.threads import run_in_thread
 
 EffectName = Literal["pure", "idempotent", "non_idempotent"]
 ApprovalName = Literal["never", "when_tainted", "always"]
-UNPLACED = "unplaced:0"
-"""Endpoint of a tool that no host serves yet."""
 
 
 class LocalTool:

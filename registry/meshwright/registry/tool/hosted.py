@@ -3,7 +3,7 @@
 from typing import Any, Protocol, runtime_checkable
 
 from meshwright.gen.registry.v1.tool_registry_service_pb2 import Tool
-from meshwright.registry.tool import UNPLACED
+from meshwright.registry.catalog import UNPLACED
 
 
 @runtime_checkable

@@ -144,7 +144,7 @@ class Tool(_message.Message):
 
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Aliases that point at this version; moved by SetAlias."""
+        """Aliases that point at this version, sorted; moved by SetAlias."""
 
     @_builtins.property
     def sunset_time(self) -> _timestamp_pb2.Timestamp:
@@ -226,7 +226,7 @@ class RegisterToolResponse(_message.Message):
 
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___SchemaChange]:
-        """Differences from the version before; empty: the first version, or none."""
+        """Differences from the release before it in its major (before 1.0.0: its minor); empty: the first one, or none."""
 
     def __init__(
         self,
@@ -287,7 +287,9 @@ class GetToolRequest(_message.Message):
     name: _builtins.str
     """Without a version: "docs.search"."""
     version: _builtins.str
-    """Exact ("1.2.3"), range ("^1", "^1.2": same major, at least that), or alias; empty: the newest that is released."""
+    """Exact ("1.2.3"), range ("^1", "^1.2": same major, at least that; "^0.3": same minor, "^0.0.4": that patch), or
+    alias; empty: the newest that is released. Deprecated versions are chosen by the last two only where no other one fits.
+    """
     def __init__(
         self,
         *,
@@ -338,7 +340,7 @@ Global___ListToolsRequest: _TypeAlias = ListToolsRequest  # noqa: Y015
 
 @_typing.final
 class ListToolsResponse(_message.Message):
-    """ListToolsResponse is one page."""
+    """ListToolsResponse is one page, shorter than asked for where contracts are large."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -373,7 +375,7 @@ class ResolveToolsRequest(_message.Message):
     SELECTORS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def selectors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """"name", "name@1.2.3" or "name@^1", at most 256; without a version: the newest that is released."""
+        """"name", "name@1.2.3", "name@^1" or "name@stable", at most 256; without a version: the newest that is released."""
 
     def __init__(
         self,
@@ -397,7 +399,7 @@ class ResolveToolsResponse(_message.Message):
     TOOLS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
-    """Catalog's revision at that moment: where WatchTools goes on."""
+    """Catalog's revision at that moment: where WatchTools goes on; also where no selector was sent."""
     @_builtins.property
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tool]:
         """One for each selector, with the endpoint that serves it now."""
@@ -418,17 +420,19 @@ Global___ResolveToolsResponse: _TypeAlias = ResolveToolsResponse  # noqa: Y015
 
 @_typing.final
 class CheckCompatibilityRequest(_message.Message):
-    """CheckCompatibilityRequest holds a candidate; against: a version, empty: the newest of the same major."""
+    """CheckCompatibilityRequest holds a candidate, and what it is compared with."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CANDIDATE_FIELD_NUMBER: _builtins.int
     AGAINST_FIELD_NUMBER: _builtins.int
     against: _builtins.str
-    """Registered version to compare with; empty: the newest of the candidate's major."""
+    """Registered version, range or alias to compare with; empty: the newest release of the candidate's major (before
+    1.0.0: its minor).
+    """
     @_builtins.property
     def candidate(self) -> Global___Tool:
-        """Contract that might be registered; its name says which tool it is compared with."""
+        """Contract that might be registered; its name says which tool it is compared with. It needs no endpoint."""
 
     def __init__(
         self,
@@ -484,7 +488,9 @@ class SetAliasRequest(_message.Message):
     name: _builtins.str
     """Tool whose alias it is."""
     alias: _builtins.str
-    """For example "stable"; made where it does not exist."""
+    """For example "stable"; made where it does not exist. [a-z][a-z0-9-]{0,31}, and nothing that reads as a version, such
+    as "v1" or "x".
+    """
     version: _builtins.str
     """Exact registered version that it points at from now on."""
     def __init__(
@@ -520,7 +526,7 @@ class DeprecateToolRequest(_message.Message):
     """Selector of what to use instead; may be empty."""
     @_builtins.property
     def sunset_time(self) -> _timestamp_pb2.Timestamp:
-        """After this time nobody should rely on it."""
+        """After this time nobody should rely on it; required."""
 
     def __init__(
         self,
@@ -614,7 +620,7 @@ class WatchToolsRequest(_message.Message):
 
     AFTER_REVISION_FIELD_NUMBER: _builtins.int
     after_revision: _builtins.int
-    """Changes after this revision; 0: every registered tool first, then changes."""
+    """Changes after this revision; 0: every version of every registered tool first, then changes."""
     def __init__(
         self,
         *,
@@ -637,7 +643,9 @@ class WatchToolsResponse(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     TOOL_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
-    """Number of the change; a broken stream resumes after it."""
+    """Number of the change, one more than the one before; a broken stream resumes after it. Of what was registered
+    before, only the last one bears a number; the others bear 0, and a stream that breaks among them begins anew.
+    """
     @_builtins.property
     def tool(self) -> Global___Tool:
         """The version as it is now."""

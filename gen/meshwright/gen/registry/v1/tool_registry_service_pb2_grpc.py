@@ -27,7 +27,8 @@ if _version_not_supported:
 
 class ToolRegistryServiceStub:
     """ToolRegistryService keeps the contracts of tools. Any RPC may also give UNAVAILABLE STORE_UNAVAILABLE, or INTERNAL
-    with an error id; one that a registry does not offer yet is UNIMPLEMENTED NOT_YET_AVAILABLE.
+    with an error id. RPCs that change something need the scope "tools:write", or "tools:write:docs." for names that
+    begin so, and give PERMISSION_DENIED naming it; a task has no scopes.
     """
 
     def __init__(self, channel):
@@ -85,13 +86,17 @@ class ToolRegistryServiceStub:
 
 class ToolRegistryServiceServicer:
     """ToolRegistryService keeps the contracts of tools. Any RPC may also give UNAVAILABLE STORE_UNAVAILABLE, or INTERNAL
-    with an error id; one that a registry does not offer yet is UNIMPLEMENTED NOT_YET_AVAILABLE.
+    with an error id. RPCs that change something need the scope "tools:write", or "tools:write:docs." for names that
+    begin so, and give PERMISSION_DENIED naming it; a task has no scopes.
     """
 
     def RegisterTool(self, request, context):
         """RegisterTool adds an immutable version after checking schemas and compatibility. Repeating it is harmless: the
-        same contract only moves its endpoint. Gives INVALID_ARGUMENT INVALID_REQUEST naming the field, and
-        ALREADY_EXISTS TOOL_CONFLICT where the version is taken by another contract.
+        same contract only moves its endpoint. A new release must not break callers of the one below it, nor its callers
+        break with the one above, within its major (before 1.0.0: its minor); a pre-release may. Gives INVALID_ARGUMENT
+        INVALID_REQUEST naming the field, ALREADY_EXISTS TOOL_CONFLICT where the version is taken by another contract,
+        FAILED_PRECONDITION INCOMPATIBLE_CONTRACT with pointer and rule of each breaking change as a field, and ABORTED
+        where others register versions all the time. At most 100000 tools of 1000 versions.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -107,15 +112,15 @@ class ToolRegistryServiceServicer:
 
     def ListTools(self, request, context):
         """ListTools lists the tools that the caller may see, newest version of each unless all are asked for. Sorted by
-        name; gives INVALID_ARGUMENT INVALID_REQUEST for a page size out of range.
+        name; gives INVALID_ARGUMENT INVALID_REQUEST for a page size, token or prefix that is none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResolveTools(self, request, context):
-        """ResolveTools turns selectors ("docs.search@^2") into pins, all or nothing. It only reads, and is not served at
-        the edge. Gives INVALID_ARGUMENT INVALID_REQUEST, and NOT_FOUND TOOL_NOT_FOUND where one selector matches
+        """ResolveTools turns selectors ("docs.search@^2") into pins of one moment, all or nothing. It only reads, and is not
+        served at the edge. Gives INVALID_ARGUMENT INVALID_REQUEST, and NOT_FOUND TOOL_NOT_FOUND where one selector matches
         nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -124,24 +129,25 @@ class ToolRegistryServiceServicer:
 
     def CheckCompatibility(self, request, context):
         """CheckCompatibility compares a candidate with a registered version; nothing is stored. A breaking change is an
-        answer, not an error. Gives INVALID_ARGUMENT INVALID_REQUEST, NOT_FOUND TOOL_NOT_FOUND, UNIMPLEMENTED
-        NOT_YET_AVAILABLE.
+        answer, not an error. Gives INVALID_ARGUMENT INVALID_REQUEST, and NOT_FOUND TOOL_NOT_FOUND, also where no release
+        is to be compatible with the candidate.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetAlias(self, request, context):
-        """SetAlias points an alias at a version. Idempotent; tasks keep the pins they have. Gives INVALID_ARGUMENT
-        INVALID_REQUEST, NOT_FOUND TOOL_NOT_FOUND, UNIMPLEMENTED NOT_YET_AVAILABLE.
+        """SetAlias points an alias at a version. Idempotent; tasks keep the pins they have. At most 32 aliases a tool. Gives
+        INVALID_ARGUMENT INVALID_REQUEST, and NOT_FOUND TOOL_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeprecateTool(self, request, context):
-        """DeprecateTool marks a version with a date and a replacement. Idempotent; the version stays callable. Gives
-        INVALID_ARGUMENT INVALID_REQUEST, NOT_FOUND TOOL_NOT_FOUND, UNIMPLEMENTED NOT_YET_AVAILABLE.
+        """DeprecateTool marks a version with a date and a replacement. Idempotent; the version stays callable, and is
+        chosen by a range or as the newest only where no other one fits. Gives INVALID_ARGUMENT INVALID_REQUEST, and
+        NOT_FOUND TOOL_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -159,8 +165,9 @@ class ToolRegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchTools(self, request, context):
-        """WatchTools streams changes after a revision and stays open. It is not served at the edge. Gives UNIMPLEMENTED
-        NOT_YET_AVAILABLE where it is not offered: list the tools instead.
+        """WatchTools streams changes after a revision, each exactly once, and stays open. It is not served at the edge. Gives
+        ABORTED where what came after the revision is not known any more (10000 changes are kept) and where the registry
+        stops: resolve or list the tools, and watch from now on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -224,7 +231,8 @@ def add_ToolRegistryServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class ToolRegistryService:
     """ToolRegistryService keeps the contracts of tools. Any RPC may also give UNAVAILABLE STORE_UNAVAILABLE, or INTERNAL
-    with an error id; one that a registry does not offer yet is UNIMPLEMENTED NOT_YET_AVAILABLE.
+    with an error id. RPCs that change something need the scope "tools:write", or "tools:write:docs." for names that
+    begin so, and give PERMISSION_DENIED naming it; a task has no scopes.
     """
 
     @staticmethod

@@ -28,7 +28,8 @@ GRPC_VERSION: str
 
 class ToolRegistryServiceStub:
     """ToolRegistryService keeps the contracts of tools. Any RPC may also give UNAVAILABLE STORE_UNAVAILABLE, or INTERNAL
-    with an error id; one that a registry does not offer yet is UNIMPLEMENTED NOT_YET_AVAILABLE.
+    with an error id. RPCs that change something need the scope "tools:write", or "tools:write:docs." for names that
+    begin so, and give PERMISSION_DENIED naming it; a task has no scopes.
     """
 
     @_typing.overload
@@ -37,8 +38,11 @@ class ToolRegistryServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ToolRegistryServiceAsyncStub: ...
     RegisterTool: _grpc.UnaryUnaryMultiCallable[_tool_registry_service_pb2.RegisterToolRequest, _tool_registry_service_pb2.RegisterToolResponse]
     """RegisterTool adds an immutable version after checking schemas and compatibility. Repeating it is harmless: the
-    same contract only moves its endpoint. Gives INVALID_ARGUMENT INVALID_REQUEST naming the field, and
-    ALREADY_EXISTS TOOL_CONFLICT where the version is taken by another contract.
+    same contract only moves its endpoint. A new release must not break callers of the one below it, nor its callers
+    break with the one above, within its major (before 1.0.0: its minor); a pre-release may. Gives INVALID_ARGUMENT
+    INVALID_REQUEST naming the field, ALREADY_EXISTS TOOL_CONFLICT where the version is taken by another contract,
+    FAILED_PRECONDITION INCOMPATIBLE_CONTRACT with pointer and rule of each breaking change as a field, and ABORTED
+    where others register versions all the time. At most 100000 tools of 1000 versions.
     """
     GetTool: _grpc.UnaryUnaryMultiCallable[_tool_registry_service_pb2.GetToolRequest, _tool_registry_service_pb2.Tool]
     """GetTool reads a version; an empty version, a range ("^2") or an alias ("stable") is resolved. Gives
@@ -46,25 +50,26 @@ class ToolRegistryServiceStub:
     """
     ListTools: _grpc.UnaryUnaryMultiCallable[_tool_registry_service_pb2.ListToolsRequest, _tool_registry_service_pb2.ListToolsResponse]
     """ListTools lists the tools that the caller may see, newest version of each unless all are asked for. Sorted by
-    name; gives INVALID_ARGUMENT INVALID_REQUEST for a page size out of range.
+    name; gives INVALID_ARGUMENT INVALID_REQUEST for a page size, token or prefix that is none.
     """
     ResolveTools: _grpc.UnaryUnaryMultiCallable[_tool_registry_service_pb2.ResolveToolsRequest, _tool_registry_service_pb2.ResolveToolsResponse]
-    """ResolveTools turns selectors ("docs.search@^2") into pins, all or nothing. It only reads, and is not served at
-    the edge. Gives INVALID_ARGUMENT INVALID_REQUEST, and NOT_FOUND TOOL_NOT_FOUND where one selector matches
+    """ResolveTools turns selectors ("docs.search@^2") into pins of one moment, all or nothing. It only reads, and is not
+    served at the edge. Gives INVALID_ARGUMENT INVALID_REQUEST, and NOT_FOUND TOOL_NOT_FOUND where one selector matches
     nothing.
     """
     CheckCompatibility: _grpc.UnaryUnaryMultiCallable[_tool_registry_service_pb2.CheckCompatibilityRequest, _tool_registry_service_pb2.CheckCompatibilityResponse]
     """CheckCompatibility compares a candidate with a registered version; nothing is stored. A breaking change is an
-    answer, not an error. Gives INVALID_ARGUMENT INVALID_REQUEST, NOT_FOUND TOOL_NOT_FOUND, UNIMPLEMENTED
-    NOT_YET_AVAILABLE.
+    answer, not an error. Gives INVALID_ARGUMENT INVALID_REQUEST, and NOT_FOUND TOOL_NOT_FOUND, also where no release
+    is to be compatible with the candidate.
     """
     SetAlias: _grpc.UnaryUnaryMultiCallable[_tool_registry_service_pb2.SetAliasRequest, _tool_registry_service_pb2.Tool]
-    """SetAlias points an alias at a version. Idempotent; tasks keep the pins they have. Gives INVALID_ARGUMENT
-    INVALID_REQUEST, NOT_FOUND TOOL_NOT_FOUND, UNIMPLEMENTED NOT_YET_AVAILABLE.
+    """SetAlias points an alias at a version. Idempotent; tasks keep the pins they have. At most 32 aliases a tool. Gives
+    INVALID_ARGUMENT INVALID_REQUEST, and NOT_FOUND TOOL_NOT_FOUND.
     """
     DeprecateTool: _grpc.UnaryUnaryMultiCallable[_tool_registry_service_pb2.DeprecateToolRequest, _tool_registry_service_pb2.Tool]
-    """DeprecateTool marks a version with a date and a replacement. Idempotent; the version stays callable. Gives
-    INVALID_ARGUMENT INVALID_REQUEST, NOT_FOUND TOOL_NOT_FOUND, UNIMPLEMENTED NOT_YET_AVAILABLE.
+    """DeprecateTool marks a version with a date and a replacement. Idempotent; the version stays callable, and is
+    chosen by a range or as the newest only where no other one fits. Gives INVALID_ARGUMENT INVALID_REQUEST, and
+    NOT_FOUND TOOL_NOT_FOUND.
     """
     InvokeTool: _grpc.UnaryUnaryMultiCallable[_tool_registry_service_pb2.InvokeToolRequest, _tool_registry_service_pb2.InvokeToolResponse]
     """InvokeTool validates, then calls the tool's host: for callers without a mesh client. The same idempotency key
@@ -74,21 +79,26 @@ class ToolRegistryServiceStub:
     TOOL_RESULT_INVALID, RESOURCE_EXHAUSTED RESULT_TOO_LARGE.
     """
     WatchTools: _grpc.UnaryStreamMultiCallable[_tool_registry_service_pb2.WatchToolsRequest, _tool_registry_service_pb2.WatchToolsResponse]
-    """WatchTools streams changes after a revision and stays open. It is not served at the edge. Gives UNIMPLEMENTED
-    NOT_YET_AVAILABLE where it is not offered: list the tools instead.
+    """WatchTools streams changes after a revision, each exactly once, and stays open. It is not served at the edge. Gives
+    ABORTED where what came after the revision is not known any more (10000 changes are kept) and where the registry
+    stops: resolve or list the tools, and watch from now on.
     """
 
 @_typing.type_check_only
 class ToolRegistryServiceAsyncStub(ToolRegistryServiceStub):
     """ToolRegistryService keeps the contracts of tools. Any RPC may also give UNAVAILABLE STORE_UNAVAILABLE, or INTERNAL
-    with an error id; one that a registry does not offer yet is UNIMPLEMENTED NOT_YET_AVAILABLE.
+    with an error id. RPCs that change something need the scope "tools:write", or "tools:write:docs." for names that
+    begin so, and give PERMISSION_DENIED naming it; a task has no scopes.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     RegisterTool: _aio.UnaryUnaryMultiCallable[_tool_registry_service_pb2.RegisterToolRequest, _tool_registry_service_pb2.RegisterToolResponse]  # type: ignore[assignment]
     """RegisterTool adds an immutable version after checking schemas and compatibility. Repeating it is harmless: the
-    same contract only moves its endpoint. Gives INVALID_ARGUMENT INVALID_REQUEST naming the field, and
-    ALREADY_EXISTS TOOL_CONFLICT where the version is taken by another contract.
+    same contract only moves its endpoint. A new release must not break callers of the one below it, nor its callers
+    break with the one above, within its major (before 1.0.0: its minor); a pre-release may. Gives INVALID_ARGUMENT
+    INVALID_REQUEST naming the field, ALREADY_EXISTS TOOL_CONFLICT where the version is taken by another contract,
+    FAILED_PRECONDITION INCOMPATIBLE_CONTRACT with pointer and rule of each breaking change as a field, and ABORTED
+    where others register versions all the time. At most 100000 tools of 1000 versions.
     """
     GetTool: _aio.UnaryUnaryMultiCallable[_tool_registry_service_pb2.GetToolRequest, _tool_registry_service_pb2.Tool]  # type: ignore[assignment]
     """GetTool reads a version; an empty version, a range ("^2") or an alias ("stable") is resolved. Gives
@@ -96,25 +106,26 @@ class ToolRegistryServiceAsyncStub(ToolRegistryServiceStub):
     """
     ListTools: _aio.UnaryUnaryMultiCallable[_tool_registry_service_pb2.ListToolsRequest, _tool_registry_service_pb2.ListToolsResponse]  # type: ignore[assignment]
     """ListTools lists the tools that the caller may see, newest version of each unless all are asked for. Sorted by
-    name; gives INVALID_ARGUMENT INVALID_REQUEST for a page size out of range.
+    name; gives INVALID_ARGUMENT INVALID_REQUEST for a page size, token or prefix that is none.
     """
     ResolveTools: _aio.UnaryUnaryMultiCallable[_tool_registry_service_pb2.ResolveToolsRequest, _tool_registry_service_pb2.ResolveToolsResponse]  # type: ignore[assignment]
-    """ResolveTools turns selectors ("docs.search@^2") into pins, all or nothing. It only reads, and is not served at
-    the edge. Gives INVALID_ARGUMENT INVALID_REQUEST, and NOT_FOUND TOOL_NOT_FOUND where one selector matches
+    """ResolveTools turns selectors ("docs.search@^2") into pins of one moment, all or nothing. It only reads, and is not
+    served at the edge. Gives INVALID_ARGUMENT INVALID_REQUEST, and NOT_FOUND TOOL_NOT_FOUND where one selector matches
     nothing.
     """
     CheckCompatibility: _aio.UnaryUnaryMultiCallable[_tool_registry_service_pb2.CheckCompatibilityRequest, _tool_registry_service_pb2.CheckCompatibilityResponse]  # type: ignore[assignment]
     """CheckCompatibility compares a candidate with a registered version; nothing is stored. A breaking change is an
-    answer, not an error. Gives INVALID_ARGUMENT INVALID_REQUEST, NOT_FOUND TOOL_NOT_FOUND, UNIMPLEMENTED
-    NOT_YET_AVAILABLE.
+    answer, not an error. Gives INVALID_ARGUMENT INVALID_REQUEST, and NOT_FOUND TOOL_NOT_FOUND, also where no release
+    is to be compatible with the candidate.
     """
     SetAlias: _aio.UnaryUnaryMultiCallable[_tool_registry_service_pb2.SetAliasRequest, _tool_registry_service_pb2.Tool]  # type: ignore[assignment]
-    """SetAlias points an alias at a version. Idempotent; tasks keep the pins they have. Gives INVALID_ARGUMENT
-    INVALID_REQUEST, NOT_FOUND TOOL_NOT_FOUND, UNIMPLEMENTED NOT_YET_AVAILABLE.
+    """SetAlias points an alias at a version. Idempotent; tasks keep the pins they have. At most 32 aliases a tool. Gives
+    INVALID_ARGUMENT INVALID_REQUEST, and NOT_FOUND TOOL_NOT_FOUND.
     """
     DeprecateTool: _aio.UnaryUnaryMultiCallable[_tool_registry_service_pb2.DeprecateToolRequest, _tool_registry_service_pb2.Tool]  # type: ignore[assignment]
-    """DeprecateTool marks a version with a date and a replacement. Idempotent; the version stays callable. Gives
-    INVALID_ARGUMENT INVALID_REQUEST, NOT_FOUND TOOL_NOT_FOUND, UNIMPLEMENTED NOT_YET_AVAILABLE.
+    """DeprecateTool marks a version with a date and a replacement. Idempotent; the version stays callable, and is
+    chosen by a range or as the newest only where no other one fits. Gives INVALID_ARGUMENT INVALID_REQUEST, and
+    NOT_FOUND TOOL_NOT_FOUND.
     """
     InvokeTool: _aio.UnaryUnaryMultiCallable[_tool_registry_service_pb2.InvokeToolRequest, _tool_registry_service_pb2.InvokeToolResponse]  # type: ignore[assignment]
     """InvokeTool validates, then calls the tool's host: for callers without a mesh client. The same idempotency key
@@ -124,13 +135,15 @@ class ToolRegistryServiceAsyncStub(ToolRegistryServiceStub):
     TOOL_RESULT_INVALID, RESOURCE_EXHAUSTED RESULT_TOO_LARGE.
     """
     WatchTools: _aio.UnaryStreamMultiCallable[_tool_registry_service_pb2.WatchToolsRequest, _tool_registry_service_pb2.WatchToolsResponse]  # type: ignore[assignment]
-    """WatchTools streams changes after a revision and stays open. It is not served at the edge. Gives UNIMPLEMENTED
-    NOT_YET_AVAILABLE where it is not offered: list the tools instead.
+    """WatchTools streams changes after a revision, each exactly once, and stays open. It is not served at the edge. Gives
+    ABORTED where what came after the revision is not known any more (10000 changes are kept) and where the registry
+    stops: resolve or list the tools, and watch from now on.
     """
 
 class ToolRegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     """ToolRegistryService keeps the contracts of tools. Any RPC may also give UNAVAILABLE STORE_UNAVAILABLE, or INTERNAL
-    with an error id; one that a registry does not offer yet is UNIMPLEMENTED NOT_YET_AVAILABLE.
+    with an error id. RPCs that change something need the scope "tools:write", or "tools:write:docs." for names that
+    begin so, and give PERMISSION_DENIED naming it; a task has no scopes.
     """
 
     @_abc_1.abstractmethod
@@ -140,8 +153,11 @@ class ToolRegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_tool_registry_service_pb2.RegisterToolResponse, _abc.Awaitable[_tool_registry_service_pb2.RegisterToolResponse]]:
         """RegisterTool adds an immutable version after checking schemas and compatibility. Repeating it is harmless: the
-        same contract only moves its endpoint. Gives INVALID_ARGUMENT INVALID_REQUEST naming the field, and
-        ALREADY_EXISTS TOOL_CONFLICT where the version is taken by another contract.
+        same contract only moves its endpoint. A new release must not break callers of the one below it, nor its callers
+        break with the one above, within its major (before 1.0.0: its minor); a pre-release may. Gives INVALID_ARGUMENT
+        INVALID_REQUEST naming the field, ALREADY_EXISTS TOOL_CONFLICT where the version is taken by another contract,
+        FAILED_PRECONDITION INCOMPATIBLE_CONTRACT with pointer and rule of each breaking change as a field, and ABORTED
+        where others register versions all the time. At most 100000 tools of 1000 versions.
         """
 
     @_abc_1.abstractmethod
@@ -161,7 +177,7 @@ class ToolRegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_tool_registry_service_pb2.ListToolsResponse, _abc.Awaitable[_tool_registry_service_pb2.ListToolsResponse]]:
         """ListTools lists the tools that the caller may see, newest version of each unless all are asked for. Sorted by
-        name; gives INVALID_ARGUMENT INVALID_REQUEST for a page size out of range.
+        name; gives INVALID_ARGUMENT INVALID_REQUEST for a page size, token or prefix that is none.
         """
 
     @_abc_1.abstractmethod
@@ -170,8 +186,8 @@ class ToolRegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tool_registry_service_pb2.ResolveToolsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tool_registry_service_pb2.ResolveToolsResponse, _abc.Awaitable[_tool_registry_service_pb2.ResolveToolsResponse]]:
-        """ResolveTools turns selectors ("docs.search@^2") into pins, all or nothing. It only reads, and is not served at
-        the edge. Gives INVALID_ARGUMENT INVALID_REQUEST, and NOT_FOUND TOOL_NOT_FOUND where one selector matches
+        """ResolveTools turns selectors ("docs.search@^2") into pins of one moment, all or nothing. It only reads, and is not
+        served at the edge. Gives INVALID_ARGUMENT INVALID_REQUEST, and NOT_FOUND TOOL_NOT_FOUND where one selector matches
         nothing.
         """
 
@@ -182,8 +198,8 @@ class ToolRegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_tool_registry_service_pb2.CheckCompatibilityResponse, _abc.Awaitable[_tool_registry_service_pb2.CheckCompatibilityResponse]]:
         """CheckCompatibility compares a candidate with a registered version; nothing is stored. A breaking change is an
-        answer, not an error. Gives INVALID_ARGUMENT INVALID_REQUEST, NOT_FOUND TOOL_NOT_FOUND, UNIMPLEMENTED
-        NOT_YET_AVAILABLE.
+        answer, not an error. Gives INVALID_ARGUMENT INVALID_REQUEST, and NOT_FOUND TOOL_NOT_FOUND, also where no release
+        is to be compatible with the candidate.
         """
 
     @_abc_1.abstractmethod
@@ -192,8 +208,8 @@ class ToolRegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tool_registry_service_pb2.SetAliasRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tool_registry_service_pb2.Tool, _abc.Awaitable[_tool_registry_service_pb2.Tool]]:
-        """SetAlias points an alias at a version. Idempotent; tasks keep the pins they have. Gives INVALID_ARGUMENT
-        INVALID_REQUEST, NOT_FOUND TOOL_NOT_FOUND, UNIMPLEMENTED NOT_YET_AVAILABLE.
+        """SetAlias points an alias at a version. Idempotent; tasks keep the pins they have. At most 32 aliases a tool. Gives
+        INVALID_ARGUMENT INVALID_REQUEST, and NOT_FOUND TOOL_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod
@@ -202,8 +218,9 @@ class ToolRegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tool_registry_service_pb2.DeprecateToolRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tool_registry_service_pb2.Tool, _abc.Awaitable[_tool_registry_service_pb2.Tool]]:
-        """DeprecateTool marks a version with a date and a replacement. Idempotent; the version stays callable. Gives
-        INVALID_ARGUMENT INVALID_REQUEST, NOT_FOUND TOOL_NOT_FOUND, UNIMPLEMENTED NOT_YET_AVAILABLE.
+        """DeprecateTool marks a version with a date and a replacement. Idempotent; the version stays callable, and is
+        chosen by a range or as the newest only where no other one fits. Gives INVALID_ARGUMENT INVALID_REQUEST, and
+        NOT_FOUND TOOL_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod
@@ -225,8 +242,9 @@ class ToolRegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tool_registry_service_pb2.WatchToolsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_tool_registry_service_pb2.WatchToolsResponse], _abc.AsyncIterator[_tool_registry_service_pb2.WatchToolsResponse]]:
-        """WatchTools streams changes after a revision and stays open. It is not served at the edge. Gives UNIMPLEMENTED
-        NOT_YET_AVAILABLE where it is not offered: list the tools instead.
+        """WatchTools streams changes after a revision, each exactly once, and stays open. It is not served at the edge. Gives
+        ABORTED where what came after the revision is not known any more (10000 changes are kept) and where the registry
+        stops: resolve or list the tools, and watch from now on.
         """
 
 def add_ToolRegistryServiceServicer_to_server(servicer: ToolRegistryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

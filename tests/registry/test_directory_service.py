@@ -13,7 +13,7 @@ from meshwright.core.errors import AbortedError, AgentNotFoundError, InvalidRequ
 from meshwright.core.settings import Settings
 from meshwright.gen.registry.v1 import agent_directory_service_pb2 as pb
 from meshwright.gen.registry.v1.agent_directory_service_pb2_grpc import AgentDirectoryServiceStub
-from meshwright.registry import service
+from meshwright.registry import directory_service
 from meshwright.registry.serving import RegistryProcess
 
 
@@ -129,7 +129,7 @@ async def test_nobody_takes_the_registrys_own_key(announce, ask, registry):
 
 
 async def test_a_lease_that_ends_removes_the_instance_and_its_key(announce, ask, watch, registry, monkeypatch):
-    monkeypatch.setattr(service, "SWEEP_S", 0.05)
+    monkeypatch.setattr(directory_service, "SWEEP_S", 0.05)
     following = await watch()
     await announce(lease_s=1)
     assert not (await following()).removed
