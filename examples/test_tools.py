@@ -27,7 +27,7 @@ async def test_a_loan_is_extended_once_a_key() -> None:
         again = await bench.call({"loan_id": "L-1"}, key="k")
     assert first.result == again.result == {"loan_id": "L-1", "due": "2026-03-15"}
     assert again.is_replayed
-    assert [report.message for report in first.progress] == ["looking for L-1"]
+    assert first.progress == ((0.5, "looking for L-1"),)
 
 
 async def test_a_person_is_asked_once_others_have_had_their_say() -> None:

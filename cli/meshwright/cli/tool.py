@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from google.protobuf import json_format
 
+from meshwright.cli import tool_new, tool_serve
 from meshwright.cli.options import EdgeUrl, Output, with_edge
 from meshwright.cli.output import Format, as_json, show, show_messages, show_table
 from meshwright.cli.steps import shortened
@@ -63,3 +64,7 @@ def call(
         show(json.dumps(json_format.MessageToDict(response.result), indent=2, ensure_ascii=False))
     else:
         show(as_json(response, 2 if output is Format.JSON else None))
+
+
+app.command("new")(tool_new.new)
+app.command("serve")(tool_serve.serve)

@@ -17,7 +17,7 @@ from meshwright.core.store import Store
 from meshwright.core.tether import tethered
 from meshwright.core.valkey import EmbeddedValkey
 from meshwright.gen.agents.v1.grant_pb2 import Grant
-from meshwright.gen.tools.v1.tool_service_pb2 import Outcome, Progress
+from meshwright.gen.tools.v1.tool_service_pb2 import Outcome
 from meshwright.registry.arguments import read_arguments
 from meshwright.registry.host import ToolHost
 from meshwright.registry.outcome import failed
@@ -25,6 +25,7 @@ from meshwright.registry.store import LIBRARY, Ledger
 from meshwright.registry.tool import LocalTool
 
 TEXT = json.JSONEncoder(ensure_ascii=False)
+Report = tuple[float, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class ToolCall:
     Attributes:
         key: Idempotency key under which it was made.
         error: Why it failed or was refused, as it reaches a caller; None: it did not.
-        progress: Reports that a watcher was shown, oldest first.
+        progress: Reports that a watcher was shown, oldest first: share (0..1, or negative: unknown) and message.
         is_replayed: The ledger answered: the tool did not run for this call.
         attempts: How often the tool was tried; 0: the call was refused before. Of a replayed call: how often then.
         result_json: Result as JSON text, redacted; empty where there is an error.
@@ -42,7 +43,7 @@ class ToolCall:
 
     key: str
     error: MeshError | None
-    progress: tuple[Progress, ...]
+    progress: tuple[Report, ...]
     is_replayed: bool
     attempts: int
     result_json: str
@@ -147,11 +148,15 @@ class ToolBench:
         )
         if deadline_s is not None:
             grant.deadline.FromNanoseconds(time.time_ns() + int(deadline_s * 1e9))
-        chosen, reports = key or secrets.token_hex(16), list[Progress]()
+        chosen, reports = key or secrets.token_hex(16), list[Report]()
+
+        def report(fraction: float, message: str) -> None:
+            reports.append((fraction, message))
+
         try:
             if is_approved:
                 grant.approved.append(digest([self._tool.name, self._tool.version, read_arguments(text)]))
-            outcome = await self._host.invoke(grant, self._pin, text, chosen, on_progress=reports.append)
+            outcome = await self._host.invoke(grant, self._pin, text, chosen, on_progress=report)
         except MeshError as error:
             return told(chosen, failed(error), tuple(reports), attempts=0)
         return told(chosen, outcome, tuple(reports), attempts=1)
@@ -173,7 +178,7 @@ def start_store(stack: AsyncExitStack, folder: Path) -> str:
     return valkey.url
 
 
-def told(key: str, outcome: Outcome, progress: tuple[Progress, ...], *, attempts: int) -> ToolCall:
+def told(key: str, outcome: Outcome, progress: tuple[Report, ...], *, attempts: int) -> ToolCall:
     """Reads an outcome; `attempts` counts where it does not say how many there were."""
     error = MeshError.from_status(outcome.error) if outcome.HasField("error") else None
     if "attempts" in outcome.annotations:
