@@ -7,13 +7,16 @@ from typing import Annotated
 
 import typer
 
+from meshwright.cli import ports
 from meshwright.cli.mesh import FACTS
-from meshwright.core import process
+from meshwright.core import channel, process
 from meshwright.core.channel import Channels
 from meshwright.core.errors import SetupError, UnavailableError
 from meshwright.core.ids import TARGET
 from meshwright.core.process import Process
 from meshwright.core.settings import data_home
+from meshwright.gen.registry.v1.tool_registry_service_pb2 import RegisterToolRequest
+from meshwright.gen.registry.v1.tool_registry_service_pb2_grpc import ToolRegistryServiceStub
 from meshwright.registry.client import RegistryClient
 from meshwright.registry.module import members
 from meshwright.registry.settings import HostSettings
@@ -42,7 +45,7 @@ def serve(
     async def main(running: Process) -> None:
         settings = placed(HostSettings.load(registry=registry, port=port), data or data_home() / "dev")
         tools = [tool for file in files for tool in tools_of(file)]
-        await check_registry(settings.registry)
+        await check(tools, settings)
         await serve_tools(tools, settings, Announcement(running, tools, settings.registry))
 
     process.run(main)
@@ -105,17 +108,25 @@ def tools_of(file: str) -> list[LocalTool]:
     return found
 
 
-async def check_registry(target: str) -> None:
-    """Tells at once that a registry is not there.
+async def check(tools: Sequence[LocalTool], settings: HostSettings) -> None:
+    """Finds out before anything listens whether the tools can be served.
 
     Raises:
-        UnavailableError: It does not answer.
+        SetupError: The port is in use.
+        UnavailableError: The registry does not answer.
+        MeshError: It does not take one of the tools.
     """
+    if settings.port and not ports.is_free(settings.host, settings.port):
+        raise SetupError(f"port {settings.port} is in use: choose another one with --port, or stop what listens there")
     channels = Channels()
     try:
-        await RegistryClient(channels, target).wait_until_there(REGISTRY_S)
+        await RegistryClient(channels, settings.registry).wait_until_there(REGISTRY_S)
+        registry = ToolRegistryServiceStub(channels.to(settings.registry))
+        for tool in tools:
+            request = RegisterToolRequest(tool=tool.contract(), validate_only=True)
+            await channel.patient(registry.RegisterTool, request, timeout_s=REGISTRY_S)
     except UnavailableError:
         hint = "start a mesh with `meshwright dev`, or name another registry with --registry"
-        raise UnavailableError(f"no registry answers at {target}: {hint}") from None
+        raise UnavailableError(f"no registry answers at {settings.registry}: {hint}") from None
     finally:
         await channels.close()
