@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from meshwright.cli import tool_arguments, tool_new, tool_serve
+from meshwright.cli import tool_arguments, tool_docs, tool_new, tool_serve
 from meshwright.cli.options import EdgeUrl, Output, with_edge
 from meshwright.cli.output import Format, as_json, show, show_messages, show_table
 from meshwright.cli.steps import shortened
@@ -62,5 +62,6 @@ def call(
         show(as_json(response, 2 if output is Format.JSON else None))
 
 
+app.command("docs")(tool_docs.docs)
 app.command("new")(tool_new.new)
 app.command("serve")(tool_serve.serve)
