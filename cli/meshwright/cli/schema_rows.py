@@ -17,6 +17,7 @@ MAX_ALTERNATIVES = 8
 MAX_DEPTH = 12
 """Levels of a value that are shown, and references that are followed in a row."""
 VALUE_BYTES = 120
+MORE = "further places: see the schema"
 PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 RANGES = (
     ("minimum", "maximum", ""),
@@ -61,7 +62,7 @@ def rows(schema: JsonSchema) -> list[Row]:
         found = chain((reader.row(root, "", is_required=False),), found)
     listed = list(islice(found, MAX_ROWS + 1))
     if len(listed) > MAX_ROWS:
-        listed[MAX_ROWS:] = [Row("…", "", is_required=False, rules=("further places: see the schema",), description="")]
+        listed[MAX_ROWS:] = [Row("…", "", is_required=False, rules=(MORE,), description="")]
     return listed
 
 
@@ -99,8 +100,6 @@ class Reader:
 
     def members(self, node: JsonSchema, place: str, trail: Trail) -> Iterator[Row]:
         """Yields the rows below a place."""
-        if len(trail) > MAX_DEPTH:
-            return
         required = node.get("required", ())
         for name, member in node.get("properties", {}).items():
             inner = f"{place}.{spelled(name)}" if place else spelled(name)
@@ -130,9 +129,12 @@ class Reader:
         if seen is not None:
             yield replace(row, rules=(*row.rules, f"again what `{seen or 'the whole'}` is"))
             return
+        below = self.members(part, place, {**trail, **dict.fromkeys(known, place)})
+        if len(set(trail.values())) >= MAX_DEPTH:  # each level has a place of its own
+            below, row = iter(()), replace(row, rules=(*row.rules, *(MORE for _ in islice(below, 1))))
         if not is_item or row.rules or row.description:
             yield row
-        yield from self.members(part, place, {**trail, **dict.fromkeys(known, place)})
+        yield from below
 
     def _followed(self, node: Any) -> Iterator[Any]:
         """Yields the schemas that one stands for, over references and the parts of alternatives."""
