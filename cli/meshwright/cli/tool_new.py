@@ -47,7 +47,7 @@ def $function(text: Text, most: Most = 500) -> Count:
     return Count(words=words, is_long=words > most)
 ''')
 
-TEST = Template('''"""Tests of $name, through the checks that a call passes in a mesh."""
+TEST = Template('''"""Tests of $name, called as in a mesh."""
 
 import pytest
 from meshwright.registry.testing import ToolBench
