@@ -12,7 +12,8 @@ import textwrap
 
 import pytest
 
-from meshwright.cli.mesh import FACTS
+from meshwright.cli import ports
+from meshwright.cli.mesh import FACTS, Mesh, MeshPlan
 from meshwright.cli.tool_serve import local_mesh, placed
 from meshwright.core.errors import SetupError
 from meshwright.registry.settings import HostSettings
@@ -204,6 +205,19 @@ async def test_two_files_may_not_hold_one_tool(data, tools, tmp_path):
     twin = tmp_path / "twin.py"
     twin.write_text(TOOLS)
     assert "two tools are called sums.add@1.0.0" in await one_line(tools, twin, "--data", data)
+
+
+async def test_a_mesh_of_this_machine_is_found_by_its_data_folder_while_it_runs(tmp_path):
+    plan = MeshPlan(port=ports.reserve("127.0.0.1", set()), data=tmp_path, docs=None, model="offline", bundled=())
+    local = Mesh(plan, None, print)
+    await local.start()
+    try:
+        facts = local.facts()
+        assert local_mesh(tmp_path) == {"registry": facts["registry"], "store": facts["store"]}
+        assert (tmp_path / FACTS).stat().st_mode & 0o777 == 0o600
+    finally:
+        await local.stop()
+    assert local_mesh(tmp_path) == {}
 
 
 def test_where_no_mesh_runs_a_registry_has_to_be_named(tmp_path):
