@@ -23,9 +23,12 @@ from meshwright.core.errors import (
     InvocationOpenError,
     MeshError,
     OutcomeUnknownError,
+    OverloadedError,
     RejectedError,
     ResultTooLargeError,
     StoreUnavailableError,
+    ToolCircuitOpenError,
+    ToolRateLimitedError,
     UnavailableError,
 )
 from meshwright.gen.agents.v1.step_event_pb2 import (
@@ -149,6 +152,12 @@ class Actor:
                     return await self._told(run, run.state.step, call.arguments, intent)
             except (InvocationOpenError, StoreUnavailableError):
                 pass  # begun before a crash, or no ledger: the same key again
+            except (OverloadedError, ToolCircuitOpenError, ToolRateLimitedError) as error:  # nothing was begun
+                pause_s = error.retry_after_s or OPEN_RETRY_S
+                if time.monotonic() + pause_s > patience:
+                    raise
+                await asyncio.sleep(pause_s)
+                continue
             except (UnavailableError, AbortedError, DeadlineExceededError, GrantInvalidError) as error:
                 if time.monotonic() > patience:  # its host or the registry is not just starting
                     return await self._toolbox.forgo(pin, intent, run.grant(), error)

@@ -187,6 +187,7 @@ class Toolbox:
             arguments_json=json.dumps(arguments),
             idempotency_key=intent.idempotency_key,
             intent_digest=intent.intent_digest,
+            task_id=grant.task_id,
         )
         try:
             return await self._dial(self._pins.get(pin.id, pin), request, token(), report)

@@ -3,17 +3,15 @@
 import asyncio
 import contextlib
 import json
-import os
 import re
 import signal
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from meshwright.cli import tether
 from meshwright.core.errors import MeshError, SetupError
+from meshwright.core.tether import tethered
 
 READY_S = 60.0
 STOP_S = 10.0
@@ -28,12 +26,6 @@ LAST_WORDS = (
 )
 """How programs say why they end, the plainest first."""
 DISK = ": is the disk full?"
-TETHER = (sys.executable, "-I", "-S", str(tether.__file__))
-
-
-def tethered(*command: str) -> tuple[str, ...]:
-    """Spells a command so that it ends with this process."""
-    return (*TETHER, str(os.getpid()), *command)
 
 
 @dataclass(slots=True)

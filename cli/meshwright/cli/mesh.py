@@ -24,6 +24,8 @@ from meshwright.gateway.settings import GatewaySettings
 
 HOST = "127.0.0.1"
 LIBRARY = "meshwright.agents.library.{}.agent:agent"
+FACTS = "mesh.json"
+"""File in the data folder that says what runs where, while all of it does: how commands find the mesh."""
 BUNDLED = ("orchestrator", "researcher", "summarizer")
 EDGE_READY_S = 30.0
 ORPHAN_S = 15.0
@@ -72,7 +74,7 @@ class Mesh:
         self.plan = plan
         self._tell = tell
         self.children: dict[str, Child] = {}
-        self._ready_file = ready_file
+        self._ready_files = [plan.data / FACTS, *([ready_file] if ready_file else [])]
         self._taken: set[int] = set()
         self._keepers: list[asyncio.Task[None]] = []
         self._locks = contextlib.ExitStack()
@@ -112,7 +114,7 @@ class Mesh:
             await self.stop()
             raise
         self._is_ready = True
-        self._write_ready_file()
+        self._write_ready_files()
         for child in self.children.values():
             self._keepers.append(asyncio.create_task(child.keep(self._changed)))
 
@@ -269,22 +271,22 @@ class Mesh:
     def _changed(self, what: str) -> None:
         self._tell(what)
         try:
-            self._write_ready_file()
+            self._write_ready_files()
         except OSError as error:
-            self._tell(f"{self._ready_file} cannot be written: {error.strerror}")
+            self._tell(f"{error.filename} cannot be written: {error.strerror}")
 
-    def _write_ready_file(self) -> None:
-        if self._ready_file is None or not self._is_ready:
-            return
-        temporary = self._ready_file.with_name(f".{self._ready_file.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(self.facts(), indent=2) + "\n")
-        temporary.replace(self._ready_file)
+    def _write_ready_files(self) -> None:
+        for file in self._ready_files if self._is_ready else ():
+            temporary = file.with_name(f".{file.name}.{os.getpid()}")
+            temporary.touch(mode=0o600)  # a store that has a port has its password in its address
+            temporary.write_text(json.dumps(self.facts(), indent=2) + "\n")
+            temporary.replace(file)
 
     async def stop(self) -> None:
         """Stops everything: the edge first, the store last."""
         self._is_ready = False
-        if self._ready_file is not None:
-            self._ready_file.unlink(missing_ok=True)
+        for file in self._ready_files:
+            file.unlink(missing_ok=True)
         for keeper in self._keepers:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)

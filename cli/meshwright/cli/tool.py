@@ -6,15 +6,13 @@ from collections.abc import Iterator
 from typing import Annotated
 
 import typer
-from google.protobuf import json_format
 
-from meshwright.cli import contract
+from meshwright.cli import contract, tool_arguments, tool_docs, tool_new, tool_serve
 from meshwright.cli.edge import Edge
 from meshwright.cli.options import EdgeUrl, Output, with_edge
 from meshwright.cli.output import Format, as_json, show, show_messages, show_table
 from meshwright.cli.steps import shortened
 from meshwright.core.canonical import from_struct, to_struct
-from meshwright.core.errors import InvalidRequestError
 from meshwright.core.ids import uuid7
 from meshwright.gen.registry.v1.tool_registry_service_pb2 import (
     ApprovalRule,
@@ -139,7 +137,9 @@ def described(tool: Tool) -> Iterator[tuple[str, str]]:
 @app.command()
 def call(
     name: Annotated[str, typer.Argument(help="The tool, with a version where it matters: docs.search@^1")],
-    arguments: Annotated[str, typer.Argument(help="Arguments as a JSON object")] = "{}",
+    arguments: Annotated[
+        str, typer.Argument(help="Arguments as a JSON object; @FILE holds it, or - for standard input")
+    ] = "{}",
     key: Annotated[
         str, typer.Option(help="Idempotency key: the same key never doubles an effect; by default a new one")
     ] = "",
@@ -147,16 +147,17 @@ def call(
     edge: EdgeUrl = None,
 ) -> None:
     """Calls a tool through the registry, which holds the arguments against its schema."""
-    try:
-        values = json.loads(arguments)
-    except ValueError as error:
-        raise InvalidRequestError(f"the arguments are no JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise InvalidRequestError("the arguments are no JSON object: write them as '{\"name\": value}'")
+    values = tool_arguments.read(arguments)
     tool, _, version = name.partition("@")
     request = InvokeToolRequest(name=tool, version=version, arguments=to_struct(values), idempotency_key=key or uuid7())
-    response = with_edge(edge, lambda mesh: mesh.call(mesh.tools.InvokeTool, request, CALL_S))
+    with tool_arguments.violations_listed():
+        response = with_edge(edge, lambda mesh: mesh.call(mesh.tools.InvokeTool, request, CALL_S))
     if output is Format.TABLE:
-        show(json.dumps(json_format.MessageToDict(response.result), indent=2, ensure_ascii=False))
+        show(json.dumps(tool_arguments.numbers(response.result), indent=2, ensure_ascii=False))
     else:
         show(as_json(response, 2 if output is Format.JSON else None))
+
+
+app.command("docs")(tool_docs.docs)
+app.command("new")(tool_new.new)
+app.command("serve")(tool_serve.serve)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from meshwright.cli.chaos.mutant import EVERYSEC
 from meshwright.cli.chaos.scenario import Row, Setting
-from meshwright.cli.child import tethered
 from meshwright.core.process import ended
 from meshwright.core.settings import Settings, child_environment
+from meshwright.core.tether import tethered
 
 COMMAND = (sys.executable, "-m", "meshwright.cli.main", "chaos")
 GUARDS = {"no-fence": "zombies", "no-intent": "kills", "no-sweep": "kills", "release-early": "kills", EVERYSEC: "power"}

@@ -11,6 +11,13 @@ import signal
 import sys
 
 PR_SET_PDEATHSIG = 1
+TETHER = (sys.executable, "-I", "-S", __file__)
+
+
+def tethered(*command: str) -> tuple[str, ...]:
+    """Spells a command so that it ends with this process."""
+    return (*TETHER, str(os.getpid()), *command)
+
 
 if __name__ == "__main__":
     if sys.platform == "linux":
