@@ -9,7 +9,7 @@ KILL ?=
 ONLY ?=
 SEED ?=
 CODE := core registry agents gateway cli
-TOOLS := meshwright.agents.library.researcher.tools meshwright.agents.library.summarizer.tools examples/accountant.py
+TOOLS := meshwright.agents.library.researcher.tools meshwright.agents.library.summarizer.tools examples/accountant.py examples/tools.py
 # As they are: a question may hold quotes and dollar signs.
 override Q := $(value Q)
 override DOCS := $(value DOCS)
