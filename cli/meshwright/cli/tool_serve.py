@@ -18,9 +18,9 @@ from meshwright.core.settings import data_home
 from meshwright.gen.registry.v1.tool_registry_service_pb2 import RegisterToolRequest
 from meshwright.gen.registry.v1.tool_registry_service_pb2_grpc import ToolRegistryServiceStub
 from meshwright.registry.client import RegistryClient
-from meshwright.registry.module import members
+from meshwright.registry.module import tools as tools_at
 from meshwright.registry.settings import HostSettings
-from meshwright.registry.tool import LocalTool
+from meshwright.registry.tool.hosted import HostedTool
 from meshwright.registry.tool_serving import serve as serve_tools
 
 REGISTRY_S = 3.0
@@ -28,7 +28,10 @@ REGISTRY_S = 3.0
 
 
 def serve(
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Python files, or modules, with @tool")],
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE...", help="Python files or modules with @tool, YAML files of declarations"),
+    ],
     registry: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Registry of the mesh  [default: the local mesh's]")
     ] = None,
@@ -44,7 +47,7 @@ def serve(
 
     async def main(running: Process) -> None:
         settings = placed(HostSettings.load(registry=registry, port=port), data or data_home() / "dev")
-        tools = [tool for file in files for tool in tools_of(file)]
+        tools = [tool for file in files for tool in tools_at(file)]
         await check(tools, settings)
         await serve_tools(tools, settings, Announcement(running, tools, settings.registry))
 
@@ -54,7 +57,7 @@ def serve(
 class Announcement(Process):
     """Says in the ready line what is served, and to whom."""
 
-    def __init__(self, running: Process, tools: Sequence[LocalTool], registry: str) -> None:
+    def __init__(self, running: Process, tools: Sequence[HostedTool], registry: str) -> None:
         super().__init__()
         self.stopping = running.stopping
         self._running = running
@@ -96,19 +99,7 @@ def local_mesh(data: Path) -> dict[str, str]:
         raise SetupError(f"{data / FACTS} cannot be read: start the mesh on that folder again") from None
 
 
-def tools_of(file: str) -> list[LocalTool]:
-    """Returns the tools that a file or module holds.
-
-    Raises:
-        SetupError: There are none, or it fails to import; says where.
-    """
-    found = list(members(file, LocalTool).values())
-    if not found:
-        raise SetupError(f"{file} holds no tools: decorate functions with @tool")
-    return found
-
-
-async def check(tools: Sequence[LocalTool], settings: HostSettings) -> None:
+async def check(tools: Sequence[HostedTool], settings: HostSettings) -> None:
     """Finds out before anything listens whether the tools can be served.
 
     Raises:

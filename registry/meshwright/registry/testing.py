@@ -22,7 +22,7 @@ from meshwright.registry.arguments import read_arguments
 from meshwright.registry.host import ToolHost
 from meshwright.registry.outcome import failed
 from meshwright.registry.store import LIBRARY, Ledger
-from meshwright.registry.tool import LocalTool
+from meshwright.registry.tool.hosted import HostedTool
 
 TEXT = json.JSONEncoder(ensure_ascii=False)
 Report = tuple[float, str]
@@ -77,7 +77,7 @@ class ToolBench:
         tool: What is tested.
     """
 
-    def __init__(self, tool: LocalTool) -> None:
+    def __init__(self, tool: HostedTool) -> None:
         self._tool = tool
         self._pin = f"{tool.name}@{tool.version}"
         self._host: ToolHost | None = None

@@ -1,6 +1,7 @@
 """Composition of a tool host's own process."""
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Sequence
 
@@ -29,25 +30,26 @@ REPEAT_S = 15.0
 async def serve(tools: Sequence[HostedTool], settings: HostSettings, running: Process) -> None:
     """Registers and serves tools until the process is told to stop."""
     telemetry.configure(settings, "tool-host", f"tool-host-{secrets.token_hex(4)}")
-    store = Store(settings.store_url, LIBRARY)
-    await store.open(settings.partitions)
-    channels = Channels()
-    registry = RegistryClient(channels, settings.registry)
-    host = ToolHost(tools, Ledger(store, settings.audit_kept), settings)
-    services = {"tools.v1.ToolService": bound(add_ToolServiceServicer_to_server, ToolService(host))}
-    server = Server(settings, services, Verifier(registry.key))
-    target = await server.start()
-    await registry.wait_until_there(REGISTRY_PATIENCE_S)
-    for tool in tools:
-        await registry.register(tool.contract(target))
-    running.ready(target=target)
-    keeping = asyncio.create_task(keep_registered(registry, tools, target))
-    await running.stopping.wait()
-    await ended(keeping)
-    await server.stop()
-    await channels.close()
-    await store.close()
-    telemetry.flush()
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(telemetry.flush)
+        store = Store(settings.store_url, LIBRARY)
+        stack.push_async_callback(store.close)
+        await store.open(settings.partitions)
+        channels = Channels()
+        stack.push_async_callback(channels.close)
+        registry = RegistryClient(channels, settings.registry)
+        host = ToolHost(tools, Ledger(store, settings.audit_kept), settings)
+        services = {"tools.v1.ToolService": bound(add_ToolServiceServicer_to_server, ToolService(host))}
+        server = Server(settings, services, Verifier(registry.key))
+        stack.push_async_callback(server.stop)
+        target = await server.start()
+        await registry.wait_until_there(REGISTRY_PATIENCE_S)
+        for tool in tools:
+            await registry.register(tool.contract(target))
+        running.ready(target=target)
+        keeping = asyncio.create_task(keep_registered(registry, tools, target))
+        await running.stopping.wait()
+        await ended(keeping)
 
 
 async def keep_registered(registry: RegistryClient, tools: Sequence[HostedTool], target: str) -> None:
