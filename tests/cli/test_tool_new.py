@@ -26,14 +26,17 @@ def run(*words):
     return result.stdout.splitlines()
 
 
+RULES = "E,F,W,B,UP,ANN,RUF,PL"
+
+
 @pytest.mark.parametrize("name", ["texts.count", "tool", "pytest"])
 def test_what_is_written_is_linted_and_passes_its_test(tmp_path, name):
     folder = tmp_path / "made for it"
     written = run(name, "--folder", folder)
     assert {str(path) for path in folder.iterdir()} == set(written)
     for command in (
-        ["ruff", "check", "--isolated", "--select", "E,F,W,B,UP,ANN,RUF,PL", "--ignore", "PLR2004", "."],
-        ["ruff", "format", "--isolated", "--check", "."],
+        [sys.executable, "-m", "ruff", "check", "--isolated", "--select", RULES, "--ignore", "PLR2004", "."],
+        [sys.executable, "-m", "ruff", "format", "--isolated", "--check", "."],
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
     ):
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=50, check=False)

@@ -21,7 +21,7 @@ def test_a_size_out_of_range_is_refused(size):
     assert list(caught.value.fields) == ["page_size"]
 
 
-NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,20}(\.[a-z][a-z0-9_]{0,20}){0,2}", fullmatch=True)
+NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,19}(\.[a-z][a-z0-9_]{0,19}){0,2}", fullmatch=True)
 VERSIONS = st.just("") | st.from_regex(r"[1-9]{1,3}\.[1-9]\.0(-rc\.[1-9])?(\+[A-Za-z-]{1,8})?", fullmatch=True)
 
 
