@@ -419,8 +419,7 @@ HARD = {
     ),
     "many conditions": (dependent(2), dependent(3)),
 }
-HARD_S = 1.0
-"""Four times what is promised: a shared processor is at times that much slower."""
+HARD_S = 0.25
 
 
 @pytest.mark.parametrize("case", HARD)

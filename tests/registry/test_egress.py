@@ -297,7 +297,7 @@ async def test_a_compression_bomb_is_unpacked_up_to_the_limit_only(outside, answ
         await Egress([service.place], limits=Limits(body_bytes=2**20)).fetch(
             Request(GET, f"http://{service.place}/"), 10
         )
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 2
 
 
 @pytest.mark.parametrize(
@@ -399,7 +399,7 @@ async def test_an_answer_that_never_ends_or_is_none_fails_in_time(outside, answe
     began = time.monotonic()
     with pytest.raises(error):
         await Egress([service.place]).fetch(Request(GET, f"http://{service.place}/"), 1)
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 3
 
 
 async def test_a_resolver_and_a_handshake_that_hang_end_in_time(outside, authority):
