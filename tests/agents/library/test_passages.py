@@ -66,7 +66,7 @@ def test_characters_that_are_no_text_become_spaces() -> None:
 
 
 def test_millions_of_characters_are_cut_in_seconds() -> None:
-    start = time.process_time()
+    start = time.monotonic()
     for text in ("x" * 2_000_000, " " * 2_000_000, "a\n\n" * 500_000):
         sum(1 for _ in passages(plain(text), "x"))
-    assert time.process_time() - start < 10
+    assert time.monotonic() - start < 10
