@@ -119,7 +119,7 @@ UNREADABLE = {
     "an unknown field": (".json", '{"nonsense": 1}', "nonsense"),
     "a wrong field": (".json", '{"name": "a", "version": "1"}', "tool.version"),
     "a date": (".yaml", "name: 2020-01-01", "date"),
-    "too large": (".json", " " * (MAX_FILE + 1), "too large"),
+    "too large": (".json", " " * (MAX_FILE + 1), "has more than"),
     "too deep": (".json", "[" * 200_000, "holds no contract"),
     "deep": (".json", '{"a":' + "[" * 100 + "]" * 100 + "}", "goes too far"),
     "a bomb of aliases": (".yaml", BOMB, "goes too far"),

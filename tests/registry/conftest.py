@@ -111,6 +111,24 @@ def register(ask: Callable[..., Any]) -> Callable[..., Any]:
     return stored
 
 
+@pytest.fixture
+async def watching() -> AsyncIterator[Callable[..., Any]]:
+    """Opens watches: `watching(method, request)` is a function that waits for the next change."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        def opened(method: Any, request: Any) -> Callable[[], Any]:
+            stream = channel.stream(method, request, timeout_s=None)
+            stack.push_async_callback(stream.aclose)
+
+            async def following() -> Any:
+                async with asyncio.timeout(5):
+                    return await anext(stream)
+
+            return following
+
+        yield opened
+
+
 @dataclass
 class Hosting:
     """A tool host's server and a client of it."""

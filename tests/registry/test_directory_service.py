@@ -1,7 +1,6 @@
 """AgentDirectoryService over real gRPC: who is here, and how watchers learn of it."""
 
 import asyncio
-import contextlib
 import time
 
 import grpc
@@ -40,21 +39,9 @@ def ask(registry):
 
 
 @pytest.fixture
-async def watch(registry):
-    """Opens watches: `await watch(after_revision=...)` is a function that waits for the next change."""
-    async with contextlib.AsyncExitStack() as stack:
-
-        async def open_(**fields):
-            stream = channel.stream(registry.agents.WatchAgents, pb.WatchAgentsRequest(**fields), timeout_s=None)
-            stack.push_async_callback(stream.aclose)
-
-            async def following():
-                async with asyncio.timeout(5):
-                    return await anext(stream)
-
-            return following
-
-        yield open_
+def watch(registry, watching):
+    """Opens watches: `watch(after_revision=...)` is a function that waits for the next change."""
+    return lambda **fields: watching(registry.agents.WatchAgents, pb.WatchAgentsRequest(**fields))
 
 
 async def test_an_announced_agent_is_here(announce, ask):
@@ -130,7 +117,7 @@ async def test_nobody_takes_the_registrys_own_key(announce, ask, registry):
 
 async def test_a_lease_that_ends_removes_the_instance_and_its_key(announce, ask, watch, registry, monkeypatch):
     monkeypatch.setattr(directory_service, "SWEEP_S", 0.05)
-    following = await watch()
+    following = watch()
     await announce(lease_s=1)
     assert not (await following()).removed
     change = await following()
@@ -140,7 +127,7 @@ async def test_a_lease_that_ends_removes_the_instance_and_its_key(announce, ask,
 
 
 async def test_renewals_keep_an_instance_and_are_no_news(announce, ask, watch):
-    following = await watch()
+    following = watch()
     ends = [(await announce(lease_s=30)).lease_expire_time.ToMilliseconds()]
     first = await following()
     for _ in range(3):
@@ -156,7 +143,7 @@ async def test_renewals_keep_an_instance_and_are_no_news(announce, ask, watch):
 
 async def test_a_watch_sees_agents_come_change_and_go_within_a_second(announce, ask, watch):
     await announce("early", "early-1")
-    following = await watch()
+    following = watch()
     assert (await following()).agent.agent_id == "early"
     steps = [
         (announce(), False, "1.0.0"),
@@ -174,7 +161,7 @@ async def test_a_watch_sees_agents_come_change_and_go_within_a_second(announce, 
 async def test_an_agent_that_loses_one_of_its_instances_is_changed_not_removed(announce, ask, watch):
     await announce(instance_id="adder-1")
     await announce(instance_id="adder-2")
-    following = await watch()
+    following = watch()
     assert len((await following()).agent.endpoints) == 2
     await ask("WithdrawAgent", agent_id="adder", instance_id="adder-1")
     change = await following()
@@ -187,7 +174,7 @@ async def test_who_lists_and_then_watches_does_not_keep_an_agent_that_went_in_be
     await announce("goes", "goes-1")
     listed = {card.agent_id for card in (await ask("ListAgents")).agents}
     await ask("WithdrawAgent", agent_id="goes", instance_id="goes-1")
-    following = await watch()
+    following = watch()
     for _ in range(2):
         change = await following()
         if change.removed:
@@ -197,11 +184,11 @@ async def test_who_lists_and_then_watches_does_not_keep_an_agent_that_went_in_be
 
 async def test_a_broken_watch_goes_on_after_the_last_revision_seen(announce, ask, watch):
     await announce("a", "a-1")
-    seen = (await (await watch())()).revision
+    seen = (await watch()()).revision
     await announce("b", "b-1")
     await announce("c", "c-1")
     await ask("WithdrawAgent", agent_id="a", instance_id="a-1")
-    following = await watch(after_revision=seen)
+    following = watch(after_revision=seen)
     changes = {}
     while len(changes) < 3:
         change = await following()
@@ -210,7 +197,7 @@ async def test_a_broken_watch_goes_on_after_the_last_revision_seen(announce, ask
 
 
 async def test_every_watch_hears_of_every_change(announce, watch):
-    watches = [await watch() for _ in range(10)]
+    watches = [watch() for _ in range(10)]
     opening = [asyncio.create_task(following()) for following in watches]
     await asyncio.sleep(0.1)
     await announce()
@@ -222,13 +209,13 @@ async def test_a_watch_of_changes_that_are_forgotten_is_told_to_begin_anew(annou
         await announce(f"a{number}", f"a{number}-1")
     await store.client.xtrim("mw:{mesh}:changes", maxlen=1, approximate=False)
     with pytest.raises(AbortedError):
-        await (await watch(after_revision=1))()
+        await watch(after_revision=1)()
 
 
 async def test_a_watch_of_a_directory_that_was_emptied_is_told_to_begin_anew(announce, watch, store):
     await announce("a", "a-1")
     await announce("b", "b-1")
-    following = await watch()
+    following = watch()
     for _ in range(2):
         await following()
     await asyncio.sleep(0.1)
@@ -236,12 +223,12 @@ async def test_a_watch_of_a_directory_that_was_emptied_is_told_to_begin_anew(ann
     with pytest.raises(AbortedError):
         await following()
     await announce("c", "c-1")
-    assert (await (await watch())()).agent.agent_id == "c"
+    assert (await watch()()).agent.agent_id == "c"
 
 
 async def test_a_registry_that_stops_does_not_wait_for_its_watches(announce, watch, registry):
     await announce()
-    following = await watch()
+    following = watch()
     await following()
     registry.process._server._settings = registry.process._settings.model_copy(update={"drain_s": 30.0})
     start = time.monotonic()

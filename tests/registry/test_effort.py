@@ -29,6 +29,12 @@ def test_what_is_combined_adds_up_and_what_excludes_each_other_does_not():
     assert efforts(arrays, 1, LIMIT) == [1, 4]
 
 
+def test_dependencies_of_both_drafts_are_applied_where_they_stand():
+    twice = {"allOf": [{}, {}]}
+    assert efforts({"dependentSchemas": {"a": twice}}, 0, LIMIT) == [4]
+    assert efforts({"dependencies": {"a": twice, "b": ["c", "d"], "e": True}}, 0, LIMIT) == [4]
+
+
 def test_a_tree_stays_flat_however_deep_a_value_goes():
     node = {"type": "object", "properties": {"left": reference("node"), "right": reference("node")}}
     assert set(efforts({"$defs": {"node": node}, **reference("node")}, 24, LIMIT)) == {2}
@@ -62,6 +68,7 @@ def test_a_bomb_of_references_is_counted_fast():
     [
         {"$ref": "#"},
         {"allOf": [{"$ref": "#"}]},
+        {"dependencies": {"a": {"$ref": "#"}}},
         {"$defs": {"a": reference("b"), "b": reference("a")}, **reference("a")},
     ],
 )

@@ -144,7 +144,6 @@ def test_a_mistake_is_one_line_with_tool_and_field(told, before, after, expected
         ("{a: " * 100, "goes deeper than 40 levels"),
         (b"\xff\xfe\x00", "is no YAML: "),
         (b"a: \x00", "is no YAML: "),
-        ("#" * (2**20 + 1), "has more than 1048576 bytes"),
         (GOOD + GOOD.partition("tools:")[2], "tool city.weather@1.0.0: stands twice: rename one of them"),
     ],
 )
@@ -219,8 +218,14 @@ def test_whatever_stands_in_a_file_is_taken_or_told_in_one_line(tmp_path, tool, 
 
 @pytest.mark.parametrize("place", ["/nowhere/tools.yaml", "/nowhere/tools.yml"])
 def test_a_file_that_is_not_there_is_told(place):
-    with pytest.raises(SetupError, match=f"{place}: cannot be read: No such file"):
+    with pytest.raises(SetupError, match=f"{place} cannot be read: No such file"):
         tools(place)
+
+
+def test_a_file_that_is_too_large_is_told(tmp_path):
+    (tmp_path / "tools.yaml").write_text("#" * (2**20 + 1))
+    with pytest.raises(SetupError, match=r"tools\.yaml has more than 1048576 bytes"):
+        load(tmp_path / "tools.yaml")
 
 
 async def test_a_host_s_process_serves_declared_tools(registry, store, tmp_path, outside, answered):

@@ -17,6 +17,7 @@ from meshwright.core.errors import InvalidRequestError, MeshError, SetupError
 from meshwright.gen.registry.v1.tool_registry_service_pb2 import GetToolRequest, SchemaChange, Tool
 from meshwright.registry.catalog import UNPLACED, checked_contract
 from meshwright.registry.compat import contract_changes, is_compatible
+from meshwright.registry.file import content
 from meshwright.registry.module import members
 from meshwright.registry.tool import LocalTool
 from meshwright.registry.version import is_release, neighbours, order
@@ -102,16 +103,12 @@ def contract_in(path: Path) -> Tool:
     """Reads a contract from a file.
 
     Raises:
-        InvalidRequestError: There is no such file, or it holds no contract.
+        SetupError: There is no such file, or it is too large.
+        InvalidRequestError: It holds no contract.
     """
+    text = content(path, MAX_FILE)
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_FILE + 1)
-        if len(content) > MAX_FILE:
-            raise InvalidRequestError(f"{path} is too large for a contract: at most {MAX_FILE} bytes")
-        tool = json_format.ParseDict(plain_object(path, parsed(path, content)), Tool())
-    except OSError as error:
-        raise InvalidRequestError(f"{path} cannot be read: {error.strerror}") from None
+        tool = json_format.ParseDict(plain_object(path, parsed(path, text)), Tool())
     except (ValueError, RecursionError, json_format.ParseError) as error:
         raise InvalidRequestError(f"{path} holds no contract: {str(error).partition(chr(10))[0][:300]}") from None
     tool.endpoint = tool.endpoint or UNPLACED
@@ -121,18 +118,18 @@ def contract_in(path: Path) -> Tool:
         raise InvalidRequestError(f"{path}: {error.message}", fields=error.fields) from None
 
 
-def parsed(path: Path, content: bytes) -> Any:
+def parsed(path: Path, text: bytes) -> Any:
     """Parses JSON or YAML, by the file's name.
 
     Raises:
         ValueError: It is neither.
     """
     if path.suffix == ".json":
-        return json.loads(content)
+        return json.loads(text)
     import yaml
 
     try:
-        return yaml.safe_load(content)
+        return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from None
 
@@ -178,7 +175,7 @@ def committed(folder: Path) -> Contracts:
     """Reads a folder of contracts; one that is not there yet is empty.
 
     Raises:
-        InvalidRequestError: A file holds no contract, or another one than its name says.
+        MeshError: A file holds no contract, or another one than its name says.
     """
     found: Contracts = {}
     for path in sorted(folder.glob("*/*.json")):

@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from meshwright.cli import contract, tool_arguments, tool_docs, tool_new, tool_serve
-from meshwright.cli.edge import Edge
 from meshwright.cli.options import EdgeUrl, Output, with_edge
 from meshwright.cli.output import Format, as_json, show, show_messages, show_table
 from meshwright.cli.steps import shortened
+from meshwright.cli.tool_listing import listed_tools
 from meshwright.core.canonical import from_struct, to_struct
 from meshwright.core.ids import uuid7
 from meshwright.gen.registry.v1.tool_registry_service_pb2 import (
@@ -20,7 +20,6 @@ from meshwright.gen.registry.v1.tool_registry_service_pb2 import (
     Effect,
     GetToolRequest,
     InvokeToolRequest,
-    ListToolsRequest,
     SetAliasRequest,
     Tool,
 )
@@ -35,7 +34,7 @@ Pin = Annotated[str, typer.Argument(metavar="NAME@VERSION", help="The tool and i
 @app.command("list")
 def list_tools(output: Output = Format.TABLE, edge: EdgeUrl = None) -> None:
     """Lists the newest version of every tool."""
-    found = with_edge(edge, every_tool)
+    found = with_edge(edge, listed_tools)
     if output is not Format.TABLE:
         show_messages(found, output)
         return
@@ -51,18 +50,6 @@ def list_tools(output: Output = Format.TABLE, edge: EdgeUrl = None) -> None:
             for tool in found
         ),
     )
-
-
-async def every_tool(mesh: Edge) -> list[Tool]:
-    """Reads all pages."""
-    found: list[Tool] = []
-    request = ListToolsRequest(page_size=200)
-    while True:
-        page = await mesh.call(mesh.tools.ListTools, request)
-        found += page.tools
-        request.page_token = page.next_page_token
-        if not request.page_token:
-            return found
 
 
 @app.command()

@@ -10,25 +10,22 @@ from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Value
 
 from meshwright.core.canonical import from_value
-from meshwright.core.errors import InvalidRequestError, SetupError
+from meshwright.core.errors import InvalidRequestError
 from meshwright.registry.arguments import MAX_BYTES, read_arguments
+from meshwright.registry.file import content
 
 
 def read(argument: str) -> dict[str, Any]:
     """Reads arguments as they stand in a command: JSON, `@FILE` that holds it, or `-` for standard input.
 
     Raises:
-        SetupError: The file cannot be read.
+        SetupError: The file cannot be read, or is too large.
         InvalidRequestError: It holds no arguments.
     """
     if argument == "-":
         return read_arguments(decoded(sys.stdin.buffer.read(MAX_BYTES + 1)))
     if argument.startswith("@"):
-        try:
-            with Path(argument[1:]).open("rb") as file:
-                return read_arguments(decoded(file.read(MAX_BYTES + 1)))
-        except OSError as error:
-            raise SetupError(f"{argument[1:] or argument} cannot be read: {error.strerror}") from None
+        return read_arguments(decoded(content(Path(argument[1:]), MAX_BYTES, argument[1:] or argument)))
     return read_arguments(argument)
 
 

@@ -13,19 +13,17 @@ from google.protobuf import json_format
 from meshwright.cli.edge import Edge
 from meshwright.cli.options import EdgeUrl, with_edge
 from meshwright.cli.output import show
+from meshwright.cli.tool_listing import listed_tools
 from meshwright.cli.tool_page import ToolPage, approval, effect, index_page, timeout_s
 from meshwright.core.canonical import from_struct
 from meshwright.core.errors import NotYetAvailableError, SetupError, ToolNotFoundError
 from meshwright.core.ids import TOOL_NAME, checked
 from meshwright.gen.registry.v1.tool_registry_service_pb2 import (
     CheckCompatibilityRequest,
-    ListToolsRequest,
     SchemaChange,
     Tool,
 )
 
-PAGE_SIZE = 200
-MOST_PAGES = 1_000
 INDEX = "_index"
 """No tool is called so: names begin with a letter."""
 
@@ -70,25 +68,12 @@ async def registered(mesh: Edge, names: Sequence[str]) -> list[ToolPage]:
     for name in names:
         checked("name", name, TOOL_NAME)
     wanted = sorted(set(names))
-    found = [tool for name in wanted for tool in await listed(mesh, name) if tool.name == name]
-    found = found if wanted else await listed(mesh, "")
+    found = [tool for name in wanted for tool in await listed_tools(mesh, name, all_versions=True) if tool.name == name]
+    found = found if wanted else await listed_tools(mesh, all_versions=True)
     pages = [await compared(mesh, name, list(versions)) for name, versions in groupby(found, lambda tool: tool.name)]
     if missing := set(wanted) - {page.name for page in pages}:
         raise ToolNotFoundError(f"no tool {min(missing)} is registered: `meshwright tool list` shows what is")
     return pages
-
-
-async def listed(mesh: Edge, prefix: str) -> list[Tool]:
-    """Lists every version of the tools whose names begin so, by name, oldest first."""
-    found: list[Tool] = []
-    request = ListToolsRequest(page_size=PAGE_SIZE, name_prefix=prefix, all_versions=True)
-    for _ in range(MOST_PAGES):
-        page = await mesh.call(mesh.tools.ListTools, request)
-        found += page.tools
-        request.page_token = page.next_page_token
-        if not request.page_token:
-            break
-    return found
 
 
 async def compared(mesh: Edge, name: str, versions: Sequence[Tool]) -> ToolPage:

@@ -89,6 +89,7 @@ def reachable(schema: JsonSchema) -> dict[int, Part]:
                 *(node.get(keyword) for keyword in ("not", "if", "then", "else")),
                 *several,
                 *node.get("dependentSchemas", {}).values(),
+                *node.get("dependencies", {}).values(),  # of draft 7: asserted all the same
                 *targets,
             ),
             in_objects=filled(

@@ -30,6 +30,7 @@ LISTED_BYTES = 10 * 2**20
 """Each violation is made with a copy of the value that it is about: so much may be copied."""
 DIALECT = "https://json-schema.org/draft/2020-12/"
 CONTAINERS = (dict, list)
+Validator = jsonschema_rs.Draft202012Validator
 NO_SCHEMA = (ValueError, TypeError, AttributeError, LookupError)
 """What a reference to something that is no schema ends in."""
 
@@ -63,12 +64,7 @@ class Schema:
     def __init__(self, schema: dict[str, Any], field: str = "schema") -> None:
         check_limits(schema, field)
         try:
-            self._validator = jsonschema_rs.Draft202012Validator(
-                schema,
-                pattern_options=jsonschema_rs.RegexOptions(size_limit=MAX_PATTERN_MEMORY),
-                retriever=refuse,
-                validate_formats=True,
-            )
+            self._validator = compiled(schema)
             self._efforts = efforts(schema, MAX_VALUE_DEPTH, CHECKED_EFFORT)
         except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, *NO_SCHEMA) as error:
             raise InvalidRequestError(f"{field} is no JSON Schema 2020-12", fields={field: first_line(error)}) from None
@@ -106,6 +102,21 @@ class Schema:
             if len(found) == MAX_VIOLATIONS:
                 break
         return found
+
+
+def compiled(schema: dict[str, Any]) -> Validator:
+    """Makes the validator of a schema: formats count, patterns are bounded, and nothing is fetched.
+
+    Raises:
+        jsonschema_rs.ValidationError: It is no schema.
+        jsonschema_rs.ReferencingError: It refers to what is not in it.
+    """
+    return Validator(
+        schema,
+        pattern_options=jsonschema_rs.RegexOptions(size_limit=MAX_PATTERN_MEMORY),
+        retriever=refuse,
+        validate_formats=True,
+    )
 
 
 def measured(value: Any, deepest: int) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from meshwright.registry.backends.grpc import GrpcOptions, grpc_tools
 from meshwright.registry.backends.http import HttpOptions, http_tool
 from meshwright.registry.backends.secret import PLAIN, REFERENCE, Secret, SecretOptions
 from meshwright.registry.backends.sql import SqlOptions, sql_tool
+from meshwright.registry.file import content
 from meshwright.registry.tool.hosted import HostedTool
 
 MAX_BYTES = 1 * 2**20
@@ -96,8 +97,9 @@ def load(path: Path, settings: Settings | None = None) -> list[HostedTool]:
     Raises:
         SetupError: One line with file, tool and field.
     """
+    text = content(path, MAX_BYTES)
     try:
-        declared = options_of(FileOptions, content(path))
+        declared = options_of(FileOptions, parsed(text))
         surroundings = Surroundings(path.parent, secrets(declared, path.parent), settings or Settings.load())
     except SetupError as error:
         raise SetupError(f"{path}: {error.message}") from None
@@ -113,19 +115,12 @@ def load(path: Path, settings: Settings | None = None) -> list[HostedTool]:
     return tools
 
 
-def content(path: Path) -> Any:
+def parsed(text: bytes) -> Any:
     """Reads YAML.
 
     Raises:
-        SetupError: There is no such file, or it is no YAML.
+        SetupError: It is none.
     """
-    try:
-        with path.open("rb") as file:
-            text = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise SetupError(f"cannot be read: {error.strerror}") from None
-    if len(text) > MAX_BYTES:
-        raise SetupError(f"has more than {MAX_BYTES} bytes")
     try:
         return yaml.load(text, PlainLoader)  # noqa: S506 - a SafeLoader
     except yaml.MarkedYAMLError as error:

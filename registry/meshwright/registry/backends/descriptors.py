@@ -13,6 +13,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
 
 from meshwright.core.errors import SetupError
+from meshwright.registry.file import content
 
 MAX_BYTES = 8 * 2**20
 WELL_KNOWN = re.compile(r"google/protobuf/[a-z_]+\.proto")
@@ -73,15 +74,9 @@ def from_file(path: Path) -> Services:
     Raises:
         SetupError: It cannot be read, or does not hold what it imports.
     """
+    text = content(path, MAX_BYTES)
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise SetupError(f"{path} cannot be read: {error.strerror}") from None
-    if len(content) > MAX_BYTES:
-        raise SetupError(f"{path} has more than {MAX_BYTES} bytes")
-    try:
-        files = {one.name: one for one in FileDescriptorSet.FromString(content).file}
+        files = {one.name: one for one in FileDescriptorSet.FromString(text).file}
     except DecodeError:
         raise SetupError(f"{path} is no FileDescriptorSet") from None
     pool = DescriptorPool()

@@ -3,9 +3,7 @@
 from collections.abc import Hashable
 from typing import Any
 
-import jsonschema_rs
-
-from meshwright.registry.schema import MAX_PATTERN_MEMORY, refuse
+from meshwright.registry.schema import Validator, compiled
 
 NULL, BOOLEAN, INTEGER, FRACTION, STRING, ARRAY, OBJECT = EVERY_KIND = (
     "null",
@@ -65,19 +63,14 @@ class Leaves:
     """Keywords without schemas below them, asked of the very validator that checks calls."""
 
     def __init__(self) -> None:
-        self._validators: dict[Hashable, jsonschema_rs.Draft202012Validator] = {}
+        self._validators: dict[Hashable, Validator] = {}
         self._matches: dict[tuple[str, str], bool] = {}
 
     def fit(self, value: Any, keyword: str, limit: Any) -> bool:
         """Whether a value fits one keyword."""
         key = (keyword, frozen(limit))
         if key not in self._validators:
-            self._validators[key] = jsonschema_rs.Draft202012Validator(
-                {keyword: limit},
-                pattern_options=jsonschema_rs.RegexOptions(size_limit=MAX_PATTERN_MEMORY),
-                retriever=refuse,
-                validate_formats=True,
-            )
+            self._validators[key] = compiled({keyword: limit})
         return self._validators[key].is_valid(value)
 
     def matches(self, pattern: str, name: str) -> bool:

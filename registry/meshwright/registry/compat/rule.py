@@ -8,6 +8,18 @@ MAX_WHAT = 200
 """Characters of a schema's own words in a sentence."""
 
 
+def least(name: str, what: str) -> tuple[str, str, str, str]:
+    """Returns the names and sentences of a rule about the least of something."""
+    raised = f"the least {what} was {{1}} and is {{0}} now"
+    return f"{name}_RAISED", raised, f"{name}_LOWERED", f"the least {what} was {{0}} and is {{1}} now"
+
+
+def greatest(name: str, what: str) -> tuple[str, str, str, str]:
+    """Returns the names and sentences of a rule about the greatest of something."""
+    lowered = f"the greatest {what} was {{1}} and is {{0}} now"
+    return f"{name}_LOWERED", lowered, f"{name}_RAISED", f"the greatest {what} was {{0}} and is {{1}} now"
+
+
 class Rule(Enum):
     """A rule by which one schema does not accept all that another does.
 
@@ -68,64 +80,24 @@ class Rule(Enum):
     )
     ENUM_VALUE = "ENUM_VALUE_REMOVED", "{} fitted before and does not now", "ENUM_VALUE_ADDED", "{} fits now"
     ENUM = "ENUM_ADDED", "only listed values fit now", "ENUM_REMOVED", "values that are not listed fit now"
-    MINIMUM = (
-        "MINIMUM_RAISED",
-        "the least value was {1} and is {0} now",
-        "MINIMUM_LOWERED",
-        "the least value was {0} and is {1} now",
-    )
-    MAXIMUM = (
-        "MAXIMUM_LOWERED",
-        "the greatest value was {1} and is {0} now",
-        "MAXIMUM_RAISED",
-        "the greatest value was {0} and is {1} now",
-    )
+    MINIMUM = least("MINIMUM", "value")
+    MAXIMUM = greatest("MAXIMUM", "value")
     MULTIPLE = (
         "MULTIPLE_OF_NARROWED",
         "only multiples of {} fit now",
         "MULTIPLE_OF_WIDENED",
         "others than multiples of {} fit now",
     )
-    MIN_LENGTH = (
-        "MIN_LENGTH_RAISED",
-        "the least length was {1} and is {0} now",
-        "MIN_LENGTH_LOWERED",
-        "the least length was {0} and is {1} now",
-    )
-    MAX_LENGTH = (
-        "MAX_LENGTH_LOWERED",
-        "the greatest length was {1} and is {0} now",
-        "MAX_LENGTH_RAISED",
-        "the greatest length was {0} and is {1} now",
-    )
+    MIN_LENGTH = least("MIN_LENGTH", "length")
+    MAX_LENGTH = greatest("MAX_LENGTH", "length")
     PATTERN = "PATTERN_ADDED", "text must match {} now", "PATTERN_REMOVED", "text need not match {} any more"
     FORMAT = "FORMAT_ADDED", "text must be a {} now", "FORMAT_REMOVED", "text need not be a {} any more"
     OTHER_FORMAT = "FORMAT_CHANGED", "the format is another one: {}", "FORMAT_CHANGED", "the format is another one: {}"
-    MIN_ITEMS = (
-        "MIN_ITEMS_RAISED",
-        "the least number was {1} and is {0} now",
-        "MIN_ITEMS_LOWERED",
-        "the least number was {0} and is {1} now",
-    )
-    MAX_ITEMS = (
-        "MAX_ITEMS_LOWERED",
-        "the greatest number was {1} and is {0} now",
-        "MAX_ITEMS_RAISED",
-        "the greatest number was {0} and is {1} now",
-    )
+    MIN_ITEMS = least("MIN_ITEMS", "number")
+    MAX_ITEMS = greatest("MAX_ITEMS", "number")
     UNIQUE = "UNIQUE_ITEMS_ADDED", "no two items may be equal now", "UNIQUE_ITEMS_REMOVED", "items may be equal now"
-    MIN_PROPERTIES = (
-        "MIN_PROPERTIES_RAISED",
-        "the least number was {1} and is {0} now",
-        "MIN_PROPERTIES_LOWERED",
-        "the least number was {0} and is {1} now",
-    )
-    MAX_PROPERTIES = (
-        "MAX_PROPERTIES_LOWERED",
-        "the greatest number was {1} and is {0} now",
-        "MAX_PROPERTIES_RAISED",
-        "the greatest number was {0} and is {1} now",
-    )
+    MIN_PROPERTIES = least("MIN_PROPERTIES", "number")
+    MAX_PROPERTIES = greatest("MAX_PROPERTIES", "number")
     UNION_MEMBER = (
         "UNION_MEMBER_REMOVED",
         "{} fitted one of the alternatives before and may fit none, or not exactly one, now",
