@@ -162,7 +162,8 @@ def dev(tmp_path_factory: pytest.TempPathFactory, documents: Path) -> Iterator[D
     folder = tmp_path_factory.mktemp("dev")
     agents = [part for name in ("slow", "asking") for part in ("--agent", f"{HERE / 'agents.py'}:{name}")]
     port = ports.reserve("127.0.0.1", set())
-    running = Dev(folder, port, "--docs", str(documents), *agents, "--lease", "2")
+    tools = ["--tools", str(HERE / "letters.py")]
+    running = Dev(folder, port, "--docs", str(documents), *agents, *tools, "--lease", "2")
     try:
         yield running.start()
     finally:

@@ -25,15 +25,27 @@ def until(condition, seconds=15):
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("name", ["registry", "gateway", "envoy", "researcher", "store"])
+@pytest.mark.parametrize("name", ["registry", "gateway", "envoy", "researcher", "letters.py", "store"])
 def test_a_killed_process_comes_back_on_its_old_port(dev, name):
     before = dev.facts
     os.kill(before["pids"][name], signal.SIGKILL)
     until(lambda: dev.facts["pids"][name] not in (0, before["pids"][name]))
     assert dev.facts["agents"] == before["agents"]
+    assert dev.facts["tools"] == before["tools"]
     assert dev.facts["registry"] == before["registry"]
     until(lambda: dev.request("GET", "/ready").status == 200 if name != "envoy" else is_served(dev))
     until(lambda: dev.request("POST", "/run", {"prompt": "What is 2 + 2?"}).status == 200)
+
+
+def test_tools_of_a_file_are_served_by_a_host_of_their_own_also_after_it_was_killed(dev):
+    def counted():
+        body = {"arguments": {"text": "abc"}, "idempotency_key": "k"}
+        return dev.request("POST", "/v1/tools/letters.count:invoke", body)
+
+    assert counted().json["result"] == 3
+    os.kill(dev.facts["pids"]["letters.py"], signal.SIGKILL)
+    until(lambda: counted().status == 200)
+    assert (dev.folder / "data/logs/letters.py.log").exists()
 
 
 def is_served(dev):
@@ -103,6 +115,11 @@ def test_a_data_folder_in_use_names_the_mesh_that_uses_it(dev):
         (("--agent", "agents.py:nobody"), "has no agent 'nobody'"),
         (("--agent", "{folder}/broken.py:agent"), "broken.py:1:"),
         (("--agent", "{folder}/raises.py:agent"), "ZeroDivisionError"),
+        (("--tools", "missing.py"), "missing.py is not a file"),
+        (("--tools", "letters.txt"), "name a .py file with @tool, or a .yaml declaration"),
+        (("--tools", "{folder}/broken.py"), "broken.py:1:"),
+        (("--tools", "{folder}/empty.yaml"), "empty.yaml: must be a mapping of names"),
+        (("--tools", "agents.py", "--tools", "agents.py"), "two hosts cannot serve one tool"),
         (("--model", "abacus"), "there is no model 'abacus'"),
         (("--model", "scripted:/nowhere.yaml"), "/nowhere.yaml"),
         (("--data", "/proc/nothing"), "cannot be used"),
@@ -111,6 +128,7 @@ def test_a_data_folder_in_use_names_the_mesh_that_uses_it(dev):
 def test_what_cannot_work_is_one_line_and_nothing_is_left(tmp_path, arguments, said):
     (tmp_path / "broken.py").write_text("def agent(:\n")
     (tmp_path / "raises.py").write_text("agent = 1 / 0\n")
+    (tmp_path / "empty.yaml").touch()
     given = [argument.format(folder=tmp_path) for argument in arguments]
     data = [] if "--data" in given else ["--data", str(tmp_path / "data")]
     done = run("dev", "--port", str(ports.reserve("127.0.0.1", set())), *data, *given)

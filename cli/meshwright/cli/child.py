@@ -33,7 +33,7 @@ class Child:
     """One process of the mesh.
 
     Attributes:
-        name: As in the ready file: `store`, `registry`, `gateway`, `envoy`, or an agent's id.
+        name: As in the ready file: `store`, `registry`, `gateway`, `envoy`, an agent's id, or a file of tools.
         command: Program and arguments.
         environment: All of its environment.
         folder: Working directory.

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from meshwright.cli import tool_files
 from meshwright.cli.mesh import Mesh, MeshPlan
 from meshwright.cli.output import show_table
 from meshwright.core.settings import data_home
@@ -23,6 +24,10 @@ def dev(
     docs: Annotated[Path | None, typer.Option(help="Folder that the researcher searches")] = None,
     model: Annotated[str, typer.Option(help="offline, openai:NAME[@URL] or scripted:FILE")] = "offline",
     agent: Annotated[list[str] | None, typer.Option(help="An agent of yours, FILE.py:NAME; may be repeated")] = None,
+    tools: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="Tools of yours to serve, a .py or .yaml file; may be repeated"),
+    ] = None,
     ready_file: Annotated[
         Path | None, typer.Option(help="JSON file that says what runs where, once all of it does")
     ] = None,
@@ -46,7 +51,9 @@ def dev(
         workers=workers,
         store_port=store_port,
         lease_s=lease,
+        tools=tools or (),
     )
+    tool_files.check(plan.tools)  # before there is a loop: an import that hangs is ended by Ctrl-C
     asyncio.run(serve(plan, ready_file))
 
 

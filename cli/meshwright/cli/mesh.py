@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from meshwright.agents.settings import AgentSettings
-from meshwright.cli import ports
+from meshwright.cli import ports, tool_files
 from meshwright.cli.child import Child
 from meshwright.cli.edge import Edge
 from meshwright.core.errors import MeshError, SetupError
@@ -21,6 +21,7 @@ from meshwright.core.valkey import EmbeddedValkey
 from meshwright.gateway.bootstrap import ADMIN
 from meshwright.gateway.envoy import command as envoy_command
 from meshwright.gateway.settings import GatewaySettings
+from meshwright.registry.settings import HostSettings
 
 HOST = "127.0.0.1"
 LIBRARY = "meshwright.agents.library.{}.agent:agent"
@@ -48,6 +49,7 @@ class MeshPlan:
         lease_s: How long a task stays with a silent worker.
         bundled: Agents of the library that run.
         workers: Further processes of each of the user's agents, which only work.
+        tools: Files of tools, each served by a host of its own; as `tool_files.check` has let them pass.
     """
 
     port: int
@@ -59,6 +61,7 @@ class MeshPlan:
     lease_s: float = 15.0
     bundled: Sequence[str] = BUNDLED
     workers: int = 0
+    tools: Sequence[str] = ()
 
 
 class Mesh:
@@ -101,8 +104,9 @@ class Mesh:
             gateway = self._gateway(registry_target)
             agents = [self._agent(spec, registry_target) for spec in self._specs()]
             workers = [self._agent(spec, registry_target, role="worker") for spec in self._worker_specs()]
+            hosts = [self._tool_host(file, registry_target) for file in tool_files.named(self.plan.tools)]
             async with asyncio.TaskGroup() as group:
-                for child in (registry, gateway, *agents, *workers):
+                for child in (registry, gateway, *hosts, *agents, *workers):
                     group.create_task(child.start())
             self._name_agents(agents)
             await self._start_envoy()
@@ -205,6 +209,14 @@ class Mesh:
         child.folder = Path.cwd()
         return child
 
+    def _tool_host(self, named: tuple[str, str], registry_target: str) -> Child:
+        name, file = named
+        settings = HostSettings.load(registry=registry_target, drain_s=DRAIN_S, reflection=True)
+        command = [sys.executable, "-m", "meshwright.registry.tool", file]
+        child = self._child(name, command, self._environment(settings))
+        child.folder = Path.cwd()
+        return child
+
     def _name_agents(self, agents: list[Child]) -> None:
         """Gives a user's agents the names that they told; two of one name would share their tasks."""
         for child in agents:
@@ -257,14 +269,16 @@ class Mesh:
 
     def facts(self) -> dict[str, object]:
         """Returns what the ready file says."""
-        services = ("store", "registry", "gateway", "envoy")
-        agents = {name: child for name, child in self.children.items() if name not in services}
+        hosts = dict(tool_files.named(self.plan.tools))
+        others = {"store", "registry", "gateway", "envoy", *hosts}
+        agents = {name: child for name, child in self.children.items() if name not in others}
         return {
             "edge": self.edge_url,
             "internal": f"http://{HOST}:{self.internal_port}",
             "registry": self.children["registry"].target,
             "store": self._store_url,
             "agents": {name: child.target for name, child in agents.items() if name == child.facts.get("agent", name)},
+            "tools": {name: self.children[name].target for name in hosts},
             "pids": {name: child.pid for name, child in self.children.items()},
         }
 
