@@ -3,18 +3,15 @@
 `JOURNAL_EXAMPLES=500 pytest tests/agents/test_journal_machine.py` plays the full size.
 """
 
-import asyncio
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    RuleBasedStateMachine,
     initialize,
     invariant,
     precondition,
@@ -23,7 +20,7 @@ from hypothesis.stateful import (
 )
 
 from meshwright.agents import journal as journal_module
-from meshwright.agents.journal import LIBRARY, Claim, Journal, Limits
+from meshwright.agents.journal import Journal
 from meshwright.agents.task import NewTask, Record, TaskName
 from meshwright.core.errors import (
     DigestMismatchError,
@@ -36,160 +33,33 @@ from meshwright.core.errors import (
     TaskNotFoundError,
 )
 from meshwright.core.ids import child_id
-from meshwright.core.store import Store
-from meshwright.gen.agents.v1.step_event_pb2 import RunnerNotice, StepEvent
-from meshwright.gen.agents.v1.task_pb2 import TaskRequest, TaskResponse
+from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
+from meshwright.gen.agents.v1.task_pb2 import TaskRequest
+from tests.agents.journal_model import (
+    ENDS,
+    JournalModel,
+    Known,
+    Question,
+    is_asking,
+    is_in_line,
+    is_overtaken,
+    is_owned,
+    is_parked,
+    is_ready,
+    is_repeatable,
+    may_be_held,
+)
+from tests.agents.journal_world import PARTITIONS, Places, World
 
 SHORT = 10
 EXAMPLES = int(os.environ.get("JOURNAL_EXAMPLES", SHORT))
 STEPS = 30
-PARTITIONS = 2
 HOUR_MS = 3_600_000
-ENDS = ("COMPLETED", "FAILED", "CANCELLED")
 AGENTS = ("worker", "helper")
 HOLDERS = (("default", "default"), ("default", "ann"), ("acme", "default"))
 MOST_TASKS = 12
 MOST_BARREN = 5
-SUSPICIOUS = 2
 ANY = st.integers(0, 10_000)
-
-
-@dataclass
-class Question:
-    """What is asked of a person."""
-
-    origin: TaskName
-    digest: str
-    is_late: bool
-
-
-@dataclass
-class Known:
-    """What must be true of a task."""
-
-    task: NewTask
-    is_overdue: bool
-    is_brief: bool
-    state: str = "PENDING"
-    log: list[tuple[str, bytes]] = field(default_factory=list)
-    claim: Claim | None = None
-    stale: list[Claim] = field(default_factory=list)
-    keys: dict[str, tuple[int, list[StepEvent]]] = field(default_factory=dict)
-    is_lapsed: bool = False
-    waiting: int = 0
-    checked: int = 0
-    is_turn: bool = False
-    is_nudged: bool = False
-    is_held: bool = False
-    shown: dict[str, "Question"] = field(default_factory=dict)
-    attempt: int = 0
-    barren: int = 0
-    is_suspect: bool = False
-    is_poison: bool = False
-    cancel: str = ""
-    is_gone: bool = False
-    is_in_outbox: bool = False
-
-    @property
-    def name(self) -> TaskName:
-        return self.task.name
-
-    @property
-    def is_living(self) -> bool:
-        return not self.is_gone and self.state not in ENDS
-
-    def lose_claim(self, state: str) -> None:
-        if self.claim:
-            self.stale.append(self.claim)
-        self.claim, self.is_lapsed, self.state = None, False, state
-
-    @property
-    def own_questions(self) -> dict[str, Question]:
-        return {key: question for key, question in self.shown.items() if question.origin == self.name}
-
-    def enter_queue(self) -> None:
-        """One whose last worker was lost before it got anywhere waits apart, and runs alone."""
-        self.lose_claim("PENDING")
-        self.waiting, self.is_turn, self.is_held = 0, False, False
-        self.is_suspect = self.barren >= SUSPICIOUS
-
-
-@dataclass
-class Places:
-    """Where the store holds which tasks: the only reader of keys here. Nouns with their members, and streams."""
-
-    members: dict[str, Counter[str]]
-    records: dict[str, dict[bytes, bytes]]
-    running: Counter[tuple[str, str]]
-    keys: list[str]
-
-    @classmethod
-    async def read(cls, store: Store) -> "Places":
-        keys = sorted([key.decode() async for key in store.client.scan_iter("mw:{[0-9]*", count=1000)])
-        kinds = await store.run(*(("TYPE", key) for key in keys)) if keys else []
-        reads = {b"zset": ("ZRANGE", 0, -1), b"set": ("SMEMBERS",), b"hash": ("HGETALL",), b"list": ("LRANGE", 0, -1)}
-        read = [(key, reads[kind]) for key, kind in zip(keys, kinds, strict=True) if kind in reads]
-        replies = await store.run(*((how[0], key, *how[1:]) for key, how in read)) if read else []
-        members: dict[str, Counter[str]] = {}
-        records, running = {}, Counter[tuple[str, str]]()
-        for (key, _), reply in zip(read, replies, strict=True):
-            noun, _, name = key.split(":", 2)[2].partition(":")
-            if noun == "task":
-                records[name] = reply
-            elif noun == "running":
-                running.update({(name, tenant.decode()): int(many) for tenant, many in reply.items()})
-            elif not isinstance(reply, dict):
-                members.setdefault(noun, Counter()).update(member.decode() for member in reply)
-        return cls(members, records, running, keys)
-
-    def many(self, noun: str, ref: str) -> int:
-        """Counts where a task stands, over all keys of a noun, such as the ready queues of several tenants."""
-        return sum(found[ref] for key, found in self.members.items() if key.startswith(noun))
-
-    def is_frozen(self, ref: str) -> bool:
-        return b"frozen_at" in self.records.get(ref, {})
-
-    def fence(self, ref: str) -> str | None:
-        fence = self.records.get(ref, {}).get(b"fence")
-        return fence.decode() if fence else None
-
-    def traces(self, ref: str) -> set[str]:
-        """Names what still knows a task."""
-        keyed = {key.split(":", 3)[2] for key in self.keys if key.split(":", 3)[3:] == [ref]}
-        either = {ref, ref.rpartition("/")[2]}
-        return keyed | {noun for noun, found in self.members.items() if either & set(found)}
-
-
-def is_owned(known: Known) -> bool:
-    return known.claim is not None
-
-
-def is_repeatable(known: Known) -> bool:
-    return known.claim is not None and bool(known.keys)
-
-
-def is_overtaken(known: Known) -> bool:
-    return bool(known.stale)
-
-
-def is_ready(known: Known) -> bool:
-    return known.state == "PENDING" and not known.is_gone and not known.is_poison
-
-
-def is_in_line(known: Known) -> bool:
-    return is_ready(known) and not known.is_suspect
-
-
-def is_parked(known: Known) -> bool:
-    return known.state == "PARKED"
-
-
-def is_asking(known: Known) -> bool:
-    return not known.is_gone and bool(known.shown)
-
-
-def may_be_held(known: Known) -> bool:
-    return is_owned(known) and bool(known.own_questions)
 
 
 def some(wanted: Callable[[Known], bool]) -> Any:
@@ -197,34 +67,7 @@ def some(wanted: Callable[[Known], bool]) -> Any:
     return precondition(lambda machine: any(map(wanted, machine.tasks.values())))
 
 
-class World:
-    """A store of one test, and the owners that share it."""
-
-    def __init__(self, url: str) -> None:
-        self.runner = asyncio.Runner()
-        self.store = Store(url, LIBRARY)
-        self.owners = [Journal(self.store, name, lease_s=3600) for name in ("one", "two", "three")]
-        self.doomed = Journal(self.store, "doomed", lease_s=0)
-        self.strict = Journal(self.store, "strict", limits=Limits(max_ready=1))
-        self.reset()
-
-    def reset(self) -> None:
-        async def emptied() -> None:
-            await self.store.open()
-            await self.store.client.flushall()
-            await self.store.open(PARTITIONS)
-
-        self.run(emptied())
-
-    def run(self, work: Any) -> Any:
-        return self.runner.run(work)
-
-    def close(self) -> None:
-        self.run(self.store.close())
-        self.runner.close()
-
-
-class JournalMachine(RuleBasedStateMachine):
+class JournalMachine(JournalModel):
     """Every rule does one thing to the journal and to the model, and compares the answers."""
 
     world: World
@@ -232,100 +75,12 @@ class JournalMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.world.reset()
-        self.tasks: dict[str, Known] = {}
-        self.serial = 0
-
-    # What rules draw from.
 
     def run(self, work: Any) -> Any:
         return self.world.run(work)
 
     def owner(self, pick: int) -> Journal:
         return self.world.owners[pick % len(self.world.owners)]
-
-    def picked(self, pick: int, wanted: Callable[[Known], bool]) -> Known | None:
-        found = [known for known in self.tasks.values() if wanted(known)]
-        return found[pick % len(found)] if found else None
-
-    def running(self, pick: int) -> Known:
-        known = self.picked(pick, is_owned)
-        assert known
-        return known
-
-    def is_parent(self, known: Known) -> bool:
-        """Whether a task runs and may wait for a child that lives."""
-        return is_owned(known) and bool(self.children(known))
-
-    def event(self, size: int = 0) -> StepEvent:
-        self.serial += 1
-        return StepEvent(notice=RunnerNotice(detail=f"e{self.serial}" + "." * size))
-
-    def result(self) -> StepEvent:
-        self.serial += 1
-        return StepEvent(result=TaskResponse(output=f"r{self.serial}"))
-
-    # The model's own laws.
-
-    def above(self, known: Known) -> Known | None:
-        parent = known.task.parent_id
-        return self.tasks[known.name.sibling(parent).ref] if parent else None
-
-    def lineage(self, known: Known) -> list[Known]:
-        line = [known]
-        while (parent := self.above(line[-1])) and parent.is_living:
-            line.append(parent)
-        return line
-
-    def below(self, known: Known) -> Iterator[Known]:
-        """Lists descendants that can be reached: a task that was deleted leads nowhere."""
-        for child in self.tasks.values():
-            if child.name.tenant == known.name.tenant and self.above(child) is known and not child.is_gone:
-                yield child
-                yield from self.below(child)
-
-    def write(self, known: Known, events: list[StepEvent]) -> int:
-        first = len(known.log) + 1
-        for event in events:
-            path, inner = "", None
-            for here in self.lineage(known):
-                if inner:
-                    path = f"{inner.name.task_id}:{len(inner.log)}" + (f",{path}" if path else "")
-                here.log.append((path, event.SerializeToString()))
-                inner = here
-        return first
-
-    def flag(self, known: Known, reason: str, *, itself: bool) -> set[TaskName]:
-        idle = set()
-        for here in [*([known] if itself else []), *self.below(known)]:
-            if here.is_living:
-                here.cancel = here.cancel or reason
-                idle |= {here.name} if here.state != "RUNNING" else set()
-        return idle
-
-    def conclude(self, known: Known, state: str) -> None:
-        for key in list(known.shown):
-            for here in self.lineage(known):
-                here.shown.pop(key, None)
-        known.lose_claim(state)
-        known.is_held, known.is_turn = False, False
-        known.is_in_outbox = bool(known.task.session_id)
-        self.flag(known, "the parent task ended", itself=False)
-        parent = self.above(known)
-        if parent and not parent.is_gone and parent.state == "PARKED" and parent.waiting:
-            parent.waiting -= 1
-            if not parent.waiting:
-                parent.enter_queue()
-
-    def is_frozen(self, known: Known) -> bool:
-        """Whether its clock stands still: it waits for a person, or a task below it does that still reports to it."""
-        return any(known in self.lineage(here) for here in self.tasks.values() if here.is_held)
-
-    def owned(self, known: Known, claim: Claim) -> None:
-        assert claim.fence not in [old.fence for old in known.stale]
-        assert claim.is_suspect == (known.barren >= SUSPICIOUS)
-        known.claim, known.state, known.is_lapsed, known.is_nudged = claim, "RUNNING", False, False
-        known.attempt = max(1, known.attempt)
-        known.barren += 1
 
     # Rules.
 
@@ -506,9 +261,6 @@ class JournalMachine(RuleBasedStateMachine):
     def park(self, pick, is_behind, many):
         known = self.picked(pick, self.is_parent)
         self.park_one(known, 1 + many % len(self.children(known)), is_behind=is_behind)
-
-    def children(self, known: Known) -> list[Known]:
-        return [child for child in self.below(known) if self.above(child) is known and child.is_living]
 
     def park_one(self, known: Known, waiting: int, *, is_behind: bool) -> None:
         event, last = self.event(), len(known.log) - is_behind
