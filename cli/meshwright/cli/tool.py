@@ -112,7 +112,8 @@ def described(tool: Tool) -> Iterator[tuple[str, str]]:
     yield "asks a person", ApprovalRule.Name(tool.approval).removeprefix("APPROVAL_RULE_").lower()
     yield "time for a call", f"{tool.timeout.ToMilliseconds() / 1000:g} s"
     if tool.HasField("sunset_time"):
-        yield "deprecated", f"from {tool.sunset_time.ToJsonString()}, {tool.replaced_by or 'nothing'} instead"
+        use = f": use {tool.replaced_by} instead" if tool.replaced_by else ""
+        yield "deprecated", f"relied on until {tool.sunset_time.ToJsonString()} at most{use}"
     said = {"owner": tool.owner, "aliases": ", ".join(tool.aliases), "scopes": ", ".join(tool.required_scopes)}
     yield from ((what, text) for what, text in said.items() if text)
     yield "host", tool.endpoint

@@ -37,7 +37,7 @@ def new(
     for path in files:
         show(str(path))
     written, tested = files
-    typer.echo(f"test it with `pytest {tested}`, serve it with `meshwright tool serve {written}`", err=True)
+    typer.echo(f"test it with `python -m pytest {tested}`, serve it with `meshwright tool serve {written}`", err=True)
 
 
 def function_name(name: str) -> str:
