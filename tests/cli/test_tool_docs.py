@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import Field
 from typer.testing import CliRunner
 
+from meshwright.cli import tool_docs
 from meshwright.cli.main import app
 from meshwright.cli.tool_page import ToolPage, escaped, index_page, quoted, table
 from meshwright.core.channel import Channels
@@ -197,3 +198,13 @@ def test_no_description_writes_a_heading(text):
     contract.description = text
     page = ToolPage("sums.add", [contract], {}).markdown()
     assert len(re.findall(r"^ {0,3}#", page, re.MULTILINE)) == 4
+
+
+def test_a_reader_that_goes_away_is_no_file_that_cannot_be_written(tmp_path, monkeypatch):
+    def gone(_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(tool_docs, "show", gone)
+    with pytest.raises(BrokenPipeError):
+        tool_docs.write(tmp_path, {"a.md": "text"})
+    assert (tmp_path / "a.md").read_text() == "text"

@@ -112,8 +112,8 @@ def described(tool: Tool) -> Iterator[tuple[str, str]]:
     yield "asks a person", ApprovalRule.Name(tool.approval).removeprefix("APPROVAL_RULE_").lower()
     yield "time for a call", f"{tool.timeout.ToMilliseconds() / 1000:g} s"
     if tool.HasField("sunset_time"):
-        use = f": use {tool.replaced_by} instead" if tool.replaced_by else ""
-        yield "deprecated", f"relied on until {tool.sunset_time.ToJsonString()} at most{use}"
+        use = f": use {tool.replaced_by}" if tool.replaced_by else ""
+        yield "deprecated", f"do not rely on it after {tool.sunset_time.ToJsonString()}{use}"
     said = {"owner": tool.owner, "aliases": ", ".join(tool.aliases), "scopes": ", ".join(tool.required_scopes)}
     yield from ((what, text) for what, text in said.items() if text)
     yield "host", tool.endpoint

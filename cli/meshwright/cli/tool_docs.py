@@ -146,6 +146,7 @@ def write(folder: Path, files: dict[str, str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in sorted(files.items()):
             (folder / name).write_text(content)
-            show(str(folder / name))
     except OSError as error:
         raise SetupError(f"{error.filename} cannot be written: {error.strerror}") from None
+    for name in sorted(files):
+        show(str(folder / name))
