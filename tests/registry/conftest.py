@@ -39,6 +39,7 @@ from meshwright.registry.tool import LocalTool
 from meshwright.registry.tool.hosted import HostedTool
 from meshwright.registry.tool_service import ToolService
 from meshwright.registry.toolfile import load
+from tests.registry.host_tools import RUNS, TOOLS, grant
 
 
 @dataclass
@@ -156,6 +157,27 @@ async def hosting(registry: Registry, store: Store) -> AsyncIterator[Callable[..
             return Hosting(host, target, ToolServiceStub(connection))
 
         yield start
+
+
+@pytest.fixture(autouse=True)
+def _no_runs_before() -> None:
+    RUNS.clear()
+
+
+@pytest.fixture
+def hosted(store: Store) -> ToolHost:
+    """A host of `host_tools`."""
+    return ToolHost(TOOLS, Ledger(store))
+
+
+@pytest.fixture
+def call(hosted: ToolHost) -> Callable[..., Any]:
+    """Calls a tool of `host_tools`: `await call("pay@1.0.0", "key", n=1)`."""
+
+    async def called(pin: str, key: str = "k", *, on: ToolHost | None = None, **arguments: Any) -> Any:
+        return await (on or hosted).invoke(grant(), pin, json.dumps(arguments), key)
+
+    return called
 
 
 class Outside:
