@@ -276,6 +276,7 @@ async def test_a_call_without_a_grant_is_the_development_principals(serve, verif
     answer = await served.stub.Health(HealthRequest())
     assert (answer.agent_id, answer.draining) == ("default/default", False)
     assert CALLER.get() == Caller()
+    assert CALLER.get().tool_scopes == ["*"]
 
 
 async def test_a_proper_grant_says_who_calls(serve, verifier, signer):
@@ -283,6 +284,17 @@ async def test_a_proper_grant_says_who_calls(serve, verifier, signer):
     token = signer.sign(grant_of(tools=["add@1.0.0"]))
     answer = await served.stub.Health(HealthRequest(), metadata=[(METADATA_KEY, token)])
     assert (answer.agent_id, answer.draining) == ("t-1/p-1", True)
+
+
+async def test_whoever_calls_under_a_grant_holds_its_scopes_for_tools_and_none_for_itself(serve, verifier, signer):
+    async def tell_scopes(_request, _context):
+        caller = CALLER.get()
+        return HealthResponse(agent_id=" ".join(caller.tool_scopes), draining=bool(caller.scopes))
+
+    served = await serve(health=tell_scopes, verifier=verifier)
+    token = signer.sign(grant_of(scopes=["tools:write", "mail", "*"]))
+    answer = await served.stub.Health(HealthRequest(), metadata=[(METADATA_KEY, token)])
+    assert (answer.agent_id, answer.draining) == ("* mail tools:write", False)
 
 
 @pytest.mark.parametrize("kind", ["forged", "unsigned", "expired", "stranger", "another agent", "wider", "garbage"])

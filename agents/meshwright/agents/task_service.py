@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf import json_format
 
+from meshwright.agents.authority import check_reach
 from meshwright.agents.desk import Desk, Taken
 from meshwright.agents.reader import Shelf
 from meshwright.agents.service import TASK_ID_KEY, cursor_of, heartbeat, metadata_of
@@ -41,8 +42,10 @@ def name_of(task_id: str) -> TaskName:
 
     Raises:
         InvalidRequestError: It is no task id.
+        PermissionDeniedError: The caller holds another call's grant.
     """
     caller = CALLER.get()
+    check_reach(caller, task_id)
     return TaskName(caller.tenant, caller.principal, checked("task_id", task_id, TASK_ID))
 
 
@@ -65,6 +68,7 @@ class TaskService(TaskServiceServicer):
         if not 0 <= request.page_size <= MAX_PAGE:
             problem = f"must be 1..{MAX_PAGE}, or 0 for {DEFAULT_PAGE}"
             raise InvalidRequestError("page_size is out of range", fields={"page_size": problem})
+        check_reach(CALLER.get(), "")
         size = request.page_size or DEFAULT_PAGE
         cursor = parse_token(request.page_token)
         found: list[TaskResponse] = []

@@ -159,6 +159,13 @@ class PermissionDeniedError(MeshError):
     reason = "PERMISSION_DENIED"
 
 
+class ScopeMissingError(MeshError):
+    """The tool needs scopes that whoever asked does not hold."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+    reason = "SCOPE_MISSING"
+
+
 class NotCallableError(MeshError):
     """The agent does not take tasks from this caller."""
 

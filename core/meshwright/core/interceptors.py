@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ from meshwright.core.errors import (
 )
 from meshwright.core.grant import METADATA_KEY, Verifier
 from meshwright.core.limit import Limit
+from meshwright.core.scope import EVERYTHING
 from meshwright.gen.agents.v1.grant_pb2 import Grant
 
 log = structlog.get_logger("call")
@@ -54,8 +55,15 @@ class Caller:
     tenant: str = "default"
     principal: str = "default"
     grant: Grant | None = None
-    scopes: frozenset[str] = frozenset({"tools:write"})
-    """What it may do beside tasks; a task's grant holds none of it."""
+    scopes: frozenset[str] = frozenset({EVERYTHING})
+    """What it may do by itself; under a grant nothing, whatever scopes the grant holds: those are for tools."""
+    token: bytes = field(default=b"", repr=False, compare=False)
+    """The grant as it was signed."""
+
+    @property
+    def tool_scopes(self) -> list[str]:
+        """Scopes under which tools are called in its name, sorted."""
+        return sorted(set(self.grant.scopes) if self.grant else self.scopes)
 
 
 CALLER: ContextVar[Caller] = ContextVar("caller", default=Caller())  # noqa: B039 - frozen
@@ -303,5 +311,5 @@ class Principal:
         for key, value in context.invocation_metadata() or ():
             if key == METADATA_KEY and isinstance(value, bytes):
                 grant = await self._verifier.verify(value)
-                CALLER.set(Caller(grant.tenant, grant.principal, grant, frozenset()))
+                CALLER.set(Caller(grant.tenant, grant.principal, grant, frozenset(), value))
                 return
