@@ -40,7 +40,7 @@ def check_scopes(grant: Grant, hosted: Hosted) -> None:
     Raises:
         ScopeMissingError: Names those that it does not.
     """
-    if lacking := missing(grant.scopes, hosted.contract.required_scopes):
+    if lacking := missing(frozenset(grant.scopes), hosted.contract.required_scopes):
         named = " ".join(lacking)
         raise ScopeMissingError(
             f"{hosted.pin} needs the scope {' and '.join(lacking)}: ask for the task as somebody who holds it",

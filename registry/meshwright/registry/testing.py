@@ -12,6 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from meshwright.core.canonical import digest
 from meshwright.core.errors import MeshError, SetupError
 from meshwright.core.grant import approval_of
@@ -154,22 +156,27 @@ class ToolBench:
             tainted=is_tainted,
             scopes=scopes,
             session_id=session_id,
+            deadline=None if deadline_s is None else in_seconds(deadline_s),
         )
-        if deadline_s is not None:
-            grant.deadline.FromNanoseconds(time.time_ns() + int(deadline_s * 1e9))
         chosen, reports = key or secrets.token_hex(16), list[Report]()
-
-        def report(fraction: float, message: str) -> None:
-            reports.append((fraction, message))
-
         try:
-            if is_approved:
-                intent = digest([self._tool.name, self._tool.version, read_arguments(text)])
-                grant.approved.append(approval_of(chosen, intent))
-            outcome = await self._host.invoke(grant, self._pin, text, chosen, on_progress=report)
+            grant.approved.extend([approval_of(chosen, self._intent(text))] if is_approved else [])
+            outcome = await self._host.invoke(
+                grant, self._pin, text, chosen, on_progress=lambda share, message: reports.append((share, message))
+            )
         except MeshError as error:
             return told(chosen, failed(error), tuple(reports), attempts=0)
         return told(chosen, outcome, tuple(reports), attempts=1)
+
+    def _intent(self, text: str) -> str:
+        return digest([self._tool.name, self._tool.version, read_arguments(text)])
+
+
+def in_seconds(seconds: float) -> Timestamp:
+    """Returns a time from now on."""
+    at = Timestamp()
+    at.FromNanoseconds(time.time_ns() + int(seconds * 1e9))
+    return at
 
 
 def start_store(stack: AsyncExitStack, folder: Path) -> str:
