@@ -297,6 +297,21 @@ async def test_whoever_calls_under_a_grant_holds_its_scopes_for_tools_and_none_f
     assert (answer.agent_id, answer.draining) == ("* mail tools:write", False)
 
 
+async def test_the_grant_of_a_call_opens_only_what_is_open_to_calls(serve):
+    registry = Signer("registry-1")
+
+    async def lookup(_key_id):
+        return IssuerKey(registry.public_key, "", frozenset())
+
+    served = await serve(health=tell_caller, verifier=Verifier(lookup))
+    call = registry.sign(grant_of(agent_id="registry", task_id="call-k"))
+    error = await refused(served.stub.Health(HealthRequest(), metadata=[(METADATA_KEY, call)]))
+    assert (error.code, error.reason) == (grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
+    task = registry.sign(grant_of(agent_id="registry", task_id="t", root_task_id="t"))
+    answer = await served.stub.Health(HealthRequest(), metadata=[(METADATA_KEY, task)])
+    assert answer.agent_id == "t-1/p-1"
+
+
 @pytest.mark.parametrize("kind", ["forged", "unsigned", "expired", "stranger", "another agent", "wider", "garbage"])
 async def test_a_grant_that_is_not_good_is_unauthenticated(serve, verifier, signer, kind):
     good = SignedGrant.FromString(signer.sign(grant_of()))

@@ -34,7 +34,7 @@ def check_reach(caller: Caller, task_id: str) -> None:
     The host of a tool holds such a grant: it acts in its caller's name, but is not to see what else the caller does.
 
     Raises:
-        PermissionDeniedError: It is another task, or none in particular, or the tool is no agent.
+        PermissionDeniedError: It is another task, or the tool is no agent.
     """
     grant = caller.grant
     if grant and is_call(grant) and not (grant.delegates and grant.task_id == f"{CALL}{task_id}"):
