@@ -1,6 +1,5 @@
 """Authority: who may give an agent a task, and how far a child's own reaches."""
 
-import asyncio
 import json
 
 import grpc
@@ -143,6 +142,11 @@ class TestChildren:
     async def test_a_grant_names_no_delegate_that_was_not_announced(self, held):
         assert await refused(held(delegates=["worker", "chief"])) == "GRANT_INVALID"
 
+    async def test_a_child_has_its_parents_scopes_whatever_the_grant_says(self, held):
+        assert await refused(held(scopes=["*", "mail"])) == "GRANT_INVALID"
+        assert await refused(held(scopes=["tools:write"])) == "GRANT_INVALID"
+        await held(scopes=["*"])
+
     async def test_work_is_handed_to_delegates_only(self, held):
         assert await refused(held(delegates=[])) == "PERMISSION_DENIED"
 
@@ -202,8 +206,35 @@ class TestGrant:
         await client.resolve("t1", first, DECISION_APPROVE)
         await client.resolve("t1", second, DECISION_EDIT, edited_arguments={"n": 3})
         await client.ended("t1")
-        digests = set(seen[-1].approved)
+        keys, digests = zip(*(one.split(":") for one in seen[-1].approved), strict=True)
         assert first.intent_digest in digests
         assert second.intent_digest not in digests
-        assert len(digests) == 2
-        await asyncio.sleep(0)
+        assert len(set(keys)) == 2
+
+    async def test_the_same_call_planned_twice_runs_once_by_one_decision(self, start, dial, seen):
+        from meshwright.gen.agents.v1.task_pb2 import DECISION_APPROVE, DECISION_REJECT
+
+        twice = {"tool_calls": [{"name": "echo", "arguments": {"n": 1}} for _ in range(2)]}
+        client = dial(await start("worker", twice, DONE, approvals={"echo": "always"}))
+        await client.submit(task_id="t1")
+        first, second = await client.asked("t1")
+        assert first.intent_digest == second.intent_digest
+        await client.resolve("t1", first, DECISION_APPROVE)
+        await client.resolve("t1", second, DECISION_REJECT)
+        await client.ended("t1")
+        (grant,) = seen
+        (allowed,) = grant.approved
+        assert allowed.endswith(f":{first.intent_digest}")
+
+    async def test_it_names_session_and_scopes_of_whoever_asked(self, start, dial, seen):
+        call = {"tool_calls": [{"name": "echo", "arguments": {"n": 1}}]}
+        client = dial(await start("worker", call, DONE))
+        await client.run(session_id="s-1")
+        assert (seen[0].session_id, list(seen[0].scopes)) == ("s-1", ["*"])
+
+    async def test_a_childs_is_that_of_its_root_without_the_session(self, start, dial, seen):
+        call = {"tool_calls": [{"name": "echo", "arguments": {"n": 1}}]}
+        await start("worker", call, DONE)
+        boss = dial(await start("boss", asks("worker"), DONE, delegates=["worker"]))
+        await boss.run(session_id="s-1")
+        assert [(grant.agent_id, grant.session_id, list(grant.scopes)) for grant in seen] == [("worker", "", ["*"])]

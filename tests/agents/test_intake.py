@@ -1,12 +1,19 @@
 """Intake: every limit of a request, its id, and what becomes of it."""
 
 import hashlib
+import time
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from meshwright.agents.intake import new_task, task_id_of
-from meshwright.core.errors import DepthExceededError, InvalidRequestError, NotYetAvailableError
+from meshwright.core.errors import (
+    DepthExceededError,
+    InvalidRequestError,
+    NotYetAvailableError,
+    PermissionDeniedError,
+    TaskTimeoutError,
+)
 from meshwright.core.interceptors import Caller
 from meshwright.gen.agents.v1.grant_pb2 import Grant
 from meshwright.gen.agents.v1.task_pb2 import (
@@ -172,3 +179,52 @@ class TestChild:
         assert accepted(under(depth=4), task_id="root.abc").depth == 5
         with pytest.raises(DepthExceededError):
             accepted(under(depth=5), task_id="root.abc")
+
+
+def called(scopes=("mail",), seconds=30, **changes):
+    """Ann, as the host of a tool that is the agent `worker` sees her during her call `key-1`."""
+    fields = {"tenant": "acme", "principal": "ann", "agent_id": "registry", "task_id": "call-key-1"}
+    grant = Grant(**(fields | {"delegates": ["worker"], "scopes": scopes} | changes))
+    grant.deadline.FromMilliseconds(int((time.time() + seconds) * 1000))
+    return Caller("acme", "ann", grant, frozenset())
+
+
+class TestACallFromOutside:
+    def test_it_becomes_a_root_task_of_its_caller(self):
+        task = accepted(called(), task_id="key-1", token_budget=4_096)
+        assert (task.name.tenant, task.name.principal, task.name.task_id) == ("acme", "ann", "key-1")
+        assert (task.parent_id, task.root_id, task.depth, task.scopes) == ("", "key-1", 0, ("mail",))
+        assert task.request.token_budget == 4_096
+
+    def test_it_is_the_same_request_however_much_time_is_left(self):
+        assert accepted(called(), task_id="key-1").hash == accepted(called(seconds=5), task_id="key-1").hash
+
+    def test_it_ends_in_the_calls_time(self):
+        assert accepted(called(seconds=5), task_id="key-1").timeout_ms == pytest.approx(5_000, abs=1_000)
+        assert accepted(called(), task_id="key-1", timeout=Duration(seconds=2)).timeout_ms == 2_000
+        with pytest.raises(TaskTimeoutError):
+            accepted(called(seconds=-1), task_id="key-1")
+
+    @pytest.mark.parametrize("task_id", ["", "key-2", "key-1.child", "call-key-1"])
+    def test_it_has_the_calls_key_and_no_other_id(self, task_id):
+        with pytest.raises((PermissionDeniedError, InvalidRequestError)):
+            accepted(called(), task_id=task_id)
+
+    def test_a_tool_that_is_no_agent_starts_none(self):
+        with pytest.raises(PermissionDeniedError):
+            accepted(called(delegates=[]), task_id="key-1")
+
+    def test_it_takes_part_in_no_session(self):
+        with pytest.raises(PermissionDeniedError, match="no session"):
+            accepted(called(), task_id="key-1", session_id="hers")
+
+
+class TestScopes:
+    def test_a_root_task_has_those_of_whoever_asks(self):
+        assert accepted().scopes == ("*",)
+        assert accepted(Caller("acme", "ann", scopes=frozenset({"b", "a"}))).scopes == ("a", "b")
+
+    def test_a_child_has_those_of_its_grant(self):
+        parent = under()
+        parent.grant.scopes.extend(["b", "a", "b"])
+        assert accepted(parent, task_id="root.x").scopes == ("a", "b")

@@ -6,7 +6,7 @@ import pytest
 
 from meshwright.core import grant as grant_module
 from meshwright.core.errors import GrantInvalidError, KeyNotFoundError, PermissionDeniedError, UnavailableError
-from meshwright.core.grant import MAX_AGE_S, IssuerKey, Signer, Verifier, check_tool
+from meshwright.core.grant import MAX_AGE_S, IssuerKey, Signer, Verifier, check_tool, is_call
 from meshwright.gen.agents.v1.grant_pb2 import Grant, SignedGrant
 
 
@@ -104,6 +104,17 @@ async def test_a_broken_announced_key_fits_nothing(signer):
 async def test_an_agent_cannot_sign_for_another_agent(signer):
     with pytest.raises(GrantInvalidError, match="adder signed a grant for banker"):
         await Verifier(Keys((signer, "adder"))).verify(signer.sign(granted(agent_id="banker")))
+
+
+async def test_an_agent_that_is_called_as_the_registry_signs_nothing(signer):
+    with pytest.raises(GrantInvalidError, match="signed a grant for registry"):
+        await Verifier(Keys((signer, "registry"))).verify(signer.sign(granted(agent_id="registry")))
+
+
+def test_a_grant_of_a_call_from_outside_is_the_registrys_and_of_no_task():
+    assert is_call(granted(agent_id="registry"))
+    assert not is_call(granted(agent_id="registry", root_task_id="t"))
+    assert not is_call(granted())
 
 
 async def test_an_agent_cannot_grant_tools_beyond_its_own_list(signer):

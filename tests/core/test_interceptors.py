@@ -276,6 +276,7 @@ async def test_a_call_without_a_grant_is_the_development_principals(serve, verif
     answer = await served.stub.Health(HealthRequest())
     assert (answer.agent_id, answer.draining) == ("default/default", False)
     assert CALLER.get() == Caller()
+    assert CALLER.get().tool_scopes == ["*"]
 
 
 async def test_a_proper_grant_says_who_calls(serve, verifier, signer):
@@ -283,6 +284,32 @@ async def test_a_proper_grant_says_who_calls(serve, verifier, signer):
     token = signer.sign(grant_of(tools=["add@1.0.0"]))
     answer = await served.stub.Health(HealthRequest(), metadata=[(METADATA_KEY, token)])
     assert (answer.agent_id, answer.draining) == ("t-1/p-1", True)
+
+
+async def test_whoever_calls_under_a_grant_holds_its_scopes_for_tools_and_none_for_itself(serve, verifier, signer):
+    async def tell_scopes(_request, _context):
+        caller = CALLER.get()
+        return HealthResponse(agent_id=" ".join(caller.tool_scopes), draining=bool(caller.scopes))
+
+    served = await serve(health=tell_scopes, verifier=verifier)
+    token = signer.sign(grant_of(scopes=["tools:write", "mail", "*"]))
+    answer = await served.stub.Health(HealthRequest(), metadata=[(METADATA_KEY, token)])
+    assert (answer.agent_id, answer.draining) == ("* mail tools:write", False)
+
+
+async def test_the_grant_of_a_call_opens_only_what_is_open_to_calls(serve):
+    registry = Signer("registry-1")
+
+    async def lookup(_key_id):
+        return IssuerKey(registry.public_key, "", frozenset())
+
+    served = await serve(health=tell_caller, verifier=Verifier(lookup))
+    call = registry.sign(grant_of(agent_id="registry", task_id="call-k"))
+    error = await refused(served.stub.Health(HealthRequest(), metadata=[(METADATA_KEY, call)]))
+    assert (error.code, error.reason) == (grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
+    task = registry.sign(grant_of(agent_id="registry", task_id="t", root_task_id="t"))
+    answer = await served.stub.Health(HealthRequest(), metadata=[(METADATA_KEY, task)])
+    assert answer.agent_id == "t-1/p-1"
 
 
 @pytest.mark.parametrize("kind", ["forged", "unsigned", "expired", "stranger", "another agent", "wider", "garbage"])

@@ -57,7 +57,14 @@ class Registry:
 @pytest.fixture
 async def registry(store: Store) -> AsyncIterator[Registry]:
     process = RegistryProcess(Settings(store_url=store.url, drain_s=0, tracing=False))
-    target = await process.start()
+    async with dialled(process, await process.start()) as running:
+        yield running
+    await process.stop()
+
+
+@contextlib.asynccontextmanager
+async def dialled(process: RegistryProcess, target: str) -> AsyncIterator[Registry]:
+    """Connects to a registry that runs."""
     channels = Channels()
     async with dial(target) as connection:
         yield Registry(
@@ -69,7 +76,12 @@ async def registry(store: Store) -> AsyncIterator[Registry]:
             AgentDirectoryServiceStub(connection),
         )
     await channels.close()
-    await process.stop()
+
+
+@pytest.fixture
+def connect() -> Callable[..., Any]:
+    """Connects to a registry of another fixture: `async with connect(process, target) as registry`."""
+    return dialled
 
 
 def contract_of(name: str = "docs.search", version: str = "1.0.0", **changes: Any) -> pb.Tool:

@@ -11,10 +11,13 @@ from meshwright.core.errors import (
     GrantInvalidError,
     InvalidRequestError,
     PermissionDeniedError,
+    ScopeMissingError,
     TaskTimeoutError,
 )
+from meshwright.core.grant import approval_of
 from meshwright.gen.agents.v1.grant_pb2 import Grant
 from meshwright.registry import tool
+from meshwright.registry.audit import AuditReader
 from meshwright.registry.host import ToolHost
 from meshwright.registry.store import Ledger
 
@@ -66,6 +69,11 @@ def intent_of(pin, n=1):
     return digest([name, version, {"n": n}])
 
 
+def approvals(pin, *keys):
+    """What a grant holds once a person has allowed the calls with these keys."""
+    return [approval_of(key, intent_of(pin)) for key in keys]
+
+
 @pytest.mark.parametrize("effect", ["pure", "non_idempotent"])
 @pytest.mark.parametrize(
     ("rule", "tainted", "is_asked"),
@@ -87,7 +95,7 @@ async def test_what_a_person_has_to_allow_is_refused_without_that(host, rule, ta
     assert all(isinstance(one, ApprovalRequiredError) for one in results)
     assert {one.metadata["intent_digest"] for one in results} == {intent_of(pin)}
     assert RUNS == []
-    allowed = grant(tainted=tainted, approved=["0" * 64, intent_of(pin)])
+    allowed = grant(tainted=tainted, approved=[approval_of("again-1", "0" * 64), *approvals(pin, "again-1", "again-2")])
     assert await both_ways(host, allowed, pin, key="again") == ["1", "1"]
 
 
@@ -95,14 +103,26 @@ async def test_what_a_person_has_to_allow_is_refused_without_that(host, rule, ta
 async def test_another_call_than_the_allowed_one_is_refused(host, effect):
     pin = f"always.{effect}@1.0.0"
     for other in (intent_of(pin, 2), intent_of(f"never.{effect}@1.0.0"), ""):
-        results = await both_ways(host, grant(approved=[other]), pin)
+        allowed = [other, approval_of("k-1", other), approval_of("k-2", other)]
+        results = await both_ways(host, grant(approved=allowed), pin)
         assert all(isinstance(one, ApprovalRequiredError) for one in results)
     assert RUNS == []
 
 
+@pytest.mark.parametrize("effect", ["pure", "non_idempotent"])
+async def test_the_same_call_planned_twice_is_to_be_allowed_twice(host, effect):
+    pin = f"always.{effect}@1.0.0"
+    once = grant(approved=[*approvals(pin, "k"), intent_of(pin)])
+    assert (await host.invoke(once, pin, '{"n": 1}', "k")).result_json == "1"
+    for key in ("l", ""):
+        with pytest.raises((ApprovalRequiredError, InvalidRequestError)):
+            await host.invoke(once, pin, '{"n": 1}', key)
+    assert RUNS == [1]
+
+
 async def test_an_allowed_call_runs_once_a_key(host):
     pin = "always.non_idempotent@1.0.0"
-    allowed = grant(approved=[intent_of(pin)])
+    allowed = grant(approved=approvals(pin, "k"))
     outcomes = await asyncio.gather(*(host.invoke(allowed, pin, '{"n": 1}', "k") for _ in range(5)))
     outcomes.append(await host.invoke(allowed, pin, '{"n": 1}', "k"))
     assert [one.replayed for one in outcomes].count(False) == 1
@@ -112,7 +132,7 @@ async def test_an_allowed_call_runs_once_a_key(host):
 async def test_a_digest_does_not_stand_for_other_arguments_in_the_same_process(host):
     pin = "always.non_idempotent@1.0.0"
     with pytest.raises(InvalidRequestError) as caught:
-        await host.call(grant(approved=[intent_of(pin)]), pin, {"n": 9}, "k", intent_of(pin))
+        await host.call(grant(approved=approvals(pin, "k")), pin, {"n": 9}, "k", intent_of(pin))
     assert list(caught.value.fields) == ["intent_digest"]
     assert RUNS == []
 
@@ -152,3 +172,50 @@ async def test_authority_is_asked_for_before_anything_is_read(host):
     for given in (grant(tools=[]), grant(tools=["never.pure@1.0.1"])):
         with pytest.raises(PermissionDeniedError):
             await host.invoke(given, "never.pure@1.0.0", "no json", "no key")
+
+
+@tool(name="mail.send", effect="non_idempotent", required_scopes=["mail:send", "people.read"])
+async def send(n: int) -> int:
+    """Sends."""
+    RUNS.append(n)
+    return n
+
+
+class TestScopes:
+    PIN = "mail.send@1.0.0"
+
+    @pytest.fixture
+    def mail(self, store):
+        return ToolHost([send], Ledger(store))
+
+    @pytest.mark.parametrize(
+        ("held", "lacking"),
+        [
+            ([], "mail:send people.read"),
+            (["mail:send"], "people.read"),
+            (["mail:read", "people.", "mail:send:all"], "mail:send"),
+            (["people"], "mail:send people.read"),
+            (["mail:send", "people.read"], ""),
+            (["mail", "people."], ""),
+            (["*"], ""),
+        ],
+    )
+    async def test_a_caller_needs_every_scope_and_is_told_which_are_missing(self, mail, held, lacking):
+        given = grant(tools=[self.PIN], scopes=held)
+        results = await both_ways(mail, given, self.PIN)
+        if not lacking:
+            assert results == ["1", "1"]
+            return
+        assert all(isinstance(one, ScopeMissingError) for one in results)
+        assert {one.metadata["scopes"] for one in results} == {lacking}
+        assert all(scope in str(results[0]) for scope in lacking.split())
+        assert RUNS == []
+
+    async def test_a_refusal_stands_in_the_audit(self, mail, store):
+        with pytest.raises(ScopeMissingError):
+            await mail.invoke(grant(tools=[self.PIN]), self.PIN, "no json is read before", "k")
+        (line,) = await AuditReader(store).read("t")
+        assert (line.event, line.outcome, line.pin, line.key) == ("refused", "SCOPE_MISSING", self.PIN, "k")
+
+    async def test_a_tool_that_needs_none_is_open_to_all_that_the_grant_names(self, host):
+        assert await both_ways(host, grant(scopes=[]), "never.pure@1.0.0") == ["1", "1"]

@@ -177,6 +177,9 @@ def test_a_breaking_change_is_refused_with_every_pointer_and_rule():
         ({"tasks:read", "tools:write:docs.search"}, True),
         ({"tools:write:mail."}, False),
         ({"tools:write:docs.search.more"}, False),
+        ({"*"}, True),
+        ({"tools"}, True),
+        ({"tools:write:docs"}, False),
         ({"tools:write:"}, False),
         ({"tools:writedocs."}, False),
         ({"tools:read", "docs."}, False),
@@ -197,6 +200,9 @@ def test_the_development_principal_may_write_and_a_task_may_not():
     checked_writer(Caller(), "docs.search")
     with pytest.raises(PermissionDeniedError, match="a task may not publish"):
         checked_writer(Caller("acme", "ann", Grant(), frozenset()), "docs.search")
+    for scope in ("*", "tools:write", "tools:write:docs."):
+        with pytest.raises(PermissionDeniedError, match="a task may not publish"):
+            checked_writer(Caller("acme", "ann", Grant(scopes=[scope]), frozenset({scope})), "docs.search")
 
 
 def deprecation(**changes) -> DeprecateToolRequest:

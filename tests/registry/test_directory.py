@@ -21,6 +21,8 @@ def announcement(agent: dict | None = None, endpoint: dict | None = None, **chan
     [
         ("agent.agent_id", announcement({"agent_id": "Adder"})),
         ("agent.agent_id", announcement({"agent_id": ""})),
+        ("agent.agent_id", announcement({"agent_id": "registry"})),
+        ("agent.agent_id", announcement({"agent_id": "outside"})),
         ("agent.version", announcement({"version": ""})),
         ("agent.version", announcement({"version": "1"})),
         ("endpoint.target", announcement(endpoint={"target": ""})),

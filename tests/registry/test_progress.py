@@ -126,9 +126,12 @@ async def test_a_tool_that_nobody_watches_reports_to_nobody(store):
     assert not (await host.invoke(GRANT, "walk@1.0.0", "{}", "k")).HasField("error")
 
 
-async def test_a_tool_knows_its_agent_and_its_time(store):
+async def test_a_tool_knows_its_agent_its_session_and_its_time(store):
     host = ToolHost([walk, climb], Ledger(store))
     assert (await host.invoke(GRANT, "climb@1.0.0", "{}", "k")).result_json == '"a - task"'
+    talking = Grant(session_id="s-1")
+    talking.MergeFrom(GRANT)
+    assert (await host.invoke(talking, "climb@1.0.0", "{}", "l")).result_json == '"a s-1 task"'
     left = float((await host.invoke(GRANT, "walk@1.0.0", "{}", "k")).result_json.strip("[]"))
     assert 4 < left <= 5
     assert Invocation("t", "p", "task", "k", ends=time.monotonic() - 1).seconds_left() == 0

@@ -84,14 +84,12 @@ def test_every_place_can_be_taken_out_and_nothing_else_is(value, data):
         assert found(after, one) == found(value, one) or "-" in chosen
 
 
-class Guarded(LocalTool):
-    """A tool whose contract says what nobody is to see."""
-
-    redact = ("/card/number", "/items/-/secret")
+class Unchecked(LocalTool):
+    """A tool whose contract was not held against the catalog's rules."""
 
     def contract(self, endpoint: str = "unplaced:0") -> Tool:
         contract = super().contract(endpoint)
-        contract.redact.extend(self.redact)
+        contract.redact.append("card")
         return contract
 
 
@@ -108,7 +106,8 @@ GRANT = Grant(tenant="t", principal="p", agent_id="a", task_id="task", tools=["c
 
 
 def guarded(effect="idempotent"):
-    return Guarded(charge, name="charge", version="1.0.0", effect=effect, timeout_s=5)
+    pointers = ["/card/number", "/items/-/secret"]
+    return LocalTool(charge, name="charge", version="1.0.0", effect=effect, timeout_s=5, redact=pointers)
 
 
 async def everything_in(store):
@@ -145,7 +144,6 @@ async def test_nor_is_it_in_what_is_told_of_a_failure(store, mode, reason):
 
 
 async def test_a_host_does_not_serve_what_it_cannot_redact(store):
-    broken = guarded()
-    broken.redact = ("card",)
+    broken = Unchecked(charge, name="charge", version="1.0.0", effect="pure", timeout_s=5)
     with pytest.raises(SetupError, match=r"charge@1\.0\.0"):
         ToolHost([broken], Ledger(store))

@@ -1,6 +1,7 @@
 """ToolRegistryService over real gRPC, with real tool hosts behind it."""
 
 import asyncio
+import time
 from typing import Annotated
 
 import grpc
@@ -19,11 +20,13 @@ from meshwright.core.errors import (
     ToolNotFoundError,
     UnavailableError,
 )
-from meshwright.core.grant import METADATA_KEY, Signer
+from meshwright.core.grant import METADATA_KEY, Signer, is_call
+from meshwright.core.interceptors import Caller
 from meshwright.gen.agents.v1.grant_pb2 import Grant
 from meshwright.gen.registry.v1 import tool_registry_service_pb2 as pb
 from meshwright.gen.registry.v1.agent_directory_service_pb2 import AgentCard, AnnounceAgentRequest, Endpoint
 from meshwright.registry import current_invocation, tool
+from meshwright.registry.service import CLOCKS_S, call_grant
 
 PAID: list[float] = []
 
@@ -282,6 +285,42 @@ async def test_a_tool_without_its_host_is_unavailable(register, ask):
     await register(pb.Tool.FromString(add.contract("127.0.0.1:1").SerializeToString()))
     with pytest.raises(UnavailableError):
         await ask("InvokeTool", name="sums.add", arguments=arguments(a=1, b=2))
+
+
+async def test_what_a_lost_host_leaves_behind_depends_on_the_effect(register, ask):
+    for one in (add, pay):
+        await register(pb.Tool.FromString(one.contract("127.0.0.1:1").SerializeToString()))
+    with pytest.raises(UnavailableError, match="nothing was changed: call it again") as pure:
+        await ask("InvokeTool", name="sums.add", arguments=arguments(a=1, b=2))
+    with pytest.raises(UnavailableError, match="may have run: repeat it with the same idempotency_key") as effect:
+        await ask("InvokeTool", name="bank.pay", arguments=arguments(amount=1), idempotency_key="k")
+    assert (pure.value.metadata, effect.value.metadata) == ({}, {"idempotency_key": "k"})
+
+
+async def test_scopes_are_asked_for_on_the_way_to_a_tool(hosting, ask, agent_call):
+    @tool(name="bank.pay", effect="pure", required_scopes=["bank:pay"])
+    def guarded() -> str:
+        """Pays."""
+        return "paid"
+
+    await hosting(guarded)
+    assert (await ask("InvokeTool", name="bank.pay")).result.string_value == "paid"  # the development principal
+    with pytest.raises(MeshError, match="bank:pay") as caught:
+        await agent_call(["bank.pay@1.0.0"], name="bank.pay")
+    assert caught.value.reason == "SCOPE_MISSING"
+
+
+@pytest.mark.parametrize("agent_id", ["", "researcher"])
+def test_the_grant_of_a_call_from_outside_holds_one_tool_one_agent_and_the_callers_scopes(agent_id):
+    caller = Caller("acme", "ann", scopes=frozenset({"mail", "docs"}))
+    contract = pb.Tool(name="its.tool", version="1.0.0", agent_id=agent_id)
+    contract.timeout.FromSeconds(20)
+    grant = call_grant(caller, contract, "key-1")
+    assert is_call(grant)
+    assert (grant.tenant, grant.principal, grant.task_id) == ("acme", "ann", "call-key-1")
+    assert (list(grant.tools), list(grant.scopes)) == (["its.tool@1.0.0"], ["docs", "mail"])
+    assert list(grant.delegates) == ([agent_id] if agent_id else [])
+    assert grant.deadline.seconds - time.time() == pytest.approx(20 + CLOCKS_S, abs=5)
 
 
 async def test_a_tool_that_is_not_registered_is_not_found(ask):

@@ -174,6 +174,19 @@ async def test_progress_is_what_a_watcher_is_shown():
     assert 1 <= len(call.progress) <= 3
 
 
+async def test_a_caller_holds_all_scopes_unless_it_is_said_which():
+    @tool(name="mail.read", effect="pure", required_scopes=["mail:read"])
+    def read() -> str:
+        """Reads."""
+        return current_invocation().session_id
+
+    async with ToolBench(read) as bench:
+        allowed = await bench.call(session_id="s-1")
+        refused = await bench.call(scopes=["mail:send"])
+    assert allowed.result == "s-1"
+    assert refused.error.metadata["scopes"] == "mail:read"
+
+
 async def test_a_call_runs_once_a_person_has_allowed_exactly_it():
     async with ToolBench(send) as bench:
         refused = await bench.call({"to": "bob"})

@@ -123,6 +123,37 @@ def test_an_unknown_rule_of_approval_is_a_mistake():
         tool(name="f", approval="maybe")(lambda: None)
 
 
+def test_scopes_and_what_is_redacted_stand_in_the_contract_and_cost_nothing_where_there_are_none():
+    def charge(cents: int) -> dict[str, int]:
+        """Charges."""
+        return {"cents": cents}
+
+    guarded = tool(required_scopes=["bank:pay", "people.read"], redact=["/card", "/items/-/secret"])(charge).contract()
+    assert list(guarded.required_scopes) == ["bank:pay", "people.read"]
+    assert list(guarded.redact) == ["/card", "/items/-/secret"]
+    assert tool(required_scopes=[], redact=())(charge).contract().digest == tool(charge).contract().digest
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"required_scopes": "mail:send"}, r"required_scopes is a list: write required_scopes=\['mail:send'\]"),
+        ({"redact": "/card"}, "redact is a list"),
+        ({"required_scopes": ["mail send"]}, "tool pay: tool.required_scopes is not valid"),
+        ({"required_scopes": [""]}, "tool pay: tool.required_scopes is not valid"),
+        ({"required_scopes": ["s"] * 65}, "required_scopes says too much"),
+        ({"redact": ["card"]}, "redact cannot be read: 'card'"),
+    ],
+)
+def test_scopes_and_pointers_that_are_none_are_mistakes(options, told):
+    def pay() -> int:
+        """Pays."""
+        return 1
+
+    with pytest.raises(SetupError, match=told):
+        tool(**options)(pay).contract()
+
+
 def test_the_input_schema_says_types_limits_and_defaults():
     @tool
     def find(

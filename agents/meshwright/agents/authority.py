@@ -1,9 +1,10 @@
 """Authority: who may give an agent a task, and how far a task's own reaches. Pure."""
 
+import time
 from collections.abc import Collection
 
-from meshwright.core.errors import DepthExceededError, NotCallableError, PermissionDeniedError
-from meshwright.core.grant import MAX_DEPTH
+from meshwright.core.errors import DepthExceededError, NotCallableError, PermissionDeniedError, TaskTimeoutError
+from meshwright.core.grant import CALL, MAX_DEPTH, is_call
 from meshwright.core.interceptors import Caller
 from meshwright.gen.agents.v1.grant_pb2 import Grant
 from meshwright.gen.agents.v1.task_pb2 import TaskRequest
@@ -17,13 +18,44 @@ def check_caller(agent_id: str, callable_by: Collection[str], caller: Caller) ->
 
     Raises:
         NotCallableError: It does not.
-        PermissionDeniedError: The caller is an agent that may not hand work to this one.
+        PermissionDeniedError: The caller is an agent that may not hand work to this one, or the host of a tool that is
+            not this agent.
     """
-    who = caller.grant.agent_id if caller.grant else OUTSIDE
+    who = caller.grant.agent_id if caller.grant and not is_call(caller.grant) else OUTSIDE
     if callable_by and who not in callable_by:
         raise NotCallableError(f"{agent_id} takes no tasks from {who}: it lists {', '.join(sorted(callable_by))}")
     if caller.grant and agent_id not in caller.grant.delegates:
         raise PermissionDeniedError(f"{who} may not hand work to {agent_id}: it is not among its delegates")
+
+
+def check_reach(caller: Caller, task_id: str) -> None:
+    """Lets whoever holds the grant of one call from outside reach the one task that stands for it.
+
+    The host of a tool holds such a grant: it acts in its caller's name, but is not to see what else the caller does.
+
+    Raises:
+        PermissionDeniedError: It is another task, or the tool is no agent.
+    """
+    grant = caller.grant
+    if grant and is_call(grant) and not (grant.delegates and grant.task_id == f"{CALL}{task_id}"):
+        raise PermissionDeniedError(
+            "the grant of a call reaches the one task that bears the call's key, where the tool is an agent"
+        )
+
+
+def bound_call(request: TaskRequest, grant: Grant) -> None:
+    """Bounds the root task of a call from outside: it takes no part in a session, and ends in the call's time.
+
+    Raises:
+        PermissionDeniedError: It asks for a session: what was said there is not the host's to read.
+        TaskTimeoutError: The call is out of time.
+    """
+    if request.session_id:
+        raise PermissionDeniedError("a call takes part in no session: submit a task instead")
+    left_ms = grant.deadline.ToMilliseconds() - int(time.time() * 1000)
+    if left_ms <= 0:
+        raise TaskTimeoutError("the call is out of time: nothing is begun any more")
+    request.timeout.FromMilliseconds(min(request.timeout.ToMilliseconds(), left_ms))
 
 
 def narrow(request: TaskRequest, grant: Grant) -> None:

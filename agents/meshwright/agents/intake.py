@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from google.protobuf.duration_pb2 import Duration
 
-from meshwright.agents.authority import narrow
+from meshwright.agents.authority import bound_call, check_reach, narrow
 from meshwright.agents.budget import (
     DEFAULT_STEPS,
     DEFAULT_TOKENS,
@@ -18,8 +18,10 @@ from meshwright.agents.task import NewTask, TaskName
 from meshwright.core import telemetry
 from meshwright.core.canonical import message_digest
 from meshwright.core.errors import InvalidRequestError, NotYetAvailableError
+from meshwright.core.grant import is_call
 from meshwright.core.ids import AGENT_ID, CALLER_ID, TASK_ID, TOOL_NAME, root_of, uuid7
 from meshwright.core.interceptors import Caller
+from meshwright.gen.agents.v1.grant_pb2 import Grant
 from meshwright.gen.agents.v1.task_pb2 import (
     BUDGET_ACTION_ASK,
     BUDGET_ACTION_DEGRADE,
@@ -130,6 +132,7 @@ def task_id_of(request: TaskRequest, idempotency_key: str, caller: Caller) -> st
 
     Raises:
         InvalidRequestError: The id is malformed, belongs to a child without a grant, or differs from the key.
+        PermissionDeniedError: It is not the id of the call whose grant this is.
     """
     key = idempotency_key
     if key and not CALLER_ID.fullmatch(key):
@@ -138,15 +141,22 @@ def task_id_of(request: TaskRequest, idempotency_key: str, caller: Caller) -> st
     if key and task_id and key != task_id:
         raise InvalidRequestError("task_id and Idempotency-Key differ", fields={"task_id": "send one of the two"})
     task_id = task_id or key or uuid7()
-    pattern = TASK_ID if caller.grant else CALLER_ID
+    parent = parent_of(caller)
+    pattern = TASK_ID if parent else CALLER_ID
     if not pattern.fullmatch(task_id):
         raise InvalidRequestError(
             f"task_id is not valid: it must match {pattern.pattern}",
             fields={"task_id": f"must match {pattern.pattern}"},
         )
-    if caller.grant and root_of(task_id) != caller.grant.root_task_id:
+    check_reach(caller, task_id)
+    if parent and root_of(task_id) != parent.root_task_id:
         raise InvalidRequestError("a child's id is <root>.<suffix>", fields={"task_id": "names another root"})
     return task_id
+
+
+def parent_of(caller: Caller) -> Grant | None:
+    """Returns the grant of the task that submits another one; None: it comes from outside, be it by a call's grant."""
+    return None if caller.grant is None or is_call(caller.grant) else caller.grant
 
 
 def new_task(request: TaskRequest, agent_id: str, idempotency_key: str, caller: Caller) -> NewTask:
@@ -154,7 +164,7 @@ def new_task(request: TaskRequest, agent_id: str, idempotency_key: str, caller: 
 
     Raises:
         InvalidRequestError: The request is wrong.
-        MeshError: The parent has nothing to give; see `authority.narrow`.
+        MeshError: The parent, or the call, has nothing to give; see `authority.narrow` and `authority.bound_call`.
     """
     checked_request(request)
     name = TaskName(caller.tenant, caller.principal, task_id_of(request, idempotency_key, caller))
@@ -173,18 +183,21 @@ def new_task(request: TaskRequest, agent_id: str, idempotency_key: str, caller: 
     if not request.HasField("timeout"):
         filled.timeout.seconds = DEFAULT_TIMEOUT_S
     asked = message_digest(filled)  # before it is narrowed: the same child asks alike when less is left
-    grant = caller.grant
-    if grant:
-        narrow(filled, grant)
+    parent = parent_of(caller)
+    if parent:
+        narrow(filled, parent)
+    elif caller.grant:
+        bound_call(filled, caller.grant)
     return NewTask(
         name=name,
         agent_id=agent_id,
         hash=asked,
         request=filled,
         timeout_ms=filled.timeout.ToMilliseconds(),
-        parent_id=grant.task_id if grant else "",
-        root_id=grant.root_task_id if grant else name.task_id,
-        depth=grant.depth + 1 if grant else 0,
+        parent_id=parent.task_id if parent else "",
+        root_id=parent.root_task_id if parent else name.task_id,
+        depth=parent.depth + 1 if parent else 0,
         trace=telemetry.traceparent(),
         rank=RANKS[filled.priority],
+        scopes=tuple(caller.tool_scopes),
     )

@@ -1,5 +1,6 @@
 """The journal: every write of a task is one of the store's `functions`, every read comes from here."""
 
+import json
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from meshwright.agents.task import NewTask, TaskName, counted
 from meshwright.core.errors import (
     DigestMismatchError,
     FencedError,
+    GrantInvalidError,
     InputNotPendingError,
     QueueFullError,
     ResultTooLargeError,
@@ -145,6 +147,7 @@ class Journal(Reader):
             TaskExpiredError: The id was used and deleted not long ago.
             QueueFullError: Too many tasks wait.
             TaskCancelledError: The parent has ended or is being cancelled.
+            GrantInvalidError: It is to have scopes that its parent does not have.
         """
         partition, ref = self._place(task.name)
         payloads = [event.SerializeToString() for event in events]
@@ -156,7 +159,7 @@ class Journal(Reader):
             function, partition, ref, task.name.task_id, task.agent_id, task.hash, task.request.SerializeToString(),
             task.timeout_ms, RETENTION_MS, task.parent_id, task.root_id, task.depth, task.call_id, task.trace,
             task.rank, task.session_id, limits.max_ready, limits.tenant_max_ready, owner, nonce, self.lease_ms,
-            limits.tenant_concurrency, version, len(payloads), *payloads,
+            limits.tenant_concurrency, version, json.dumps(task.scopes), len(payloads), *payloads,
         )
         # fmt: on
         match reply[0]:
@@ -170,6 +173,10 @@ class Journal(Reader):
                 raise TaskExpiredError(f"task {task.name.task_id} has been deleted: choose another task_id")
             case b"full":
                 raise QueueFullError(f"too many tasks wait for {task.agent_id}: try again later", retry_after_s=5)
+            case b"wider":
+                raise GrantInvalidError(
+                    "the grant holds other scopes than the parent task: they are handed on as they are"
+                )
             case b"tenant full":
                 message = f"too many tasks of yours wait for {task.agent_id}: try again later"
                 raise QueueFullError(message, retry_after_s=5)

@@ -142,7 +142,7 @@ class Run:
 
     def grant(self) -> Grant:
         """Returns the authority under which this run acts, renewed at half of its age and when it has changed."""
-        approved, tainted = sorted(self.state.approved), self.state.was_tainted or bool(self.history)
+        approved, tainted = self.state.approvals, self.state.was_tainted or bool(self.history)
         kept = self._grant
         if kept and (kept[1].approved != approved or kept[1].tainted != tainted):
             kept = None
@@ -162,6 +162,8 @@ class Run:
                 approved=approved,
                 allowed_tools=self.request.allowed_tools,
                 delegates=self.delegates,
+                scopes=self.record.scopes,
+                session_id=self.record.session_id,
             )
             grant.deadline.FromMilliseconds(self.record.deadline)
             self._grant = kept = (time.monotonic(), grant)

@@ -9,6 +9,7 @@ from meshwright.agents.task import counters_of
 from meshwright.agents.values import arguments_of
 from meshwright.core.canonical import digest, from_value, to_struct
 from meshwright.core.errors import InputExpiredError, MeshError
+from meshwright.core.grant import approval_of
 from meshwright.gen.agents.v1.step_event_pb2 import (
     NOTICE_KIND_PARKED,
     TOOL_OUTCOME_OK,
@@ -51,7 +52,7 @@ class RunState:
         asking: By input id, questions to people that nobody has decided on.
         decided: By call id, the last decision on it.
         retries: By call id, how often a person had it run again.
-        approved: Intent digests of the step's calls that a person has allowed.
+        approved: By call id, the intent digest of what a person has allowed of the step.
         verdict: Why a person ended the task; empty: nobody did.
         is_tainted: Whether content that others wrote has entered the conversation.
         usage: What was spent, children included.
@@ -70,7 +71,7 @@ class RunState:
     asking: dict[str, PendingInput] = field(default_factory=dict)
     decided: dict[str, InputResolved] = field(default_factory=dict)
     retries: dict[str, int] = field(default_factory=dict)
-    approved: set[str] = field(default_factory=set)
+    approved: dict[str, str] = field(default_factory=dict)
     verdict: str = ""
     _was_tainted: bool = False
     is_tainted: bool = False
@@ -103,6 +104,14 @@ class RunState:
             for call in self.open_calls
             if isinstance(self.intents[call.call_id], ToolCall) and call.call_id not in asking
         ]
+
+    @property
+    def approvals(self) -> list[str]:
+        """The step's calls that a person has allowed, as a grant names them; one that is run again has another key."""
+        found = ((self.intents.get(call_id), digest) for call_id, digest in self.approved.items())
+        return sorted(
+            approval_of(intent.idempotency_key, digest) for intent, digest in found if isinstance(intent, ToolCall)
+        )
 
     @property
     def children(self) -> list[Call]:
@@ -169,9 +178,9 @@ class RunState:
         if resolved.decision == DECISION_FAIL:
             self.verdict = resolved.reason or "a person ended the task"
         elif resolved.decision == DECISION_APPROVE:
-            self.approved.add(pending.intent_digest)
+            self.approved[call_id] = pending.intent_digest
         elif resolved.decision == DECISION_RETRY:
-            self.approved.update({pending.intent_digest} - {""})
+            self.approved[call_id] = pending.intent_digest
             self.retries[call_id] = self.retries.get(call_id, 0) + 1
         elif resolved.decision == DECISION_EDIT:
             self._edit(call_id, json.loads(resolved.edited_arguments_json))
@@ -190,7 +199,7 @@ class RunState:
             edited.CopyFrom(intent)
             edited.arguments.CopyFrom(to_struct(arguments))
             edited.intent_digest = digest([intent.tool, intent.version, arguments])
-            self.approved.add(edited.intent_digest)
+            self.approved[call_id] = edited.intent_digest
             self.intents[call_id] = edited
 
     def _child(self, event: StepEvent) -> None:

@@ -1,5 +1,6 @@
 """A task: its name in the store, its record, its events, and how it looks from outside."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -72,6 +73,8 @@ class NewTask:
     call_id: str = ""
     trace: str = ""
     rank: str = "NORMAL"
+    scopes: tuple[str, ...] = ()
+    """Of whoever asked for the root task, sorted."""
 
     @property
     def session_id(self) -> str:
@@ -106,6 +109,7 @@ class Record:
     is_poison: bool = False
     usage: Usage = field(default_factory=Usage)
     now: int = 0
+    scopes: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, name: TaskName, fields: Mapping[bytes, bytes], now: int) -> "Record":
@@ -141,6 +145,7 @@ class Record:
             is_poison=b"poison" in fields,
             usage=Usage(**{key: number(key) for key in COUNTERS}),
             now=now,
+            scopes=tuple(json.loads(text("scopes") or "[]")),
         )
 
     @classmethod
@@ -167,6 +172,7 @@ class Record:
             cancel="",
             hash=task.hash,
             now=now,
+            scopes=task.scopes,
         )
 
     @property

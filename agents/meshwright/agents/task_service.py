@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf import json_format
 
+from meshwright.agents.authority import check_reach
 from meshwright.agents.desk import Desk, Taken
 from meshwright.agents.reader import Shelf
 from meshwright.agents.service import TASK_ID_KEY, cursor_of, heartbeat, metadata_of
@@ -41,8 +42,10 @@ def name_of(task_id: str) -> TaskName:
 
     Raises:
         InvalidRequestError: It is no task id.
+        PermissionDeniedError: The caller holds another call's grant.
     """
     caller = CALLER.get()
+    check_reach(caller, task_id)
     return TaskName(caller.tenant, caller.principal, checked("task_id", task_id, TASK_ID))
 
 

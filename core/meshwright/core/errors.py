@@ -159,6 +159,13 @@ class PermissionDeniedError(MeshError):
     reason = "PERMISSION_DENIED"
 
 
+class ScopeMissingError(MeshError):
+    """The tool needs scopes that whoever asked does not hold."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+    reason = "SCOPE_MISSING"
+
+
 class NotCallableError(MeshError):
     """The agent does not take tasks from this caller."""
 
@@ -431,16 +438,12 @@ class SetupError(MeshError):
     reason = "SETUP"
 
 
+# fmt: off
 BY_CODE: dict[int, type[MeshError]] = {
-    grpc.StatusCode.INVALID_ARGUMENT.value[0]: InvalidRequestError,
-    grpc.StatusCode.NOT_FOUND.value[0]: TaskNotFoundError,
-    grpc.StatusCode.PERMISSION_DENIED.value[0]: PermissionDeniedError,
-    grpc.StatusCode.UNAUTHENTICATED.value[0]: GrantInvalidError,
-    grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]: RateLimitedError,
-    grpc.StatusCode.UNAVAILABLE.value[0]: UnavailableError,
-    grpc.StatusCode.DEADLINE_EXCEEDED.value[0]: DeadlineExceededError,
-    grpc.StatusCode.ABORTED.value[0]: AbortedError,
-    grpc.StatusCode.CANCELLED.value[0]: TaskCancelledError,
-    grpc.StatusCode.UNIMPLEMENTED.value[0]: NotYetAvailableError,
+    error.code.value[0]: error for error in (
+        InvalidRequestError, TaskNotFoundError, PermissionDeniedError, GrantInvalidError, RateLimitedError,
+        UnavailableError, DeadlineExceededError, AbortedError, TaskCancelledError, NotYetAvailableError,
+    )
 }
+# fmt: on
 """What a status without a known reason becomes."""

@@ -14,6 +14,10 @@ from meshwright.gen.agents.v1.grant_pb2 import Grant, SignedGrant
 METADATA_KEY = "x-mesh-grant-bin"
 MAX_AGE_S = 300
 MAX_DEPTH = 5
+REGISTRY = "registry"
+"""How the registry names itself in the grants of calls from outside of a task: no agent signs by that name."""
+CALL = "call-"
+"""What stands before the key of such a call where the grant names its task."""
 KEPT_TOKENS = 4096
 
 
@@ -98,11 +102,11 @@ def check_issuer(issuer: IssuerKey, grant: Grant) -> None:
     Versions are not compared: a task keeps its pins when its agent moves on to another version of a tool.
 
     Raises:
-        GrantInvalidError: The grant is another agent's, or wider than its issuer's list.
+        GrantInvalidError: The grant is another agent's, or the registry's, or wider than its issuer's list.
     """
     if not issuer.agent_id:
         return
-    if issuer.agent_id != grant.agent_id:
+    if issuer.agent_id != grant.agent_id or grant.agent_id == REGISTRY:
         raise GrantInvalidError(f"{issuer.agent_id} signed a grant for {grant.agent_id}")
     own = {selector.partition("@")[0] for selector in issuer.tools}
     wider = [pin for pin in grant.tools if pin.partition("@")[0] not in own]
@@ -119,3 +123,18 @@ def check_tool(grant: Grant, pin: str) -> None:
     """
     if pin not in grant.tools:
         raise PermissionDeniedError(f"{grant.agent_id} holds no grant for {pin}: add the tool to the agent's list")
+
+
+def is_call(grant: Grant) -> bool:
+    """Whether a grant is of one call from outside of any task: the registry's, with no task behind it."""
+    return grant.agent_id == REGISTRY and not grant.root_task_id
+
+
+def approval_of(key: str, intent_digest: str) -> str:
+    """Names a call that a person has allowed, as a grant holds it: this very call, not one that is like it.
+
+    Args:
+        key: Its idempotency key.
+        intent_digest: Digest of tool, version and arguments.
+    """
+    return f"{key}:{intent_digest}"

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +27,11 @@ from meshwright.core.errors import (
     InvalidRequestError,
     MeshError,
     OverloadedError,
+    PermissionDeniedError,
 )
-from meshwright.core.grant import METADATA_KEY, Verifier
+from meshwright.core.grant import METADATA_KEY, Verifier, is_call
 from meshwright.core.limit import Limit
+from meshwright.core.scope import EVERYTHING
 from meshwright.gen.agents.v1.grant_pb2 import Grant
 
 log = structlog.get_logger("call")
@@ -45,6 +47,20 @@ PROBES = "/grpc.health.v1.Health/"
 UNLIMITED: AbstractContextManager[object] = contextlib.nullcontext()
 OWN_DEADLINE = frozenset({"/agents.v1.AgentService/RunTask"})
 """Methods whose wait is bounded by the task's own timeout instead of the default deadline."""
+OPEN_TO_CALLS = frozenset(
+    {
+        "/tools.v1.ToolService/Invoke",
+        "/tools.v1.ToolService/GetOutcome",
+        "/agents.v1.AgentService/RunTask",
+        "/agents.v1.AgentService/StreamSteps",
+        "/agents.v1.TaskService/SubmitTask",
+        "/agents.v1.TaskService/GetTask",
+        "/agents.v1.TaskService/WatchTask",
+        "/agents.v1.TaskService/WatchTaskEvents",
+        "/agents.v1.TaskService/CancelTask",
+    }
+)
+"""Methods that take the grant of one call from outside of any task; a method that is added takes none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +70,15 @@ class Caller:
     tenant: str = "default"
     principal: str = "default"
     grant: Grant | None = None
-    scopes: frozenset[str] = frozenset({"tools:write"})
-    """What it may do beside tasks; a task's grant holds none of it."""
+    scopes: frozenset[str] = frozenset({EVERYTHING})
+    """What it may do by itself; under a grant nothing, whatever scopes the grant holds: those are for tools."""
+    token: bytes = field(default=b"", repr=False, compare=False)
+    """The grant as it was signed."""
+
+    @property
+    def tool_scopes(self) -> list[str]:
+        """Scopes under which tools are called in its name, sorted."""
+        return sorted(set(self.grant.scopes) if self.grant else self.scopes)
 
 
 CALLER: ContextVar[Caller] = ContextVar("caller", default=Caller())  # noqa: B039 - frozen
@@ -108,7 +131,7 @@ class Guard(grpc.GenericRpcHandler):
                 places.take()
                 try:
                     with limited(context, default_s):
-                        await self._principal.learn(context)
+                        await self._principal.learn(method, context)
                         return await behavior(read(request), context)
                 finally:
                     places.give_back()
@@ -130,7 +153,7 @@ class Guard(grpc.GenericRpcHandler):
                 places.take()
                 try:
                     with limited(context, default_s):
-                        await self._principal.learn(context)
+                        await self._principal.learn(method, context)
                         responses = behavior(read(request), context)
                         if writes_itself:
                             await responses
@@ -296,12 +319,19 @@ class Principal:
     def __init__(self, verifier: Verifier | None) -> None:
         self._verifier = verifier
 
-    async def learn(self, context: Context) -> None:
-        """Sets `CALLER` for the time of the call, where a grant says who it is."""
+    async def learn(self, method: str, context: Context) -> None:
+        """Sets `CALLER` for the time of the call, where a grant says who it is.
+
+        Raises:
+            GrantInvalidError: It is no good.
+            PermissionDeniedError: It is of one call, and not good for this method.
+        """
         if self._verifier is None:
             return
         for key, value in context.invocation_metadata() or ():
             if key == METADATA_KEY and isinstance(value, bytes):
                 grant = await self._verifier.verify(value)
-                CALLER.set(Caller(grant.tenant, grant.principal, grant, frozenset()))
+                if is_call(grant) and method not in OPEN_TO_CALLS:
+                    raise PermissionDeniedError("the grant of a call is for the tool that is called, and for its task")
+                CALLER.set(Caller(grant.tenant, grant.principal, grant, frozenset(), value))
                 return

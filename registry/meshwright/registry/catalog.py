@@ -9,8 +9,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from meshwright.core.canonical import digest, from_struct
 from meshwright.core.errors import IncompatibleContractError, InvalidRequestError, PermissionDeniedError
-from meshwright.core.ids import TARGET, TOOL_NAME, VERSION, checked
+from meshwright.core.ids import AGENT_ID, TARGET, TOOL_NAME, VERSION, checked
 from meshwright.core.interceptors import Caller
+from meshwright.core.scope import SCOPE, covers
 from meshwright.gen.registry.v1.tool_registry_service_pb2 import (
     EFFECT_UNSPECIFIED,
     ApprovalRule,
@@ -19,6 +20,7 @@ from meshwright.gen.registry.v1.tool_registry_service_pb2 import (
     SchemaChange,
     Tool,
 )
+from meshwright.registry.redaction import Redaction
 from meshwright.registry.schema import Schema
 from meshwright.registry.version import choose
 
@@ -116,6 +118,11 @@ def check_words(tool: Tool, field: str) -> None:
         if len(texts) > MAX_LISTED or any(len(text) > MAX_TEXT for text in texts):
             limits = f"at most {MAX_LISTED}, each of at most {MAX_TEXT} characters"
             raise InvalidRequestError(f"{name} says too much", fields={f"{field}.{name}": limits})
+    for scope in tool.required_scopes:
+        checked(f"{field}.required_scopes", scope, SCOPE)
+    Redaction(tool.redact, f"{field}.redact")
+    if tool.agent_id:
+        checked(f"{field}.agent_id", tool.agent_id, AGENT_ID)
 
 
 def check_numbers(tool: Tool, field: str) -> None:
@@ -133,8 +140,10 @@ def check_numbers(tool: Tool, field: str) -> None:
 
 def contract_digest(tool: Tool) -> str:
     """Hashes what a caller relies on; the host may move without changing it."""
+    agent = {"agent_id": tool.agent_id} if tool.agent_id else {}  # absent: contracts that were registered before it
     return digest(
-        {
+        agent
+        | {
             "name": tool.name,
             "version": tool.version,
             "description": tool.description,
@@ -225,8 +234,7 @@ def checked_writer(caller: Caller, tool_name: str) -> None:
     Raises:
         PermissionDeniedError: Names the scope to ask for.
     """
-    prefixes = [scope.removeprefix(f"{WRITE}:") for scope in caller.scopes if scope.startswith(f"{WRITE}:")]
-    if WRITE not in caller.scopes and not any(prefix and tool_name.startswith(prefix) for prefix in prefixes):
-        scope = f"{WRITE}:{tool_name}"
+    scope = f"{WRITE}:{tool_name}"
+    if caller.grant or not covers(caller.scopes, scope):
         who = "a task may not publish tools" if caller.grant else f"{caller.principal} may not change {tool_name}"
         raise PermissionDeniedError(f"{who}: ask for the scope {scope}", metadata={"scope": scope})

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from meshwright.core.errors import InvalidRequestError
+from meshwright.core.grant import REGISTRY
 from meshwright.core.ids import AGENT_ID, TARGET, VERSION, checked
 from meshwright.gen.registry.v1.agent_directory_service_pb2 import AgentCard, AnnounceAgentRequest
 from meshwright.registry.version import precedence
@@ -10,6 +11,8 @@ from meshwright.registry.version import precedence
 MIN_LEASE_MS, MAX_LEASE_MS, DEFAULT_LEASE_MS = 1_000, 120_000, 15_000
 MAX_INSTANCE_ID = 128
 KEY_BYTES = 32
+RESERVED = frozenset({REGISTRY, "outside"})
+"""Names that stand for callers who are no agents."""
 
 
 def checked_announcement(request: AnnounceAgentRequest) -> int:
@@ -19,6 +22,8 @@ def checked_announcement(request: AnnounceAgentRequest) -> int:
         InvalidRequestError: Names the field that is wrong.
     """
     checked("agent.agent_id", request.agent.agent_id, AGENT_ID)
+    if request.agent.agent_id in RESERVED:
+        raise InvalidRequestError("the name is taken by the mesh", fields={"agent.agent_id": "choose another name"})
     checked("agent.version", request.agent.version, VERSION)
     endpoint = request.endpoint
     checked("endpoint.target", endpoint.target, TARGET)

@@ -52,7 +52,14 @@ class Execution:
         grant, call = self._call.grant, self._call
         reporter = Reporter(call.on_progress) if call.on_progress else None
         invocation = Invocation(
-            grant.tenant, grant.principal, grant.task_id, call.key, grant.agent_id, "", self._ends, reporter
+            grant.tenant,
+            grant.principal,
+            grant.task_id,
+            call.key,
+            grant.agent_id,
+            grant.session_id,
+            self._ends,
+            reporter,
         )
         is_failure = False
         running, threads = INVOCATION.set(invocation), THREADS.set(self._hosted.threads)

@@ -42,7 +42,7 @@ STATES = {
 class ToolHost:
     """Runs this process's tools behind one chain, the same for every tool and every caller.
 
-    Grant and allow-list; schema; rate; approval; circuit; ledger; timeout and attempts; size, result schema and
+    Grant, allow-list and scopes; schema; rate; approval; circuit; ledger; timeout and attempts; size, result schema and
     redaction; audit. What one of them does not let pass goes no further.
 
     Args:
@@ -153,7 +153,7 @@ class ToolHost:
         if called is None:
             raise ToolNotFoundError(f"{pin} is not served here: ask the registry where it is")
         try:
-            check_authority(grant, pin, task_id)
+            check_authority(grant, called, task_id)
         except MeshError as error:
             await self._refuse(called, grant, key, intent, error)
         return called

@@ -16,8 +16,8 @@ class Invocation:
         principal: Who asked for the task.
         task_id: The task that calls.
         key: The same for every repetition of the same call: hand it to a backend that can deduplicate.
-        agent_id: Agent that calls.
-        session_id: Session of the task; empty: it has none, or it is not known here.
+        agent_id: Agent that calls; `registry`: a call from outside of any task.
+        session_id: Session of the task; empty: it has none. Of a child too: the session is its root's affair.
         ends: When the call's time is over, on the monotonic clock.
         reporter: Where progress goes; None: nobody watches.
     """

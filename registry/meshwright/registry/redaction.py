@@ -16,17 +16,18 @@ class Redaction:
 
     Args:
         pointers: JSON Pointers into the result; the segment `-` means every item of an array.
+        field: How errors name them.
 
     Raises:
         InvalidRequestError: One is no JSON Pointer, or there are too many.
     """
 
-    def __init__(self, pointers: Iterable[str]) -> None:
+    def __init__(self, pointers: Iterable[str], field: str = "tool.redact") -> None:
         found = list(pointers)
         wrong = [pointer for pointer in found if pointer and not pointer.startswith("/")]
         if wrong or len(found) > MAX_POINTERS:
             forms = f'at most {MAX_POINTERS} JSON Pointers: "/card/number", "/items/-/secret"'
-            raise InvalidRequestError(f"redact cannot be read: {(wrong or found)[0]!r}", fields={"tool.redact": forms})
+            raise InvalidRequestError(f"redact cannot be read: {(wrong or found)[0]!r}", fields={field: forms})
         self._paths = [[unescaped(part) for part in pointer.split("/")[1:]] for pointer in found]
 
     def __bool__(self) -> bool:

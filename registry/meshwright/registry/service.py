@@ -18,9 +18,9 @@ from meshwright.core.errors import (
     ToolNotFoundError,
     UnavailableError,
 )
-from meshwright.core.grant import Signer
+from meshwright.core.grant import CALL, REGISTRY, Signer
 from meshwright.core.ids import CALLER_ID, TOOL_NAME, VERSION, checked
-from meshwright.core.interceptors import CALLER, Context
+from meshwright.core.interceptors import CALLER, Caller, Context
 from meshwright.gen.agents.v1.grant_pb2 import Grant
 from meshwright.gen.registry.v1 import tool_registry_service_pb2 as pb
 from meshwright.gen.registry.v1.tool_registry_service_pb2_grpc import ToolRegistryServiceServicer
@@ -42,6 +42,10 @@ from meshwright.registry.page import DEFAULT_PAGE, page_size, page_token, positi
 from meshwright.registry.store import MAX_ALIASES, MAX_TOOLS, MAX_VERSIONS, CatalogStore
 from meshwright.registry.version import ALIAS, is_release, line, neighbours, order
 
+HOST_GRACE_S = 5
+"""What a call may take beside the tool's own time."""
+CLOCKS_S = 60
+"""How much clocks of other machines may differ."""
 MAX_SELECTORS = 256
 PAGE_BYTES = 4 * 2**20
 """How much a page holds; contracts may be large, and a message is at most twice as long."""
@@ -198,14 +202,18 @@ class ToolRegistry(ToolRegistryServiceServicer):
         )
 
     async def _invoke(self, tool: pb.Tool, arguments_json: str, key: str) -> Outcome:
+        """Calls a tool's host.
+
+        Raises:
+            UnavailableError: It does not answer; says whether the call may have run.
+            MeshError: It refused the call.
+        """
         caller = CALLER.get()
         pin = f"{tool.name}@{tool.version}"
-        grant = caller.grant or Grant(
-            tenant=caller.tenant, principal=caller.principal, agent_id="registry", task_id=f"call-{key}", tools=[pin]
-        )
+        grant = caller.grant or call_grant(caller, tool, key)
         stub = ToolServiceStub(self._channels.to(tool.endpoint))
         call = InvokeRequest(tool=tool.name, version=tool.version, arguments_json=arguments_json, idempotency_key=key)
-        timeout_s = tool.timeout.ToMilliseconds() / 1000 + 5
+        timeout_s = tool.timeout.ToMilliseconds() / 1000 + HOST_GRACE_S
         stream = channel.stream(stub.Invoke, call, timeout_s=timeout_s, grant=self._signer.sign(grant))
         outcome: Outcome | None = None
         try:
@@ -213,8 +221,7 @@ class ToolRegistry(ToolRegistryServiceServicer):
                 if response.HasField("outcome"):
                     outcome = response.outcome
         except UnavailableError:
-            lost = f"the host of {pin} does not answer; the call may have run: repeat it with the same idempotency_key"
-            raise UnavailableError(lost, metadata={"idempotency_key": key}, retry_after_s=1) from None
+            raise host_lost(tool, key) from None
         if outcome is None:
             raise ToolFailedError(f"{pin} gave no outcome")
         return outcome
@@ -282,6 +289,39 @@ class ToolRegistry(ToolRegistryServiceServicer):
             raise ToolNotFoundError(f"no tool {name} is registered: `meshwright tool list` shows what is")
         (tool,) = await self._tools([(name, state.chosen(name, wanted), state)])
         return tool
+
+
+def call_grant(caller: Caller, tool: pb.Tool, key: str) -> Grant:
+    """Makes the grant of one call from outside of any task.
+
+    It names the one tool and, where that is an agent, this agent: there its host may start the one task that bears the
+    call's key, within the call's time.
+
+    Args:
+        caller: In whose name the tool is called.
+        tool: What is called.
+        key: Idempotency key.
+    """
+    grant = Grant(
+        tenant=caller.tenant,
+        principal=caller.principal,
+        agent_id=REGISTRY,
+        task_id=f"{CALL}{key}",
+        tools=[f"{tool.name}@{tool.version}"],
+        delegates=[tool.agent_id] if tool.agent_id else (),
+        scopes=caller.tool_scopes,
+    )
+    grant.deadline.FromMilliseconds(int((time.time() + CLOCKS_S) * 1000) + tool.timeout.ToMilliseconds())
+    return grant
+
+
+def host_lost(tool: pb.Tool, key: str) -> UnavailableError:
+    """Says what a caller may do whose call was lost with the tool's host."""
+    lost = f"the host of {tool.name}@{tool.version} does not answer"
+    if tool.effect == pb.EFFECT_PURE:
+        return UnavailableError(f"{lost}; nothing was changed: call it again", retry_after_s=1)
+    told = f"{lost}; the call may have run: repeat it with the same idempotency_key"
+    return UnavailableError(told, metadata={"idempotency_key": key}, retry_after_s=1)
 
 
 async def compared(old: pb.Tool, new: pb.Tool) -> list[pb.SchemaChange]:

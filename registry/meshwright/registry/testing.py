@@ -5,14 +5,19 @@ import secrets
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from meshwright.core.canonical import digest
 from meshwright.core.errors import MeshError, SetupError
+from meshwright.core.grant import approval_of
+from meshwright.core.scope import EVERYTHING
 from meshwright.core.store import Store
 from meshwright.core.tether import tethered
 from meshwright.core.valkey import EmbeddedValkey
@@ -114,6 +119,8 @@ class ToolBench:
         deadline_s: float | None = None,
         is_tainted: bool = False,
         is_approved: bool = False,
+        scopes: Sequence[str] = (EVERYTHING,),
+        session_id: str = "",
     ) -> ToolCall:
         """Calls the tool as an agent does.
 
@@ -127,6 +134,8 @@ class ToolBench:
             deadline_s: Seconds that the task has left, 0 or less: it is out of time; None: it has no end.
             is_tainted: Content that others wrote has entered the task's conversation.
             is_approved: A person has allowed exactly this call.
+            scopes: Scopes of whoever asked for the task; by default all.
+            session_id: Session of the task; by default none.
 
         Returns:
             Its result, or why it failed or was refused.
@@ -145,21 +154,29 @@ class ToolBench:
             root_task_id=task_id,
             tools=[self._pin],
             tainted=is_tainted,
+            scopes=scopes,
+            session_id=session_id,
+            deadline=None if deadline_s is None else in_seconds(deadline_s),
         )
-        if deadline_s is not None:
-            grant.deadline.FromNanoseconds(time.time_ns() + int(deadline_s * 1e9))
         chosen, reports = key or secrets.token_hex(16), list[Report]()
-
-        def report(fraction: float, message: str) -> None:
-            reports.append((fraction, message))
-
         try:
-            if is_approved:
-                grant.approved.append(digest([self._tool.name, self._tool.version, read_arguments(text)]))
-            outcome = await self._host.invoke(grant, self._pin, text, chosen, on_progress=report)
+            grant.approved.extend([approval_of(chosen, self._intent(text))] if is_approved else [])
+            outcome = await self._host.invoke(
+                grant, self._pin, text, chosen, on_progress=lambda share, message: reports.append((share, message))
+            )
         except MeshError as error:
             return told(chosen, failed(error), tuple(reports), attempts=0)
         return told(chosen, outcome, tuple(reports), attempts=1)
+
+    def _intent(self, text: str) -> str:
+        return digest([self._tool.name, self._tool.version, read_arguments(text)])
+
+
+def in_seconds(seconds: float) -> Timestamp:
+    """Returns a time from now on."""
+    at = Timestamp()
+    at.FromNanoseconds(time.time_ns() + int(seconds * 1e9))
+    return at
 
 
 def start_store(stack: AsyncExitStack, folder: Path) -> str:

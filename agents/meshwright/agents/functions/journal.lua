@@ -57,9 +57,9 @@ local function may_run_at_once(p, agent, tenant, cap)
 end
 
 -- accept: p ref id agent hash request timeout retention parent root depth call trace rank session max_ready
--- tenant_max_ready owner nonce lease cap version n event... ; with an owner the task is claimed at once where it may, its first events are
+-- tenant_max_ready owner nonce lease cap version scopes n event... ; with an owner the task is claimed at once where it may, its first events are
 -- written and no queue sees it.
--- Returns {'new', fence or '', now} | {'known', hash matches} | {'expired'} | {'full'} | {'tenant full'} | {'orphan'}.
+-- Returns {'new', fence or '', now} | {'known', hash matches} | {'expired'} | {'full'} | {'tenant full'} | {'orphan'} | {'wider'}.
 local function accept(keys, a)
   local p, ref, agent, now = a[1], a[2], a[4], now_ms()
   local tenant = string.match(ref, '^[^/]*')
@@ -72,8 +72,9 @@ local function accept(keys, a)
   local parent = a[9] ~= '' and parent_ref(ref, a[9]) or nil
   local deadline = now + tonumber(a[7])
   if parent then
-    local above = task(p, parent, 'state', 'cancel', 'deadline')
+    local above = task(p, parent, 'state', 'cancel', 'deadline', 'scopes')
     if not above[1] or TERMINAL[above[1]] or above[2] then return {'orphan'} end
+    if a[23] ~= '[]' and a[23] ~= above[4] then return {'wider'} end  -- none: its parent runs where none are known
     -- just after the parent's: its end cancels the child, instead of the child's failure reaching it first
     deadline = math.min(deadline, tonumber(above[3]) + CHILD_GRACE_MS)
   elseif redis.call('ZCARD', key(p, 'ready', agent)) >= tonumber(a[16]) then
@@ -83,7 +84,8 @@ local function accept(keys, a)
   end
   redis.call('HSET', key(p, 'task', ref), 'v', MAJOR, 'state', 'PENDING', 'id', a[3], 'agent', agent, 'queue', agent,
     'tenant', tenant, 'hash', a[5], 'request', a[6], 'created', now, 'deadline', deadline, 'retention', a[8],
-    'parent', a[9], 'root', a[10], 'depth', a[11], 'call', a[12], 'trace', a[13], 'rank', RANKS[a[14]], 'session', a[15])
+    'parent', a[9], 'root', a[10], 'depth', a[11], 'call', a[12], 'trace', a[13], 'rank', RANKS[a[14]], 'session', a[15],
+    'scopes', a[23])
   redis.call('ZADD', key(p, 'deadlines'), deadline, ref)
   redis.call('ZADD', key(p, 'index', holder_of(ref)), now, a[3])
   if parent then redis.call('SADD', key(p, 'children', parent), ref) end
@@ -92,7 +94,7 @@ local function accept(keys, a)
     return {'new', '', now}
   end
   local fence = own(p, ref, a[18], a[19], tonumber(a[20]), a[22], now)
-  local first = record(p, ref, slice(a, 24, tonumber(a[23])), {}, now)
+  local first = record(p, ref, slice(a, 25, tonumber(a[24])), {}, now)
   if first then redis.call('HSET', key(p, 'task', ref), 'barren', 0) end
   return {'new', fence, now}
 end

@@ -6,6 +6,7 @@
 --   v                                                               major of the journal's form
 --   state     PENDING | RUNNING | PARKED | COMPLETED | FAILED | CANCELLED
 --   agent, tenant, hash, request, id, parent, root, depth, call, trace, rank, session     as accepted
+--   scopes                                                          of whoever asked for the root task, a JSON array
 --   created, started, ended, deadline, expire                       store time, ms
 --   queue, owner, fence, fences, attempt, barren, poison            ownership
 --   seq, blobs, waiting, turn, nudged, cancel, retention            journal, parking, cancellation

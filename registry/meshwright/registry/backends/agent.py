@@ -20,8 +20,9 @@ from meshwright.core.errors import (
     TaskTimeoutError,
     ToolFailedError,
 )
+from meshwright.core.grant import REGISTRY
 from meshwright.core.ids import AGENT_ID
-from meshwright.core.interceptors import Caller
+from meshwright.core.interceptors import CALLER
 from meshwright.gen.agents.v1.agent_service_pb2_grpc import AgentServiceStub
 from meshwright.gen.agents.v1.task_pb2 import (
     TASK_STATUS_COMPLETED,
@@ -34,7 +35,7 @@ from meshwright.gen.agents.v1.task_service_pb2 import CancelTaskRequest
 from meshwright.gen.agents.v1.task_service_pb2_grpc import TaskServiceStub
 from meshwright.gen.registry.v1.agent_directory_service_pb2 import GetAgentRequest
 from meshwright.gen.registry.v1.agent_directory_service_pb2_grpc import AgentDirectoryServiceStub
-from meshwright.registry import Invocation, current_invocation
+from meshwright.registry import current_invocation
 from meshwright.registry.backends.declaration import (
     DeclaredTool,
     JsonSchema,
@@ -48,7 +49,6 @@ LOOKUP_S = 5.0
 CANCEL_S = 5.0
 MARGIN_S = 0.5
 """So much before its own end a call stops waiting, so that it can still take its task back."""
-OUTSIDE = Caller()
 INPUT_SCHEMA: JsonSchema = {
     "type": "object",
     "properties": {"prompt": {"type": "string", "minLength": 1, "description": "All that the agent needs to know"}},
@@ -73,34 +73,29 @@ class AgentTool(DeclaredTool):
     registry: str
 
     async def run(self, arguments: dict[str, Any]) -> Any:
-        """Has the agent do a task named by the call's key; returns its structured output, or its text.
+        """Has the agent do a task in the caller's name, named by the call's key; returns its output, or its text.
 
         The task ends with the call, or by its own timeout where this host is lost.
 
         Raises:
-            PermissionDeniedError: It is called within a task, or for somebody whom this host cannot speak for.
+            PermissionDeniedError: It is called within a task, where delegation bounds depth and budget.
+            NotCallableError: The agent takes no tasks from outside.
             AgentNotFoundError: The agent is not here.
             ToolFailedError: The task failed, was cancelled, or asks a person.
             TaskTimeoutError: The time is over.
         """
-        invocation = current_invocation()
-        self._check_caller(invocation)
+        invocation, token = current_invocation(), CALLER.get().token
+        if invocation.agent_id != REGISTRY or not token:
+            agent_id = self.options.agent_id
+            raise PermissionDeniedError(f"{self.name} is for callers outside of a task: list {agent_id} in `delegates`")
         timeout_s = self.time_for_call_s()
         channels = Channels()
         try:
-            target = await self._target(channels)
-            response = await self._ended(channels, target, self._task(arguments, invocation.key), timeout_s)
+            work = Work(self._task(arguments, invocation.key), token, channels, await self._target(channels))
+            response = await self._ended(work, timeout_s)
         finally:
             await channels.close()
         return result_of(self.name, self.options.agent_id, response)
-
-    def _check_caller(self, invocation: Invocation) -> None:
-        """Refuses calls within a task, where delegation bounds depth and budget, and callers of other tenants."""
-        agent_id = self.options.agent_id
-        if invocation.task_id != f"call-{invocation.key}":
-            raise PermissionDeniedError(f"{self.name} is for callers outside of a task: list {agent_id} in `delegates`")
-        if (invocation.tenant, invocation.principal) != (OUTSIDE.tenant, OUTSIDE.principal):
-            raise PermissionDeniedError(f"{self.name} cannot ask {agent_id} in another's name: submit a task instead")
 
     def _task(self, arguments: dict[str, Any], key: str) -> TaskRequest:
         timeout = Duration()
@@ -123,29 +118,57 @@ class AgentTool(DeclaredTool):
             raise AgentNotFoundError(f"agent {self.options.agent_id} is not here: `meshwright agent list` shows who is")
         return str(ready[0])
 
-    async def _ended(self, channels: Channels, target: str, task: TaskRequest, timeout_s: float) -> TaskResponse:
+    async def _ended(self, work: "Work", timeout_s: float) -> TaskResponse:
         """Waits for a task's end; one that is not at its end when the wait is, is cancelled.
 
         Where the connection is lost it goes on: the repeated call finds it.
         """
-        stub = AgentServiceStub(channels.to(target))
-        wait_s = max(timeout_s - MARGIN_S, timeout_s / 2)
+        reason = f"the call of {self.name} has ended"
         try:
-            response: TaskResponse = await channel.unary(stub.RunTask, task, timeout_s=wait_s)
+            response = await work.run(max(timeout_s - MARGIN_S, timeout_s / 2))
         except DeadlineExceededError:
-            await self._cancelled(channels, target, task.task_id)
+            await work.cancel(reason)
             raise TaskTimeoutError(f"{self.name} took longer than {self.timeout_s:g} s") from None
         except asyncio.CancelledError:
-            await asyncio.shield(self._cancelled(channels, target, task.task_id))
+            await asyncio.shield(work.cancel(reason))
             raise
         if response.status == TASK_STATUS_INPUT_REQUIRED:
-            await self._cancelled(channels, target, task.task_id)
+            await work.cancel(reason)
         return response
 
-    async def _cancelled(self, channels: Channels, target: str, task_id: str) -> None:
-        request = CancelTaskRequest(task_id=task_id, reason=f"the call of {self.name} has ended")
-        with contextlib.suppress(MeshError):  # its own timeout ends it then
-            await channel.unary(TaskServiceStub(channels.to(target)).CancelTask, request, timeout_s=CANCEL_S)
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A task that stands for a call, asked for in the name of the caller.
+
+    Attributes:
+        task: What is asked; named by the call's key.
+        token: The call's own grant, as the registry signed it: it lets this one task be run.
+        channels: Connections.
+        target: host:port of the agent.
+    """
+
+    task: TaskRequest
+    token: bytes = field(repr=False)
+    channels: Channels
+    target: str
+
+    async def run(self, timeout_s: float) -> TaskResponse:
+        """Runs it, or attaches to it, and waits.
+
+        Raises:
+            MeshError: It was not accepted, or did not end in time.
+        """
+        stub = AgentServiceStub(self.channels.to(self.target))
+        response: TaskResponse = await channel.unary(stub.RunTask, self.task, timeout_s=timeout_s, grant=self.token)
+        return response
+
+    async def cancel(self, reason: str) -> None:
+        """Takes it back; where that fails, also because the grant is too old by now, its own timeout ends it."""
+        stub = TaskServiceStub(self.channels.to(self.target))
+        request = CancelTaskRequest(task_id=self.task.task_id, reason=reason)
+        with contextlib.suppress(MeshError):
+            await channel.unary(stub.CancelTask, request, timeout_s=CANCEL_S, grant=self.token)
 
 
 def result_of(tool: str, agent_id: str, response: TaskResponse) -> Any:
@@ -176,4 +199,4 @@ def agent_tool(tool: ToolOptions, options: AgentOptions, surroundings: Surroundi
     if tool.input_schema is not None:
         raise SetupError("input_schema: leave it out: an agent takes a prompt")
     parts = contract_parts(tool, "idempotent", INPUT_SCHEMA, {})
-    return AgentTool(**parts, options=options, registry=surroundings.settings.registry)
+    return AgentTool(**parts, agent_id=options.agent_id, options=options, registry=surroundings.settings.registry)

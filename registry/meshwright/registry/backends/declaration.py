@@ -1,6 +1,6 @@
 """What every declared tool has, whatever is behind it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,6 +38,8 @@ class ToolOptions(Options):
     effect: EffectName | None = Field(default=None, description="What a retry may do")
     timeout_s: float = Field(default=30.0, gt=0, le=MAX_TIMEOUT_S, description="Seconds for one call")
     approval: ApprovalName = Field(default="never", description="When a person is asked before a call")
+    required_scopes: list[str] = Field(default_factory=list, description="Scopes that a caller must hold")
+    redact: list[str] = Field(default_factory=list, description="JSON Pointers of what is taken out of results")
     input_schema: dict[str, JsonValue] | None = Field(default=None, description="JSON Schema of the arguments")
     output_schema: dict[str, JsonValue] | None = Field(default=None, description="JSON Schema of the result")
 
@@ -112,6 +114,9 @@ class DeclaredTool:
         approval: When a person is asked before a call.
         input_schema: JSON Schema of the arguments.
         output_schema: JSON Schema of the result; empty: any result fits.
+        required_scopes: Scopes that a caller must hold.
+        redact: JSON Pointers of what is taken out of results.
+        agent_id: Agent that does the work; empty: none.
     """
 
     name: str
@@ -122,6 +127,9 @@ class DeclaredTool:
     approval: ApprovalName
     input_schema: JsonSchema = field(repr=False)
     output_schema: JsonSchema = field(repr=False)
+    required_scopes: Sequence[str] = ()
+    redact: Sequence[str] = ()
+    agent_id: str = ""
 
     @property
     def is_threaded(self) -> bool:
@@ -146,6 +154,9 @@ class DeclaredTool:
             endpoint=endpoint,
             timeout=timeout,
             approval=ApprovalRule.Value(f"APPROVAL_RULE_{self.approval.upper()}"),
+            required_scopes=self.required_scopes,
+            redact=self.redact,
+            agent_id=self.agent_id,
         )
         try:
             return checked_contract(tool)
@@ -212,4 +223,6 @@ def contract_parts(
         "approval": tool.approval,
         "input_schema": input_schema,
         "output_schema": declared,
+        "required_scopes": tool.required_scopes,
+        "redact": tool.redact,
     }

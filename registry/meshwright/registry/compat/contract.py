@@ -74,6 +74,7 @@ def field_changes(old: Tool, new: Tool) -> Iterator[SchemaChange]:
         yield changed("/cost_micros", rule, f"{sentence}; calls stay valid, budgets hold")
     yield from scope_changes(set(old.required_scopes), set(new.required_scopes))
     yield from redaction_changes(list(old.redact), list(new.redact))
+    yield from agent_changes(old.agent_id, new.agent_id)
 
 
 def effect_changes(old: Effect.ValueType, new: Effect.ValueType) -> Iterator[SchemaChange]:
@@ -132,6 +133,15 @@ def redaction_changes(old: list[str], new: list[str]) -> Iterator[SchemaChange]:
         yield changed("/redact", "REDACTION_REMOVED", sentence, breaking=True)
     for added in uncovered(new, old):
         yield changed("/redact", "REDACTION_ADDED", f"{added or 'everything'} is kept out of logs and streams now")
+
+
+def agent_changes(old: str, new: str) -> Iterator[SchemaChange]:
+    """Compares agents: a caller who let its host start tasks at one has not let it start them at another."""
+    if new and new != old:
+        sentence = f"a call starts a task of {new} in its caller's name, and did not before"
+        yield changed("/agent_id", "AGENT_CHANGED", sentence, breaking=True)
+    elif old and not new:
+        yield changed("/agent_id", "AGENT_REMOVED", f"a call starts no task of {old} any more")
 
 
 def uncovered(pointers: Iterable[str], by: list[str]) -> list[str]:

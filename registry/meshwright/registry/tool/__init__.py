@@ -2,7 +2,7 @@
 
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Literal, overload
 
@@ -32,9 +32,11 @@ class LocalTool:
         timeout_s: Time for one call.
         approval: When a person is asked before a call: `never`; `when_tainted`, after untrusted content has entered
             the context; `always`.
+        required_scopes: Scopes that whoever asks must hold.
+        redact: JSON Pointers of what is taken out of results; the segment `-` means every item of an array.
 
     Raises:
-        SetupError: There is no such effect or approval.
+        SetupError: There is no such effect or approval, or a list is a text.
     """
 
     def __init__(
@@ -46,16 +48,23 @@ class LocalTool:
         effect: EffectName,
         timeout_s: float,
         approval: ApprovalName = "never",
+        required_scopes: Sequence[str] = (),
+        redact: Sequence[str] = (),
     ) -> None:
         for what, said, names in (("effect", effect, EffectName), ("approval", approval, ApprovalName)):
             if said not in typing.get_args(names):
                 raise SetupError(f"tool {name}: {what} {said!r} is none of {', '.join(typing.get_args(names))}")
+        for what, texts in (("required_scopes", required_scopes), ("redact", redact)):
+            if isinstance(texts, str):
+                raise SetupError(f"tool {name}: {what} is a list: write {what}=[{texts!r}]")
         self.function = function
         self.name = name
         self.version = version
         self.effect = effect
         self.timeout_s = timeout_s
         self.approval = approval
+        self.required_scopes = tuple(required_scopes)
+        self.redact = tuple(redact)
         self.is_threaded = not inspect.iscoroutinefunction(function)
         self.__doc__ = function.__doc__
         self.__name__ = getattr(function, "__name__", name)
@@ -120,6 +129,8 @@ class LocalTool:
             endpoint=endpoint,
             timeout=timeout,
             approval=ApprovalRule.Value(f"APPROVAL_RULE_{self.approval.upper()}"),
+            required_scopes=self.required_scopes,
+            redact=self.redact,
         )
         try:
             return checked_contract(tool)
@@ -157,6 +168,8 @@ def tool(
     effect: EffectName = "non_idempotent",
     timeout_s: float = 30.0,
     approval: ApprovalName = "never",
+    required_scopes: Sequence[str] = (),
+    redact: Sequence[str] = (),
 ) -> Callable[[Callable[..., Any]], LocalTool]: ...
 def tool(
     function: Callable[..., Any] | None = None,
@@ -167,6 +180,8 @@ def tool(
     effect: EffectName = "non_idempotent",
     timeout_s: float = 30.0,
     approval: ApprovalName = "never",
+    required_scopes: Sequence[str] = (),
+    redact: Sequence[str] = (),
 ) -> LocalTool | Callable[[Callable[..., Any]], LocalTool]:
     """Turns a typed function into a tool; its docstring is what the model reads.
 
@@ -178,12 +193,21 @@ def tool(
         timeout_s: Seconds for one call.
         approval: When a person is asked before a call: `never`, `when_tainted` (after untrusted content has entered the
             context) or `always`.
+        required_scopes: Scopes that whoever asks must hold, `["mail:send"]`.
+        redact: JSON Pointers of what is taken out of results, `["/card/number", "/items/-/secret"]`.
     """
 
     def decorate(decorated: Callable[..., Any]) -> LocalTool:
         own_name = name or decorated.__name__
         return LocalTool(
-            decorated, name=own_name, version=version, effect=effect, timeout_s=timeout_s, approval=approval
+            decorated,
+            name=own_name,
+            version=version,
+            effect=effect,
+            timeout_s=timeout_s,
+            approval=approval,
+            required_scopes=required_scopes,
+            redact=redact,
         )
 
     return decorate if function is None else decorate(function)

@@ -22,7 +22,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 @_typing.final
 class Grant(_message.Message):
     """Grant is the authority under which one task acts inside the mesh. The truth is the task's record; a SignedGrant is
-    a short-lived reference to it, carried as `x-mesh-grant-bin` metadata.
+    a short-lived reference to it, carried as `x-mesh-grant-bin` metadata. The grant of a call from outside of any task is
+    the registry's own: agent_id "registry", task_id "call-KEY", no root_task_id. Under it one tool may be called, and,
+    where that tool is an agent, one root task be started at this agent, named by the call's idempotency key.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -42,6 +44,8 @@ class Grant(_message.Message):
     APPROVED_FIELD_NUMBER: _builtins.int
     ALLOWED_TOOLS_FIELD_NUMBER: _builtins.int
     DELEGATES_FIELD_NUMBER: _builtins.int
+    SCOPES_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """Tenant the task belongs to."""
     principal: _builtins.str
@@ -60,6 +64,8 @@ class Grant(_message.Message):
     """Tokens that the task may spend, children included; none of them is granted more."""
     tainted: _builtins.bool
     """Content that others wrote has entered the conversation: tools with the rule WHEN_TAINTED ask a person."""
+    session_id: _builtins.str
+    """Session of the task; empty: it has none."""
     @_builtins.property
     def tools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Tools that may be called, "name@version"."""
@@ -74,7 +80,9 @@ class Grant(_message.Message):
 
     @_builtins.property
     def approved(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Intent digests of calls that a person has allowed."""
+        """Calls that a person has allowed, each "KEY:DIGEST": the call's idempotency key and its intent digest. Another call
+        is not allowed by it, be its arguments the same.
+        """
 
     @_builtins.property
     def allowed_tools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -83,6 +91,12 @@ class Grant(_message.Message):
     @_builtins.property
     def delegates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Agents that may be handed work under this grant."""
+
+    @_builtins.property
+    def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Scopes of whoever asked for the root task, sorted; "*" covers every scope. Children have the same. Tools are held
+        against them; the catalog is not: a task never writes to it.
+        """
 
     def __init__(
         self,
@@ -102,10 +116,12 @@ class Grant(_message.Message):
         approved: _abc.Iterable[_builtins.str] | None = ...,
         allowed_tools: _abc.Iterable[_builtins.str] | None = ...,
         delegates: _abc.Iterable[_builtins.str] | None = ...,
+        scopes: _abc.Iterable[_builtins.str] | None = ...,
+        session_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allowed_tools", b"allowed_tools", "approved", b"approved", "deadline", b"deadline", "delegates", b"delegates", "depth", b"depth", "expire_time", b"expire_time", "fence", b"fence", "principal", b"principal", "root_task_id", b"root_task_id", "tainted", b"tainted", "task_id", b"task_id", "tenant", b"tenant", "token_budget", b"token_budget", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allowed_tools", b"allowed_tools", "approved", b"approved", "deadline", b"deadline", "delegates", b"delegates", "depth", b"depth", "expire_time", b"expire_time", "fence", b"fence", "principal", b"principal", "root_task_id", b"root_task_id", "scopes", b"scopes", "session_id", b"session_id", "tainted", b"tainted", "task_id", b"task_id", "tenant", b"tenant", "token_budget", b"token_budget", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -102,6 +102,7 @@ class Tool(_message.Message):
     SUNSET_TIME_FIELD_NUMBER: _builtins.int
     REPLACED_BY_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    AGENT_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"docs.search": [a-z][a-z0-9_]*(\\.[a-z][a-z0-9_]*)*, at most 64 characters."""
     version: _builtins.str
@@ -122,6 +123,10 @@ class Tool(_message.Message):
     """Team or person who answers for the tool; may be empty."""
     replaced_by: _builtins.str
     """Selector of what to use instead; empty: nothing is named."""
+    agent_id: _builtins.str
+    """Agent that does the work of a call from outside of a task: the call's host may start one task there, in the caller's
+    name and with the caller's scopes. Empty: none.
+    """
     @_builtins.property
     def input_schema(self) -> _struct_pb2.Struct:
         """JSON Schema 2020-12. Of type object; at most 64 KiB, 32 levels and 2000 nodes, without references to elsewhere."""
@@ -136,7 +141,9 @@ class Tool(_message.Message):
 
     @_builtins.property
     def required_scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Scopes a caller must hold."""
+        """Scopes a caller must hold, each of 1 to 200 visible ASCII characters. A scope is covered by itself, by one above it
+        ("mail" covers "mail:send"), by a beginning that ends in a dot ("tools:write:docs.") and by "*".
+        """
 
     @_builtins.property
     def redact(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -175,10 +182,11 @@ class Tool(_message.Message):
         sunset_time: _timestamp_pb2.Timestamp | None = ...,
         replaced_by: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        agent_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "input_schema", b"input_schema", "output_schema", b"output_schema", "sunset_time", b"sunset_time", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "approval", b"approval", "cost_micros", b"cost_micros", "create_time", b"create_time", "description", b"description", "digest", b"digest", "effect", b"effect", "endpoint", b"endpoint", "input_schema", b"input_schema", "name", b"name", "output_schema", b"output_schema", "owner", b"owner", "redact", b"redact", "replaced_by", b"replaced_by", "required_scopes", b"required_scopes", "sunset_time", b"sunset_time", "timeout", b"timeout", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "aliases", b"aliases", "approval", b"approval", "cost_micros", b"cost_micros", "create_time", b"create_time", "description", b"description", "digest", b"digest", "effect", b"effect", "endpoint", b"endpoint", "input_schema", b"input_schema", "name", b"name", "output_schema", b"output_schema", "owner", b"owner", "redact", b"redact", "replaced_by", b"replaced_by", "required_scopes", b"required_scopes", "sunset_time", b"sunset_time", "timeout", b"timeout", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -28,7 +28,7 @@ if _version_not_supported:
 class ToolRegistryServiceStub:
     """ToolRegistryService keeps the contracts of tools. Any RPC may also give UNAVAILABLE STORE_UNAVAILABLE, or INTERNAL
     with an error id. RPCs that change something need the scope "tools:write", or "tools:write:docs." for names that
-    begin so, and give PERMISSION_DENIED naming it; a task has no scopes.
+    begin so, and give PERMISSION_DENIED naming it; a task has neither, whatever scopes its grant holds for tools.
     """
 
     def __init__(self, channel):
@@ -87,7 +87,7 @@ class ToolRegistryServiceStub:
 class ToolRegistryServiceServicer:
     """ToolRegistryService keeps the contracts of tools. Any RPC may also give UNAVAILABLE STORE_UNAVAILABLE, or INTERNAL
     with an error id. RPCs that change something need the scope "tools:write", or "tools:write:docs." for names that
-    begin so, and give PERMISSION_DENIED naming it; a task has no scopes.
+    begin so, and give PERMISSION_DENIED naming it; a task has neither, whatever scopes its grant holds for tools.
     """
 
     def RegisterTool(self, request, context):
@@ -156,7 +156,7 @@ class ToolRegistryServiceServicer:
     def InvokeTool(self, request, context):
         """InvokeTool validates, then calls the tool's host: for callers without a mesh client. The same idempotency key
         never doubles an effect. Gives INVALID_ARGUMENT INVALID_REQUEST (each violation with its JSON Pointer), NOT_FOUND
-        TOOL_NOT_FOUND, PERMISSION_DENIED, UNAVAILABLE (host not reached), ABORTED INVOCATION_OPEN (being run; ask again)
+        TOOL_NOT_FOUND, PERMISSION_DENIED SCOPE_MISSING (names the scopes in `scopes`), UNAVAILABLE (host not reached), ABORTED INVOCATION_OPEN (being run; ask again)
         or OUTCOME_UNKNOWN (may have run), and the tool's own failure: UNKNOWN TOOL_FAILED, DEADLINE_EXCEEDED, INTERNAL
         TOOL_RESULT_INVALID, RESOURCE_EXHAUSTED RESULT_TOO_LARGE.
         """
@@ -232,7 +232,7 @@ def add_ToolRegistryServiceServicer_to_server(servicer, server):
 class ToolRegistryService:
     """ToolRegistryService keeps the contracts of tools. Any RPC may also give UNAVAILABLE STORE_UNAVAILABLE, or INTERNAL
     with an error id. RPCs that change something need the scope "tools:write", or "tools:write:docs." for names that
-    begin so, and give PERMISSION_DENIED naming it; a task has no scopes.
+    begin so, and give PERMISSION_DENIED naming it; a task has neither, whatever scopes its grant holds for tools.
     """
 
     @staticmethod

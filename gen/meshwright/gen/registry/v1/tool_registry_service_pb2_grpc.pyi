@@ -29,7 +29,7 @@ GRPC_VERSION: str
 class ToolRegistryServiceStub:
     """ToolRegistryService keeps the contracts of tools. Any RPC may also give UNAVAILABLE STORE_UNAVAILABLE, or INTERNAL
     with an error id. RPCs that change something need the scope "tools:write", or "tools:write:docs." for names that
-    begin so, and give PERMISSION_DENIED naming it; a task has no scopes.
+    begin so, and give PERMISSION_DENIED naming it; a task has neither, whatever scopes its grant holds for tools.
     """
 
     @_typing.overload
@@ -74,7 +74,7 @@ class ToolRegistryServiceStub:
     InvokeTool: _grpc.UnaryUnaryMultiCallable[_tool_registry_service_pb2.InvokeToolRequest, _tool_registry_service_pb2.InvokeToolResponse]
     """InvokeTool validates, then calls the tool's host: for callers without a mesh client. The same idempotency key
     never doubles an effect. Gives INVALID_ARGUMENT INVALID_REQUEST (each violation with its JSON Pointer), NOT_FOUND
-    TOOL_NOT_FOUND, PERMISSION_DENIED, UNAVAILABLE (host not reached), ABORTED INVOCATION_OPEN (being run; ask again)
+    TOOL_NOT_FOUND, PERMISSION_DENIED SCOPE_MISSING (names the scopes in `scopes`), UNAVAILABLE (host not reached), ABORTED INVOCATION_OPEN (being run; ask again)
     or OUTCOME_UNKNOWN (may have run), and the tool's own failure: UNKNOWN TOOL_FAILED, DEADLINE_EXCEEDED, INTERNAL
     TOOL_RESULT_INVALID, RESOURCE_EXHAUSTED RESULT_TOO_LARGE.
     """
@@ -88,7 +88,7 @@ class ToolRegistryServiceStub:
 class ToolRegistryServiceAsyncStub(ToolRegistryServiceStub):
     """ToolRegistryService keeps the contracts of tools. Any RPC may also give UNAVAILABLE STORE_UNAVAILABLE, or INTERNAL
     with an error id. RPCs that change something need the scope "tools:write", or "tools:write:docs." for names that
-    begin so, and give PERMISSION_DENIED naming it; a task has no scopes.
+    begin so, and give PERMISSION_DENIED naming it; a task has neither, whatever scopes its grant holds for tools.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -130,7 +130,7 @@ class ToolRegistryServiceAsyncStub(ToolRegistryServiceStub):
     InvokeTool: _aio.UnaryUnaryMultiCallable[_tool_registry_service_pb2.InvokeToolRequest, _tool_registry_service_pb2.InvokeToolResponse]  # type: ignore[assignment]
     """InvokeTool validates, then calls the tool's host: for callers without a mesh client. The same idempotency key
     never doubles an effect. Gives INVALID_ARGUMENT INVALID_REQUEST (each violation with its JSON Pointer), NOT_FOUND
-    TOOL_NOT_FOUND, PERMISSION_DENIED, UNAVAILABLE (host not reached), ABORTED INVOCATION_OPEN (being run; ask again)
+    TOOL_NOT_FOUND, PERMISSION_DENIED SCOPE_MISSING (names the scopes in `scopes`), UNAVAILABLE (host not reached), ABORTED INVOCATION_OPEN (being run; ask again)
     or OUTCOME_UNKNOWN (may have run), and the tool's own failure: UNKNOWN TOOL_FAILED, DEADLINE_EXCEEDED, INTERNAL
     TOOL_RESULT_INVALID, RESOURCE_EXHAUSTED RESULT_TOO_LARGE.
     """
@@ -143,7 +143,7 @@ class ToolRegistryServiceAsyncStub(ToolRegistryServiceStub):
 class ToolRegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     """ToolRegistryService keeps the contracts of tools. Any RPC may also give UNAVAILABLE STORE_UNAVAILABLE, or INTERNAL
     with an error id. RPCs that change something need the scope "tools:write", or "tools:write:docs." for names that
-    begin so, and give PERMISSION_DENIED naming it; a task has no scopes.
+    begin so, and give PERMISSION_DENIED naming it; a task has neither, whatever scopes its grant holds for tools.
     """
 
     @_abc_1.abstractmethod
@@ -231,7 +231,7 @@ class ToolRegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_tool_registry_service_pb2.InvokeToolResponse, _abc.Awaitable[_tool_registry_service_pb2.InvokeToolResponse]]:
         """InvokeTool validates, then calls the tool's host: for callers without a mesh client. The same idempotency key
         never doubles an effect. Gives INVALID_ARGUMENT INVALID_REQUEST (each violation with its JSON Pointer), NOT_FOUND
-        TOOL_NOT_FOUND, PERMISSION_DENIED, UNAVAILABLE (host not reached), ABORTED INVOCATION_OPEN (being run; ask again)
+        TOOL_NOT_FOUND, PERMISSION_DENIED SCOPE_MISSING (names the scopes in `scopes`), UNAVAILABLE (host not reached), ABORTED INVOCATION_OPEN (being run; ask again)
         or OUTCOME_UNKNOWN (may have run), and the tool's own failure: UNKNOWN TOOL_FAILED, DEADLINE_EXCEEDED, INTERNAL
         TOOL_RESULT_INVALID, RESOURCE_EXHAUSTED RESULT_TOO_LARGE.
         """

@@ -59,7 +59,7 @@ class ToolServiceServicer:
         are tried up to three times within the call's time where their backend fails in a way that may pass. A tool's own
         failure is in the outcome. As a status, and nothing was begun: INVALID_ARGUMENT INVALID_REQUEST (each violation
         with its JSON Pointer), NOT_FOUND TOOL_NOT_FOUND (not hosted here), UNAUTHENTICATED GRANT_INVALID (another task's),
-        DEADLINE_EXCEEDED TASK_TIMEOUT (the task is out of time), PERMISSION_DENIED (not in the grant), FAILED_PRECONDITION
+        DEADLINE_EXCEEDED TASK_TIMEOUT (the task is out of time), PERMISSION_DENIED (not in the grant) or SCOPE_MISSING, FAILED_PRECONDITION
         APPROVAL_REQUIRED (a person has to allow it), RESOURCE_EXHAUSTED TOOL_RATE_LIMITED or OVERLOADED, UNAVAILABLE
         TOOL_CIRCUIT_OPEN (both: try again after the time that RetryInfo names). Where it was begun before: ABORTED
         INVOCATION_OPEN (the key is being run; ask again), OUTCOME_UNKNOWN (may have run) or FENCED (a newer owner of the
