@@ -3,11 +3,12 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from meshwright.core.canonical import digest, from_struct
+from meshwright.core.canonical import digest, from_struct, to_struct
 from meshwright.core.errors import IncompatibleContractError, InvalidRequestError, PermissionDeniedError
 from meshwright.core.ids import AGENT_ID, TARGET, TOOL_NAME, VERSION, checked
 from meshwright.core.interceptors import Caller
@@ -67,6 +68,87 @@ class ToolState:
             ends_ms, tool.replaced_by = self.sunsets[version]
             tool.sunset_time.FromMilliseconds(ends_ms)
         return tool
+
+
+class Declaration(Protocol):
+    """What the author of a tool says of it, whatever its schemas come from."""
+
+    @property
+    def name(self) -> str:
+        """Dotted name."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Semantic version of the contract."""
+        ...
+
+    @property
+    def effect(self) -> str:
+        """What a retry may do."""
+        ...
+
+    @property
+    def timeout_s(self) -> float:
+        """Seconds for one call."""
+        ...
+
+    @property
+    def approval(self) -> str:
+        """When a person is asked before a call."""
+        ...
+
+    @property
+    def required_scopes(self) -> Sequence[str]:
+        """Scopes that a caller must hold."""
+        ...
+
+    @property
+    def redact(self) -> Sequence[str]:
+        """JSON Pointers of what is taken out of results."""
+        ...
+
+
+def declared_contract(
+    declaration: Declaration,
+    *,
+    description: str,
+    input_schema: dict[str, Any],
+    output_schema: dict[str, Any],
+    endpoint: str,
+    agent_id: str = "",
+) -> Tool:
+    """Builds the contract of a tool as `checked_contract` returns it.
+
+    Args:
+        declaration: What its author says.
+        description: What models choose it by.
+        input_schema: JSON Schema of the arguments.
+        output_schema: JSON Schema of the result.
+        endpoint: Who serves it.
+        agent_id: Agent that does the work; empty: none.
+
+    Raises:
+        InvalidRequestError: Names the field that is wrong.
+    """
+    timeout = Duration()
+    timeout.FromMilliseconds(int(declaration.timeout_s * 1000))
+    return checked_contract(
+        Tool(
+            name=declaration.name,
+            version=declaration.version,
+            description=description,
+            input_schema=to_struct(input_schema),
+            output_schema=to_struct(output_schema),
+            effect=Effect.Value(f"EFFECT_{declaration.effect.upper()}"),
+            endpoint=endpoint,
+            timeout=timeout,
+            approval=ApprovalRule.Value(f"APPROVAL_RULE_{declaration.approval.upper()}"),
+            required_scopes=declaration.required_scopes,
+            redact=declaration.redact,
+            agent_id=agent_id,
+        )
+    )
 
 
 def checked_contract(tool: Tool, field: str = "tool") -> Tool:

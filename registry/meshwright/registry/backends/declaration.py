@@ -5,18 +5,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from google.protobuf.duration_pb2 import Duration
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from meshwright.core.canonical import to_struct
 from meshwright.core.channel import time_left
 from meshwright.core.errors import InvalidRequestError, MeshError, SetupError
 from meshwright.core.ids import digest
 from meshwright.core.settings import Settings
-from meshwright.gen.registry.v1.tool_registry_service_pb2 import ApprovalRule, Effect, Tool
+from meshwright.gen.registry.v1.tool_registry_service_pb2 import Tool
 from meshwright.registry import current_invocation
 from meshwright.registry.backends.secret import Redaction, Secret, SecretReference
-from meshwright.registry.catalog import MAX_DESCRIPTION, MAX_TIMEOUT_S, UNPLACED, checked_contract
+from meshwright.registry.catalog import MAX_DESCRIPTION, MAX_TIMEOUT_S, UNPLACED, declared_contract
 from meshwright.registry.tool import ApprovalName, EffectName
 
 T = TypeVar("T")
@@ -142,24 +140,15 @@ class DeclaredTool:
         Raises:
             SetupError: The registry would not take it; names the field.
         """
-        timeout = Duration()
-        timeout.FromMilliseconds(int(self.timeout_s * 1000))
-        tool = Tool(
-            name=self.name,
-            version=self.version,
-            description=self.description,
-            input_schema=to_struct(self.input_schema),
-            output_schema=to_struct(self.output_schema),
-            effect=Effect.Value(f"EFFECT_{self.effect.upper()}"),
-            endpoint=endpoint,
-            timeout=timeout,
-            approval=ApprovalRule.Value(f"APPROVAL_RULE_{self.approval.upper()}"),
-            required_scopes=self.required_scopes,
-            redact=self.redact,
-            agent_id=self.agent_id,
-        )
         try:
-            return checked_contract(tool)
+            return declared_contract(
+                self,
+                description=self.description,
+                input_schema=self.input_schema,
+                output_schema=self.output_schema,
+                endpoint=endpoint,
+                agent_id=self.agent_id,
+            )
         except InvalidRequestError as error:
             problems = "; ".join(f"{name.removeprefix('tool.')}: {problem}" for name, problem in error.fields.items())
             raise SetupError(problems) from None

@@ -6,14 +6,12 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Literal, overload
 
-from google.protobuf.duration_pb2 import Duration
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticUserError
 
-from meshwright.core.canonical import to_struct
 from meshwright.core.errors import InvalidRequestError, SetupError
-from meshwright.gen.registry.v1.tool_registry_service_pb2 import ApprovalRule, Effect, Tool
-from meshwright.registry.catalog import UNPLACED, checked_contract
+from meshwright.gen.registry.v1.tool_registry_service_pb2 import Tool
+from meshwright.registry.catalog import UNPLACED, declared_contract
 from meshwright.registry.threads import run_in_thread
 
 EffectName = Literal["pure", "idempotent", "non_idempotent"]
@@ -111,29 +109,20 @@ class LocalTool:
         Raises:
             SetupError: The function cannot be a tool; says why.
         """
-        timeout = Duration()
-        timeout.FromMilliseconds(int(self.timeout_s * 1000))
         try:
             input_schema = self._arguments.model_json_schema()
             output_schema = self._result.json_schema(mode="serialization")
         except PydanticUserError as error:
             what = error.message.partition("\n")[0]
             raise SetupError(f"tool {self.name}: a type has no JSON Schema: {what}") from None
-        tool = Tool(
-            name=self.name,
-            version=self.version,
-            description=inspect.cleandoc(self.__doc__ or ""),
-            input_schema=to_struct(input_schema),
-            output_schema=to_struct(output_schema),
-            effect=Effect.Value(f"EFFECT_{self.effect.upper()}"),
-            endpoint=endpoint,
-            timeout=timeout,
-            approval=ApprovalRule.Value(f"APPROVAL_RULE_{self.approval.upper()}"),
-            required_scopes=self.required_scopes,
-            redact=self.redact,
-        )
         try:
-            return checked_contract(tool)
+            return declared_contract(
+                self,
+                description=inspect.cleandoc(self.__doc__ or ""),
+                input_schema=input_schema,
+                output_schema=output_schema,
+                endpoint=endpoint,
+            )
         except InvalidRequestError as error:
             raise SetupError(f"tool {self.name}: {error.message} ({'; '.join(error.fields.values())})") from None
 
