@@ -107,6 +107,19 @@ def test_a_providers_key_has_the_name_that_the_provider_uses(monkeypatch):
     assert provider_key("other") == ""
 
 
+def test_a_providers_key_may_stand_in_a_file(monkeypatch, tmp_path):
+    (tmp_path / "key").write_text("sk-2\n")
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    monkeypatch.setenv("ANTHROPIC_API_KEY_FILE", str(tmp_path / "key"))
+    assert provider_key("anthropic") == "sk-2"
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "")
+    assert provider_key("anthropic") == "sk-2"
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-1")
+    with pytest.raises(SetupError, match="both ANTHROPIC_API_KEY and ANTHROPIC_API_KEY_FILE") as caught:
+        provider_key("anthropic")
+    assert "sk-" not in caught.value.message
+
+
 def test_folders_follow_the_xdg_variables(monkeypatch):
     monkeypatch.setenv("XDG_DATA_HOME", "/d")
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/r")

@@ -344,6 +344,19 @@ class ModelRejectedError(MeshError):
     reason = "MODEL_REJECTED"
 
 
+class ContextTooLongError(ModelRejectedError):
+    """What the model was given is longer than it can read: shorten it, or ask a model with a larger context."""
+
+    reason = "CONTEXT_TOO_LONG"
+
+
+class AnswerTooLargeError(MeshError):
+    """A model provider sent more than an answer may have; the rest was not read."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    reason = "ANSWER_TOO_LARGE"
+
+
 class ToolCircuitOpenError(MeshError):
     """The tool has failed so often lately that it is left alone for a while."""
 

@@ -11,6 +11,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from meshwright.core.errors import SetupError
+from meshwright.core.key_file import read_key
 
 PREFIX = "MESHWRIGHT_"
 
@@ -61,8 +62,18 @@ class Settings(BaseModel):
 
 
 def provider_key(provider: str) -> str:
-    """Returns a model provider's API key from `<PROVIDER>_API_KEY`; empty: none is set."""
-    return os.environ.get(f"{provider.upper()}_API_KEY", "")
+    """Returns a model provider's API key from `<PROVIDER>_API_KEY`, or from the file `<PROVIDER>_API_KEY_FILE`.
+
+    An empty variable counts as not set; an empty string is returned when neither is.
+
+    Raises:
+        SetupError: Both are set, or the file holds no key.
+    """
+    variable = f"{provider.upper()}_API_KEY"
+    key, file = os.environ.get(variable, ""), os.environ.get(f"{variable}_FILE", "")
+    if key and file:
+        raise SetupError(f"both {variable} and {variable}_FILE are set: unset one of them")
+    return read_key(Path(file), f"{variable}_FILE") if file else key.strip()
 
 
 def secret_variable(name: str) -> str | None:
