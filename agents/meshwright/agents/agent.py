@@ -25,7 +25,7 @@ class Agent:
         description: What it is good at, for people and for agents that delegate; by default the instructions.
         skills: Keywords of the same.
         version: Semantic version.
-        model: A model of your own, or a spec (`offline`, `openai:NAME@URL`, `scripted:FILE`), in place of the mesh's.
+        model: A model of your own, or a spec (`offline`, `openai:NAME@URL`, `anthropic:NAME`), in place of the mesh's.
         approvals: By tool name (`*`: any), when a person is asked before a call: `never`, `when_tainted` (after content
             that others wrote has entered the conversation) or `always`; the tool's own rule counts where stricter.
         asks_people: Whether it may ask a person: the model sees a tool `ask.person`.

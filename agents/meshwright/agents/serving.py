@@ -32,7 +32,6 @@ from meshwright.core.errors import MeshError
 from meshwright.core.grant import Signer, Verifier
 from meshwright.core.process import Process, ended
 from meshwright.core.server import Server, bound
-from meshwright.core.settings import provider_key
 from meshwright.core.store import Store
 from meshwright.gen.agents.v1.agent_service_pb2_grpc import add_AgentServiceServicer_to_server
 from meshwright.gen.agents.v1.task_service_pb2_grpc import add_TaskServiceServicer_to_server
@@ -62,7 +61,7 @@ class AgentProcess:
         self.registry = RegistryClient(self.channels, settings.registry)
         self.signer = Signer(self.instance_id)
         self.store = Store(settings.store_url, JOURNAL_LIBRARY, REGISTRY_LIBRARY)
-        self.model = model_from(agent.model or settings.model, api_key=provider_key("openai"))
+        self.model = model_from(agent.model or settings.model, timeout_s=settings.model_timeout_s)
         self.journal = Journal(self.store, self.instance_id, lease_s=settings.lease_s, limits=limits_of(settings))
         self.feeds = Feeds(self.journal)
         self.host = ToolHost(agent.local_tools, Ledger(self.store, settings.audit_kept), settings)

@@ -35,7 +35,9 @@ def demo(
         "docs"
     ),
     question: Annotated[str, typer.Option("--question", "-q", help="What to ask; has an answer for our own docs")] = "",
-    model: Annotated[str, typer.Option(help="offline, openai:NAME[@URL] or scripted:FILE")] = "offline",
+    model: Annotated[
+        str, typer.Option(help="offline, openai:NAME[@URL], anthropic:NAME[@URL] or scripted:FILE")
+    ] = "offline",
     kill: Annotated[bool, typer.Option(help="Kill the working agent in the middle")] = False,
 ) -> None:
     """Starts a whole mesh, asks it a question of your files, draws the steps, prints the answer, stops."""

@@ -1,28 +1,32 @@
 """Which model a process uses, spelled on its command line; only that model's code is imported."""
 
 import re
+from collections.abc import Callable
 
 from meshwright.agents.models.model import Model
 from meshwright.core.errors import SetupError
+from meshwright.core.settings import provider_key
 
-OPENAI_URL = "https://api.openai.com/v1"
-FORMS = "offline[:SECONDS], scripted:FILE, openai:MODEL@BASE_URL"
+OWN_URLS = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
+"""Where the providers themselves serve their models, by their names."""
+FORMS = "offline[:SECONDS], scripted:FILE, openai:MODEL[@BASE_URL], anthropic:MODEL[@BASE_URL]"
 
 _SECONDS = re.compile(r"(\d(\.\d+)?)?")
 _WITH_URL = re.compile(r"(?P<model>.+?)@(?P<url>https?://.+)", re.IGNORECASE)
 
 
-def model_from(spec: str | Model, *, api_key: str = "") -> Model:
+def model_from(spec: str | Model, *, timeout_s: float = 120.0) -> Model:
     """Builds the model that a specification names; a model is returned as it is.
 
     Args:
-        spec: `offline`, `scripted:FILE`, or `openai:MODEL@BASE_URL`. `offline:0.3` takes its time, that many seconds an
-            answer. Without `@BASE_URL` it is OpenAI's own service. A model's name may hold colons, slashes and at
-            signs: `openai:llama3:8b@http://127.0.0.1:11434/v1`.
-        api_key: The key of an `openai` model; a server of one's own may need none.
+        spec: `offline`, `scripted:FILE`, `openai:MODEL@BASE_URL`, or `anthropic:MODEL@BASE_URL`. `offline:0.3` takes
+            its time, that many seconds an answer. Without `@BASE_URL` it is the provider's own service. A model's name
+            may hold colons, slashes and at signs: `openai:llama3:8b@http://127.0.0.1:11434/v1`.
+        timeout_s: Most seconds of one call of a provider.
 
     Raises:
-        SetupError: The specification has no known form, or what it names is missing.
+        SetupError: The specification has no known form, or what it names is missing: a file, a package, or the key
+            (`OPENAI_API_KEY`, `ANTHROPIC_API_KEY`), which only a server of one's own may do without.
     """
     if not isinstance(spec, str):
         return spec
@@ -35,19 +39,32 @@ def model_from(spec: str | Model, *, api_key: str = "") -> Model:
         from meshwright.agents.models.scripted import ScriptedModel
 
         return ScriptedModel(rest)
-    if kind == "openai" and rest:
-        return _openai(rest, api_key)
+    if kind in OWN_URLS and rest:
+        key = provider_key(kind)
+        model, url = _model_and_url(kind, rest, has_key=bool(key))
+        return _provider(kind)(model, url, key, timeout_s)
     raise SetupError(f"there is no model {spec!r}: use one of {FORMS}")
 
 
-def _openai(rest: str, api_key: str) -> Model:
-    from meshwright.agents.models.openai import OpenAIModel
-
+def _model_and_url(kind: str, rest: str, *, has_key: bool) -> tuple[str, str]:
     match = _WITH_URL.fullmatch(rest)
     if match:
-        return OpenAIModel(match["model"], match["url"], api_key)
+        return match["model"], match["url"]
     if "@" in rest[1:]:
-        raise SetupError(f"the base URL in openai:{rest} begins with neither http:// nor https://")
-    if not api_key:
-        raise SetupError(f"openai:{rest} needs a key: set OPENAI_API_KEY, or name a server with openai:{rest}@BASE_URL")
-    return OpenAIModel(rest, OPENAI_URL, api_key)
+        raise SetupError(f"the base URL in {kind}:{rest} begins with neither http:// nor https://")
+    if not has_key:
+        variable = f"{kind.upper()}_API_KEY"
+        raise SetupError(f"{kind}:{rest} needs a key: set {variable}, or name a server with {kind}:{rest}@BASE_URL")
+    return rest, OWN_URLS[kind]
+
+
+def _provider(kind: str) -> Callable[[str, str, str, float], Model]:
+    try:
+        if kind == "openai":
+            from meshwright.agents.models.openai import OpenAIModel
+
+            return OpenAIModel
+        from meshwright.agents.models.anthropic import AnthropicModel
+    except ModuleNotFoundError as error:
+        raise SetupError(f"the package {error.name} is missing: pip install 'meshwright[llm]'") from None
+    return AnthropicModel

@@ -70,6 +70,8 @@ class Prompt:
         tools: What may be called; empty: answer in words.
         turn: Which model call of the task this is, from 0.
         max_output_tokens: Upper bound for the answer.
+        output_schema: JSON Schema 2020-12 of type object that the answer's words are to satisfy as JSON. Models do
+            what they can; whoever asks checks.
     """
 
     agent: str
@@ -78,11 +80,16 @@ class Prompt:
     tools: tuple[ToolSpec, ...] = ()
     turn: int = 0
     max_output_tokens: int = 4096
+    output_schema: JsonObject | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A finished model call: words, or calls (then the words are a side remark)."""
+    """A finished model call: words, or calls (then the words are a side remark).
+
+    `stop_reason` is `stop`, `tool_calls`, `length` (a limit cut it short) or `content_filter` (the provider refused);
+    a provider's word for anything else stays as it is.
+    """
 
     text: str
     calls: tuple[Call, ...]
@@ -101,7 +108,7 @@ class Model(Protocol):
 
     @property
     def provider(self) -> str:
-        """The kind of provider: `offline`, `openai`, `scripted`."""
+        """The kind of provider: `offline`, `openai`, `anthropic`, `scripted`."""
         ...
 
     @property
@@ -110,12 +117,16 @@ class Model(Protocol):
         ...
 
     async def answer(self, prompt: Prompt, on_text: OnText) -> Answer:
-        """Asks the model once.
+        """Asks the model once; nothing is tried again here.
+
+        Whether text was passed on before a failure, `on_text` has seen.
 
         Raises:
-            ModelUnavailableError: The provider failed in a way that may pass.
-            RateLimitedError: The provider asks to slow down.
-            ModelRejectedError: The request can never succeed as it is.
+            ModelUnavailableError: The provider cannot be reached, failed, broke off, or took too long.
+            RateLimitedError: The provider asks to slow down; `retry_after_s` says for how long, if it does.
+            ModelRejectedError: The request can never succeed as it is: key, model or request are wrong.
+            ContextTooLongError: The same, because the prompt is too long for the model.
+            AnswerTooLargeError: The provider sent more than an answer may have.
         """
         ...
 

@@ -1,61 +1,42 @@
 """Models behind any OpenAI-compatible endpoint, by the official SDK."""
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from typing import Any
-from urllib.parse import urlsplit
+import openai
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
-
-from meshwright.agents.models.model import Answer, JsonObject, OnText, Prompt
-from meshwright.agents.models.openai_failure import failure_of
-from meshwright.agents.models.openai_request import names_of, request_of
+from meshwright.agents.models.endpoint import Endpoint
+from meshwright.agents.models.model import Answer, OnText, Prompt
+from meshwright.agents.models.names import names_of
+from meshwright.agents.models.openai_request import request_of
 from meshwright.agents.models.openai_stream import Completion
-from meshwright.core.errors import MeshError, SetupError
-from meshwright.core.server import is_loopback
 
-MOST_TRIES = 3
-"""Times that one call is tried, the first one included."""
-LONGEST_WAIT_S = 20.0
-"""A provider that asks for a longer pause gets no second try here; the error carries its wish."""
-CONNECT_S = 10.0
-NO_KEY = "none"
-"""Stands in for a key, which the SDK insists on, at servers that need none."""
 OPENAI_HOSTS = (".openai.com", ".azure.com")
 """Endings of hosts that know the limit of output tokens by its newer name only."""
 
 
 class OpenAIModel:
-    """A model that is asked by streamed chat completions.
+    """A model that is asked by streamed chat completions, once a call.
 
     Args:
         model: The model's name at the provider.
         base_url: Where it is served, usually ending in `/v1`. Loopback addresses are reached without a proxy.
         api_key: The key; may be empty where none is needed.
-        timeout_s: Longest silence before the provider counts as gone.
-        pause_s: Upper bound of the random pause before the second try; the third one's is twice as long.
+        timeout_s: Most seconds of one call, silence included.
 
     Raises:
-        SetupError: The `openai` package is missing, or the base URL is none.
+        SetupError: The base URL is none, or the key holds what no header can.
     """
 
-    def __init__(self, model: str, base_url: str, api_key: str, timeout_s: float = 120.0, pause_s: float = 1.0) -> None:
-        try:
-            import openai
-        except ImportError:
-            raise SetupError("the openai package is missing: pip install 'meshwright[llm]'") from None
-        host, self._place = _host_and_place(base_url)
+    def __init__(self, model: str, base_url: str, api_key: str, timeout_s: float = 120.0) -> None:
+        self._endpoint = Endpoint(
+            openai, model, base_url, api_key, timeout_s, variable="OPENAI_API_KEY", url_hint="most end in /v1"
+        )
         self._model = model
-        self._key = api_key
-        self._backoff = wait_random_exponential(multiplier=pause_s)
-        self._bound = "max_completion_tokens" if f".{host}".endswith(OPENAI_HOSTS) else "max_tokens"
-        self._failures: tuple[type[Exception], ...] = (openai.OpenAIError, ValueError)
+        self._bound = "max_completion_tokens" if f".{self._endpoint.host}".endswith(OPENAI_HOSTS) else "max_tokens"
         self._client = openai.AsyncOpenAI(
-            api_key=api_key or NO_KEY,
+            api_key=self._endpoint.key,
             base_url=base_url,
-            timeout=openai.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s)),
+            timeout=self._endpoint.timeout,
             max_retries=0,
-            http_client=openai.DefaultAsyncHttpxClient(trust_env=not is_loopback(host)),
+            http_client=self._endpoint.http_client(),
         )
 
     @property
@@ -69,69 +50,17 @@ class OpenAIModel:
         return self._model
 
     async def answer(self, prompt: Prompt, on_text: OnText) -> Answer:
-        """Asks the model; a failure that may pass is tried again as long as no text was passed on.
+        """Asks the model; see `Model.answer` for what it raises.
 
-        A call whose arguments are not a JSON object comes back with the one argument `openai_stream.NOT_JSON`.
-
-        Raises:
-            ModelUnavailableError: The provider cannot be reached, failed, or broke off.
-            RateLimitedError: The provider asks to slow down; `retry_after_s` says for how long.
-            ModelRejectedError: Key, model or request are wrong.
+        A call whose arguments are not a JSON object comes back with the one argument `calls.NOT_JSON`.
         """
-        has_spoken = False
-
-        def pass_on(text: str) -> None:
-            nonlocal has_spoken
-            has_spoken = True
-            on_text(text)
-
-        def may_pass(error: BaseException) -> bool:
-            is_passing = isinstance(error, MeshError) and error.is_retryable
-            return is_passing and not has_spoken and (_wish_s(error) or 0.0) <= LONGEST_WAIT_S
-
-        retrying = AsyncRetrying(
-            stop=stop_after_attempt(MOST_TRIES), wait=self._wait_s, retry=retry_if_exception(may_pass), reraise=True
-        )
-        return await retrying(self._asked, prompt, pass_on)
+        names = names_of(prompt)
+        request = request_of(prompt, self._model, names, self._bound)
+        completion = Completion(prompt, names, self._endpoint.place)
+        stream = self._client.chat.completions.create(stream=True, **request)
+        await self._endpoint.read(stream, completion.add, on_text)
+        return completion.answer(self.provider, self.name)
 
     async def close(self) -> None:
         """Releases the connections."""
         await self._client.close()
-
-    def _wait_s(self, state: RetryCallState) -> float:
-        """Waits as long as the provider asks for, else a random and growing time."""
-        wish_s = _wish_s(state.outcome.exception()) if state.outcome else None
-        return self._backoff(state) if wish_s is None else wish_s
-
-    async def _asked(self, prompt: Prompt, on_text: OnText) -> Answer:
-        names = names_of(prompt)
-        completion = Completion(prompt, names, self._place)
-        async with aclosing(self._chunks(request_of(prompt, self._model, names, self._bound))) as chunks:
-            async for chunk in chunks:
-                if text := completion.add(chunk):
-                    on_text(text)
-        return completion.answer(self.provider, self.name)
-
-    async def _chunks(self, request: JsonObject) -> AsyncGenerator[Any, None]:
-        try:
-            async with await self._client.chat.completions.create(stream=True, **request) as stream:
-                async for chunk in stream:
-                    yield chunk
-        except self._failures as error:
-            raise failure_of(error, place=self._place, model=self._model, key=self._key) from None
-
-
-def _host_and_place(base_url: str) -> tuple[str, str]:
-    """Returns the host, and the URL as it may be shown: without credentials."""
-    try:
-        parts = urlsplit(base_url)
-        host = parts.hostname if parts.scheme in {"http", "https"} and parts.port != 0 else None
-    except ValueError:
-        parts, host = urlsplit(""), None
-    if not host:
-        raise SetupError("the base URL of the model is none: write http://HOST:PORT/v1")
-    return host, f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-
-def _wish_s(error: BaseException | None) -> float | None:
-    return error.retry_after_s if isinstance(error, MeshError) else None

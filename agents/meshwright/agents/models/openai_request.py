@@ -1,50 +1,10 @@
 """Prompts as an OpenAI-compatible endpoint takes them."""
 
 import json
-import re
-from collections.abc import Iterable
 
 from meshwright.agents.models.model import JsonObject, Message, Prompt
-
-LONGEST_NAME = 64
-"""Characters of a tool's name."""
-
-_FORBIDDEN = re.compile(r"[^a-zA-Z0-9_-]")
-
-
-class WireNames:
-    """Tool names with the letters that the endpoint allows, and the way back.
-
-    Args:
-        names: Our names; the same ones in the same order are always spelled alike.
-    """
-
-    def __init__(self, names: Iterable[str]) -> None:
-        self._wire: dict[str, str] = {}
-        self._own: dict[str, str] = {}
-        for name in dict.fromkeys(names):
-            wire = _FORBIDDEN.sub("__", name)[:LONGEST_NAME]
-            number = 2
-            while wire in self._own:
-                ending = f"_{number}"
-                wire = _FORBIDDEN.sub("__", name)[: LONGEST_NAME - len(ending)] + ending
-                number += 1
-            self._wire[name] = wire
-            self._own[wire] = name
-
-    def wire(self, name: str) -> str:
-        """Spells one of our names for the endpoint."""
-        return self._wire[name]
-
-    def own(self, wire: str) -> str:
-        """Returns our name; one that was never offered comes back as the model must have meant it."""
-        return self._own.get(wire) or wire.replace("__", ".")
-
-
-def names_of(prompt: Prompt) -> WireNames:
-    """Spells all tools that a prompt offers or mentions."""
-    offered = [tool.name for tool in prompt.tools]
-    return WireNames(offered + [call.tool for message in prompt.messages for call in message.calls])
+from meshwright.agents.models.names import WireNames
+from meshwright.agents.models.strictness import is_strict
 
 
 def request_of(prompt: Prompt, model: str, names: WireNames, bound: str) -> JsonObject:
@@ -62,6 +22,8 @@ def request_of(prompt: Prompt, model: str, names: WireNames, bound: str) -> Json
         "stream_options": {"include_usage": True},
         bound: prompt.max_output_tokens,
     }
+    if prompt.output_schema is not None:
+        request["response_format"] = _format(prompt.output_schema)
     if prompt.tools:
         request["tools"] = [
             {
@@ -75,6 +37,12 @@ def request_of(prompt: Prompt, model: str, names: WireNames, bound: str) -> Json
             for tool in prompt.tools
         ]
     return request
+
+
+def _format(schema: JsonObject) -> JsonObject:
+    """Asks for JSON; where the schema is one that can be enforced, it is."""
+    strict = {"strict": True} if is_strict(schema) else {}
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, **strict}}
 
 
 def _messages(prompt: Prompt, names: WireNames) -> list[JsonObject]:

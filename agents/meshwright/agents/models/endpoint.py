@@ -1,0 +1,161 @@
+"""A provider's server: where it is, and how it is asked and read within bounds."""
+
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from types import ModuleType
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+
+from meshwright.agents.models.failure import FAILURES, Origin, failure_of
+from meshwright.agents.models.model import OnText
+from meshwright.core.errors import AnswerTooLargeError, ModelUnavailableError, SetupError
+from meshwright.core.limit import Limit
+from meshwright.core.server import is_loopback
+from meshwright.registry.backends.secret import LEAST_CHARS, MOST_CHARS, Redaction, Secret
+
+MOST_BYTES = 16 * 2**20
+"""Bytes of one response, whatever surrounds the answer in it."""
+CONNECT_S = 10.0
+LONGEST_SILENCE_S = 120.0
+NO_KEY = "none"
+"""Stands in for a key, which the SDKs insist on, at servers that need none."""
+
+_KEY = re.compile(rf"[!-~]{{0,{MOST_CHARS}}}")
+
+
+class Endpoint:
+    """One model at one server.
+
+    Args:
+        sdk: The SDK's module.
+        model: The model's name at the provider.
+        base_url: Where it is served. Loopback addresses are reached without a proxy.
+        api_key: The key; may be empty where none is needed.
+        timeout_s: Most seconds of one call; a silence of `LONGEST_SILENCE_S` ends it sooner.
+        variable: The environment variable of the key, for errors.
+        url_hint: What a base URL looks like, for errors.
+
+    Raises:
+        SetupError: The base URL is none, or the key holds what no header can.
+    """
+
+    def __init__(
+        self,
+        sdk: ModuleType,
+        model: str,
+        base_url: str,
+        api_key: str,
+        timeout_s: float,
+        *,
+        variable: str,
+        url_hint: str,
+    ) -> None:
+        if not _KEY.fullmatch(api_key):
+            raise SetupError(f"{variable} is no key: it must be one word of visible ASCII characters")
+        self.host, self.place = host_and_place(base_url)
+        self.key = api_key or NO_KEY
+        silence_s = min(timeout_s, LONGEST_SILENCE_S)
+        self.timeout = httpx2.Timeout(silence_s, connect=min(CONNECT_S, timeout_s))
+        self._sdk = sdk
+        self._timeout_s = timeout_s
+        secrets = [Secret(variable, api_key, ())] if len(api_key) >= LEAST_CHARS else []
+        self._origin = Origin(self.place, model, variable, url_hint, Redaction(secrets))
+
+    def http_client(self) -> httpx2.AsyncClient:
+        """Makes a client that reads no more than `MOST_BYTES` of a response and follows nobody elsewhere."""
+
+        async def bound(response: httpx2.Response) -> None:
+            is_plain = response.headers.get("content-encoding", "identity").lower() == "identity"
+            response.stream = _BoundedStream(response.stream, self.place, is_plain=is_plain)
+
+        pattern = f"all://[{self.host}]" if ":" in self.host else f"all://{self.host}"
+        client: httpx2.AsyncClient = self._sdk.DefaultAsyncHttpxClient(
+            mounts={pattern: None} if is_loopback(self.host) else {},  # past a proxy
+            timeout=self.timeout,
+            follow_redirects=False,  # a key would go along
+            headers={"accept-encoding": "identity"},  # a compressed answer has no bound
+            event_hooks={"response": [bound]},
+        )
+        return client
+
+    async def read(self, stream: Awaitable[Any], add: Callable[[Any], str], on_text: OnText) -> None:
+        """Reads a streamed answer to its end.
+
+        Args:
+            stream: The SDK's call.
+            add: Takes each chunk and returns the text in it.
+            on_text: Gets each text that is not empty.
+
+        Raises:
+            MeshError: The provider failed; see `Model.answer`.
+        """
+        limit = Limit(self._timeout_s)
+        try:
+            with limit:
+                async with aclosing(self._texts(stream, add)) as texts:
+                    async for text in texts:
+                        on_text(text)
+        except TimeoutError:
+            if not limit.is_over:
+                raise
+            raise ModelUnavailableError(
+                f"{self.place} does not answer in time: {self._timeout_s:g} s are over"
+            ) from None
+
+    async def _texts(self, stream: Awaitable[Any], add: Callable[[Any], str]) -> AsyncGenerator[str, None]:
+        try:
+            async with await stream as chunks:
+                async for chunk in chunks:
+                    if text := add(chunk):
+                        yield text
+        except (self._sdk.APIError, *FAILURES) as error:
+            raise failure_of(error, self._sdk, self._origin) from None
+
+
+class _BoundedStream(httpx2.AsyncByteStream):
+    """The bytes of a response, up to the bound."""
+
+    def __init__(self, stream: Any, place: str, *, is_plain: bool) -> None:
+        self._stream = stream
+        self._place = place
+        self._is_plain = is_plain
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Passes the bytes on.
+
+        Raises:
+            AnswerTooLargeError: There are more than `MOST_BYTES`.
+            ModelUnavailableError: They are compressed, which was not asked for.
+        """
+        if not self._is_plain:
+            raise ModelUnavailableError(f"{self._place} sent a compressed answer, which it was asked not to")
+        size = 0
+        async for part in self._stream:
+            size += len(part)
+            if size > MOST_BYTES:
+                raise AnswerTooLargeError(f"{self._place} sent more than {MOST_BYTES // 2**20} MiB for one answer")
+            yield part
+
+    async def aclose(self) -> None:
+        """Releases the connection."""
+        await self._stream.aclose()
+
+
+def host_and_place(base_url: str) -> tuple[str, str]:
+    """Returns the host, and the URL as it may be shown: without credentials.
+
+    Raises:
+        SetupError: It is no URL of HTTP.
+    """
+    try:
+        parts = urlsplit(base_url)
+        host = parts.hostname if parts.scheme in {"http", "https"} and parts.port != 0 else None
+        httpx2.URL(base_url)
+    except (ValueError, httpx2.InvalidURL):
+        parts, host = urlsplit(""), None
+    if not host:
+        raise SetupError("the base URL of the model is none: write http://HOST:PORT/v1")
+    return host, f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
