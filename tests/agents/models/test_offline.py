@@ -456,3 +456,20 @@ async def test_whatever_comes_back_there_are_last_words(
     played = await play(OfflineModel(), task, [(spec, lambda _: raw(outcome)) for spec in specs])
     assert ends_with_one_mark(played.text)
     assert "".join(played.pieces) == played.text
+
+
+async def test_an_answer_that_is_to_be_one_text_as_json_streams_as_such() -> None:
+    schema = {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]}
+    prompt = Prompt("any", "", (Message("user", "What is 2 + 3?"),), output_schema=schema)
+    pieces: list[str] = []
+    answer = await OfflineModel().answer(prompt, pieces.append)
+    assert "".join(pieces) == answer.text
+    assert "5" in json.loads(answer.text)["answer"]
+
+
+@pytest.mark.parametrize("most", [1, 10, 50])
+async def test_json_that_has_no_room_is_not_begun(most: int) -> None:
+    schema = {"type": "object", "properties": {"answer" * 40: {"type": "string"}}}
+    prompt = Prompt("any", "", (Message("user", "What is 2 + 3?"),), max_output_tokens=most, output_schema=schema)
+    answer = await OfflineModel().answer(prompt, lambda _: None)
+    assert "{" not in answer.text

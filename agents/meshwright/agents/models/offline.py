@@ -9,6 +9,7 @@ from meshwright.agents.models.rules.citations import MARK, without_mark
 from meshwright.agents.models.rules.delegation import delegation
 from meshwright.agents.models.rules.documents import documents
 from meshwright.agents.models.rules.own_tools import own_tool_first, own_tools
+from meshwright.agents.models.rules.shape import shaped
 from meshwright.agents.models.rules.situation import Do, Rule, Say, situation_of
 from meshwright.agents.models.rules.summaries import summaries
 from meshwright.agents.models.rules.unaided import arithmetic, confession, excerpt, plain_sum
@@ -36,7 +37,8 @@ class OfflineModel:
 
     It goes by what the prompt and its tools hold, never by who asks: it delegates to agents, searches and quotes
     documents, condenses text, calls tools, does arithmetic, and says so when it can do none of it. Every answer in
-    words ends with the line `model: offline`.
+    words ends with the line `model: offline`. Where an answer is to be JSON with one text in it, the words become that
+    text; any other object it would have to make up, and answers in words.
 
     Args:
         pace_s: Seconds that every answer takes, for those who want to watch; a real model takes them too.
@@ -72,6 +74,9 @@ class OfflineModel:
             )
             return Answer("", calls, estimated_usage(prompt, "", calls), self.provider, self.name, "tool_calls")
         text, is_whole = _marked(move.text, prompt.max_output_tokens)
+        if prompt.output_schema is not None:
+            answer = shaped(text, prompt.output_schema)
+            text = answer if len(answer) < CHARACTERS_PER_TOKEN * prompt.max_output_tokens else text
         for piece in _PIECE.findall(text):
             on_text(piece)
             await asyncio.sleep(0)

@@ -77,6 +77,8 @@ class Script(_Part):
 class ScriptedModel:
     """Gives the n-th reply of a script to the n-th model call of a task; the last reply repeats.
 
+    Replies are played as they are: where an answer is to be JSON, the script's author writes it.
+
     Args:
         path: YAML file, `agents: {NAME or default: [reply, ...]}`; see `ScriptedReply`.
 
