@@ -1,8 +1,4 @@
-"""The one tree of errors: a class carries its gRPC code, a stable reason and whether trying again can help.
-
-Servers turn a `MeshError` into a google.rpc.Status with ErrorInfo, BadRequest and RetryInfo; clients turn that status
-back into the same class.
-"""
+"""The one tree of errors: a class carries its gRPC code, a stable reason and whether trying again can help."""
 
 import contextlib
 from collections.abc import Mapping
@@ -51,7 +47,7 @@ class MeshError(Exception):
         MeshError.by_reason[cls.reason] = cls
 
     def to_status(self) -> status_pb2.Status:
-        """Builds the google.rpc.Status that travels."""
+        """Builds the google.rpc.Status that travels, with ErrorInfo, BadRequest and RetryInfo."""
         facts = Facts(self.message, self.reason, self.metadata, self.fields, self.retry_after_s)
         return facts.to_status(self.code.value[0], DOMAIN)
 
@@ -291,7 +287,7 @@ class JournalNewerError(MeshError):
 
 
 class ResultTooLargeError(MeshError):
-    """A result exceeds what the journal keeps."""
+    """A result, or a model's answer, exceeds what is kept of one."""
 
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
     reason = "RESULT_TOO_LARGE"
@@ -348,13 +344,6 @@ class ContextTooLongError(ModelRejectedError):
     """What the model was given is longer than it can read: shorten it, or ask a model with a larger context."""
 
     reason = "CONTEXT_TOO_LONG"
-
-
-class AnswerTooLargeError(MeshError):
-    """A model provider sent more than an answer may have; the rest was not read."""
-
-    code = grpc.StatusCode.RESOURCE_EXHAUSTED
-    reason = "ANSWER_TOO_LARGE"
 
 
 class ToolCircuitOpenError(MeshError):

@@ -19,12 +19,12 @@ from meshwright.agents.models.failure import LONGEST_WISH_S
 from meshwright.agents.models.model import Answer, Call, Message, Prompt, ToolSpec, Usage
 from meshwright.agents.models.openai import OpenAIModel
 from meshwright.core.errors import (
-    AnswerTooLargeError,
     ContextTooLongError,
     MeshError,
     ModelRejectedError,
     ModelUnavailableError,
     RateLimitedError,
+    ResultTooLargeError,
     SetupError,
 )
 
@@ -401,19 +401,19 @@ async def test_an_answer_without_end_is_refused(wire: Any) -> None:
     long = wire.half().replace(b"Half", b"words " * 10_000)
     wire.server.replies_with(wire.half(), refrain=long)
     error = await failure(wire)
-    assert isinstance(error, AnswerTooLargeError)
+    assert isinstance(error, ResultTooLargeError)
     assert "16 MiB" in error.message
     assert wire.server.sent < 2 * MOST_BYTES
 
 
 async def test_a_line_without_end_is_refused(wire: Any) -> None:
     wire.server.replies_with(b"data: ", refrain=b"x" * 2**18)
-    assert isinstance(await failure(wire), AnswerTooLargeError)
+    assert isinstance(await failure(wire), ResultTooLargeError)
 
 
 async def test_an_error_without_end_is_refused(wire: Any) -> None:
     wire.server.replies_with(b"{", status=500, refrain=b" " * 2**18)
-    assert isinstance(await failure(wire), AnswerTooLargeError)
+    assert isinstance(await failure(wire), ResultTooLargeError)
 
 
 async def test_a_compressed_answer_is_refused_for_it_has_no_bound(wire: Any) -> None:
@@ -429,7 +429,7 @@ async def test_an_answer_asks_for_so_many_calls_at_most(wire: Any) -> None:
     assert len(answer.calls) == MOST_CALLS
     wire.server.replies.clear()
     wire.many_calls(MOST_CALLS + 1)
-    assert isinstance(await failure(wire), AnswerTooLargeError)
+    assert isinstance(await failure(wire), ResultTooLargeError)
 
 
 async def test_a_stream_with_any_bytes_changed_is_an_answer_or_an_error_of_ours(wire: Any) -> None:

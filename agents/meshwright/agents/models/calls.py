@@ -8,7 +8,7 @@ from typing import Any
 
 from meshwright.agents.models.model import Call, JsonObject
 from meshwright.agents.models.names import WireNames
-from meshwright.core.errors import AnswerTooLargeError
+from meshwright.core.errors import ResultTooLargeError
 
 NOT_JSON = "arguments_were_not_a_json_object"
 """The only argument of a call whose arguments could not be read; its value is what the model wrote.
@@ -58,10 +58,10 @@ class Drafts:
         """Adds a call.
 
         Raises:
-            AnswerTooLargeError: There are `MOST_CALLS` already.
+            ResultTooLargeError: There are `MOST_CALLS` already.
         """
         if len(self._drafts) == MOST_CALLS:
-            raise AnswerTooLargeError(f"{self._place} asks for more than {MOST_CALLS} calls at once")
+            raise ResultTooLargeError(f"{self._place} asks for more than {MOST_CALLS} calls at once")
         self._drafts.append(Draft(index, call_id, name))
         return self._drafts[-1]
 

@@ -11,7 +11,7 @@ import httpx2
 
 from meshwright.agents.models.failure import FAILURES, Origin, failure_of
 from meshwright.agents.models.model import OnText
-from meshwright.core.errors import AnswerTooLargeError, ModelUnavailableError, SetupError
+from meshwright.core.errors import ModelUnavailableError, ResultTooLargeError, SetupError
 from meshwright.core.limit import Limit
 from meshwright.core.server import is_loopback
 from meshwright.registry.backends.secret import LEAST_CHARS, MOST_CHARS, Redaction, Secret
@@ -127,7 +127,7 @@ class _BoundedStream(httpx2.AsyncByteStream):
         """Passes the bytes on.
 
         Raises:
-            AnswerTooLargeError: There are more than `MOST_BYTES`.
+            ResultTooLargeError: There are more than `MOST_BYTES`.
             ModelUnavailableError: They are compressed, which was not asked for.
         """
         if not self._is_plain:
@@ -136,7 +136,7 @@ class _BoundedStream(httpx2.AsyncByteStream):
         async for part in self._stream:
             size += len(part)
             if size > MOST_BYTES:
-                raise AnswerTooLargeError(f"{self._place} sent more than {MOST_BYTES // 2**20} MiB for one answer")
+                raise ResultTooLargeError(f"{self._place} sent more than {MOST_BYTES // 2**20} MiB for one answer")
             yield part
 
     async def aclose(self) -> None:

@@ -126,7 +126,7 @@ class Model(Protocol):
             RateLimitedError: The provider asks to slow down; `retry_after_s` says for how long, if it does.
             ModelRejectedError: The request can never succeed as it is: key, model or request are wrong.
             ContextTooLongError: The same, because the prompt is too long for the model.
-            AnswerTooLargeError: The provider sent more than an answer may have.
+            ResultTooLargeError: The provider sent more than an answer may have.
         """
         ...
 
