@@ -94,6 +94,13 @@ def test_an_unknown_spelling_names_the_known_ones(spec: str) -> None:
         model_from(spec)
 
 
+@pytest.mark.parametrize("spec", ["openai:m@me:hidden@host/v1", "opnai:m@http://me:hidden@host/v1"])
+def test_credentials_of_a_wrong_spelling_are_not_repeated(spec: str) -> None:
+    with pytest.raises(SetupError, match="host/v1") as caught:
+        model_from(spec)
+    assert "hidden" not in caught.value.message
+
+
 @pytest.mark.parametrize("kind", ["openai", "anthropic"])
 def test_a_missing_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.delitem(sys.modules, f"meshwright.agents.models.{kind}")

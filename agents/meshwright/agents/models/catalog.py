@@ -12,6 +12,7 @@ OWN_URLS = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.ant
 FORMS = "offline[:SECONDS], scripted:FILE, openai:MODEL[@BASE_URL], anthropic:MODEL[@BASE_URL]"
 
 _SECONDS = re.compile(r"(\d(\.\d+)?)?")
+_CREDENTIALS = re.compile(r"(@|//)[^@/]*:[^@/]*@")
 _WITH_URL = re.compile(r"(?P<model>.+?)@(?P<url>https?://.+)", re.IGNORECASE)
 
 
@@ -43,7 +44,7 @@ def model_from(spec: str | Model, *, timeout_s: float = 120.0) -> Model:
         key = provider_key(kind)
         model, url = _model_and_url(kind, rest, has_key=bool(key))
         return _provider(kind)(model, url, key, timeout_s)
-    raise SetupError(f"there is no model {spec!r}: use one of {FORMS}")
+    raise SetupError(f"there is no model {_shown(spec)!r}: use one of {FORMS}")
 
 
 def _model_and_url(kind: str, rest: str, *, has_key: bool) -> tuple[str, str]:
@@ -51,11 +52,16 @@ def _model_and_url(kind: str, rest: str, *, has_key: bool) -> tuple[str, str]:
     if match:
         return match["model"], match["url"]
     if "@" in rest[1:]:
-        raise SetupError(f"the base URL in {kind}:{rest} begins with neither http:// nor https://")
+        raise SetupError(f"the base URL in {kind}:{_shown(rest)} begins with neither http:// nor https://")
     if not has_key:
         variable = f"{kind.upper()}_API_KEY"
         raise SetupError(f"{kind}:{rest} needs a key: set {variable}, or name a server with {kind}:{rest}@BASE_URL")
     return rest, OWN_URLS[kind]
+
+
+def _shown(spec: str) -> str:
+    """Leaves out the credentials of a base URL, with its scheme or without."""
+    return _CREDENTIALS.sub(r"\1", spec)
 
 
 def _provider(kind: str) -> Callable[[str, str, str, float], Model]:
