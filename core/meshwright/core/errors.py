@@ -10,8 +10,7 @@ from google.rpc import status_pb2
 
 from meshwright.core.facts import Facts
 
-DOMAIN = "meshwright"
-DETAILS_KEY = "grpc-status-details-bin"
+DOMAIN, DETAILS_KEY = "meshwright", "grpc-status-details-bin"
 
 
 class MeshError(Exception):
