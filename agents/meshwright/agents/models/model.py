@@ -82,7 +82,18 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A finished model call: words, or calls (then the words are a side remark)."""
+    """A finished model call: words, or calls (then the words are a side remark).
+
+    Attributes:
+        text: What is said.
+        calls: What is asked for.
+        usage: What it took.
+        provider: The kind of provider.
+        model: The model's name at the provider.
+        stop_reason: Why the model stopped, in the provider's words.
+        routed_because: Why this model was chosen; written by the router.
+        is_degraded: Another model was to answer and could not; written by the router.
+    """
 
     text: str
     calls: tuple[Call, ...]
@@ -90,6 +101,8 @@ class Answer:
     provider: str
     model: str
     stop_reason: str = "stop"
+    routed_because: str = ""
+    is_degraded: bool = False
 
 
 OnText = Callable[[str], None]
