@@ -13,6 +13,8 @@ from meshwright.core.breaker import Breaker, Circuit
 
 log = structlog.get_logger("models")
 ModelClass = Literal["", "fast", "best"]
+Build = Callable[[str], Model]
+"""Makes the model that a spec names."""
 TIMEOUT_S = 120.0
 TRIAL_GRACE_S = 5.0
 LEAST_OUTPUT = 256

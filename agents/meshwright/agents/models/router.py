@@ -2,11 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from meshwright.agents.models.candidate import Candidate
+from meshwright.agents.models.candidate import Build, Candidate, Limits, candidate
 from meshwright.agents.models.chain import Chain, OnNotice
-from meshwright.agents.models.model import Answer, OnText, Prompt
+from meshwright.agents.models.model import Answer, Model, OnText, Prompt
 from meshwright.agents.models.routing import Rule, Wish, choose
+from meshwright.core.errors import SetupError
+
+if TYPE_CHECKING:
+    from meshwright.agents.models.routes import Routes
+
+OFFLINE = "offline"
+MOST_MODELS = 8
+"""Models of one chain that is written out."""
 
 
 class Router:
@@ -56,3 +66,48 @@ class Router:
         """Releases the connections of all models."""
         for one in self.candidates:
             await one.model.close()
+
+
+def router_from(model: str | Model, build: Build, *, file: str = "", timeout_s: float) -> Router:
+    """Builds the router of an agent's process.
+
+    Args:
+        model: A model; or specs and names of the file, separated by commas, asked in this order; empty: all models of
+            the file by its rules, or the offline model where there is no file.
+        build: Makes the model of a spec.
+        file: Of named models and rules, see `routes.load`; empty: there is none.
+        timeout_s: Seconds for one call to a model, retries included, where the file says nothing.
+
+    Raises:
+        SetupError: One line that says what is wrong.
+    """
+    limits = Limits(timeout_s=timeout_s)
+    if not isinstance(model, str):
+        return Router([candidate(model, limits=limits)])
+    routes = routes_of(file) if file else None
+    if routes and not model.strip():
+        return Router([routes.candidate(name, build, timeout_s) for name in routes.models], routes.rules)
+    parts = [part.strip() for part in (model.strip() or OFFLINE).split(",")]
+    if len(parts) > MOST_MODELS:
+        raise SetupError(f"{len(parts)} models in a chain: at most {MOST_MODELS} are asked one after the other")
+    found: list[Candidate] = []
+    for part in parts:
+        if routes and part in routes.models:
+            found.append(routes.candidate(part, build, timeout_s))
+        else:
+            found.append(candidate(build(part), limits=limits))
+    names = [one.name for one in found]
+    if twice := next((name for name in names if names.count(name) > 1), ""):
+        raise SetupError(f"{twice} stands twice in the chain {model!r}: name the models in a file (MESHWRIGHT_MODELS)")
+    return Router(found)
+
+
+def routes_of(file: str) -> "Routes":
+    """Reads a file of models and rules; what that takes is imported only then.
+
+    Raises:
+        SetupError: One line with file and field.
+    """
+    from meshwright.agents.models.routes import load
+
+    return load(Path(file))
