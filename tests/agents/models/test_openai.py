@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -31,7 +30,7 @@ QUESTION = Prompt("researcher", "Be brief.", (Message("user", "What is Valkey?")
 
 @asynccontextmanager
 async def model_at(url: str, **options: Any) -> AsyncIterator[OpenAIModel]:
-    model = OpenAIModel("small", url, KEY, **{"pause_s": 0.01, **options})
+    model = OpenAIModel("small", url, KEY, **options)
     yield model
     await model.close()
 
@@ -146,30 +145,6 @@ async def test_a_refusal_is_text(openai_server: Any) -> None:
     assert (await ask(openai_server.url))[0].text == "I cannot."
 
 
-async def test_a_failing_server_is_asked_again_and_then_answers(openai_server: Any) -> None:
-    openai_server.fails(500)
-    openai_server.says("Here.")
-    answer, _ = await ask(openai_server.url)
-    assert answer.text == "Here."
-    assert len(openai_server.requests) == 2
-
-
-async def test_a_server_that_keeps_failing_is_asked_three_times(openai_server: Any) -> None:
-    openai_server.fails(503, headers={"retry-after": "0"})
-    error = await failure(openai_server.url)
-    assert isinstance(error, ModelUnavailableError)
-    assert openai_server.url in error.message
-    assert len(openai_server.requests) == 3
-
-
-async def test_a_rate_limit_is_waited_for_as_long_as_the_server_asks(openai_server: Any) -> None:
-    openai_server.fails(429, headers={"retry-after-ms": "150"})
-    openai_server.says("Here.")
-    began = time.monotonic()
-    await ask(openai_server.url)
-    assert time.monotonic() - began >= 0.15
-
-
 async def test_a_rate_limit_that_lasts_long_is_reported_at_once(openai_server: Any) -> None:
     openai_server.fails(429, "slow down", headers={"retry-after": "60"})
     error = await failure(openai_server.url)
@@ -235,12 +210,6 @@ async def test_a_stream_that_breaks_off_is_no_answer_and_not_repeated_once_text_
             await model.answer(QUESTION, pieces.append)
     assert pieces == ["Half"]
     assert len(openai_server.requests) == 1
-
-
-async def test_a_stream_that_breaks_off_before_any_text_is_asked_for_again(openai_server: Any) -> None:
-    openai_server.streams(openai_server.chunk({"role": "assistant", "content": ""}), is_done=False, is_cut=True)
-    openai_server.says("Here.")
-    assert (await ask(openai_server.url))[0].text == "Here."
 
 
 @pytest.mark.parametrize(

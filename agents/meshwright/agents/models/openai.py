@@ -5,19 +5,13 @@ from contextlib import aclosing
 from typing import Any
 from urllib.parse import urlsplit
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
-
 from meshwright.agents.models.model import Answer, JsonObject, OnText, Prompt
 from meshwright.agents.models.openai_failure import failure_of
 from meshwright.agents.models.openai_request import names_of, request_of
 from meshwright.agents.models.openai_stream import Completion
-from meshwright.core.errors import MeshError, SetupError
+from meshwright.core.errors import SetupError
 from meshwright.core.server import is_loopback
 
-MOST_TRIES = 3
-"""Times that one call is tried, the first one included."""
-LONGEST_WAIT_S = 20.0
-"""A provider that asks for a longer pause gets no second try here; the error carries its wish."""
 CONNECT_S = 10.0
 NO_KEY = "none"
 """Stands in for a key, which the SDK insists on, at servers that need none."""
@@ -33,13 +27,12 @@ class OpenAIModel:
         base_url: Where it is served, usually ending in `/v1`. Loopback addresses are reached without a proxy.
         api_key: The key; may be empty where none is needed.
         timeout_s: Longest silence before the provider counts as gone.
-        pause_s: Upper bound of the random pause before the second try; the third one's is twice as long.
 
     Raises:
         SetupError: The `openai` package is missing, or the base URL is none.
     """
 
-    def __init__(self, model: str, base_url: str, api_key: str, timeout_s: float = 120.0, pause_s: float = 1.0) -> None:
+    def __init__(self, model: str, base_url: str, api_key: str, timeout_s: float = 120.0) -> None:
         try:
             import openai
         except ImportError:
@@ -47,7 +40,6 @@ class OpenAIModel:
         host, self._place = _host_and_place(base_url)
         self._model = model
         self._key = api_key
-        self._backoff = wait_random_exponential(multiplier=pause_s)
         self._bound = "max_completion_tokens" if f".{host}".endswith(OPENAI_HOSTS) else "max_tokens"
         self._failures: tuple[type[Exception], ...] = (openai.OpenAIError, ValueError)
         self._client = openai.AsyncOpenAI(
@@ -69,7 +61,7 @@ class OpenAIModel:
         return self._model
 
     async def answer(self, prompt: Prompt, on_text: OnText) -> Answer:
-        """Asks the model; a failure that may pass is tried again as long as no text was passed on.
+        """Asks the model once.
 
         A call whose arguments are not a JSON object comes back with the one argument `openai_stream.NOT_JSON`.
 
@@ -78,32 +70,6 @@ class OpenAIModel:
             RateLimitedError: The provider asks to slow down; `retry_after_s` says for how long.
             ModelRejectedError: Key, model or request are wrong.
         """
-        has_spoken = False
-
-        def pass_on(text: str) -> None:
-            nonlocal has_spoken
-            has_spoken = True
-            on_text(text)
-
-        def may_pass(error: BaseException) -> bool:
-            is_passing = isinstance(error, MeshError) and error.is_retryable
-            return is_passing and not has_spoken and (_wish_s(error) or 0.0) <= LONGEST_WAIT_S
-
-        retrying = AsyncRetrying(
-            stop=stop_after_attempt(MOST_TRIES), wait=self._wait_s, retry=retry_if_exception(may_pass), reraise=True
-        )
-        return await retrying(self._asked, prompt, pass_on)
-
-    async def close(self) -> None:
-        """Releases the connections."""
-        await self._client.close()
-
-    def _wait_s(self, state: RetryCallState) -> float:
-        """Waits as long as the provider asks for, else a random and growing time."""
-        wish_s = _wish_s(state.outcome.exception()) if state.outcome else None
-        return self._backoff(state) if wish_s is None else wish_s
-
-    async def _asked(self, prompt: Prompt, on_text: OnText) -> Answer:
         names = names_of(prompt)
         completion = Completion(prompt, names, self._place)
         async with aclosing(self._chunks(request_of(prompt, self._model, names, self._bound))) as chunks:
@@ -111,6 +77,10 @@ class OpenAIModel:
                 if text := completion.add(chunk):
                     on_text(text)
         return completion.answer(self.provider, self.name)
+
+    async def close(self) -> None:
+        """Releases the connections."""
+        await self._client.close()
 
     async def _chunks(self, request: JsonObject) -> AsyncGenerator[Any, None]:
         try:
@@ -131,7 +101,3 @@ def _host_and_place(base_url: str) -> tuple[str, str]:
     if not host:
         raise SetupError("the base URL of the model is none: write http://HOST:PORT/v1")
     return host, f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-
-def _wish_s(error: BaseException | None) -> float | None:
-    return error.retry_after_s if isinstance(error, MeshError) else None
