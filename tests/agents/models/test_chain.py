@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from meshwright.agents.models.chain import (
     Chain,
 )
 from meshwright.agents.models.model import Answer, Message, OnText, Prompt, Usage
+from meshwright.agents.models.openai import OpenAIModel
 from meshwright.core import telemetry
 from meshwright.core.breaker import FEWEST_CALLS, OPEN_S, Circuit
 from meshwright.core.errors import (
@@ -73,6 +75,13 @@ class Played:
 
     async def close(self) -> None:
         """Holds nothing open."""
+
+
+Ask = Callable[[], Awaitable[str]]
+
+
+async def unheard(notice: RunnerNotice) -> None:
+    """Is told what nobody looks at."""
 
 
 class Bench:
@@ -358,6 +367,52 @@ class TestBreaker:
         bench.models[0].answer = played  # type: ignore[method-assign]
         bench.models[0].replies = [HELLO]
         assert (await bench.ask()).text == "Hello"
+
+
+class TestOverHttp:
+    @pytest.fixture
+    async def asked(self, openai_server: Any) -> AsyncIterator[Ask]:
+        """Asks a server of chat completions by a chain of one, and returns the answer's text."""
+        model = OpenAIModel("small", openai_server.url, "")
+        chain = Chain(pause_s=0.01)
+
+        async def ask() -> str:
+            return (await chain.answer([candidate(model)], PROMPT, lambda _: None, unheard)).text
+
+        yield ask
+        await model.close()
+
+    async def test_a_failing_server_is_asked_again_and_then_answers(self, openai_server: Any, asked: Ask) -> None:
+        openai_server.fails(500)
+        openai_server.says("Here.")
+        assert await asked() == "Here."
+        assert len(openai_server.requests) == 2
+
+    async def test_a_server_that_keeps_failing_is_asked_three_times(self, openai_server: Any, asked: Ask) -> None:
+        openai_server.fails(503, headers={"retry-after": "0"})
+        with pytest.raises(ModelUnavailableError, match=openai_server.url):
+            await asked()
+        assert len(openai_server.requests) == MOST_TRIES
+
+    async def test_a_rate_limit_is_waited_for_as_long_as_the_server_asks(self, openai_server: Any, asked: Ask) -> None:
+        openai_server.fails(429, headers={"retry-after-ms": "150"})
+        openai_server.says("Here.")
+        began = time.monotonic()
+        assert await asked() == "Here."
+        assert time.monotonic() - began >= 0.15
+
+    async def test_a_rate_limit_that_lasts_long_is_reported_at_once(self, openai_server: Any, asked: Ask) -> None:
+        openai_server.fails(429, "slow down", headers={"retry-after": "60"})
+        with pytest.raises(RateLimitedError, match="slow down") as limit:
+            await asked()
+        assert (limit.value.retry_after_s, len(openai_server.requests)) == (60, 1)
+
+    async def test_a_stream_that_breaks_off_before_any_text_is_asked_for_again(
+        self, openai_server: Any, asked: Ask
+    ) -> None:
+        openai_server.streams(openai_server.chunk({"role": "assistant", "content": ""}), is_done=False, is_cut=True)
+        openai_server.says("Here.")
+        assert await asked() == "Here."
 
 
 REPLIES: Callable[[], st.SearchStrategy[Any]] = lambda: st.one_of(  # noqa: E731 - drawn anew for each model

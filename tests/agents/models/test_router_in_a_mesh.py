@@ -6,25 +6,26 @@ import json
 import os
 import sys
 
+import grpc
 import pytest
 
 from meshwright.agents.agent import Agent
 from meshwright.agents.models.chain import Chain
 from meshwright.core import telemetry
 from meshwright.core.breaker import OPEN_S, Circuit
-from meshwright.core.errors import MeshError
 from meshwright.gen.agents.v1.agent_service_pb2 import (
     HEALTH_STATUS_DEGRADED,
     HEALTH_STATUS_NOT_SERVING,
     HEALTH_STATUS_SERVING,
     HealthRequest,
 )
-from meshwright.gen.agents.v1.step_event_pb2 import NOTICE_KIND_RETRIED, NOTICE_KIND_TAKEN_OVER, NoticeKind
-from meshwright.gen.agents.v1.task_pb2 import TASK_STATUS_COMPLETED, TASK_STATUS_FAILED
+from meshwright.gen.agents.v1.step_event_pb2 import NOTICE_KIND_RETRIED, NoticeKind
+from meshwright.gen.agents.v1.task_pb2 import TASK_STATUS_COMPLETED, TaskRequest
+from meshwright.gen.agents.v1.task_service_pb2 import WatchTaskRequest
 
 
 class Watched:
-    """An agent on a provider of the test, and on a script where that does not answer; its circuits on a test's clock."""
+    """An agent on a provider of the test, with a script as its spare; its circuits run by a clock of the test."""
 
     def __init__(self, process, client):
         self.process = process
@@ -50,8 +51,6 @@ class Watched:
 
     @staticmethod
     def request(**fields):
-        from meshwright.gen.agents.v1.task_pb2 import TaskRequest
-
         return TaskRequest(prompt="Go.", **fields)
 
     async def health(self):
@@ -139,8 +138,6 @@ async def test_a_refusal_for_good_is_not_repeated(watched, openai_server):
 
 
 async def test_a_request_may_choose_a_model_and_no_other(watched, openai_server, refusal):
-    import grpc
-
     openai_server.says("Here.")
     result, notices, _ = await watched.ask(model="scripted:spare.yaml")
     assert (result.output, notices, openai_server.requests) == ("The spare one says so.", [], [])
@@ -154,8 +151,6 @@ async def test_a_request_may_choose_a_model_and_no_other(watched, openai_server,
 
 
 async def test_another_agents_server_knows_its_models_by_its_card(watched, openai_server, mesh, dial, refusal):
-    import grpc
-
     openai_server.says("Here.")
     elsewhere = dial(await mesh.agent(Agent("observer", "Observe.")))
     response = await elsewhere.run(agent_id="worker", model="scripted:spare.yaml")
@@ -163,3 +158,97 @@ async def test_another_agents_server_knows_its_models_by_its_card(watched, opena
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await elsewhere.submit(agent_id="worker", model="offline")
     assert refusal(refused.value).reason == "INVALID_REQUEST"
+
+
+COURIER = '''
+"""An agent whose effects are lines in a file."""
+
+import os
+from pathlib import Path
+
+from meshwright.agents import Agent
+from meshwright.registry import tool
+
+
+@tool(effect="non_idempotent")
+async def send(to: str) -> str:
+    """Sends a letter."""
+    with Path(os.environ["EFFECTS"]).open("a") as file:
+        file.write(f"send {to}\\n")
+    return f"sent to {to}"
+
+
+agent = Agent("courier", "Deliver.", tools=[send])
+'''
+
+
+@pytest.fixture
+async def courier(mesh, openai_server, tmp_path):
+    """Starts processes of an agent on the provider of the test, with a script as its spare."""
+    (tmp_path / "courier.py").write_text(COURIER)
+    (tmp_path / "spare.yaml").write_text("agents: {default: [{text: The spare one ends it.}]}")
+    settings = {
+        "STORE_URL": mesh.url,
+        "REGISTRY": mesh.target,
+        "LEASE_S": "1",
+        "MODEL": f"openai:small@{openai_server.url},scripted:{tmp_path / 'spare.yaml'}",
+        "DRAIN_S": "0",
+        "LOG_LEVEL": "error",
+        "TRACING": "false",
+    }
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("MESHWRIGHT_")}
+    environment = inherited | {f"MESHWRIGHT_{name}": value for name, value in settings.items()}
+    processes = []
+
+    async def start():
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "meshwright.agents", f"{tmp_path / 'courier.py'}:agent"),
+            stdout=asyncio.subprocess.PIPE,
+            env=environment | {"EFFECTS": str(tmp_path / "effects")},
+        )
+        processes.append(process)
+        return process, json.loads(await process.stdout.readline())["target"]
+
+    yield start
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+async def is_accepted(client):
+    """Whether the task is there yet."""
+    with contextlib.suppress(grpc.aio.AioRpcError):
+        return await client.get("t1")
+
+
+async def test_a_worker_killed_between_two_tries_changes_nothing(
+    courier, mesh, dial, openai_server, tmp_path, becomes, until, kinds, numbers
+):
+    call = {"index": 0, "id": "c1", "type": "function", "function": {"name": "send", "arguments": '{"to": "ann"}'}}
+    openai_server.streams(openai_server.chunk({"tool_calls": [call]}, "tool_calls"))
+    openai_server.fails(503, headers={"retry-after": "2"})  # so long the second try is waited for
+    elsewhere = dial(await mesh.agent(Agent("observer", "Observe.")))
+    (first, target), _ = await asyncio.gather(courier(), courier())
+    running = asyncio.create_task(dial(target).run(task_id="t1"))
+
+    def is_retried(event):
+        return event.notice.kind == NOTICE_KIND_RETRIED
+
+    await becomes(lambda: is_accepted(elsewhere))
+    await until(elsewhere.tasks.WatchTask(WatchTaskRequest(task_id="t1")), is_retried)
+    openai_server.replies.clear()
+    openai_server.fails(503)
+    first.kill()
+    await asyncio.gather(running, return_exceptions=True)
+    events = await elsewhere.watch("t1")
+    result = events[-1].result
+    assert (result.output, result.attempt, result.degraded) == ("The spare one ends it.", 2, True)
+    assert (result.steps_used, result.tool_calls) == (2, 1)
+    assert (tmp_path / "effects").read_text() == "send ann\n"
+    assert numbers(events) == list(range(1, len(events) + 1))
+    assert [kind for kind in kinds(events) if kind != "notice"] == [
+        *("started", "llm_call", "tool_call", "tool_result", "llm_call", "result")
+    ]
+    told = [NoticeKind.Name(event.notice.kind).removeprefix("NOTICE_KIND_") for event in events if event.notice.kind]
+    assert told == ["RETRIED", "TAKEN_OVER", "RETRIED", "RETRIED", "FELL_BACK"]
