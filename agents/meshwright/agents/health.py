@@ -95,5 +95,8 @@ def look_at_model(candidate: Candidate) -> DependencyHealth:
         name=f"model {candidate.name}", status=MODEL_STATUS[breaker.state], breaker=breaker.state.word
     )
     if breaker.state is Circuit.OPEN:
-        health.detail = f"failed too often lately: left alone for {breaker.retry_after_s:.1f} s more"
+        left_s = breaker.retry_after_s
+        health.detail = (
+            f"failed too often: left alone for {left_s:.1f} s more" if left_s else "its next call is a trial"
+        )
     return health

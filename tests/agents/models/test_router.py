@@ -1,19 +1,23 @@
 """The router as a process builds it: one model, a chain, or a file of models and rules; and what it answers."""
 
+import re
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from meshwright.agents.models.catalog import model_from
 from meshwright.agents.models.model import Message, Prompt, ToolSpec
 from meshwright.agents.models.offline import OfflineModel
 from meshwright.agents.models.router import MOST_MODELS, Router, router_from
+from meshwright.agents.models.routes import FileOptions
 from meshwright.agents.models.routing import Wish
 from meshwright.core.errors import SetupError
 from meshwright.gen.agents.v1.step_event_pb2 import RunnerNotice
+from meshwright.registry.toolfile import options_of
 
 QUESTION = Prompt("a", "", (Message("user", "Hi."),))
 FILE = """
@@ -172,3 +176,9 @@ def test_a_mistake_in_the_file_is_told_in_one_line_with_its_place(
 def test_a_file_that_is_not_there_is_named() -> None:
     with pytest.raises(SetupError, match=r"/nowhere\.yaml: cannot be read"):
         built(file="/nowhere.yaml")
+
+
+def test_the_file_in_the_documentation_is_one() -> None:
+    page = (Path(__file__).parents[3] / "docs/models.md").read_text()
+    (example,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert options_of(FileOptions, yaml.safe_load(example)).rules

@@ -8,6 +8,8 @@ import sys
 
 import grpc
 import pytest
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from meshwright.agents.agent import Agent
 from meshwright.agents.models.chain import Chain
@@ -59,6 +61,12 @@ class Watched:
         (model,) = [one for one in response.dependencies if one.name == "model openai:small"]
         return response.status, model.status, model.breaker
 
+    async def is_ready(self):
+        """Whether a probe finds the process ready."""
+        async with grpc.aio.insecure_channel(self.process.server.target) as channel:
+            response = await HealthStub(channel).Check(HealthCheckRequest())
+        return response.status == HealthCheckResponse.SERVING
+
     def metric(self):
         return telemetry.MODEL_CIRCUIT.labels("openai:small")._value.get()
 
@@ -86,6 +94,7 @@ async def test_down_falls_back_opens_is_tried_and_closes(watched, openai_server)
     assert notices == ["RETRIED", "BREAKER_OPEN", "FELL_BACK"]
     assert await watched.health() == (HEALTH_STATUS_DEGRADED, HEALTH_STATUS_NOT_SERVING, "open")
     assert watched.metric() == Circuit.OPEN
+    assert await watched.is_ready()
 
     asked = len(openai_server.requests)
     _, notices, _ = await watched.ask()

@@ -38,7 +38,7 @@ OnNotice = Callable[[RunnerNotice], Awaitable[None]]
 """Takes what the chain did, when it does it."""
 ModelFailure = ModelUnavailableError | RateLimitedError | ModelRejectedError
 FAILURES = (ModelUnavailableError, RateLimitedError, ModelRejectedError)
-"""What a model may fail with; whatever else is raised is not the model's."""
+"""What a model may fail with, that which leaves the most open first; whatever else is raised is not the model's."""
 
 
 @dataclass(slots=True)
@@ -203,10 +203,10 @@ async def told_retry(turn: Turn, state: RetryCallState) -> None:
 
 
 def failure_of(failures: Sequence[tuple[Candidate, ModelFailure]]) -> ModelFailure:
-    """Returns what a chain fails with: the only failure, or one for all, that may pass if one of them may."""
-    first = next((error for _, error in failures if error.is_retryable), failures[0][1])
+    """Returns what a chain fails with: the only failure, or one for all of the kind that leaves the most open."""
     if len(failures) == 1:
-        return first
+        return failures[0][1]
+    kind = next(kind for kind in FAILURES if any(isinstance(error, kind) for _, error in failures))
     told = "; ".join(f"{candidate.name}: {error.message}" for candidate, error in failures)
     waits = [error.retry_after_s for _, error in failures if error.retry_after_s is not None]
-    return type(first)(f"no model answers: {told}", retry_after_s=min(waits, default=None))
+    return kind(f"no model answers: {told}", retry_after_s=min(waits, default=None))
