@@ -131,7 +131,17 @@ class Chain:
         raise failure_of(failures)
 
     async def _answered(self, turn: Turn) -> Answer:
-        """Tries one model as often as that can help."""
+        """Tries one model as often as that can help; a first try that succeeds is not burdened with the others."""
+        try:
+            return await self._tried(turn)
+        except FAILURES as error:
+            failed = [error]
+
+        async def again() -> Answer:
+            if failed:
+                raise failed.pop()
+            return await self._tried(turn)
+
         retrying = AsyncRetrying(
             stop=stop_after_attempt(MOST_TRIES),
             wait=lambda state: self._wait_s(turn, state),
@@ -140,7 +150,7 @@ class Chain:
             sleep=self._sleep,
             reraise=True,
         )
-        return await retrying(self._tried, turn)
+        return await retrying(again)
 
     def _may_help(self, turn: Turn, error: BaseException) -> bool:
         """Whether another try makes sense: the failure may pass, soon enough, and nobody has read anything yet."""
