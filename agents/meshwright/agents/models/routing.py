@@ -21,7 +21,7 @@ HARD_WORDS = re.compile(
     r"plan|planning|prove|proof|refactor\w*|step by step|strategy|trade-?offs?|why)\b",
     re.IGNORECASE,
 )
-READ_CHARACTERS = 20_000
+READ_CHARACTERS = 4_000
 """So much of a task is searched for words: its beginning says what is wanted."""
 COMPLEX_FROM = 3
 
