@@ -29,6 +29,7 @@ from meshwright.core.errors import (
     ModelRejectedError,
     ModelUnavailableError,
     RateLimitedError,
+    ResultTooLargeError,
 )
 from meshwright.gen.agents.v1.step_event_pb2 import NoticeKind, RunnerNotice
 
@@ -213,14 +214,15 @@ class TestTries:
             await bench.ask()
         assert bench.asked == [1, 0]
 
-    async def test_a_task_that_is_lost_meanwhile_ends_the_call(self, bench: Bench) -> None:
+    @pytest.mark.parametrize("error", [FencedError("another process owns it"), ResultTooLargeError("journal full")])
+    async def test_what_notices_raise_ends_the_call(self, bench: Bench, error: MeshError) -> None:
         bench.model(down())
         bench.model(HELLO)
 
         async def fenced(notice: RunnerNotice) -> None:
-            raise FencedError("another process owns it")
+            raise error
 
-        with pytest.raises(FencedError):
+        with pytest.raises(type(error)):
             await bench.chain.answer(bench.candidates, PROMPT, bench.pieces.append, fenced)
         assert bench.asked == [1, 0]
 
@@ -240,6 +242,12 @@ class TestFallback:
         bench.model(HELLO)
         assert (await bench.ask()).model == "m1"
         assert (bench.asked, bench.pauses, bench.kinds) == ([1, 1], [], ["FELL_BACK"])
+
+    async def test_an_answer_without_bounds_is_not_asked_for_again(self, bench: Bench) -> None:
+        bench.model(Spoken(error=ResultTooLargeError("more than 16 MiB")))
+        bench.model(HELLO)
+        assert (await bench.ask()).model == "m1"
+        assert bench.asked == [1, 1]
 
     async def test_words_that_were_passed_on_are_never_asked_for_again(self, bench: Bench) -> None:
         bench.model(Spoken("Half an", error=ModelUnavailableError("broke off")))

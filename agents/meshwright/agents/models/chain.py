@@ -13,7 +13,13 @@ from meshwright.agents.models.estimate import input_tokens
 from meshwright.agents.models.model import Answer, OnText, Prompt
 from meshwright.core import telemetry
 from meshwright.core.breaker import Circuit
-from meshwright.core.errors import MeshError, ModelRejectedError, ModelUnavailableError, RateLimitedError
+from meshwright.core.errors import (
+    MeshError,
+    ModelRejectedError,
+    ModelUnavailableError,
+    RateLimitedError,
+    ResultTooLargeError,
+)
 from meshwright.core.limit import Limit
 from meshwright.gen.agents.v1.step_event_pb2 import (
     NOTICE_KIND_BREAKER_CLOSED,
@@ -36,9 +42,20 @@ LONGEST_WAIT_BEFORE_OTHERS_S = 2.0
 
 OnNotice = Callable[[RunnerNotice], Awaitable[None]]
 """Takes what the chain did, when it does it."""
-ModelFailure = ModelUnavailableError | RateLimitedError | ModelRejectedError
-FAILURES = (ModelUnavailableError, RateLimitedError, ModelRejectedError)
+FAILURES = (ModelUnavailableError, RateLimitedError, ResultTooLargeError, ModelRejectedError)
 """What a model may fail with, that which leaves the most open first; whatever else is raised is not the model's."""
+
+
+class Failed(Exception):  # noqa: N818 - carries an error, and tells it from those that notices may raise
+    """A model has failed.
+
+    Attributes:
+        error: As the model raised it.
+    """
+
+    def __init__(self, error: MeshError) -> None:
+        super().__init__(error.message)
+        self.error = error
 
 
 @dataclass(slots=True)
@@ -110,21 +127,22 @@ class Chain:
         Raises:
             ModelUnavailableError: No model answers, or the only one is left alone after failures.
             RateLimitedError: The provider asks to slow down.
+            ResultTooLargeError: No model keeps within the bounds of an answer.
             ModelRejectedError: Every model refuses the request for good.
         """
         tokens = input_tokens(prompt)
-        failures: list[tuple[Candidate, ModelFailure]] = []
+        failures: list[tuple[Candidate, MeshError]] = []
         for place, candidate in enumerate(candidates, 1):
             wait_s = LONGEST_WAIT_S if place == len(candidates) else LONGEST_WAIT_BEFORE_OTHERS_S
             ends = self._clock() + candidate.limits.timeout_s
             turn = Turn(candidate, candidate.fitted(prompt, tokens), on_text, on_notice, wait_s, ends)
             try:
                 answer = await self._answered(turn)
-            except FAILURES as error:
-                failures.append((candidate, error))
+            except Failed as failed:
+                failures.append((candidate, failed.error))
                 if place < len(candidates):
                     telemetry.MODEL_FALLBACKS.labels(candidate.name).inc()
-                    words = f"does not answer: {error.message}; {candidates[place].name} is asked instead"
+                    words = f"does not answer: {failed}; {candidates[place].name} is asked instead"
                     await turn.tell(NOTICE_KIND_FELL_BACK, words)
             else:
                 return replace(answer, is_degraded=True) if failures else answer
@@ -134,12 +152,12 @@ class Chain:
         """Tries one model as often as that can help; a first try that succeeds is not burdened with the others."""
         try:
             return await self._tried(turn)
-        except FAILURES as error:
-            failed = [error]
+        except Failed as error:
+            first = [error]
 
         async def again() -> Answer:
-            if failed:
-                raise failed.pop()
+            if first:
+                raise first.pop()
             return await self._tried(turn)
 
         retrying = AsyncRetrying(
@@ -154,16 +172,16 @@ class Chain:
 
     def _may_help(self, turn: Turn, error: BaseException) -> bool:
         """Whether another try makes sense: the failure may pass, soon enough, and nobody has read anything yet."""
-        if not isinstance(error, ModelUnavailableError | RateLimitedError) or turn.has_spoken:
+        if not isinstance(error, Failed) or not error.error.is_retryable or turn.has_spoken:
             return False
-        wait_s = error.retry_after_s or 0.0
+        wait_s = error.error.retry_after_s or 0.0
         is_soon = wait_s <= turn.longest_wait_s and wait_s < turn.ends - self._clock()
         return is_soon and turn.candidate.breaker.state is Circuit.CLOSED
 
     def _wait_s(self, turn: Turn, state: RetryCallState) -> float:
         """Waits as long as the provider asks for, else a random and growing time, within the model's turn."""
-        error = state.outcome.exception() if state.outcome else None
-        wish_s = error.retry_after_s if isinstance(error, MeshError) else None
+        failed = state.outcome.exception() if state.outcome else None
+        wish_s = failed.error.retry_after_s if isinstance(failed, Failed) else None
         return min(self._backoff(state), turn.ends - self._clock()) if wish_s is None else wish_s
 
     async def _tried(self, turn: Turn) -> Answer:
@@ -173,17 +191,17 @@ class Chain:
         if epoch is None:
             left_s = breaker.retry_after_s
             message = f"{candidate.name} has failed too often lately: it is left alone for {left_s:.1f} s more"
-            raise ModelUnavailableError(message, retry_after_s=left_s)
+            raise Failed(ModelUnavailableError(message, retry_after_s=left_s))
         is_trial = breaker.state is Circuit.ON_TRIAL
         try:
             if is_trial:
                 await turn.tell(NOTICE_KIND_BREAKER_HALF_OPEN, "was left alone, and is tried by this one call")
             answer = await self._asked(turn)
-        except FAILURES as error:
-            telemetry.MODEL_TRIES.labels(candidate.name, error.reason).inc()
-            breaker.record(epoch, is_failure=error.is_retryable)
+        except Failed as failed:
+            telemetry.MODEL_TRIES.labels(candidate.name, failed.error.reason).inc()
+            breaker.record(epoch, is_failure=failed.error.is_retryable)
             if breaker.state is Circuit.OPEN:
-                await turn.tell(NOTICE_KIND_BREAKER_OPEN, f"is left alone for {breaker.retry_after_s:.1f} s: {error}")
+                await turn.tell(NOTICE_KIND_BREAKER_OPEN, f"is left alone for {breaker.retry_after_s:.1f} s: {failed}")
             raise
         else:
             telemetry.MODEL_TRIES.labels(candidate.name, "OK").inc()
@@ -201,7 +219,9 @@ class Chain:
                 return await turn.candidate.model.answer(turn.prompt, turn.pass_on)
         except TimeoutError:
             message = f"the model did not answer within {turn.candidate.limits.timeout_s:g} s"
-            raise ModelUnavailableError(message) from None
+            raise Failed(ModelUnavailableError(message)) from None
+        except FAILURES as error:
+            raise Failed(error) from None
 
 
 async def told_retry(turn: Turn, state: RetryCallState) -> None:
@@ -212,7 +232,7 @@ async def told_retry(turn: Turn, state: RetryCallState) -> None:
     await turn.tell(NOTICE_KIND_RETRIED, words)
 
 
-def failure_of(failures: Sequence[tuple[Candidate, ModelFailure]]) -> ModelFailure:
+def failure_of(failures: Sequence[tuple[Candidate, MeshError]]) -> MeshError:
     """Returns what a chain fails with: the only failure, or one for all of the kind that leaves the most open."""
     if len(failures) == 1:
         return failures[0][1]
