@@ -11,7 +11,8 @@ from meshwright.agents.models.candidate import Build, Candidate, Limits, candida
 from meshwright.agents.models.routing import CLASSES, Rule
 from meshwright.core.errors import SetupError
 from meshwright.registry.backends.declaration import Options
-from meshwright.registry.toolfile import content, options_of
+from meshwright.registry.file import content
+from meshwright.registry.toolfile import MAX_BYTES, options_of, parsed
 
 MAX_MODELS, MAX_RULES, MAX_TENANTS = 32, 64, 1_000
 MAX_TOKENS = 10_000_000
@@ -134,8 +135,9 @@ def load(path: Path) -> Routes:
     Raises:
         SetupError: One line with file and field.
     """
+    text = content(path, MAX_BYTES)
     try:
-        read = options_of(FileOptions, content(path))
+        read = options_of(FileOptions, parsed(text))
     except SetupError as error:
         raise SetupError(f"{path}: {error.message}") from None
     return Routes(path, read.models, tuple(rule.rule() for rule in read.rules))
