@@ -98,7 +98,7 @@ def router_from(model: str | Model, build: Build, *, file: str = "", timeout_s: 
             found.append(candidate(build(part), limits=limits))
     names = [one.name for one in found]
     if twice := next((name for name in names if names.count(name) > 1), ""):
-        raise SetupError(f"{twice} stands twice in the chain {model!r}: name the models in a file (MESHWRIGHT_MODELS)")
+        raise SetupError(f"{twice} stands twice in the chain: name the models in a file (MESHWRIGHT_MODELS)")
     return Router(found)
 
 
