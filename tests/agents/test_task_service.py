@@ -115,7 +115,7 @@ class TestGet:
 
     async def test_what_is_not_served_yet_is_said_so(self, quick, refusal):
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await quick.run(model="fast")
+            await quick.run(output_schema={"type": "object"})
         assert refusal(refused.value).reason == "NOT_YET_AVAILABLE"
 
 

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from meshwright.core import channel
+from meshwright.core.breaker import FEWEST_CALLS
 from meshwright.core.canonical import digest
 from meshwright.core.errors import (
     GrantInvalidError,
@@ -27,7 +28,6 @@ from meshwright.gen.tools.v1.tool_service_pb2 import (
 )
 from meshwright.registry import current_invocation, tool
 from meshwright.registry.audit import AuditReader
-from meshwright.registry.breaker import FEWEST_CALLS
 
 
 @tool(effect="idempotent")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from meshwright.agents.inputs import LONGEST_S, STRICTNESS, Approval, Policy, Silence
 from meshwright.agents.models.model import Model
+from meshwright.agents.outage import MAX_TEXT, SORRY, OnOutage, Outage
 from meshwright.core.errors import SetupError
 from meshwright.core.ids import AGENT_ID, VERSION
 from meshwright.registry.catalog import split_selector
@@ -25,12 +26,16 @@ class Agent:
         description: What it is good at, for people and for agents that delegate; by default the instructions.
         skills: Keywords of the same.
         version: Semantic version.
-        model: A model of your own, or a spec (`offline`, `openai:NAME@URL`, `anthropic:NAME`), in place of the mesh's.
+        model: A model of your own, in place of the mesh's; or specs (`offline`, `openai:NAME@URL`, `anthropic:NAME`)
+            and names from the file of models, by commas: each is asked where those before it cannot answer.
         approvals: By tool name (`*`: any), when a person is asked before a call: `never`, `when_tainted` (after content
             that others wrote has entered the conversation) or `always`; the tool's own rule counts where stricter.
         asks_people: Whether it may ask a person: the model sees a tool `ask.person`.
         answer_within_s: How long a question stays open, at most 30 days; meanwhile the task's clock stands still.
         on_silence: What follows when nobody answers: `refuse` what was asked for and go on, or `fail`.
+        on_outage: What follows when no model answers, a tool cannot be reached or a budget is used up: `fail` (the end
+            of a budget gives what there is), or `degrade`: give less, and say so.
+        outage_text: What it says when no model answers and it is to degrade.
         same_version: A task stays with the version that began it; otherwise any version goes on with it.
         callable_by: Who may give it tasks: agents' names, `outside` for callers that are no agents; empty: everyone.
         prepare: Called once in a thread before the agent is announced, for example to build an index.
@@ -48,6 +53,8 @@ class Agent:
     asks_people: bool = False
     answer_within_s: float = 7 * 86_400
     on_silence: Silence = "refuse"
+    on_outage: OnOutage = "fail"
+    outage_text: str = SORRY
     same_version: bool = False
     callable_by: Sequence[str] = ()
     prepare: Callable[[], None] | None = None
@@ -79,6 +86,10 @@ class Agent:
                 raise SetupError(f"agent {self.name}: approval {rule!r} of {name} is none of {', '.join(STRICTNESS)}")
         if self.on_silence not in ("refuse", "fail"):
             raise SetupError(f"agent {self.name}: on_silence is refuse or fail, not {self.on_silence!r}")
+        if self.on_outage not in ("fail", "degrade"):
+            raise SetupError(f"agent {self.name}: on_outage is fail or degrade, not {self.on_outage!r}")
+        if not 0 < len(self.outage_text.strip()) <= MAX_TEXT:
+            raise SetupError(f"agent {self.name}: outage_text must have 1..{MAX_TEXT} characters")
         if not 1 <= self.answer_within_s <= LONGEST_S:
             raise SetupError(f"agent {self.name}: answer_within_s must be 1..{LONGEST_S} (30 days)")
         if self.asks_people and "person" in self.delegates:
@@ -88,6 +99,11 @@ class Agent:
     def policy(self) -> Policy:
         """How it asks people."""
         return Policy(self.answer_within_s, self.on_silence)
+
+    @property
+    def outage(self) -> Outage:
+        """What it does when it cannot give what it should."""
+        return Outage(self.on_outage == "degrade", self.outage_text)
 
     def approval_of(self, tool: str) -> Approval:
         """Returns its own rule for a tool."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -12,6 +12,7 @@ from meshwright.agents.feed import Feeds, Follower
 from meshwright.agents.inbox import Inbox
 from meshwright.agents.intake import new_task
 from meshwright.agents.journal import Journal, conflict
+from meshwright.agents.models.routing import check_wish
 from meshwright.agents.reader import Shelf
 from meshwright.agents.run import Run
 from meshwright.agents.session import Sessions
@@ -31,6 +32,7 @@ from meshwright.core.store import FULL_RETRY_S
 from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
 from meshwright.gen.agents.v1.task_pb2 import SESSION_POLICY_REJECT, TaskRequest, TaskResponse
 from meshwright.gen.agents.v1.task_service_pb2 import ResolveInputRequest
+from meshwright.gen.registry.v1.agent_directory_service_pb2 import AgentCard
 from meshwright.registry.client import RegistryClient
 
 log = structlog.get_logger("desk")
@@ -85,6 +87,7 @@ class Desk:
         sessions: The lines in which tasks of one conversation stand.
         inbox: Takes decisions of people.
         callable_by: Who may give this agent tasks; empty: everyone.
+        models: Names of models that a task of this agent may ask for.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class Desk:
         sessions: Sessions,
         inbox: Inbox,
         callable_by: Collection[str] = (),
+        models: Sequence[str] = (),
     ) -> None:
         self._worker = worker
         self._journal = journal
@@ -105,6 +109,7 @@ class Desk:
         self._sessions = sessions
         self._inbox = inbox
         self._callable_by = callable_by
+        self._models = models
 
     async def queue(self, request: TaskRequest, idempotency_key: str, caller: Caller) -> Taken:
         """Accepts a task for whoever is free to run it.
@@ -158,10 +163,13 @@ class Desk:
         if self._worker.pressure.reason and not task.parent_id:
             await self._attach(task)
             return None
-        callable_by: Collection[str] = self._callable_by
+        callable_by, models = self._callable_by, self._models
         if task.agent_id != self._worker.agent_id:
-            callable_by = await self._callers_of(task.agent_id, task.name)
+            card = await self._card_of(task.agent_id, task.name)
+            callable_by, models = card.callable_by, card.models
             at_once = False
+        if models:
+            check_wish(task.request.model, models)
         check_caller(task.agent_id, callable_by, caller)
         has_ticket = await self._takes_free_turn(task)
         try:
@@ -226,8 +234,8 @@ class Desk:
             return False
         return True
 
-    async def _callers_of(self, agent_id: str, name: TaskName) -> Collection[str]:
-        """Returns who may give tasks to another agent; one that is not here keeps those that it has.
+    async def _card_of(self, agent_id: str, name: TaskName) -> AgentCard:
+        """Returns the card of another agent; of one that is not here an empty one: it keeps the tasks that it has.
 
         Raises:
             AgentNotFoundError: It is not here, and the task is new.
@@ -238,7 +246,7 @@ class Desk:
             raise UnavailableError("the registry does not answer: try again", retry_after_s=1) from None
         if card is None and not await self._is_known(name):
             raise AgentNotFoundError(f"no agent {agent_id} is here: `meshwright agent list` shows who is")
-        return card.callable_by if card else ()
+        return card or AgentCard()
 
     def follow(self, taken: Taken, after: int = 0) -> AsyncGenerator[StepEvent | None, None]:
         """Yields a task's events; None stands for a heartbeat that is due."""

@@ -7,8 +7,10 @@ from importlib.resources import files
 
 from meshwright.agents.agent import Agent
 from meshwright.agents.journal import Journal
-from meshwright.agents.models.model import Model
+from meshwright.agents.models.candidate import Candidate
+from meshwright.agents.models.router import Router
 from meshwright.agents.worker import Worker
+from meshwright.core.breaker import Circuit
 from meshwright.core.errors import MeshError
 from meshwright.gen.agents.v1.agent_service_pb2 import (
     HEALTH_STATUS_DEGRADED,
@@ -20,18 +22,24 @@ from meshwright.gen.agents.v1.agent_service_pb2 import (
 )
 from meshwright.registry.client import RegistryClient
 
+MODEL_STATUS: dict[Circuit, HealthStatus.ValueType] = {
+    Circuit.CLOSED: HEALTH_STATUS_SERVING,
+    Circuit.ON_TRIAL: HEALTH_STATUS_DEGRADED,
+    Circuit.OPEN: HEALTH_STATUS_NOT_SERVING,
+}
+
 
 class HealthView:
     """Looks at an agent's process from outside: store, registry, model, work."""
 
     def __init__(
-        self, agent: Agent, worker: Worker, *, journal: Journal, registry: RegistryClient, model: Model
+        self, agent: Agent, worker: Worker, *, journal: Journal, registry: RegistryClient, router: Router
     ) -> None:
         self._agent = agent
         self._worker = worker
         self._journal = journal
         self._registry = registry
-        self._model = model
+        self._router = router
         self._started = time.time()
         self.is_draining = False
 
@@ -43,7 +51,7 @@ class HealthView:
     async def response(self) -> HealthResponse:
         """Checks every dependency now."""
         store, queued = await self._look_at_store()
-        dependencies = [store, await self._look_at_registry(), self._look_at_model()]
+        dependencies = [store, await self._look_at_registry(), *map(look_at_model, self._router.candidates)]
         states = {dependency.status for dependency in dependencies}
         status: HealthStatus.ValueType = HEALTH_STATUS_SERVING
         if store.status == HEALTH_STATUS_NOT_SERVING or self.is_draining:
@@ -79,7 +87,16 @@ class HealthView:
             return DependencyHealth(name="registry", status=HEALTH_STATUS_NOT_SERVING, detail=error.message)
         return DependencyHealth(name="registry", status=HEALTH_STATUS_SERVING)
 
-    def _look_at_model(self) -> DependencyHealth:
-        model = self._model
-        name = f"model {model.provider}" + (f":{model.name}" if model.name != model.provider else "")
-        return DependencyHealth(name=name, status=HEALTH_STATUS_SERVING)
+
+def look_at_model(candidate: Candidate) -> DependencyHealth:
+    """Tells how a model has done lately; it is not called for that."""
+    breaker = candidate.breaker
+    health = DependencyHealth(
+        name=f"model {candidate.name}", status=MODEL_STATUS[breaker.state], breaker=breaker.state.word
+    )
+    if breaker.state is Circuit.OPEN:
+        left_s = breaker.retry_after_s
+        health.detail = (
+            f"failed too often: left alone for {left_s:.1f} s more" if left_s else "its next call is a trial"
+        )
+    return health

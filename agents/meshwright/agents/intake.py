@@ -40,6 +40,7 @@ from meshwright.gen.agents.v1.task_pb2 import (
 MAX_PROMPT_BYTES = 256 * 2**10
 MAX_LABELS, MAX_LABEL_CHARS = 32, 1_024
 MAX_TOOLS = 256
+MAX_MODEL_CHARS = 256
 DEFAULT_TIMEOUT_S, MAX_TIMEOUT_S = 600, 86_400
 NANOS = 1_000_000_000
 RANKS = {number: name.removeprefix("TASK_PRIORITY_") for name, number in TaskPriority.items()}
@@ -82,6 +83,8 @@ def problems_of(request: TaskRequest) -> Iterator[tuple[str, str]]:
         yield "max_steps", f"must be {MIN_STEPS}..{MAX_STEPS}"
     if not in_range(request.token_budget, MIN_TOKENS, MAX_TOKENS):
         yield "token_budget", f"must be {MIN_TOKENS}..{MAX_TOKENS}"
+    if len(request.model) > MAX_MODEL_CHARS:
+        yield "model", f"at most {MAX_MODEL_CHARS} characters"
     if request.cost_budget_micros < 0:
         yield "cost_budget_micros", "must not be negative"
     if request.HasField("timeout") and not fits(request.timeout):
@@ -123,7 +126,6 @@ def unserved(request: TaskRequest) -> Sequence[tuple[str, bool]]:
         ("on_budget_exceeded ASK and DEGRADE", request.on_budget_exceeded in actions),
         ("cost_budget_micros", request.cost_budget_micros > 0),
         ("output_schema", request.HasField("output_schema")),
-        ("model", bool(request.model)),
     )
 
 

@@ -5,10 +5,13 @@ import time
 
 from meshwright.agents import inputs
 from meshwright.agents.agent import Agent
+from meshwright.agents.degradation import notice_of_what_is_down, without_what_is_down
 from meshwright.agents.feed import Feeds
 from meshwright.agents.inputs import ASK_PERSON, Approval
 from meshwright.agents.journal import Journal
-from meshwright.agents.models.model import Answer, Call, Message, Model, Prompt, ToolSpec
+from meshwright.agents.models.model import Answer, Call, Message, Prompt, ToolSpec
+from meshwright.agents.models.router import Router
+from meshwright.agents.models.routing import Wish
 from meshwright.agents.passing import Passing
 from meshwright.agents.run import Run
 from meshwright.agents.supervisor import Supervisor
@@ -17,13 +20,14 @@ from meshwright.agents.toolbox import Pin
 from meshwright.agents.values import TOO_DEEP, fitting, fitting_arguments, planned_call
 from meshwright.core import telemetry
 from meshwright.core.canonical import digest, to_struct
-from meshwright.core.errors import InvalidRequestError, MeshError, ModelUnavailableError, PermissionDeniedError
+from meshwright.core.errors import InvalidRequestError, MeshError, PermissionDeniedError
 from meshwright.core.ids import CALLER_ID, call_key
-from meshwright.core.limit import Limit
 from meshwright.gen.agents.v1.step_event_pb2 import (
+    NOTICE_KIND_FELL_BACK,
     TOOL_OUTCOME_DENIED,
     TOOL_OUTCOME_INVALID_ARGUMENTS,
     LlmCall,
+    RunnerNotice,
     StepEvent,
     TextDelta,
     ToolCall,
@@ -63,15 +67,13 @@ class Planner:
 
     Args:
         agent: Whose instructions and tools count.
-        model: The model.
+        router: Asks the models.
         supervisor: Knows who work can be delegated to.
-        limit_s: Seconds for one model call.
     """
 
-    def __init__(self, agent: Agent, model: Model, supervisor: Supervisor, *, limit_s: float = 120.0) -> None:
-        self._limit_s = limit_s
+    def __init__(self, agent: Agent, router: Router, supervisor: Supervisor) -> None:
         self._agent = agent
-        self._model = model
+        self._router = router
         self._supervisor = supervisor
 
     @property
@@ -97,11 +99,14 @@ class Planner:
         """
         started = time.perf_counter()
         deltas = Deltas(run.journal, run.feeds, run.record.name, run.state.step + 1)
+        notices = Notices(run, deltas)
+        if lacking := notice_of_what_is_down(run.state, self._agent.outage):
+            await run.notice(f"without:{run.state.step}", lacking)
+        prompt = without_what_is_down(prompt, run.state, self._agent.outage)
+        wish = Wish(run.request.model, run.record.name.tenant, run.budget.left(run.state) / run.budget.tokens)
         try:
-            with run.awaiting(self._limit_s), Limit(self._limit_s):
-                answer = await self._model.answer(prompt, deltas.add)
-        except TimeoutError:
-            raise ModelUnavailableError(f"the model did not answer within {self._limit_s:g} s") from None
+            with run.awaiting(self._router.limit_s):
+                answer = await self._router.answer(prompt, deltas.add, wish=wish, on_notice=notices.tell)
         finally:
             await deltas.close()
         calls = with_ids(answer, run.state.step + 1)
@@ -122,6 +127,8 @@ class Planner:
             stop_reason=answer.stop_reason,
             usage=Usage(model_calls=1),
             latency_ms=latency_ms,
+            routed_because=answer.routed_because,
+            degraded=answer.is_degraded,
         )
         for name in TOKENS:
             if tokens := getattr(usage, name):
@@ -209,6 +216,26 @@ def tool_intent(run: Run, step: int, call: Call, pin: Pin, retry: int = 0) -> To
     return intent
 
 
+class Notices:
+    """Journals what is done about models that fail, at once: an outage is seen while it lasts.
+
+    Their keys hold the claim's fence, so that those of a worker before are no obstacle.
+    """
+
+    def __init__(self, run: Run, deltas: "Deltas") -> None:
+        self._run = run
+        self._deltas = deltas
+        self._number = 0
+
+    async def tell(self, notice: RunnerNotice) -> None:
+        """Journals a notice; where another model takes over, its words begin anew."""
+        if notice.kind == NOTICE_KIND_FELL_BACK:
+            self._deltas.restart()
+        self._number += 1
+        run = self._run
+        await run.notice(f"model:{run.claim.fence}:{run.state.step + 1}:{self._number}", notice)
+
+
 class Deltas:
     """Shows text to watchers while the model writes it: whatever came within 50 ms goes as one frame."""
 
@@ -222,6 +249,10 @@ class Deltas:
         """Takes a piece of text."""
         self._text += fitting(text)
         self._passing.came()
+
+    def restart(self) -> None:
+        """Drops what is not shown yet; what comes now begins the text anew, at offset 0."""
+        self._text, self._offset = "", 0
 
     def _frame(self) -> StepEvent | None:
         text, self._text = self._text, ""

@@ -44,10 +44,17 @@ STATES: dict[TaskStatus.ValueType, str] = {
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Why a task ends."""
+    """Why a task ends.
+
+    Attributes:
+        reason: As it is told.
+        error: What went wrong, where it fails.
+        output: What it gives in place of what its models said; empty: that.
+    """
 
     reason: FinishReason.ValueType
     error: MeshError | None = None
+    output: str = ""
 
     def status(self, action: BudgetAction.ValueType) -> TaskStatus.ValueType:
         """Returns the status that the reason means."""
@@ -79,7 +86,9 @@ def result_of(run: Run, end: End, version: str) -> TaskResponse:
     response = run.record.response()
     response.status = status
     response.finish_reason = end.reason
-    response.output = (state.text if end.reason == FINISH_REASON_STOP else state.partial_output)[:MAX_OUTPUT_CHARS]
+    said = state.text if end.reason == FINISH_REASON_STOP else state.partial_output
+    response.output = (end.output or said)[:MAX_OUTPUT_CHARS]
+    response.degraded = state.is_degraded
     response.steps_used = state.step
     response.tokens_used = state.tokens
     response.tool_calls = state.usage.tool_calls

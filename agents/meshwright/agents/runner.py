@@ -8,7 +8,9 @@ import structlog
 
 from meshwright.agents.actor import Actor
 from meshwright.agents.authority import is_allowed
+from meshwright.agents.degradation import less_of, notice_of_what_is_missing
 from meshwright.agents.memory import Memory
+from meshwright.agents.outage import Outage
 from meshwright.agents.parking import Parked, wait_for_turn
 from meshwright.agents.planner import Planner
 from meshwright.agents.result import STATES, STOP, End, cancelled, result_of, timed_out
@@ -23,6 +25,7 @@ from meshwright.gen.agents.v1.step_event_pb2 import (
     NOTICE_KIND_TAKEN_OVER,
     NOTICE_KIND_TOOL_DEPRECATED,
     NOTICE_KIND_VERSION_CHANGED,
+    DegradationLevel,
     NoticeKind,
     RunnerNotice,
     StepEvent,
@@ -35,13 +38,23 @@ from meshwright.gen.agents.v1.task_pb2 import (
 )
 
 log = structlog.get_logger("runner")
+PATIENCE_S = 10.0
+"""How long an agent that degrades waits for tools that only the registry knows."""
 
 
 class Runner:
     """Runs claimed tasks of one agent: budget → memory → plan → act → journal, until an answer stands."""
 
     def __init__(
-        self, planner: Planner, actor: Actor, toolbox: Toolbox, *, sessions: Sessions, memory: Memory, version: str
+        self,
+        planner: Planner,
+        actor: Actor,
+        toolbox: Toolbox,
+        *,
+        sessions: Sessions,
+        memory: Memory,
+        version: str,
+        outage: Outage,
     ) -> None:
         self._planner = planner
         self._actor = actor
@@ -49,6 +62,7 @@ class Runner:
         self._sessions = sessions
         self._memory = memory
         self._version = version
+        self._outage = outage
 
     async def run(self, run: Run) -> None:
         """Works on a task until it ends, parks, or belongs to somebody else; a task's failure is its result."""
@@ -121,12 +135,26 @@ class Runner:
             detail = f"begun by version {run.state.version}, goes on with {self._version}"
             await self._say(run, NOTICE_KIND_VERSION_CHANGED, detail, key=f"version:{self._version}")
         await wait_for_turn(run, self._sessions)
-        tools = await persistently(self._toolbox.pinned, run.state.pins)
-        run.tools = narrowed(tools, run.request.allowed_tools)
+        run.tools = narrowed(await self._tools(run), run.request.allowed_tools)
         for pin in run.tools.values():
             if pin.tool.HasField("sunset_time"):
                 await self._say(run, NOTICE_KIND_TOOL_DEPRECATED, deprecation(pin), key=f"deprecated:{pin.id}")
         run.history = await persistently(self._memory.load, run.record.name, run.request.session_id)
+
+    async def _tools(self, run: Run) -> dict[str, Pin]:
+        """Returns the task's tools; an agent that degrades waits for a registry that is down no longer than it must."""
+        pins = run.state.pins
+        limit = asyncio.timeout(PATIENCE_S if self._outage.is_degrading else None)
+        try:
+            async with limit:
+                return await persistently(self._toolbox.pinned, pins)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+        known = self._toolbox.known(pins)
+        missing = set(pins) - {pin.id for pin in known.values()}
+        await run.notice(f"missing:{run.claim.fence}", notice_of_what_is_missing(missing))
+        return known
 
     async def _say(self, run: Run, kind: NoticeKind.ValueType, detail: str, key: str = "") -> None:
         await run.notice(key or f"claim:{run.claim.fence}", RunnerNotice(kind=kind, detail=detail))
@@ -145,17 +173,30 @@ class Runner:
         """Ends a task with its result; the last answer, if there is one, is written in the same script."""
         for event in step:
             run.state.apply(event)
+        end, told = self._less(run, end)
         if end is STOP and run.budget.overspent(run.state):
             end = End(FINISH_REASON_TOKEN_BUDGET_EXCEEDED)
         result = result_of(run, end, self._version)
         try:
-            await run.finish(STATES[result.status], *step, run.event(result=result))
+            await run.finish(STATES[result.status], *step, *told, run.event(result=result))
         except FencedError:
             log.warning("end_came_too_late", task_id=run.task_id, attempt=run.record.attempt)
             return
         reason = FinishReason.Name(end.reason)
         telemetry.TASKS_ENDED.labels(run.record.agent_id, STATES[result.status], reason).inc()
         log.info("ended", task_id=run.task_id, state=STATES[result.status], reason=reason, steps=run.state.step)
+
+    def _less(self, run: Run, end: End) -> tuple[End, list[StepEvent]]:
+        """Returns how a task ends whose agent may give less instead of failing, and what is told of that."""
+        less = less_of(end, run.state, self._outage, run.request.on_budget_exceeded)
+        if less.notice is None:
+            return less.end, []
+        level = DegradationLevel.Name(less.notice.level).removeprefix("DEGRADATION_LEVEL_")
+        log.warning("degraded", task_id=run.task_id, level=level, error=end.error.message if end.error else "")
+        telemetry.DEGRADED.labels(run.record.agent_id, level).inc()
+        told = run.event(notice=less.notice)
+        run.state.apply(told)
+        return less.end, [told]
 
 
 def narrowed(tools: dict[str, Pin], allowed: Sequence[str]) -> dict[str, Pin]:

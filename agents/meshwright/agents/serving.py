@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import secrets
 
 import structlog
@@ -16,6 +17,7 @@ from meshwright.agents.journal import LIBRARY as JOURNAL_LIBRARY
 from meshwright.agents.journal import Journal, Limits
 from meshwright.agents.memory import Memory, Outbox
 from meshwright.agents.models.catalog import model_from
+from meshwright.agents.models.router import router_from
 from meshwright.agents.planner import Planner
 from meshwright.agents.pressure import Pressure
 from meshwright.agents.runner import Runner
@@ -61,7 +63,12 @@ class AgentProcess:
         self.registry = RegistryClient(self.channels, settings.registry)
         self.signer = Signer(self.instance_id)
         self.store = Store(settings.store_url, JOURNAL_LIBRARY, REGISTRY_LIBRARY)
-        self.model = model_from(agent.model or settings.model, timeout_s=settings.model_timeout_s)
+        self.router = router_from(
+            agent.model or settings.model,
+            functools.partial(model_from, timeout_s=settings.model_timeout_s),
+            file=settings.models,
+            timeout_s=settings.model_timeout_s,
+        )
         self.journal = Journal(self.store, self.instance_id, lease_s=settings.lease_s, limits=limits_of(settings))
         self.feeds = Feeds(self.journal)
         self.host = ToolHost(agent.local_tools, Ledger(self.store, settings.audit_kept), settings)
@@ -70,18 +77,19 @@ class AgentProcess:
         self.sessions = Sessions(self.journal)
         self.inbox = Inbox(self.journal, self.toolbox, agent.policy)
         self.worker = self._worker()
-        self.health = HealthView(agent, self.worker, journal=self.journal, registry=self.registry, model=self.model)
+        self.health = HealthView(agent, self.worker, journal=self.journal, registry=self.registry, router=self.router)
         self.server = self._server()
         self._chores: list[asyncio.Task[None]] = []
 
     def _worker(self) -> Worker:
         runner = Runner(
-            Planner(self.agent, self.model, self.supervisor, limit_s=self.settings.model_timeout_s),
+            Planner(self.agent, self.router, self.supervisor),
             Actor(self.toolbox, self.supervisor, self.agent.policy),
             self.toolbox,
             sessions=self.sessions,
             memory=Memory(self.store),
             version=self.agent.version,
+            outage=self.agent.outage,
         )
         return Worker(
             self.agent,
@@ -105,6 +113,7 @@ class AgentProcess:
             sessions=self.sessions,
             inbox=self.inbox,
             callable_by=self.agent.callable_by,
+            models=self.router.names,
         )
         agent_service = AgentService(desk, self.agent.name, self.health.response)
         services = {
@@ -127,6 +136,7 @@ class AgentProcess:
             delegates=agent.delegates,
             callable_by=agent.callable_by,
             contract_digest=self.health.contract_digest,
+            models=self.router.names,
         )
 
     async def start(self) -> str:
@@ -166,7 +176,7 @@ class AgentProcess:
         await self.worker.drain(self.settings.drain_s)
         await self.server.stop()
         await self.feeds.close()
-        await self.model.close()
+        await self.router.close()
         await self.channels.close()
         await self.store.close()
         telemetry.flush()

@@ -14,8 +14,11 @@ class AgentSettings(HostSettings):
     """What an agent's process is told beside what every service is."""
 
     model: str = Field(
-        default="offline", description="offline, openai:NAME[@URL], anthropic:NAME[@URL] or scripted:FILE"
+        default="",
+        description="offline, openai:NAME[@URL], anthropic:NAME[@URL], scripted:FILE or a name in models; several, by"
+        " commas: a fallback chain; empty: by the rules in models, else offline",
     )
+    models: str = Field(default="", description="YAML file of named models, and of rules which are asked for what")
     role: Literal["all", "server", "worker"] = Field(default="all", description="Serve calls, run tasks, or both")
     concurrency: int = Field(default=8, ge=1, le=1_000, description="Tasks run at once; waiting ones cost nothing")
     lease_s: float = Field(default=15.0, ge=0.5, le=300, description="How long a task stays with a silent worker")
@@ -29,7 +32,9 @@ class AgentSettings(HostSettings):
     tenant_weights: str = Field(
         default="", description="Shares of tenants where several wait: acme=3,beta=0.5; 1 for those not named"
     )
-    model_timeout_s: float = Field(default=120.0, ge=1, le=3_600, description="Seconds for one model call")
+    model_timeout_s: float = Field(
+        default=120.0, ge=1, le=3_600, description="Seconds for one call to a model, retries included"
+    )
     docs: str = Field(default="", description="Folder that the researcher searches")
 
     @field_validator("tenant_weights")

@@ -8,14 +8,23 @@ from meshwright.agents.models.model import Call, JsonObject, Message
 from meshwright.agents.task import counters_of
 from meshwright.agents.values import arguments_of
 from meshwright.core.canonical import digest, from_value, to_struct
-from meshwright.core.errors import InputExpiredError, MeshError
+from meshwright.core.errors import (
+    BackendUnavailableError,
+    InputExpiredError,
+    MeshError,
+    ToolCircuitOpenError,
+    UnavailableError,
+)
 from meshwright.core.grant import approval_of
 from meshwright.gen.agents.v1.step_event_pb2 import (
+    DEGRADATION_LEVEL_WITHOUT_TOOLS,
+    NOTICE_KIND_DEGRADED,
     NOTICE_KIND_PARKED,
     TOOL_OUTCOME_OK,
     Delegation,
     InputResolved,
     LlmCall,
+    RunnerNotice,
     StepEvent,
     ToolCall,
     ToolResult,
@@ -33,6 +42,8 @@ from meshwright.gen.agents.v1.task_pb2 import (
     Usage,
 )
 
+OUT_OF_REACH = frozenset(error.reason for error in (UnavailableError, BackendUnavailableError, ToolCircuitOpenError))
+"""What a tool's outcome says where its host, or the service behind it, is down."""
 TEXT = json.JSONEncoder(ensure_ascii=False)
 """How a model reads what is no text."""
 
@@ -59,6 +70,9 @@ class RunState:
         attempt: The highest attempt that has written here.
         sequence: Last durable event seen.
         is_parked: Whether the run gave up its place to wait.
+        is_degraded: Whether a fallback answered, or less was given than should be; a child's counts too.
+        down: Tools that could not be reached.
+        without: Those of them that the journal says the task goes on without.
     """
 
     messages: list[Message] = field(default_factory=list)
@@ -79,6 +93,9 @@ class RunState:
     attempt: int = 0
     sequence: int = 0
     is_parked: bool = False
+    is_degraded: bool = False
+    down: frozenset[str] = frozenset()
+    without: frozenset[str] = frozenset()
 
     @property
     def tokens(self) -> int:
@@ -150,19 +167,32 @@ class RunState:
                 self._decide(event.input_resolved)
             case "tool_result":
                 self.is_tainted |= event.tool_result.outcome == TOOL_OUTCOME_OK
+                self._reach(event.tool_result)
                 self._settle(event.tool_result.call_id, tool_text(event.tool_result))
             case "child":
                 self._child(event)
             case "notice":
-                self.is_parked = event.notice.kind == NOTICE_KIND_PARKED
+                self._note(event.notice)
 
     def _planned(self, step: int, answer: LlmCall) -> None:
         self.step = step
+        self.is_degraded |= answer.degraded
         self.planned = tuple(Call(call.call_id, call.tool, arguments_of(call)) for call in answer.planned_calls)
         for fresh in (self.intents, self.outcomes, self.decided, self.retries, self.approved):
             fresh.clear()
         self._was_tainted = self.is_tainted
         self.messages.append(Message("assistant", answer.text, self.planned))
+
+    def _note(self, notice: RunnerNotice) -> None:
+        self.is_parked = notice.kind == NOTICE_KIND_PARKED
+        self.is_degraded |= notice.kind == NOTICE_KIND_DEGRADED
+        if notice.level == DEGRADATION_LEVEL_WITHOUT_TOOLS:
+            self.without = self.down
+
+    def _reach(self, result: ToolResult) -> None:
+        """Notes whether a tool could be reached, and the service behind it."""
+        if result.HasField("error") and MeshError.from_status(result.error).reason in OUT_OF_REACH:
+            self.down |= {call.tool for call in self.planned if call.call_id == result.call_id}
 
     def _ask(self, pending: PendingInput) -> None:
         self.asking[pending.input_id] = pending
@@ -204,6 +234,7 @@ class RunState:
 
     def _child(self, event: StepEvent) -> None:
         if event.child.event.HasField("result"):
+            self.is_degraded |= event.child.event.result.degraded
             for call_id, intent in self.intents.items():
                 if isinstance(intent, Delegation) and intent.child_task_id == event.child.child_task_id:
                     self.is_tainted = True

@@ -141,6 +141,10 @@ class Toolbox:
             self._keep(await self._registry.resolve(missing))
         return {self._pins[pin].tool.name: self._pins[pin] for pin in wanted}
 
+    def known(self, pins: Iterable[str]) -> dict[str, Pin]:
+        """Returns those of a task's tools by name that need not be asked for."""
+        return {self._pins[pin].tool.name: self._pins[pin] for pin in pins if pin in self._pins}
+
     def _keep(self, tools: Iterable[Tool]) -> None:
         for tool in tools:
             known = self._pins.get(f"{tool.name}@{tool.version}")

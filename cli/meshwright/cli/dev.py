@@ -22,9 +22,7 @@ def dev(
         Path | None, typer.Option(help="Folder for store, logs and sockets  [default: ~/.local/share/meshwright/dev]")
     ] = None,
     docs: Annotated[Path | None, typer.Option(help="Folder that the researcher searches")] = None,
-    model: Annotated[
-        str, typer.Option(help="offline, openai:NAME[@URL], anthropic:NAME[@URL] or scripted:FILE")
-    ] = "offline",
+    model: Annotated[str, typer.Option(help="offline, openai:NAME[@URL], anthropic:NAME[@URL] or scripted:FILE")] = "",
     agent: Annotated[list[str] | None, typer.Option(help="An agent of yours, FILE.py:NAME; may be repeated")] = None,
     tools: Annotated[
         list[str] | None,

@@ -198,7 +198,7 @@ class Mesh:
         name, spec = named
         settings = AgentSettings.load(
             registry=registry_target,
-            model=self.plan.model,
+            model=self.plan.model or None,
             docs=str(self.plan.docs.resolve()) if self.plan.docs else "",
             lease_s=self.plan.lease_s,
             role=role,

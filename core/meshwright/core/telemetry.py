@@ -43,6 +43,10 @@ TAKEOVERS = Labelled(Counter("meshwright_takeovers", "Tasks claimed after their 
 STEPS = Labelled(Counter("meshwright_steps", "Plan-act-observe rounds", ["agent"]))
 TOKENS = Labelled(Counter("meshwright_tokens", "Model tokens", ["agent", "model", "kind"]))
 TOOL_CALLS = Labelled(Counter("meshwright_tool_calls", "Tool calls", ["tool", "outcome"]))
+MODEL_TRIES = Labelled(Counter("meshwright_model_tries", "Tries of model calls", ["model", "outcome"]))
+MODEL_FALLBACKS = Labelled(Counter("meshwright_model_fallbacks", "Models that another one answered for", ["model"]))
+MODEL_CIRCUIT = Labelled(Gauge("meshwright_model_circuit", "Circuit: 0 closed, 1 on trial, 2 open", ["model"]))
+DEGRADED = Labelled(Counter("meshwright_degraded", "Tasks that went on with less", ["agent", "level"]))
 TOOL_CIRCUIT = Labelled(Gauge("meshwright_tool_circuit", "Circuit: 0 closed, 1 on trial, 2 open", ["tool"]))
 
 W3C = TraceContextTextMapPropagator()

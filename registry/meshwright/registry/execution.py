@@ -9,10 +9,10 @@ from typing import Any
 import structlog
 
 from meshwright.core import telemetry
+from meshwright.core.breaker import Circuit
 from meshwright.core.errors import DeadlineExceededError, MeshError, ToolFailedError
 from meshwright.core.limit import Limit
 from meshwright.gen.tools.v1.tool_service_pb2 import Outcome
-from meshwright.registry.breaker import Circuit
 from meshwright.registry.call import Call
 from meshwright.registry.invocation import INVOCATION, Invocation
 from meshwright.registry.outcome import checked_result, failed

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import structlog
 
 from meshwright.core import telemetry
+from meshwright.core.breaker import Breaker, Circuit
 from meshwright.core.canonical import from_struct
 from meshwright.core.errors import ToolCircuitOpenError
 from meshwright.gen.registry.v1.tool_registry_service_pb2 import EFFECT_IDEMPOTENT, EFFECT_PURE, Effect, Tool
-from meshwright.registry.breaker import Breaker, Circuit
 from meshwright.registry.redaction import Redaction
 from meshwright.registry.schema import Schema
 from meshwright.registry.threads import Threads

@@ -87,8 +87,16 @@ class Prompt:
 class Answer:
     """A finished model call: words, or calls (then the words are a side remark).
 
-    `stop_reason` is `stop`, `tool_calls`, `length` (a limit cut it short) or `content_filter` (the provider refused);
-    a provider's word for anything else stays as it is.
+    Attributes:
+        text: What is said.
+        calls: What is asked for.
+        usage: What it took.
+        provider: The kind of provider.
+        model: The model's name at the provider.
+        stop_reason: `stop`, `tool_calls`, `length` (a limit cut it short) or `content_filter` (the provider refused); a
+            provider's word for anything else stays as it is.
+        routed_because: Why this model was chosen; written by the router.
+        is_degraded: Another model was to answer and could not; written by the router.
     """
 
     text: str
@@ -97,6 +105,8 @@ class Answer:
     provider: str
     model: str
     stop_reason: str = "stop"
+    routed_because: str = ""
+    is_degraded: bool = False
 
 
 OnText = Callable[[str], None]

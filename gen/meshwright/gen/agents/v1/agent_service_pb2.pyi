@@ -139,7 +139,7 @@ class DependencyHealth(_message.Message):
     BREAKER_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """"store", "registry", or the model provider's name."""
+    """"store", "registry", or "model" and the model's name."""
     status: Global___HealthStatus.ValueType
     """As this process last saw it."""
     breaker: _builtins.str

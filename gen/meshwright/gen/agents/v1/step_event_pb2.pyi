@@ -147,6 +147,12 @@ class _NoticeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NoticeKind
     """A worker of another version of the agent goes on."""
     NOTICE_KIND_TOOL_DEPRECATED: _NoticeKind.ValueType  # 8
     """A pinned tool version is deprecated."""
+    NOTICE_KIND_BREAKER_HALF_OPEN: _NoticeKind.ValueType  # 9
+    """A dependency that was left alone is tried by one call."""
+    NOTICE_KIND_BREAKER_CLOSED: _NoticeKind.ValueType  # 10
+    """A dependency that was left alone works again."""
+    NOTICE_KIND_DEGRADED: _NoticeKind.ValueType  # 11
+    """The task goes on, or ends, with less than it should: see the notice's level."""
 
 class NoticeKind(_NoticeKind, metaclass=_NoticeKindEnumTypeWrapper):
     """NoticeKind is the kind of a RunnerNotice."""
@@ -169,7 +175,45 @@ NOTICE_KIND_VERSION_CHANGED: NoticeKind.ValueType  # 7
 """A worker of another version of the agent goes on."""
 NOTICE_KIND_TOOL_DEPRECATED: NoticeKind.ValueType  # 8
 """A pinned tool version is deprecated."""
+NOTICE_KIND_BREAKER_HALF_OPEN: NoticeKind.ValueType  # 9
+"""A dependency that was left alone is tried by one call."""
+NOTICE_KIND_BREAKER_CLOSED: NoticeKind.ValueType  # 10
+"""A dependency that was left alone works again."""
+NOTICE_KIND_DEGRADED: NoticeKind.ValueType  # 11
+"""The task goes on, or ends, with less than it should: see the notice's level."""
 Global___NoticeKind: _TypeAlias = NoticeKind  # noqa: Y015
+
+class _DegradationLevel:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DegradationLevelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DegradationLevel.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DEGRADATION_LEVEL_UNSPECIFIED: _DegradationLevel.ValueType  # 0
+    """On notices of other kinds."""
+    DEGRADATION_LEVEL_STAND_IN: _DegradationLevel.ValueType  # 1
+    """No model answers: the agent's own words stand in for an answer."""
+    DEGRADATION_LEVEL_PLAIN_WORD: _DegradationLevel.ValueType  # 2
+    """A budget is used up: a plain word says so before what there is."""
+    DEGRADATION_LEVEL_WITHOUT_TOOLS: _DegradationLevel.ValueType  # 3
+    """A tool's host, its backend or the registry is down: the task goes on without those tools."""
+    DEGRADATION_LEVEL_SAFE_ERROR: _DegradationLevel.ValueType  # 4
+    """Nothing stands in: the task ends FAILED, with an error that tells no more than its reason."""
+
+class DegradationLevel(_DegradationLevel, metaclass=_DegradationLevelEnumTypeWrapper):
+    """DegradationLevel says how much less a task gives than it should."""
+
+DEGRADATION_LEVEL_UNSPECIFIED: DegradationLevel.ValueType  # 0
+"""On notices of other kinds."""
+DEGRADATION_LEVEL_STAND_IN: DegradationLevel.ValueType  # 1
+"""No model answers: the agent's own words stand in for an answer."""
+DEGRADATION_LEVEL_PLAIN_WORD: DegradationLevel.ValueType  # 2
+"""A budget is used up: a plain word says so before what there is."""
+DEGRADATION_LEVEL_WITHOUT_TOOLS: DegradationLevel.ValueType  # 3
+"""A tool's host, its backend or the registry is down: the task goes on without those tools."""
+DEGRADATION_LEVEL_SAFE_ERROR: DegradationLevel.ValueType  # 4
+"""Nothing stands in: the task ends FAILED, with an error that tells no more than its reason."""
+Global___DegradationLevel: _TypeAlias = DegradationLevel  # noqa: Y015
 
 @_typing.final
 class StepEvent(_message.Message):
@@ -372,6 +416,7 @@ class LlmCall(_message.Message):
     CACHED_FIELD_NUMBER: _builtins.int
     ROUTED_BECAUSE_FIELD_NUMBER: _builtins.int
     LATENCY_MS_FIELD_NUMBER: _builtins.int
+    DEGRADED_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
     """Kind of provider: "offline", "openai", ..."""
     model: _builtins.str
@@ -386,6 +431,8 @@ class LlmCall(_message.Message):
     """Why the router chose this model."""
     latency_ms: _builtins.int
     """Milliseconds from the request to the end of the answer, retries included."""
+    degraded: _builtins.bool
+    """A model that was to be asked before this one did not answer."""
     @_builtins.property
     def planned_calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedCall]:
         """Tool calls that the model asked for, at most 32; empty: the text is the answer."""
@@ -406,10 +453,11 @@ class LlmCall(_message.Message):
         cached: _builtins.bool = ...,
         routed_because: _builtins.str = ...,
         latency_ms: _builtins.int = ...,
+        degraded: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "latency_ms", b"latency_ms", "model", b"model", "planned_calls", b"planned_calls", "provider", b"provider", "routed_because", b"routed_because", "stop_reason", b"stop_reason", "text", b"text", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "degraded", b"degraded", "latency_ms", b"latency_ms", "model", b"model", "planned_calls", b"planned_calls", "provider", b"provider", "routed_because", b"routed_because", "stop_reason", b"stop_reason", "text", b"text", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -494,7 +542,9 @@ class TextDelta(_message.Message):
     text: _builtins.str
     """The piece; several are joined when they come within a few hundredths of a second."""
     offset: _builtins.int
-    """Offset in characters, so that a repeated delta is harmless."""
+    """Offset in characters, so that a repeated delta is harmless. One that lies before the end of what came already takes
+    the place of all that stands from there on: another model, or another worker, begins the answer anew.
+    """
     def __init__(
         self,
         *,
@@ -813,19 +863,23 @@ class RunnerNotice(_message.Message):
 
     KIND_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
     kind: Global___NoticeKind.ValueType
     """For programs."""
     detail: _builtins.str
     """One sentence for people, not to be parsed."""
+    level: Global___DegradationLevel.ValueType
+    """Of a notice of the kind DEGRADED."""
     def __init__(
         self,
         *,
         kind: Global___NoticeKind.ValueType = ...,
         detail: _builtins.str = ...,
+        level: Global___DegradationLevel.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "kind", b"kind"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "kind", b"kind", "level", b"level"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

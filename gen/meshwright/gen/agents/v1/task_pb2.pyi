@@ -171,6 +171,8 @@ class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishRe
     """A guardrail refused: FAILED."""
     FINISH_REASON_ERROR: _FinishReason.ValueType  # 8
     """A failure that could not be worked around: FAILED, `error` says which."""
+    FINISH_REASON_DEGRADED: _FinishReason.ValueType  # 9
+    """No model answered, and the agent's own words stand in: COMPLETED, degraded."""
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
     """FinishReason says why a task ended."""
@@ -193,6 +195,8 @@ FINISH_REASON_BLOCKED: FinishReason.ValueType  # 7
 """A guardrail refused: FAILED."""
 FINISH_REASON_ERROR: FinishReason.ValueType  # 8
 """A failure that could not be worked around: FAILED, `error` says which."""
+FINISH_REASON_DEGRADED: FinishReason.ValueType  # 9
+"""No model answered, and the agent's own words stand in: COMPLETED, degraded."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
 class _InputKind:
@@ -367,7 +371,9 @@ class TaskRequest(_message.Message):
     cost_budget_micros: _builtins.int
     """Millionths of a US dollar; 0: the policy's."""
     model: _builtins.str
-    """Routing hint: a class ("fast", "best") or a model name the policy allows; empty: the agent's choice."""
+    """Routing hint: a class ("fast", "best") or a model name the policy allows; empty: the agent's choice. Another name is
+    INVALID_REQUEST, and the error lists the known ones. Other models still answer where this one cannot.
+    """
     on_budget_exceeded: Global___BudgetAction.ValueType
     """What happens at a budget's end."""
     session_policy: Global___SessionPolicy.ValueType
@@ -495,7 +501,7 @@ class TaskResponse(_message.Message):
     attempt: _builtins.int
     """1, and one more for every takeover; 0 before a worker has taken it."""
     degraded: _builtins.bool
-    """A fallback answered."""
+    """A fallback answered, or the task went on or ended with less than it should; notices say how. A child's counts too."""
     agent_id: _builtins.str
     """Agent that does the work, also where the request named none."""
     session_id: _builtins.str

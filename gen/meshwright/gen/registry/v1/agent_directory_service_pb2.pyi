@@ -58,6 +58,7 @@ class AgentCard(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     CALLABLE_BY_FIELD_NUMBER: _builtins.int
     DELEGATES_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """[a-z][a-z0-9-]{0,62}."""
     version: _builtins.str
@@ -94,6 +95,10 @@ class AgentCard(_message.Message):
     def delegates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Agents that it may hand work to."""
 
+    @_builtins.property
+    def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of models that a task may ask for; empty: not told."""
+
     def __init__(
         self,
         *,
@@ -108,10 +113,11 @@ class AgentCard(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         callable_by: _abc.Iterable[_builtins.str] | None = ...,
         delegates: _abc.Iterable[_builtins.str] | None = ...,
+        models: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["output_schema", b"output_schema"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "callable_by", b"callable_by", "contract_digest", b"contract_digest", "delegates", b"delegates", "description", b"description", "endpoints", b"endpoints", "labels", b"labels", "output_schema", b"output_schema", "skills", b"skills", "tools", b"tools", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "callable_by", b"callable_by", "contract_digest", b"contract_digest", "delegates", b"delegates", "description", b"description", "endpoints", b"endpoints", "labels", b"labels", "models", b"models", "output_schema", b"output_schema", "skills", b"skills", "tools", b"tools", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

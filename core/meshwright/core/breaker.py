@@ -20,6 +20,14 @@ class Circuit(IntEnum):
     ON_TRIAL = 1
     OPEN = 2
 
+    @property
+    def word(self) -> str:
+        """The state in the field's own words: `closed`, `half-open`, `open`."""
+        return WORDS[self]
+
+
+WORDS = {Circuit.CLOSED: "closed", Circuit.ON_TRIAL: "half-open", Circuit.OPEN: "open"}
+
 
 class Breaker:
     """Lets calls through while their backend works.
