@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import functools
 import secrets
 
 import structlog
@@ -63,12 +62,8 @@ class AgentProcess:
         self.registry = RegistryClient(self.channels, settings.registry)
         self.signer = Signer(self.instance_id)
         self.store = Store(settings.store_url, JOURNAL_LIBRARY, REGISTRY_LIBRARY)
-        self.router = router_from(
-            agent.model or settings.model,
-            functools.partial(model_from, timeout_s=settings.model_timeout_s),
-            file=settings.models,
-            timeout_s=settings.model_timeout_s,
-        )
+        chosen = agent.model or settings.model
+        self.router = router_from(chosen, model_from, file=settings.models, timeout_s=settings.model_timeout_s)
         self.journal = Journal(self.store, self.instance_id, lease_s=settings.lease_s, limits=limits_of(settings))
         self.feeds = Feeds(self.journal)
         self.host = ToolHost(agent.local_tools, Ledger(self.store, settings.audit_kept), settings)

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 import structlog
 
@@ -13,12 +13,18 @@ from meshwright.core.breaker import Breaker, Circuit
 
 log = structlog.get_logger("models")
 ModelClass = Literal["", "fast", "best"]
-Build = Callable[[str], Model]
-"""Makes the model that a spec names."""
 TIMEOUT_S = 120.0
 TRIAL_GRACE_S = 5.0
 LEAST_OUTPUT = 256
 """Tokens that a model's window must have beside the prompt for an answer."""
+
+
+class Build(Protocol):
+    """Makes models."""
+
+    def __call__(self, spec: str, *, timeout_s: float) -> Model:
+        """Makes the model that a spec names, with a bound for each of its calls."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

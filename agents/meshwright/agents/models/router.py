@@ -95,7 +95,7 @@ def router_from(model: str | Model, build: Build, *, file: str = "", timeout_s: 
         if routes and part in routes.models:
             found.append(routes.candidate(part, build, timeout_s))
         else:
-            found.append(candidate(build(part), limits=limits))
+            found.append(candidate(build(part, timeout_s=timeout_s), limits=limits))
     names = [one.name for one in found]
     if twice := next((name for name in names if names.count(name) > 1), ""):
         raise SetupError(f"{twice} stands twice in the chain: name the models in a file (MESHWRIGHT_MODELS)")

@@ -118,11 +118,12 @@ class Routes:
             SetupError: It cannot be built; says which.
         """
         options = self.models[name]
+        limits = options.limits(timeout_s)
         try:
-            model = build(options.spec)
+            model = build(options.spec, timeout_s=limits.timeout_s)
         except SetupError as error:
             raise SetupError(f"{self.path}: models.{name}.spec: {error.message}") from None
-        return candidate(model, name, kind=options.kind or "", limits=options.limits(timeout_s))
+        return candidate(model, name, kind=options.kind or "", limits=limits)
 
 
 def load(path: Path) -> Routes:
