@@ -19,8 +19,8 @@ _VERBS: dict[Kind, str] = {
     "check": "check review verify validate confirm test prove audit",
     "make": """add answer arrange ask book build buy calculate call choose clean close compare compute configure convert
 create decide define delete deploy describe design draft explain fix implement inform install invite make measure
-migrate move notify open order organise organize pack plan prepare present publish recommend remove rename repair replace
-report run schedule sell send set share ship sign start stop store tell translate update upgrade upload
+migrate move notify open order organise organize pack plan prepare present publish recommend remove rename repair
+replace report run schedule sell send set share ship sign start stop store tell translate update upgrade upload
 write""",
 }
 _KIND = {word: kind for kind, listed in _VERBS.items() for verb in listed.split() for word in (verb, *words(verb))}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from meshwright.agents.extract import Passage, extract, sections
 from meshwright.agents.models.model import JsonObject
 from meshwright.agents.models.rules.citations import NOTHING_FOUND, cited, with_sources
-from meshwright.agents.models.rules.documents import ANSWER_TOKENS, HIT_TOKENS, SEARCH
+from meshwright.agents.models.rules.documents import HIT_TOKENS, SEARCH
 from meshwright.agents.models.rules.questions import LONGEST_QUESTION, without_courtesy
 from meshwright.agents.models.rules.situation import Do, Move, Outcome, Request, Say, Situation
 from meshwright.agents.sentences import sentences, words
@@ -19,9 +19,11 @@ MOST_HITS = 3
 """Hits that a search for one claim asks for, fewer when there is little room."""
 SENTENCES_EACH = 3
 """Sentences of the hits that are compared with a claim."""
+CLAIM_TOKENS = 150
+"""What a claim takes to be compared and answered."""
 LONGEST_SOURCES = 100_000
 """Characters of sources that are compared."""
-HOW = "Compared by words, numbers and negations; what says the same in other words is not found."
+HOW = "Compared by words, numbers and negations only."
 
 _LEAD = re.compile(
     r"^(?:(?:review|check|verify|validate|fact-?check)\b\s*(?:(?:whether|that|if)\b)?"
@@ -75,10 +77,10 @@ def _bounded(passages: Sequence[Passage]) -> list[Passage]:
 
 
 def _search(situation: Situation, claims: Sequence[str]) -> Do:
-    """Searches for as many claims as there is room for."""
-    hits = max(1, (situation.room - 2 * situation.said - ANSWER_TOKENS) // HIT_TOKENS)
-    searched = claims[: min(MOST_SEARCHED, hits)]
-    limit = max(1, min(MOST_HITS, hits // len(searched)))
+    """Searches for as many claims as there is room for; hits are read twice, with the comparison and for the answer."""
+    room = situation.room - 2 * situation.said
+    searched = claims[: max(1, min(MOST_SEARCHED, room // (2 * HIT_TOKENS + CLAIM_TOKENS)))]
+    limit = max(1, min(MOST_HITS, (room // len(searched) - CLAIM_TOKENS) // (2 * HIT_TOKENS)))
     return Do(tuple(Request(SEARCH, {"query": claim, "limit": limit}) for claim in searched))
 
 
