@@ -28,6 +28,8 @@ _SPELLED |= {"hundred": 100.0, "thousand": 1_000.0, "million": 1_000_000.0}
 _PRONOUN = "one"
 """Counts as a number only beside another word for it, as in `one second`: `one of them` counts nothing."""
 _TOKEN = re.compile(r"\d+(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|[^\W\d_]+(?:['’][^\W_]+)*")  # noqa: RUF001 - typographic
+_KEPT_FROM = re.compile(r"\b(?:keep|keeps|kept|prevent|prevents|prevented|stop|stops|stopped)\b[^,;:]{1,80}\bfrom\b")
+"""Denies what follows, as in `keeps it from writing`."""
 _CONTRACTED = ("n't", "n’t")  # noqa: RUF001
 _OPPOSITES = [
     ("after", "before"),
@@ -152,6 +154,7 @@ def _statement(text: str) -> _Statement:
     tokens = [match.group().lower() for match in _TOKEN.finditer(text)]
     numbers = _numbers(tokens)
     negations = sum(token in _NEGATIONS or token.endswith(_CONTRACTED) for token in tokens)
+    negations += len(_KEPT_FROM.findall(text.lower()))
     skipped = {token for token in tokens if token in _SPELLED or token in _NEGATIONS or token[0].isdigit()}
     kept = " ".join(token for token in tokens if token not in skipped)
     poles = frozenset(_OPPOSITE) & {stem(token) for token in tokens}

@@ -257,6 +257,8 @@ def gathered(agent: Agent, others: Sequence[Agent], docs: Path | None) -> list[A
         SetupError: One of them is nowhere.
     """
     known = {one.name: one for one in others}
+    if docs and agent is bundled("researcher"):
+        agent = bundled("researcher", docs)
     team = {agent.name: agent}
     pending = [agent]
     while pending:
