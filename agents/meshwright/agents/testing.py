@@ -36,6 +36,8 @@ CALL_S = 10.0
 GRACE_S = 15.0
 """So much longer than its task a watch may take."""
 POLL_S = 0.01
+DRAIN_S = 0.05
+"""Enough for connections to end in good order: nothing is at work any more."""
 INPUT_REQUIRED = "input_required"
 """How a task ended that asked a person: a bench has none, and cancels it."""
 
@@ -150,13 +152,13 @@ class AgentBench:
         async with AsyncExitStack() as stack:
             folder = stack.enter_context(TemporaryDirectory(prefix="meshwright-", ignore_cleanup_errors=True))
             store_url = start_store(stack, Path(folder))
-            registry = RegistryProcess(Settings(store_url=store_url, drain_s=0, tracing=False))
+            registry = RegistryProcess(Settings(store_url=store_url, drain_s=DRAIN_S, tracing=False))
             stack.push_async_callback(registry.stop)
             registry_target = await registry.start()
             settings = AgentSettings(
                 store_url=store_url,
                 registry=registry_target,
-                drain_s=0,
+                drain_s=DRAIN_S,
                 tracing=False,
                 concurrency=self._concurrency,
             )
