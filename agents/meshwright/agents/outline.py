@@ -127,7 +127,8 @@ def _action(text: str) -> _Action:
     head = text.strip(" ,.;:!")
     plain = _LEAD.sub("", head.lstrip(", ")).strip(" ,.;:!")
     first = plain.split(" ", 1)[0].lower().strip("?") if plain else ""
-    kind = _KIND.get(first) or next((_KIND[word] for word in words(plain) if word in _KIND), "make")
+    told = [_KIND[word] for word in (first, *words(plain)) if word in _KIND]
+    kind: Kind = told[0] if told else "make"
     is_ordered = bool(_ORDERED.search(head[: len(head) - len(plain)]) or _BACK.search(plain))
     return _Action(plain[:1].upper() + plain[1:], kind, is_ordered)
 
