@@ -1,5 +1,7 @@
 """AgentBench: an agent in a mesh of its own, with what it needs."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -139,3 +141,12 @@ def test_the_orchestrator_brings_all_bundled_agents_once():
     names = [agent.name for agent in gathered(bundled("orchestrator"), [], None)]
     assert names[0] == "orchestrator"
     assert sorted(names) == sorted(BUNDLED)
+
+
+def test_the_example_passes(tmp_path):
+    examples = Path(__file__).parents[2] / "examples"
+    for name in ("accountant.py", "test_accountant.py"):
+        (tmp_path / name).write_bytes((examples / name).read_bytes())
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_accountant.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False)
+    assert "1 passed" in done.stdout, done.stdout + done.stderr

@@ -41,12 +41,13 @@ def folder(tmp_path_factory):
 def done(folder, *command):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(PACKAGES), "MYPYPATH": os.pathsep.join(PACKAGES)}
     finished = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=55, check=False
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=150, check=False
     )
     assert finished.returncode == 0, finished.stdout + finished.stderr
     return finished.stdout
 
 
+@pytest.mark.timeout(160)  # a test run inside of one
 def test_its_tests_pass(folder):
     assert "2 passed" in done(folder, sys.executable, "-W", "error", "-m", "pytest", "-q", "-p", "no:cacheprovider")
 
@@ -66,6 +67,7 @@ def test_it_is_linted_and_formatted(folder):
     done(folder, sys.executable, "-m", "ruff", "format", "--check", ".")
 
 
+@pytest.mark.timeout(160)  # the types of all that it imports are looked at anew
 def test_its_types_hold(folder):
     options = ("--namespace-packages", "--explicit-package-bases", "--cache-dir", os.devnull)
     assert "no issues found in 6 source files" in done(folder, sys.executable, "-m", "mypy", *options)

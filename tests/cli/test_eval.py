@@ -102,6 +102,11 @@ def test_a_bundled_agent_is_run_with_its_own_set_and_junit_is_xml():
     assert {case.get("classname") for case in root.iter("testcase")} == {"planner"}
 
 
+def test_the_example_keeps_its_promise():
+    ran = run(f"{Path(__file__).parents[2] / 'examples/accountant.py'}:agent")
+    assert ran.returncode == 0, ran.stderr
+
+
 def test_further_agents_scripts_and_judges_are_named_by_options(folder):
     script = folder / "script.yaml"
     script.write_text("agents: {default: [{text: Good day.}], judge: [{text: 'FAIL\nIt is too short.'}]}")

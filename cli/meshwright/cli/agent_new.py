@@ -1,6 +1,7 @@
 """`meshwright agent new`: an agent as a project of its own, which passes its tests as it is."""
 
 import importlib.metadata
+import importlib.util
 import keyword
 import sys
 from importlib.resources import files
@@ -77,5 +78,5 @@ def project(name: str) -> dict[str, str]:
 def package_name(name: str) -> str:
     """Names the package of an agent; one that would hide another module is called `NAME_agent`."""
     package = name.replace("-", "_")
-    is_taken = package in TAKEN or package in importlib.metadata.packages_distributions()
+    is_taken = package in TAKEN or importlib.util.find_spec(package) is not None
     return f"{package}_agent" if is_taken else package
