@@ -23,7 +23,9 @@ migrate move notify open order organise organize pack plan prepare present publi
 replace report run schedule sell send set share ship sign start stop store tell translate update upgrade upload
 write""",
 }
-_KIND = {word: kind for kind, listed in _VERBS.items() for verb in listed.split() for word in (verb, *words(verb))}
+_KIND: dict[str, Kind] = {
+    word: kind for kind, listed in _VERBS.items() for verb in listed.split() for word in (verb, *words(verb))
+}
 _WRITING = frozenset(("answer", "compare", "describe", "document", "draft", "explain", "present", "report", "write"))
 """What these verbs make is made of findings, and can be checked against them."""
 _LEAD = re.compile(
