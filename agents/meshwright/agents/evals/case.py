@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from meshwright.core.errors import InvalidRequestError
+from meshwright.core.errors import InvalidRequestError, SetupError
+from meshwright.registry.file import content
 from meshwright.registry.schema import Schema
 
 MAX_BYTES = 8 * 2**20
@@ -163,17 +164,13 @@ def read_set(path: Path) -> list[Case]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-        lines = data.decode().splitlines()
-    except OSError as error:
-        raise InvalidRequestError(
-            f"cannot read the eval set {path}: {error.strerror}", fields={"set": "no file"}
-        ) from None
+        lines = content(path, MAX_BYTES, f"the eval set {path}").decode().splitlines()
+    except SetupError as error:
+        raise InvalidRequestError(error.message, fields={"set": f"a file of at most {MAX_BYTES} bytes"}) from None
     except UnicodeDecodeError:
         raise InvalidRequestError(f"the eval set {path} is no UTF-8 text", fields={"set": "UTF-8"}) from None
-    if len(data) > MAX_BYTES or len(lines) > MAX_CASES:
-        most = f"at most {MAX_BYTES} bytes and {MAX_CASES} lines"
+    if len(lines) > MAX_CASES:
+        most = f"at most {MAX_CASES} lines"
         raise InvalidRequestError(f"the eval set {path} is too large: {most}", fields={"set": most})
     return lines
 
