@@ -73,3 +73,18 @@ def test_steps_are_numbered_bounded_and_wait_for_earlier_ones_only(goal):
     assert all(0 < one < step.number for step in steps for one in step.after)
     assert {step.who for step in steps} <= {"", *(helper.name for helper in HELPERS)}
     assert all(step.action for step in steps)
+
+
+def test_finding_that_refers_back_waits():
+    assert planned("Order a disk, then find out when it comes.") == [
+        ("Order a disk", "", ()),
+        ("Find out when it comes", "researcher", (1,)),
+    ]
+
+
+def test_writing_about_what_is_there_needs_no_finding():
+    assert planned("Compare their prices.")[0] == ("Compare their prices", "", ())
+
+
+def test_what_is_to_be_made_is_nobodys_who_only_finds_or_checks():
+    assert planned("Send the claims to Bob.") == [("Send the claims to Bob", "", ())]
