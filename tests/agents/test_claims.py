@@ -1,7 +1,7 @@
 """Claims held against sentences: numbers, negations, opposites, and honest silence."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshwright.agents.claims import review
@@ -66,6 +66,7 @@ def test_every_claim_has_its_finding_in_order():
 WORDS = st.sampled_from(["store", "task", "worker", "lease", "journal", "fence", "queue", "edge", "gateway", "tenant"])
 
 
+@settings(deadline=None)
 @given(st.lists(WORDS, min_size=3, max_size=8, unique=True), st.integers(2, 10_000), st.integers(2, 10_000))
 def test_a_sentence_supports_itself_and_another_number_contradicts_it(found, number, other):
     sentence = f"{' '.join(found).capitalize()} keeps {number} entries."
@@ -74,6 +75,7 @@ def test_a_sentence_supports_itself_and_another_number_contradicts_it(found, num
     assert verdicts == ["supported", "supported" if number == other else "contradicted", "contradicted"]
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=60), max_size=4), st.lists(st.text(max_size=200), max_size=4))
 def test_whatever_the_text_there_is_one_finding_a_claim(claims, texts):
     found = review(claims, [Passage("x", text) for text in texts])

@@ -1,7 +1,7 @@
 """Goals taken apart: what becomes a step, who gets it, what it waits for."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshwright.agents.library.planner.policy import HELPERS
@@ -62,6 +62,7 @@ def test_a_goal_without_words_has_no_steps(goal):
     assert planned(goal) == []
 
 
+@settings(deadline=None)
 @given(
     st.text(max_size=400)
     | st.lists(st.sampled_from(["find x", "write y", "then", "and", ";", ".", "\n- z"])).map(" ".join)

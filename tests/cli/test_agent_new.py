@@ -8,7 +8,7 @@ from pathlib import Path
 import kubernetes_validate
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -137,6 +137,7 @@ NAMES = st.from_regex(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?", fullmatch=True) | st.s
 )
 
 
+@settings(deadline=None)
 @given(NAMES)
 def test_whatever_the_name_the_files_are_whole(name):
     package = package_name(name)

@@ -26,6 +26,8 @@ write""",
 _KIND: dict[str, Kind] = {
     word: kind for kind, listed in _VERBS.items() for verb in listed.split() for word in (verb, *words(verb))
 }
+_UNTOLD: Kind = "make"
+"""What an action is that begins with no verb we know."""
 _WRITING = frozenset(("answer", "compare", "describe", "document", "draft", "explain", "present", "report", "write"))
 """What these verbs make is made of findings, and can be checked against them."""
 _LEAD = re.compile(
@@ -129,8 +131,7 @@ def _action(text: str) -> _Action:
     head = text.strip(" ,.;:!")
     plain = _LEAD.sub("", head.lstrip(", ")).strip(" ,.;:!")
     first = plain.split(" ", 1)[0].lower().strip("?") if plain else ""
-    told = [_KIND[word] for word in (first, *words(plain)) if word in _KIND]
-    kind: Kind = told[0] if told else "make"
+    kind = next((_KIND[word] for word in (first, *words(plain)) if word in _KIND), _UNTOLD)
     is_ordered = bool(_ORDERED.search(head[: len(head) - len(plain)]) or _BACK.search(plain))
     return _Action(plain[:1].upper() + plain[1:], kind, is_ordered)
 

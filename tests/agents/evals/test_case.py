@@ -123,7 +123,7 @@ JSON = st.recursive(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     JSON
     | st.fixed_dictionaries({"id": st.text(max_size=5), "prompt": st.text(max_size=5), "checks": JSON, "docs": JSON})

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshwright.agents.evals.case import Checks
@@ -113,6 +113,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(VALUES, st.dictionaries(st.text(max_size=3), VALUES, max_size=3))
 def test_a_value_holds_itself_and_an_object_whatever_is_added(value, more):
     assert holds(value, value)
