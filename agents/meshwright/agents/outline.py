@@ -26,8 +26,6 @@ write""",
 _KIND: dict[str, Kind] = {
     word: kind for kind, listed in _VERBS.items() for verb in listed.split() for word in (verb, *words(verb))
 }
-_UNTOLD: Kind = "make"
-"""What an action is that begins with no verb we know."""
 _WRITING = frozenset(("answer", "compare", "describe", "document", "draft", "explain", "present", "report", "write"))
 """What these verbs make is made of findings, and can be checked against them."""
 _LEAD = re.compile(
@@ -131,9 +129,9 @@ def _action(text: str) -> _Action:
     head = text.strip(" ,.;:!")
     plain = _LEAD.sub("", head.lstrip(", ")).strip(" ,.;:!")
     first = plain.split(" ", 1)[0].lower().strip("?") if plain else ""
-    kind = next((_KIND[word] for word in (first, *words(plain)) if word in _KIND), _UNTOLD)
+    kinds: list[Kind] = [_KIND[word] for word in (first, *words(plain)) if word in _KIND]
     is_ordered = bool(_ORDERED.search(head[: len(head) - len(plain)]) or _BACK.search(plain))
-    return _Action(plain[:1].upper() + plain[1:], kind, is_ordered)
+    return _Action(plain[:1].upper() + plain[1:], kinds[0] if kinds else "make", is_ordered)
 
 
 def _completed(actions: list[_Action], helpers: Sequence[Helper]) -> list[_Action]:
