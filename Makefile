@@ -8,8 +8,9 @@ MODEL ?= offline
 KILL ?=
 ONLY ?=
 SEED ?=
+MIN ?= 1
 CODE := core registry agents gateway cli
-TOOLS := meshwright.agents.library.researcher.tools meshwright.agents.library.summarizer.tools examples/accountant.py examples/tools.py
+TOOLS := meshwright.agents.library.researcher.tools meshwright.agents.library.summarizer.tools meshwright.agents.library.planner.tools meshwright.agents.library.reviewer.tools examples/accountant.py examples/tools.py
 # As they are: a question may hold quotes and dollar signs.
 override Q := $(value Q)
 override DOCS := $(value DOCS)
@@ -59,7 +60,7 @@ test-browser: .venv/.dev ## The page in a real Chromium (installs Debian's chrom
 	$(BIN)/python -m pytest tests/browser
 
 .PHONY: check
-check: .venv/.dev ## Format, lint, types, contract, generated code
+check: .venv/.dev ## Format, lint, types, contract, evals, generated code
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(CODE)
@@ -68,8 +69,13 @@ check: .venv/.dev ## Format, lint, types, contract, generated code
 	$(BIN)/buf lint
 	@$(MAKE) --no-print-directory breaking
 	$(BIN)/meshwright tool check contracts $(TOOLS)
+	@$(MAKE) --no-print-directory eval
 	@$(MAKE) --no-print-directory gen
 	@git diff --exit-code --stat -- gen gateway/envoy.json || { echo "error: generated files differ: commit what \`make gen\` wrote"; exit 1; }
+
+.PHONY: eval
+eval: .venv/.dev ## What the bundled agents promise, offline; a real model: MODEL=openai:NAME@URL MIN=0.8
+	$(BIN)/meshwright eval --model "$$MODEL" --min $(MIN)
 
 .PHONY: breaking
 breaking: .venv/.dev

@@ -6,6 +6,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from meshwright.agents.library.bundle import BUNDLED
+
 BASE = Path(__file__).parents[1] / "k8s/base"
 KUSTOMIZATION = yaml.safe_load((BASE / "kustomization.yaml").read_text())
 
@@ -36,7 +38,7 @@ def test_every_manifest_is_valid(document):
 
 
 def test_all_processes_are_rendered():
-    assert set(workloads()) == {"store", "registry", "orchestrator", "researcher", "summarizer", "gateway"}
+    assert set(workloads()) == {"store", "registry", "gateway", *BUNDLED}
     images = {image["name"] for image in KUSTOMIZATION["images"]}
     assert {container["image"] for _, container in containers()} == images
 

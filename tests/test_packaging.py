@@ -22,6 +22,8 @@ assert (files("meshwright.gen") / "descriptors.binpb").is_file()
 assert (files("meshwright.gateway") / "edge.lua").is_file()
 assert (files("meshwright.gateway") / "console" / "index.html").is_file()
 assert (files("meshwright.agents") / "functions" / "journal.lua").is_file()
+assert (files("meshwright.agents.library") / "planner" / "evals.jsonl").is_file()
+assert (files("meshwright.cli") / "project" / "agent.py.tmpl").is_file()
 assert (files("meshwright.cli.chaos") / "shim.c").is_file()
 print(meshwright.agents.__file__)
 """

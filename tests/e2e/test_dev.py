@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from meshwright.agents.library.bundle import BUNDLED
 from meshwright.cli import ports
 from tests.e2e.conftest import HERE, MESHWRIGHT, Dev, is_alive
 
@@ -72,7 +73,7 @@ def test_sigterm_leaves_no_process_and_a_second_start_keeps_the_tasks(tmp_path, 
     own.start()
     done = own.request("POST", "/run", {"prompt": "What is 3 * 3?", "task_id": "kept"}).json
     pids = own.facts["pids"]
-    assert set(pids) == {"store", "registry", "gateway", "envoy", "orchestrator", "researcher", "summarizer"}
+    assert set(pids) == {"store", "registry", "gateway", "envoy", *BUNDLED}
     assert own.stop() == 0
     assert not [name for name, pid in pids.items() if is_alive(pid)]
     assert not own.ready_file.exists()

@@ -10,6 +10,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from meshwright.agents.library.bundle import BUNDLED
 from meshwright.gen.agents.v1.agent_service_pb2_grpc import AgentServiceStub
 from meshwright.gen.agents.v1.task_pb2 import TASK_STATUS_COMPLETED, TaskRequest
 from tests.e2e.conftest import events, frames
@@ -270,7 +271,7 @@ def test_health_ready_and_metrics_answer(dev):
 
 def test_agents_and_tools_are_listed(dev):
     agents = {card["agent_id"] for card in dev.request("GET", "/v1/agents").json["agents"]}
-    assert agents == {"orchestrator", "researcher", "summarizer", "slow", "asking"}
+    assert agents == {*BUNDLED, "slow", "asking"}
     tools = {tool["name"] for tool in dev.request("GET", "/v1/tools").json["tools"]}
     assert {"docs.search", "docs.read", "summary.extract", "tick"} <= tools
     found = dev.request("POST", "/v1/tools/docs.search:invoke", {"arguments": {"query": "lease"}}).json

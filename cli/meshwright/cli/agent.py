@@ -1,18 +1,15 @@
-"""`meshwright agent`: who is here."""
+"""`meshwright agent`: who is here, and a new one."""
 
 import typer
 
+from meshwright.cli import agent_new
 from meshwright.cli.options import EdgeUrl, Output, with_edge
 from meshwright.cli.output import Format, show_messages, show_table
 from meshwright.cli.steps import shortened
 from meshwright.gen.registry.v1.agent_directory_service_pb2 import ListAgentsRequest
 
-app = typer.Typer(no_args_is_help=True, help="See who is here.")
-
-
-@app.callback()
-def nouns() -> None:
-    """See who is here."""
+app = typer.Typer(no_args_is_help=True, help="See who is here, and begin a new one.")
+app.command("new")(agent_new.new)
 
 
 @app.command("list")

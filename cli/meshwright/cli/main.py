@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from meshwright.cli import agent, bench, demo, dev, run, task, tool
+from meshwright.cli import agent, bench, demo, dev, eval, run, task, tool  # noqa: A004 - the command's name
 from meshwright.cli.chaos import command
 from meshwright.core.errors import MeshError
 
@@ -12,6 +12,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Ru
 app.command("dev")(dev.dev)
 app.command("demo")(demo.demo)
 app.command("run")(run.run)
+app.command("eval")(eval.evaluate)
 app.command("chaos")(command.chaos)
 app.command("bench")(bench.bench)
 app.add_typer(task.app, name="task")

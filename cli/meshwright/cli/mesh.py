@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from meshwright.agents.library.bundle import BUNDLED, spec_of
 from meshwright.agents.settings import AgentSettings
 from meshwright.cli import ports, tool_files
 from meshwright.cli.child import Child
@@ -24,10 +25,8 @@ from meshwright.gateway.settings import GatewaySettings
 from meshwright.registry.settings import HostSettings
 
 HOST = "127.0.0.1"
-LIBRARY = "meshwright.agents.library.{}.agent:agent"
 FACTS = "mesh.json"
 """File in the data folder that says what runs where, while all of it does: how commands find the mesh."""
-BUNDLED = ("orchestrator", "researcher", "summarizer")
 EDGE_READY_S = 30.0
 ORPHAN_S = 15.0
 """How long a store that an earlier mesh left behind may take to end."""
@@ -188,7 +187,7 @@ class Mesh:
 
     def _specs(self) -> list[tuple[str, str]]:
         own = [(log_name(spec, index), spec) for index, spec in enumerate(self.plan.agents)]
-        return [(name, LIBRARY.format(name)) for name in self.plan.bundled] + own
+        return [(name, spec_of(name)) for name in self.plan.bundled] + own
 
     def _worker_specs(self) -> list[tuple[str, str]]:
         own = [(log_name(spec, index), spec) for index, spec in enumerate(self.plan.agents)]

@@ -234,6 +234,28 @@ async def test_an_agent_that_the_user_names_gets_the_task(play: Any) -> None:
     assert played.text == f"It is fine.\n\n{MARK}"
 
 
+@pytest.mark.parametrize(
+    ("task", "agent"),
+    [
+        ("Review these claims: the store is Valkey.", "ask.reviewer"),
+        ("Please check whether the store is Valkey.", "ask.reviewer"),
+        ("Is it true that the store is Valkey?", "ask.reviewer"),
+        ("Make a plan to move the store.", "ask.planner"),
+        ("plan how to move the store", "ask.planner"),
+        ("@planner move the store", "ask.planner"),
+        ("How do I check the store?", "ask.researcher"),
+        ("What is planned for the store?", "ask.researcher"),
+    ],
+)
+async def test_a_prompt_that_calls_for_a_review_or_a_plan_goes_to_who_does_that(
+    play: Any, task: str, agent: str
+) -> None:
+    planner = tool("ask.planner", "Breaks a goal into numbered steps.", prompt=TEXT)
+    tools = [(RESEARCHER, researched), (REVIEWER, researched), (planner, researched)]
+    played = await play(OfflineModel(), task, tools)
+    assert [[call.tool for call in calls] for calls in played.rounds] == [[agent]]
+
+
 # Summaries
 
 

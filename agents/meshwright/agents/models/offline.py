@@ -9,6 +9,8 @@ from meshwright.agents.models.rules.citations import MARK, without_mark
 from meshwright.agents.models.rules.delegation import delegation
 from meshwright.agents.models.rules.documents import documents
 from meshwright.agents.models.rules.own_tools import own_tool_first, own_tools
+from meshwright.agents.models.rules.plans import plans
+from meshwright.agents.models.rules.reviews import reviews
 from meshwright.agents.models.rules.shape import shaped
 from meshwright.agents.models.rules.situation import Do, Rule, Say, situation_of
 from meshwright.agents.models.rules.summaries import summaries
@@ -18,6 +20,8 @@ RULES: tuple[Rule, ...] = (
     plain_sum,
     own_tool_first,
     delegation,
+    plans,
+    reviews,
     documents,
     summaries,
     own_tools,

@@ -1,6 +1,7 @@
 """Work handed to other agents: research in parallel, one summary of it, one answer."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from meshwright.agents.extract import Passage, sectioned
@@ -8,7 +9,12 @@ from meshwright.agents.models.estimate import CHARACTERS_PER_TOKEN
 from meshwright.agents.models.model import ToolSpec, estimated_tokens
 from meshwright.agents.models.rules.citations import NOTHING_FOUND, Cited, cited, passages_in, quoted, with_sources
 from meshwright.agents.models.rules.material import best_of, material_in
-from meshwright.agents.models.rules.questions import LONGEST_QUESTION, MOST_PARTS, sub_questions
+from meshwright.agents.models.rules.questions import (
+    LONGEST_QUESTION,
+    MOST_PARTS,
+    sub_questions,
+    without_courtesy,
+)
 from meshwright.agents.models.rules.situation import Do, Move, Outcome, Request, Say, Situation
 
 ASK = "ask."
@@ -26,6 +32,25 @@ SUMMARY_FACTOR = 5
 
 _RESEARCHES = re.compile(r"research|\bfind|\bsearch|\bdocument|look(?:s|ing)? up|retriev", re.IGNORECASE)
 _SUMMARISES = re.compile(r"summar|condens|\bdigest|shorten", re.IGNORECASE)
+_CALLED_FOR = (
+    (
+        re.compile(r"review|verif|fact-check", re.IGNORECASE),
+        re.compile(
+            r"(?:review|verify|fact-?check|is it true that|check (?:that|whether|if|these|this|those"
+            r"|the (?:following )?(?:claim|statement|answer|summary|fact)s?))\b",
+            re.IGNORECASE,
+        ),
+    ),
+    (
+        re.compile(r"\bplans?\b|planner|\bsteps\b", re.IGNORECASE),
+        re.compile(
+            r"(?:plan (?:how |to |the |a |an |my |our |for )|plan:|break down\b"
+            r"|(?:make|draw up|write|give me|create) (?:me )?a plan\b)",
+            re.IGNORECASE,
+        ),
+    ),
+)
+"""What an agent that reviews, or plans, says of itself, and how a prompt begins that is meant for it."""
 
 
 def asks_agent(name: str) -> bool:
@@ -79,10 +104,12 @@ def _team(tools: tuple[ToolSpec, ...]) -> tuple[ToolSpec | None, ToolSpec | None
 
 
 def _first(situation: Situation, researcher: ToolSpec | None, summariser: ToolSpec | None) -> Move | None:
-    """Hands out the first work; leaves the task to the next rule when the user names another agent for it."""
+    """Hands out the first work: to the agent that the user names or that the prompt calls for, else to research."""
     task = situation.task
-    if any(_is_named(tool, task) for tool in situation.tools if tool not in (researcher, summariser)):
-        return None
+    others = [tool for tool in situation.tools if asks_agent(tool.name) and tool not in (researcher, summariser)]
+    meant = next((tool for tool in others if _is_named(tool, task)), None) or _called_for(others, task)
+    if meant:
+        return Do((_request(meant, task),))
     if summariser and (material := material_in(task)):
         is_affordable = SUMMARY_FACTOR * estimated_tokens(task) <= situation.room
         return Do((_request(summariser, task),)) if is_affordable else Say(quoted(best_of(material)))
@@ -97,6 +124,15 @@ def _is_named(tool: ToolSpec, task: str) -> bool:
     agent = re.escape(tool.name.removeprefix(ASK))
     pattern = rf"(?:\b(?:ask|let|have|tell|use)\s+(?:the\s+)?|@){agent}\b"
     return asks_agent(tool.name) and bool(re.search(pattern, task[:LONGEST_QUESTION], re.IGNORECASE))
+
+
+def _called_for(tools: Sequence[ToolSpec], task: str) -> ToolSpec | None:
+    """Finds the agent that reviews, or plans, where the prompt begins by asking for that."""
+    plain = without_courtesy(task[:LONGEST_QUESTION])
+    for says, begins in _CALLED_FOR:
+        if begins.match(plain):
+            return next((tool for tool in tools if says.search(f"{tool.name} {tool.description}")), None)
+    return None
 
 
 def _request(tool: ToolSpec, prompt: str) -> Request:

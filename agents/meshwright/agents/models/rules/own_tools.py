@@ -12,7 +12,7 @@ from meshwright.agents.sentences import words
 
 NAME_WEIGHT, PARAMETER_WEIGHT, DESCRIPTION_WEIGHT = 3, 2, 1
 
-BUNDLED = ("docs.", "summary.")
+BUNDLED = ("docs.", "summary.", "plan.", "review.")
 """Tools that have rules of their own."""
 
 

@@ -1,0 +1,1 @@
+"""Evals: whether an agent still does what its author promises."""

@@ -1,0 +1,3 @@
+"""Whom the orchestrator may hand work to."""
+
+DELEGATES = ("researcher", "summarizer", "planner", "reviewer")
