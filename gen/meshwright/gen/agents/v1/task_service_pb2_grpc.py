@@ -86,6 +86,11 @@ class TaskServiceStub:
                 request_serializer=meshwright_dot_gen_dot_agents_dot_v1_dot_task__service__pb2.DropDeadLetterRequest.SerializeToString,
                 response_deserializer=meshwright_dot_gen_dot_agents_dot_v1_dot_task__pb2.TaskResponse.FromString,
                 _registered_method=True)
+        self.GetCosts = channel.unary_unary(
+                '/agents.v1.TaskService/GetCosts',
+                request_serializer=meshwright_dot_gen_dot_agents_dot_v1_dot_task__service__pb2.GetCostsRequest.SerializeToString,
+                response_deserializer=meshwright_dot_gen_dot_agents_dot_v1_dot_task__service__pb2.GetCostsResponse.FromString,
+                _registered_method=True)
 
 
 class TaskServiceServicer:
@@ -176,6 +181,16 @@ class TaskServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetCosts(self, request, context):
+        """GetCosts sums what the ended tasks of the caller's tenant have cost, each on the day (UTC) on which it was accepted.
+        A task is counted within seconds of its end; one that cost nothing is not. Days are kept for 40 days. Gives
+        INVALID_ARGUMENT INVALID_REQUEST for a day or a grouping that is none, and PERMISSION_DENIED for callers under a
+        grant.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TaskServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -223,6 +238,11 @@ def add_TaskServiceServicer_to_server(servicer, server):
                     servicer.DropDeadLetter,
                     request_deserializer=meshwright_dot_gen_dot_agents_dot_v1_dot_task__service__pb2.DropDeadLetterRequest.FromString,
                     response_serializer=meshwright_dot_gen_dot_agents_dot_v1_dot_task__pb2.TaskResponse.SerializeToString,
+            ),
+            'GetCosts': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCosts,
+                    request_deserializer=meshwright_dot_gen_dot_agents_dot_v1_dot_task__service__pb2.GetCostsRequest.FromString,
+                    response_serializer=meshwright_dot_gen_dot_agents_dot_v1_dot_task__service__pb2.GetCostsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -472,6 +492,33 @@ class TaskService:
             '/agents.v1.TaskService/DropDeadLetter',
             meshwright_dot_gen_dot_agents_dot_v1_dot_task__service__pb2.DropDeadLetterRequest.SerializeToString,
             meshwright_dot_gen_dot_agents_dot_v1_dot_task__pb2.TaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCosts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agents.v1.TaskService/GetCosts',
+            meshwright_dot_gen_dot_agents_dot_v1_dot_task__service__pb2.GetCostsRequest.SerializeToString,
+            meshwright_dot_gen_dot_agents_dot_v1_dot_task__service__pb2.GetCostsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -84,6 +84,12 @@ class TaskServiceStub:
     """DropDeadLetter takes a task off the list of dead letters; the task itself stays until it expires. Idempotent. Gives
     NOT_FOUND TASK_NOT_FOUND and FAILED_PRECONDITION NO_DEAD_LETTER.
     """
+    GetCosts: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.GetCostsRequest, _task_service_pb2.GetCostsResponse]
+    """GetCosts sums what the ended tasks of the caller's tenant have cost, each on the day (UTC) on which it was accepted.
+    A task is counted within seconds of its end; one that cost nothing is not. Days are kept for 40 days. Gives
+    INVALID_ARGUMENT INVALID_REQUEST for a day or a grouping that is none, and PERMISSION_DENIED for callers under a
+    grant.
+    """
 
 @_typing.type_check_only
 class TaskServiceAsyncStub(TaskServiceStub):
@@ -137,6 +143,12 @@ class TaskServiceAsyncStub(TaskServiceStub):
     DropDeadLetter: _aio.UnaryUnaryMultiCallable[_task_service_pb2.DropDeadLetterRequest, _task_pb2.TaskResponse]  # type: ignore[assignment]
     """DropDeadLetter takes a task off the list of dead letters; the task itself stays until it expires. Idempotent. Gives
     NOT_FOUND TASK_NOT_FOUND and FAILED_PRECONDITION NO_DEAD_LETTER.
+    """
+    GetCosts: _aio.UnaryUnaryMultiCallable[_task_service_pb2.GetCostsRequest, _task_service_pb2.GetCostsResponse]  # type: ignore[assignment]
+    """GetCosts sums what the ended tasks of the caller's tenant have cost, each on the day (UTC) on which it was accepted.
+    A task is counted within seconds of its end; one that cost nothing is not. Days are kept for 40 days. Gives
+    INVALID_ARGUMENT INVALID_REQUEST for a day or a grouping that is none, and PERMISSION_DENIED for callers under a
+    grant.
     """
 
 class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -242,6 +254,18 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_task_pb2.TaskResponse, _abc.Awaitable[_task_pb2.TaskResponse]]:
         """DropDeadLetter takes a task off the list of dead letters; the task itself stays until it expires. Idempotent. Gives
         NOT_FOUND TASK_NOT_FOUND and FAILED_PRECONDITION NO_DEAD_LETTER.
+        """
+
+    @_abc_1.abstractmethod
+    def GetCosts(
+        self,
+        request: _task_service_pb2.GetCostsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_task_service_pb2.GetCostsResponse, _abc.Awaitable[_task_service_pb2.GetCostsResponse]]:
+        """GetCosts sums what the ended tasks of the caller's tenant have cost, each on the day (UTC) on which it was accepted.
+        A task is counted within seconds of its end; one that cost nothing is not. Days are kept for 40 days. Gives
+        INVALID_ARGUMENT INVALID_REQUEST for a day or a grouping that is none, and PERMISSION_DENIED for callers under a
+        grant.
         """
 
 def add_TaskServiceServicer_to_server(servicer: TaskServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
