@@ -9,8 +9,10 @@ from meshwright.agents.authority import bound_call, check_reach, narrow
 from meshwright.agents.budget import (
     DEFAULT_STEPS,
     DEFAULT_TOKENS,
+    MAX_MICROS,
     MAX_STEPS,
     MAX_TOKENS,
+    MAX_TOOL_CALLS,
     MIN_STEPS,
     MIN_TOKENS,
 )
@@ -23,8 +25,6 @@ from meshwright.core.ids import AGENT_ID, CALLER_ID, TASK_ID, TOOL_NAME, root_of
 from meshwright.core.interceptors import Caller
 from meshwright.gen.agents.v1.grant_pb2 import Grant
 from meshwright.gen.agents.v1.task_pb2 import (
-    BUDGET_ACTION_ASK,
-    BUDGET_ACTION_DEGRADE,
     BUDGET_ACTION_PARTIAL,
     BUDGET_ACTION_UNSPECIFIED,
     SESSION_POLICY_ENQUEUE,
@@ -82,8 +82,10 @@ def problems_of(request: TaskRequest) -> Iterator[tuple[str, str]]:
         yield "max_steps", f"must be {MIN_STEPS}..{MAX_STEPS}"
     if not in_range(request.token_budget, MIN_TOKENS, MAX_TOKENS):
         yield "token_budget", f"must be {MIN_TOKENS}..{MAX_TOKENS}"
-    if request.cost_budget_micros < 0:
-        yield "cost_budget_micros", "must not be negative"
+    if not 0 <= request.cost_budget_micros <= MAX_MICROS:
+        yield "cost_budget_micros", f"must be 0..{MAX_MICROS}"
+    if not 0 <= request.max_tool_calls <= MAX_TOOL_CALLS:
+        yield "max_tool_calls", f"must be 0..{MAX_TOOL_CALLS}"
     if request.HasField("timeout") and not fits(request.timeout):
         yield "timeout", f"must be 0.001..{MAX_TIMEOUT_S} s"
     yield from problems_of_choices(request)
@@ -118,10 +120,7 @@ def in_range(value: int, least: int, most: int) -> bool:
 
 def unserved(request: TaskRequest) -> Sequence[tuple[str, bool]]:
     """Tells which parts of the contract a request asks for that this version does not do."""
-    actions = (BUDGET_ACTION_ASK, BUDGET_ACTION_DEGRADE)
     return (
-        ("on_budget_exceeded ASK and DEGRADE", request.on_budget_exceeded in actions),
-        ("cost_budget_micros", request.cost_budget_micros > 0),
         ("output_schema", request.HasField("output_schema")),
         ("model", bool(request.model)),
     )

@@ -8,9 +8,9 @@ from typing import Any, ParamSpec, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from meshwright.agents.budget import Budget
+from meshwright.agents.budget import NEAR, Budget, notices
 from meshwright.agents.feed import Feeds
-from meshwright.agents.journal import Appended, Claim, Journal
+from meshwright.agents.journal import Appended, Claim, Journal, Short
 from meshwright.agents.models.model import Message
 from meshwright.agents.state import RunState
 from meshwright.agents.task import Record, stamp
@@ -19,7 +19,7 @@ from meshwright.core.errors import MeshError, TaskCancelledError
 from meshwright.core.grant import MAX_AGE_S, Signer
 from meshwright.gen.agents.v1.grant_pb2 import Grant
 from meshwright.gen.agents.v1.step_event_pb2 import RunnerNotice, StepEvent
-from meshwright.gen.agents.v1.task_pb2 import TaskRequest
+from meshwright.gen.agents.v1.task_pb2 import BUDGET_ACTION_DEGRADE, TaskRequest
 from meshwright.gen.tools.v1.tool_service_pb2 import Outcome
 
 RETRY_S = 0.2
@@ -61,7 +61,6 @@ class Run:
         tools: Pinned tools by name.
         delegates: Agents that it may hand work to.
         history: Earlier turns of its session.
-        budget: The task's limits.
         deadline: When its time is over, on the monotonic clock.
         ahead: By call id, calls that were begun before they are journaled, since they leave no trace.
         submitted: Calls whose child this process has submitted.
@@ -79,7 +78,6 @@ class Run:
     tools: dict[str, Pin] = field(default_factory=dict)
     delegates: Sequence[str] = ()
     history: list[Message] = field(default_factory=list)
-    budget: Budget = field(init=False)
     deadline: float = 0.0
     ahead: dict[str, asyncio.Task[Outcome]] = field(default_factory=dict)
     submitted: set[str] = field(default_factory=set)
@@ -93,12 +91,28 @@ class Run:
 
     def __post_init__(self) -> None:
         self.deadline = time.monotonic() + (self.record.deadline - self.record.now) / 1000
-        self.budget = Budget.of(self.record.request)
 
     @property
     def request(self) -> TaskRequest:
         """What was asked, with defaults filled in."""
         return self.record.request
+
+    @property
+    def budget(self) -> Budget:
+        """The task's limits, as far as people have raised them."""
+        return Budget.of(self.request, self.state.raised)
+
+    @property
+    def time_used(self) -> float:
+        """How much of the task's time is over, 0..1."""
+        return 1 - min(1.0, self.seconds_left * 1000 / max(1, self.request.timeout.ToMilliseconds()))
+
+    @property
+    def wants_cheaper(self) -> bool:
+        """Whether it shall go on with a cheaper model, since tokens or money come near their end."""
+        used = self.budget.used(self.state, 0.0)
+        is_near = max(used["tokens"], used.get("cost", 0.0)) >= NEAR
+        return is_near and self.request.on_budget_exceeded == BUDGET_ACTION_DEGRADE
 
     @property
     def task_id(self) -> str:
@@ -158,6 +172,8 @@ class Run:
                 fence=int(self.claim.fence.partition("-")[0]),
                 tools=[pin.id for pin in self.tools.values()],
                 token_budget=self.budget.tokens,
+                cost_budget_micros=self.budget.micros,
+                max_tool_calls=self.budget.tool_calls,
                 tainted=tainted,
                 approved=approved,
                 allowed_tools=self.request.allowed_tools,
@@ -193,6 +209,21 @@ class Run:
         await self._written(appended, events)
         if appended.cancel:
             raise TaskCancelledError(appended.cancel)
+
+    async def spend(self, key: str, *events: StepEvent, escrow: str, is_progress: bool = True) -> Short | None:
+        """Journals events that take money as `append` does; returns what it lacks, where nothing was written."""
+        spent = await persistently(self.journal.spend, self.claim, key, events, escrow, is_progress=is_progress)
+        if isinstance(spent, Short):
+            return spent
+        await self._written(spent, events)
+        if spent.cancel:
+            raise TaskCancelledError(spent.cancel)
+        return None
+
+    def budget_notices(self, *, tokens: int = 0, micros: int = 0, steps: int = 0) -> list[StepEvent]:
+        """Returns what watchers have not been told of budgets, a further answer included that is not journaled yet."""
+        used = self.budget.used(self.state, self.time_used, tokens=tokens, micros=micros, steps=steps)
+        return [self.event(budget=notice) for notice in notices(self.state, used)]
 
     async def notice(self, key: str, notice: RunnerNotice) -> None:
         """Journals what the machinery did; that alone is no progress."""

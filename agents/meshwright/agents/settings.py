@@ -28,6 +28,17 @@ class AgentSettings(HostSettings):
         default="", description="Shares of tenants where several wait: acme=3,beta=0.5; 1 for those not named"
     )
     model_timeout_s: float = Field(default=120.0, ge=1, le=3_600, description="Seconds for one model call")
+    prices: str = Field(default="", description="YAML file of what models cost, before the list of genai-prices")
+    budget_session_micros: int = Field(
+        default=0, ge=0, le=10**15, description="What all tasks of a session may cost, in US$ / 1000000; 0: no limit"
+    )
+    budget_user_day_micros: int = Field(
+        default=0, ge=0, le=10**15, description="The same of a principal's tasks of one day (UTC)"
+    )
+    budget_tenant_day_micros: int = Field(
+        default=0, ge=0, le=10**15, description="The same of a tenant's tasks of one day"
+    )
+    budget_global_day_micros: int = Field(default=0, ge=0, le=10**15, description="The same of all tasks of one day")
     docs: str = Field(default="", description="Folder that the researcher searches")
 
     @field_validator("tenant_weights")

@@ -410,6 +410,13 @@ class BudgetExceededError(MeshError):
     reason = "BUDGET_EXCEEDED"
 
 
+class PriceUnknownError(MeshError):
+    """A budget counts money, and nobody has said what the model costs."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "PRICE_UNKNOWN"
+
+
 class PoisonTaskError(MeshError):
     """Every process that took the task died before it got anywhere."""
 
