@@ -1,11 +1,15 @@
 """Budgets: what is left, what stops a task, what children get."""
 
+import contextlib
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from meshwright.agents.budget import LEAST_CHILD_TOKENS, MAX_OUTPUT, MAX_TOKENS, Budget
 from meshwright.agents.models.model import Message
 from meshwright.agents.state import RunState
-from meshwright.core.errors import PermissionDeniedError
+from meshwright.core.errors import BudgetExceededError, PermissionDeniedError
 from meshwright.gen.agents.v1.step_event_pb2 import Delegation
 from meshwright.gen.agents.v1.task_pb2 import (
     FINISH_REASON_MAX_STEPS,
@@ -67,3 +71,31 @@ def test_children_and_the_parent_share_what_is_left_alike():
     assert grant(Budget(5, 2 * LEAST_CHILD_TOKENS), spent(0), 1, 0).granted_tokens == LEAST_CHILD_TOKENS
     with pytest.raises(PermissionDeniedError, match="too little of the token budget"):
         grant(Budget(5, 2 * LEAST_CHILD_TOKENS), spent(1), 1, 0)
+
+
+@given(
+    micros=st.integers(1, 10**9),
+    spent_micros=st.integers(0, 10**9),
+    cost=st.integers(0, 10**6),
+    calls=st.integers(0, 1_000),
+    children=st.integers(0, 32),
+    prices=st.lists(st.integers(0, 10**8), max_size=32),
+)
+def test_what_the_calls_of_an_answer_get_is_never_more_than_there_is(
+    micros, spent_micros, cost, calls, children, prices
+):
+    budget = Budget(5, 32_768, micros, calls)
+    state = RunState(usage=Usage(cost_micros=spent_micros))
+    allowance = budget.allowance(state, children, 0, cost)
+    granted, taken = [Delegation() for _ in range(children)], []
+    for delegation in granted:
+        with contextlib.suppress(PermissionDeniedError):
+            allowance.grant(delegation)
+    for price in prices:
+        with contextlib.suppress(BudgetExceededError):
+            allowance.take("dear", price)
+            taken.append(price)
+    left = max(0, micros - spent_micros - cost)
+    assert sum(one.granted_cost_micros for one in granted) + sum(taken) <= left
+    if calls:
+        assert sum(one.granted_tool_calls for one in granted) + len(taken) <= calls
