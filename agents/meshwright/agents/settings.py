@@ -1,6 +1,7 @@
 """Settings of an agent's process."""
 
 import re
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -40,6 +41,12 @@ class AgentSettings(HostSettings):
     )
     budget_global_day_micros: int = Field(default=0, ge=0, le=10**15, description="The same of all tasks of one day")
     docs: str = Field(default="", description="Folder that the researcher searches")
+
+    @field_validator("prices")
+    @classmethod
+    def _stays_where_it_is(cls, path: str) -> str:
+        """Names the file so that a child process with another folder finds it."""
+        return str(Path(path).absolute()) if path else ""
 
     @field_validator("tenant_weights")
     @classmethod
