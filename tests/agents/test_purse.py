@@ -6,10 +6,19 @@ import grpc
 import pytest
 
 from meshwright.agents.agent import Agent
+from meshwright.agents.journal import Journal
 from meshwright.agents.models.scripted import ScriptedModel
 from meshwright.agents.task import leaf
 from meshwright.core.errors import MeshError
-from meshwright.gen.agents.v1.step_event_pb2 import RESERVATION_STATE_OPEN, TOOL_OUTCOME_DENIED, TOOL_OUTCOME_OK
+from meshwright.gen.agents.v1.step_event_pb2 import (
+    RESERVATION_STATE_CHARGED,
+    RESERVATION_STATE_OPEN,
+    TOOL_OUTCOME_DENIED,
+    TOOL_OUTCOME_OK,
+    ModelReservation,
+    StepEvent,
+    TaskStarted,
+)
 from meshwright.gen.agents.v1.task_pb2 import (
     BUDGET_ACTION_ASK,
     BUDGET_ACTION_DEGRADE,
@@ -23,7 +32,9 @@ from meshwright.gen.agents.v1.task_pb2 import (
     INPUT_KIND_BUDGET,
     TASK_STATUS_COMPLETED,
     TASK_STATUS_FAILED,
+    TaskRequest,
 )
+from meshwright.gen.agents.v1.task_service_pb2 import WatchTaskRequest
 from meshwright.registry import tool
 
 DEAR = {"input": 1_000_000, "output": 1_000_000}
@@ -255,3 +266,51 @@ class TestTrees:
         assert 0 < ended[0].usage.cost_micros <= 1_000
         assert events[-1].result.output == "Done."
         assert events[-1].result.usage.cost_micros == 300 + ended[0].usage.cost_micros
+
+
+class TestLosses:
+    async def test_a_call_that_a_lost_worker_had_begun_is_charged_in_full_and_made_again(
+        self, start, store, made, kinds
+    ):
+        ghost = Journal(store, "ghost", lease_s=0.05)
+        request = TaskRequest(prompt="Go.", max_steps=3, token_budget=8_192, cost_budget_micros=50_000)
+        task = made.task(request=request)
+        accepted = await ghost.accept(task, claim=True, events=[StepEvent(started=TaskStarted(agent_id="worker"))])
+        lost = ModelReservation(model="worker.yaml", cost_micros=4_000, state=RESERVATION_STATE_OPEN)
+        await ghost.spend(accepted.claim, "r", [StepEvent(reservation=lost)], "", is_progress=False)
+        client = await start("worker", DONE, lease_s=0.5)
+        response = await client.ended("t1")
+        events = await client.watch("t1")
+        assert kinds(events) == [
+            *("started", "reservation", "notice", "reservation", "reservation", "llm_call", "result")
+        ]
+        assert [event.reservation.state for event in events if event.HasField("reservation")] == [
+            *(RESERVATION_STATE_OPEN, RESERVATION_STATE_CHARGED, RESERVATION_STATE_OPEN)
+        ]
+        assert (response.usage.cost_micros, response.usage.estimated_cost_micros) == (4_150, 4_000)
+
+    @pytest.mark.parametrize(("code", "cost"), [("RESOURCE_EXHAUSTED", 0), ("UNAVAILABLE", 1)])
+    async def test_a_call_that_was_refused_costs_nothing_and_one_that_broke_is_charged(self, start, code, cost):
+        client = await start("worker", {"error": {"code": code}})
+        response = await client.run(cost_budget_micros=50_000)
+        assert response.status == TASK_STATUS_FAILED
+        assert bool(response.usage.estimated_cost_micros) == bool(cost)
+        assert response.usage == (await client.get(response.task_id)).usage
+
+    async def test_a_task_that_is_cancelled_in_its_call_pays_for_it(self, start, until):
+        client = await start("worker", {"text": "late", "latency_ms": 30_000})
+        await client.submit(task_id="t1", cost_budget_micros=50_000)
+        watch = client.tasks.WatchTask(WatchTaskRequest(task_id="t1"))
+        opened = (await until(watch, lambda event: event.HasField("reservation"))).reservation
+        await client.cancel("t1")
+        response = await client.ended("t1")
+        assert response.usage.cost_micros == response.usage.estimated_cost_micros == opened.cost_micros
+        assert shares(response) == {("worker", "worker.yaml", ""): opened.cost_micros}
+
+    async def test_a_parked_task_that_ends_keeps_its_account(self, start):
+        client = await start("worker", ON)
+        await client.submit(task_id="t1", max_steps=1, on_budget_exceeded=BUDGET_ACTION_ASK)
+        await client.asked("t1")
+        response = await client.cancel("t1")
+        assert response.usage.cost_micros == 150
+        assert shares(response)["worker", "worker.yaml", ""] == 150

@@ -145,7 +145,7 @@ class Planner:
         step = run.state.step + 1
         agent, usage = self._agent.name, answer.usage
         telemetry.STEPS.labels(agent).inc()
-        held, cost = run.state.account.model_call, self._purse.cost(run, answer)
+        held, cost = run.state.account.model_call, self._purse.cost(answer)
         if cost:
             telemetry.COST.labels(agent, "llm", answer.model).inc(cost)
         for kind, tokens in (("input", usage.input_tokens), ("output", usage.output_tokens)):

@@ -49,12 +49,13 @@ class Purse:
         """Whether a budget counts the money that a task spends."""
         return bool(run.budget.micros) or self._escrow.is_set
 
-    def cost(self, run: Run, answer: Answer) -> int:
-        """Returns what an answer cost, in millionths of a US dollar; 0 where nobody knows and no budget asks."""
-        usage = answer.usage
-        if self.counts(run):
-            return self._prices.cost(answer.provider, answer.model, usage)
-        return self._prices.cost_or_nothing(answer.provider, answer.model, usage)
+    def cost(self, answer: Answer) -> int:
+        """Returns what an answer cost, in millionths of a US dollar; 0 where nobody knows, and no budget asks.
+
+        A provider may call its model by a longer name, with a date; where none is like it, the dearest counts.
+        """
+        alike = [model for model in self._models if answer.model.startswith(model.name)] or self._models
+        return max(self._prices.cost_or_nothing(model.provider, model.name, answer.usage) for model in alike)
 
     async def opened(self, run: Run, prompt: Prompt) -> Prompt | Shortfall:
         """Sets aside what a model call may cost at the most; bounds its answer by the money that is left.
@@ -70,14 +71,16 @@ class Purse:
             return prompt
         read = most_input_tokens(prompt)
         if run.budget.micros:
-            prompt = replace(prompt, max_output_tokens=self._room(run, read, prompt.max_output_tokens))
-        if prompt.max_output_tokens < LEAST_OUTPUT:
-            return Shortfall(FINISH_REASON_COST_BUDGET_EXCEEDED)
+            most = prompt.max_output_tokens
+            prompt = replace(prompt, max_output_tokens=self._room(run, read, most))
+            if prompt.max_output_tokens < min(LEAST_OUTPUT, most):
+                return Shortfall(FINISH_REASON_COST_BUDGET_EXCEEDED)
         micros = self._most(read, prompt.max_output_tokens)
         if not micros:
             return prompt
         reservation = ModelReservation(model=self._models[0].name, cost_micros=micros, state=RESERVATION_STATE_OPEN)
-        return await self._spend(run, f"reserve:{run.state.sequence}", run.event(reservation=reservation)) or prompt
+        event = run.event(run.state.step + 1, reservation=reservation)
+        return await self._spend(run, f"reserve:{run.state.sequence}", event) or prompt
 
     async def release(self, run: Run) -> None:
         """Frees what was set aside for a model call that its provider refused."""
@@ -119,7 +122,7 @@ class Purse:
     def _room(self, run: Run, read: int, most: int) -> int:
         """Returns how many tokens an answer may have, by the money that is left."""
         left = run.budget.micros_left(run.state)
-        low, high = 0, most
+        low, high = (most if self._most(read, most) <= left else 0), most
         while low < high:
             middle = (low + high + 1) // 2
             low, high = (middle, high) if self._most(read, middle) <= left else (low, middle - 1)
