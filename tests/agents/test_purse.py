@@ -6,10 +6,13 @@ import grpc
 import pytest
 
 from meshwright.agents.agent import Agent
+from meshwright.agents.feed import Feeds
 from meshwright.agents.journal import Journal
 from meshwright.agents.models.scripted import ScriptedModel
+from meshwright.agents.run import Run
 from meshwright.agents.task import leaf
 from meshwright.core.errors import MeshError
+from meshwright.core.grant import Signer
 from meshwright.gen.agents.v1.step_event_pb2 import (
     RESERVATION_STATE_CHARGED,
     RESERVATION_STATE_OPEN,
@@ -33,6 +36,7 @@ from meshwright.gen.agents.v1.task_pb2 import (
     TASK_STATUS_COMPLETED,
     TASK_STATUS_FAILED,
     TaskRequest,
+    Usage,
 )
 from meshwright.gen.agents.v1.task_service_pb2 import WatchTaskRequest
 from meshwright.registry import tool
@@ -314,3 +318,20 @@ class TestLosses:
         response = await client.cancel("t1")
         assert response.usage.cost_micros == 150
         assert shares(response)["worker", "worker.yaml", ""] == 150
+
+
+@pytest.mark.parametrize(
+    ("action", "usage", "wants"),
+    [
+        (BUDGET_ACTION_DEGRADE, {"input_tokens": 799}, False),
+        (BUDGET_ACTION_DEGRADE, {"input_tokens": 800}, True),
+        (BUDGET_ACTION_DEGRADE, {"cost_micros": 80}, True),
+        (BUDGET_ACTION_ASK, {"cost_micros": 99}, False),
+    ],
+)
+async def test_near_the_end_a_task_that_may_degrade_wants_a_cheaper_model(journal, made, claimed, action, usage, wants):
+    fields = {"token_budget": 1_000, "cost_budget_micros": 100, "max_steps": 5, "on_budget_exceeded": action}
+    claim = await claimed(made.task(request=TaskRequest(prompt="Go.", **fields)))
+    run = Run(claim, await journal.record(claim.name), journal, Feeds(journal), Signer("one"))
+    run.state.usage.MergeFrom(Usage(**usage))
+    assert run.wants_cheaper == wants
