@@ -6,12 +6,16 @@ import grpc
 import pytest
 
 from meshwright.agents.agent import Agent
+from meshwright.agents.escrow import Escrow, SharedLimits
 from meshwright.agents.feed import Feeds
 from meshwright.agents.journal import Journal
+from meshwright.agents.models.model import Message, Prompt
+from meshwright.agents.models.prices import Price, Prices
 from meshwright.agents.models.scripted import ScriptedModel
+from meshwright.agents.purse import Purse
 from meshwright.agents.run import Run
 from meshwright.agents.task import leaf
-from meshwright.core.errors import MeshError
+from meshwright.core.errors import MeshError, TaskCancelledError
 from meshwright.core.grant import Signer
 from meshwright.gen.agents.v1.step_event_pb2 import (
     RESERVATION_STATE_CHARGED,
@@ -310,6 +314,21 @@ class TestLosses:
         response = await client.ended("t1")
         assert response.usage.cost_micros == response.usage.estimated_cost_micros == opened.cost_micros
         assert shares(response) == {("worker", "worker.yaml", ""): opened.cost_micros}
+
+    async def test_a_call_that_is_not_made_since_somebody_cancelled_costs_nothing(
+        self, journal, made, claimed, tmp_path
+    ):
+        request = TaskRequest(prompt="Go.", max_steps=3, token_budget=8_192, cost_budget_micros=50_000)
+        claim = await claimed(made.task(request=request))
+        run = Run(claim, await journal.record(claim.name), journal, Feeds(journal), Signer("one"))
+        await journal.cancel(claim.name, "enough")
+        file = tmp_path / "model"
+        file.write_text(json.dumps({"agents": {"default": [DONE]}}))
+        prices = Prices({"model": Price(input=1_000_000, output=1_000_000)})
+        purse = Purse([ScriptedModel(file)], prices, Escrow(journal, SharedLimits()))
+        with pytest.raises(TaskCancelledError):
+            await purse.opened(run, Prompt("worker", "Work.", (Message("user", "Go."),)))
+        assert (run.state.account.reserved, run.state.usage.cost_micros) == (0, 0)
 
     async def test_a_parked_task_that_ends_keeps_its_account(self, start):
         client = await start("worker", ON)

@@ -4,6 +4,7 @@ Where no budget counts money nothing is set aside, and a step stays one script o
 model call may cost at the most is journaled before the call: one script more.
 """
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from meshwright.agents.escrow import Escrow
 from meshwright.agents.models.model import Answer, Model, Prompt
 from meshwright.agents.models.prices import Prices
 from meshwright.agents.run import Run
-from meshwright.core.errors import BudgetExceededError
+from meshwright.core.errors import BudgetExceededError, TaskCancelledError
 from meshwright.gen.agents.v1.step_event_pb2 import (
     RESERVATION_STATE_CHARGED,
     RESERVATION_STATE_OPEN,
@@ -80,7 +81,12 @@ class Purse:
             return prompt
         reservation = ModelReservation(model=self._models[0].name, cost_micros=micros, state=RESERVATION_STATE_OPEN)
         event = run.event(run.state.step + 1, reservation=reservation)
-        return await self._spend(run, f"reserve:{run.state.sequence}", event) or prompt
+        try:
+            return await self._spend(run, f"reserve:{run.state.sequence}", event) or prompt
+        except TaskCancelledError:  # written, but the call is not made any more
+            with contextlib.suppress(TaskCancelledError):
+                await self.release(run)
+            raise
 
     async def release(self, run: Run) -> None:
         """Frees what was set aside for a model call that its provider refused."""
@@ -144,6 +150,5 @@ def without_costs(run: Run, step: Sequence[StepEvent]) -> list[StepEvent]:
         elif event.HasField("tool_call"):
             outcome = ToolResult(call_id=call_id, outcome=TOOL_OUTCOME_DENIED, error=error)
             kept.append(run.event(event.step, tool_result=outcome))
-            if work := run.ahead.pop(call_id, None):
-                work.cancel()
+            run.drop_ahead(call_id)
     return kept

@@ -158,7 +158,10 @@ class Run:
         """Returns the authority under which this run acts, renewed at half of its age and when it has changed."""
         approved, tainted = self.state.approvals, self.state.was_tainted or bool(self.history)
         kept = self._grant
+        limits = self.budget
         if kept and (kept[1].approved != approved or kept[1].tainted != tainted):
+            kept = None
+        if kept and (kept[1].token_budget, kept[1].cost_budget_micros) != (limits.tokens, limits.micros):
             kept = None
         if kept is None or time.monotonic() - kept[0] > MAX_AGE_S / 2:
             name = self.record.name
@@ -171,9 +174,9 @@ class Run:
                 depth=self.record.depth,
                 fence=int(self.claim.fence.partition("-")[0]),
                 tools=[pin.id for pin in self.tools.values()],
-                token_budget=self.budget.tokens,
-                cost_budget_micros=self.budget.micros,
-                max_tool_calls=self.budget.tool_calls,
+                token_budget=limits.tokens,
+                cost_budget_micros=limits.micros,
+                max_tool_calls=limits.tool_calls,
                 tainted=tainted,
                 approved=approved,
                 allowed_tools=self.request.allowed_tools,
@@ -185,12 +188,12 @@ class Run:
             self._grant = kept = (time.monotonic(), grant)
         return kept[1]
 
-    def drop_ahead(self) -> None:
-        """Breaks off calls that nobody waits for any more."""
-        for work in self.ahead.values():
-            work.add_done_callback(lambda work: work.cancelled() or work.exception())  # looked at, so not complained of
-            work.cancel()
-        self.ahead.clear()
+    def drop_ahead(self, *call_ids: str) -> None:
+        """Breaks off calls that nobody waits for any more; none named: all of them."""
+        for call_id in call_ids or tuple(self.ahead):
+            if work := self.ahead.pop(call_id, None):
+                work.add_done_callback(lambda work: work.cancelled() or work.exception())  # looked at: no complaint
+                work.cancel()
 
     def begun_with(self, events: Sequence[StepEvent], time_ms: int) -> None:
         """Folds the events that were written when the task was accepted."""
