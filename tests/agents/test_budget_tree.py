@@ -165,7 +165,7 @@ class Helpers:
         self._file.write_text(HELPER)
         script = folder / "slow.yaml"
         usage = {"input_tokens": 20, "output_tokens": 10}
-        again = {"tool_calls": [{"name": "nothing"}], "usage": usage, "latency_ms": 60}
+        again = {"tool_calls": [{"name": "nothing"}], "usage": usage, "latency_ms": 500}
         script.write_text(
             json.dumps({"agents": {"helper": [again, again, {"text": "Helped.", **again, "tool_calls": []}]}})
         )
@@ -185,9 +185,11 @@ class Helpers:
         self.kills = 0
 
     async def start(self):
+        """Starts a process and waits until it works."""
         command = (sys.executable, "-m", "meshwright.agents", f"{self._file}:agent")
         out = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(*command, env=self._environment, stdout=out)
+        assert json.loads(await process.stdout.readline())["target"]
         self._processes.append(process)
 
     async def kill(self, number):
@@ -196,14 +198,14 @@ class Helpers:
             process.kill()
         await process.wait()
 
-    async def strike(self, seed):
-        """Kills one after another and starts a new one in its place."""
-        dice = random.Random(seed)
+    async def strike(self, counters):
+        """Kills a process whenever many model calls are under way, and starts a new one, until it is cancelled."""
         while True:
-            await asyncio.sleep(dice.uniform(0.6, 1.2))
-            await self.kill(dice.randrange(len(self._processes)))
-            self.kills += 1
-            await self.start()
+            if (await counters())[1] > BUDGET // 10:
+                await self.kill(0)
+                self.kills += 1
+                await self.start()
+            await asyncio.sleep(0.01)
 
     async def close(self):
         while self._processes:
@@ -226,7 +228,9 @@ def delegating(*agents):
     return {"tool_calls": calls, "usage": {"input_tokens": 20, "output_tokens": 10}}
 
 
-async def test_fifty_children_whose_workers_are_killed_never_exceed_the_budget_above(mesh, dial, helpers, tmp_path):
+async def test_fifty_children_whose_workers_are_killed_never_exceed_the_budget_above(
+    mesh, dial, helpers, counters, tmp_path
+):
     done = {"text": "Done.", "usage": {"input_tokens": 20, "output_tokens": 10}}
     chosen = {"prices": str(tmp_path / "prices.yaml"), "lease_s": 1}
     half = json.dumps({"agents": {"middle": [delegating(*["helper"] * (CHILDREN // 2)), done]}})
@@ -238,7 +242,7 @@ async def test_fifty_children_whose_workers_are_killed_never_exceed_the_budget_a
     await boss.submit(task_id="t1", cost_budget_micros=BUDGET, max_steps=1, on_budget_exceeded=BUDGET_ACTION_ASK)
     (pending,) = await boss.asked("t1")
     await boss.resolve("t1", pending, DECISION_RAISE_BUDGET, max_steps=10, token_budget=200_000)
-    striking = asyncio.create_task(helpers.strike(7))
+    striking = asyncio.create_task(helpers.strike(counters))
     response = await boss.ended("t1")
     striking.cancel()
     events = await boss.watch("t1")

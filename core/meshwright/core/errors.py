@@ -1,8 +1,4 @@
-"""The one tree of errors: a class carries its gRPC code, a stable reason and whether trying again can help.
-
-Servers turn a `MeshError` into a google.rpc.Status with ErrorInfo, BadRequest and RetryInfo; clients turn that status
-back into the same class.
-"""
+"""The one tree of errors: a class carries its gRPC code, a stable reason and whether trying again can help."""
 
 import contextlib
 from collections.abc import Mapping
@@ -14,8 +10,7 @@ from google.rpc import status_pb2
 
 from meshwright.core.facts import Facts
 
-DOMAIN = "meshwright"
-DETAILS_KEY = "grpc-status-details-bin"
+DOMAIN, DETAILS_KEY = "meshwright", "grpc-status-details-bin"
 
 
 class MeshError(Exception):
@@ -410,13 +405,6 @@ class BudgetExceededError(MeshError):
     reason = "BUDGET_EXCEEDED"
 
 
-class PriceUnknownError(MeshError):
-    """A budget counts money, and nobody has said what the model costs."""
-
-    code = grpc.StatusCode.FAILED_PRECONDITION
-    reason = "PRICE_UNKNOWN"
-
-
 class PoisonTaskError(MeshError):
     """Every process that took the task died before it got anywhere."""
 
@@ -445,12 +433,18 @@ class SetupError(MeshError):
     reason = "SETUP"
 
 
+class PriceUnknownError(SetupError):
+    """A budget counts money, and nobody has said what the model costs."""
+
+    reason = "PRICE_UNKNOWN"
+
+
 # fmt: off
 BY_CODE: dict[int, type[MeshError]] = {
-    error.code.value[0]: error for error in (
-        InvalidRequestError, TaskNotFoundError, PermissionDeniedError, GrantInvalidError, RateLimitedError,
-        UnavailableError, DeadlineExceededError, AbortedError, TaskCancelledError, NotYetAvailableError,
+    error.code.value[0]: error
+    for error in (
+        *(InvalidRequestError, TaskNotFoundError, PermissionDeniedError, GrantInvalidError, RateLimitedError),
+        *(UnavailableError, DeadlineExceededError, AbortedError, TaskCancelledError, NotYetAvailableError),
     )
 }
-# fmt: on
 """What a status without a known reason becomes."""

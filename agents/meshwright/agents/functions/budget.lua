@@ -49,9 +49,8 @@ local function shortage(p, ref, counters, escrow)
   return {'chunk', tonumber(facts[3] or '0') + 1, missing}
 end
 
--- Charges what is set aside for a task that ends, and for its descendants, in full: nobody will count it any more.
-local function charge_reserved(p, ref)
-  local open = tonumber(task(p, ref, 'reserved_micros')[1] or '0')
+-- Charges in full what is still set aside for a task that ends, and for its descendants: nobody will count it any more.
+local function charge(p, ref, open)
   if open == 0 then return end
   for _, here in ipairs(lineage(p, ref)) do
     local record_key = key(p, 'task', here)
@@ -59,12 +58,6 @@ local function charge_reserved(p, ref)
     redis.call('HINCRBY', record_key, 'cost_micros', open)
     redis.call('HINCRBY', record_key, 'estimated_cost_micros', open)
   end
-end
-
--- Whether a root leaves money to be counted outside of its partition.
-local function owes(p, ref)
-  local facts = task(p, ref, 'parent', 'cost_micros', 'escrow')
-  return facts[1] == '' and (tonumber(facts[2] or '0') > 0 or facts[3] ~= false)
 end
 
 -- take: p ref chunk need most limit kept_ms. Takes a chunk for a tree from a shared budget, once: `need` to `most`.

@@ -28,9 +28,10 @@ end
 local function conclude(p, ref, state, now)
   local record_key = key(p, 'task', ref)
   withdraw_inputs(p, ref, now)
-  charge_reserved(p, ref)
   disown(p, ref)
-  local facts = task(p, ref, 'parent', 'queue', 'tenant', 'retention', 'session', 'poison')
+  local facts = task(p, ref, 'parent', 'queue', 'tenant', 'retention', 'session', 'poison', 'reserved_micros',
+    'cost_micros', 'escrow')
+  charge(p, ref, tonumber(facts[7] or '0'))
   local expire = now + tonumber(facts[4])
   redis.call('HSET', record_key, 'state', state, 'ended', now, 'expire', expire)
   redis.call('HDEL', record_key, 'waiting', 'turn')
@@ -38,7 +39,8 @@ local function conclude(p, ref, state, now)
   redis.call('ZREM', key(p, 'deadlines'), ref)
   redis.call('SREM', key(p, 'ending'), ref)
   redis.call('ZADD', key(p, 'expiry'), expire, ref)
-  if facts[5] ~= '' or owes(p, ref) then redis.call('XADD', key(p, 'outbox'), '*', 'ref', ref) end
+  local is_paid = facts[1] == '' and (facts[7] or facts[8] or facts[9])  -- money is counted outside of the partition
+  if facts[5] ~= '' or is_paid then redis.call('XADD', key(p, 'outbox'), '*', 'ref', ref) end
   if facts[6] then redis.call('ZADD', key(p, 'dead', holder_of(ref)), task(p, ref, 'created')[1], id_of(ref)) end
   cancel_tree(p, ref, 'the parent task ended', false)
   if facts[1] and facts[1] ~= '' then

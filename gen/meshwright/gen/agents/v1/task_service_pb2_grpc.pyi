@@ -43,9 +43,9 @@ class TaskServiceStub:
     SubmitTask: _grpc.UnaryUnaryMultiCallable[_task_pb2.TaskRequest, _task_pb2.TaskResponse]
     """SubmitTask queues a task and answers at once (HTTP 202). Idempotent by task_id: a repetition returns the first
     task as it stands. Gives INVALID_ARGUMENT INVALID_REQUEST (a BadRequest detail for each field), NOT_FOUND
-    AGENT_NOT_FOUND, ALREADY_EXISTS TASK_CONFLICT or TASK_EXPIRED, RESOURCE_EXHAUSTED QUEUE_FULL, STORE_FULL or
-    OVERLOADED with RetryInfo, FAILED_PRECONDITION SESSION_BUSY (see SessionPolicy), or CANCELLED TASK_CANCELLED for a
-    child of an ended parent.
+    AGENT_NOT_FOUND, ALREADY_EXISTS TASK_CONFLICT or TASK_EXPIRED, RESOURCE_EXHAUSTED QUEUE_FULL, STORE_FULL,
+    OVERLOADED or BUDGET_EXCEEDED (of its session or the day) with RetryInfo, FAILED_PRECONDITION SESSION_BUSY (see
+    SessionPolicy), or CANCELLED TASK_CANCELLED for a child of an ended parent.
     """
     GetTask: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.GetTaskRequest, _task_pb2.TaskResponse]
     """GetTask reads one task. Gives NOT_FOUND TASK_NOT_FOUND for an id that is unknown or has expired."""
@@ -72,7 +72,7 @@ class TaskServiceStub:
     """ResolveInput answers a PendingInput; then the task goes on. The first decision counts: an input that is no longer
     pending is FAILED_PRECONDITION INPUT_NOT_PENDING, another digest FAILED_PRECONDITION DIGEST_MISMATCH, and nothing
     changes. Also gives NOT_FOUND TASK_NOT_FOUND, INVALID_ARGUMENT INVALID_REQUEST (a decision that is no choice, an
-    answer or arguments that do not fit their schema) and PERMISSION_DENIED for callers under a grant: agents do not
+    answer or arguments that do not fit their schema, a raise without a new total or out of range) and PERMISSION_DENIED for callers under a grant: agents do not
     approve what agents do.
     """
     RetryDeadLetter: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.RetryDeadLetterRequest, _task_pb2.TaskResponse]
@@ -103,9 +103,9 @@ class TaskServiceAsyncStub(TaskServiceStub):
     SubmitTask: _aio.UnaryUnaryMultiCallable[_task_pb2.TaskRequest, _task_pb2.TaskResponse]  # type: ignore[assignment]
     """SubmitTask queues a task and answers at once (HTTP 202). Idempotent by task_id: a repetition returns the first
     task as it stands. Gives INVALID_ARGUMENT INVALID_REQUEST (a BadRequest detail for each field), NOT_FOUND
-    AGENT_NOT_FOUND, ALREADY_EXISTS TASK_CONFLICT or TASK_EXPIRED, RESOURCE_EXHAUSTED QUEUE_FULL, STORE_FULL or
-    OVERLOADED with RetryInfo, FAILED_PRECONDITION SESSION_BUSY (see SessionPolicy), or CANCELLED TASK_CANCELLED for a
-    child of an ended parent.
+    AGENT_NOT_FOUND, ALREADY_EXISTS TASK_CONFLICT or TASK_EXPIRED, RESOURCE_EXHAUSTED QUEUE_FULL, STORE_FULL,
+    OVERLOADED or BUDGET_EXCEEDED (of its session or the day) with RetryInfo, FAILED_PRECONDITION SESSION_BUSY (see
+    SessionPolicy), or CANCELLED TASK_CANCELLED for a child of an ended parent.
     """
     GetTask: _aio.UnaryUnaryMultiCallable[_task_service_pb2.GetTaskRequest, _task_pb2.TaskResponse]  # type: ignore[assignment]
     """GetTask reads one task. Gives NOT_FOUND TASK_NOT_FOUND for an id that is unknown or has expired."""
@@ -132,7 +132,7 @@ class TaskServiceAsyncStub(TaskServiceStub):
     """ResolveInput answers a PendingInput; then the task goes on. The first decision counts: an input that is no longer
     pending is FAILED_PRECONDITION INPUT_NOT_PENDING, another digest FAILED_PRECONDITION DIGEST_MISMATCH, and nothing
     changes. Also gives NOT_FOUND TASK_NOT_FOUND, INVALID_ARGUMENT INVALID_REQUEST (a decision that is no choice, an
-    answer or arguments that do not fit their schema) and PERMISSION_DENIED for callers under a grant: agents do not
+    answer or arguments that do not fit their schema, a raise without a new total or out of range) and PERMISSION_DENIED for callers under a grant: agents do not
     approve what agents do.
     """
     RetryDeadLetter: _aio.UnaryUnaryMultiCallable[_task_service_pb2.RetryDeadLetterRequest, _task_pb2.TaskResponse]  # type: ignore[assignment]
@@ -166,9 +166,9 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_task_pb2.TaskResponse, _abc.Awaitable[_task_pb2.TaskResponse]]:
         """SubmitTask queues a task and answers at once (HTTP 202). Idempotent by task_id: a repetition returns the first
         task as it stands. Gives INVALID_ARGUMENT INVALID_REQUEST (a BadRequest detail for each field), NOT_FOUND
-        AGENT_NOT_FOUND, ALREADY_EXISTS TASK_CONFLICT or TASK_EXPIRED, RESOURCE_EXHAUSTED QUEUE_FULL, STORE_FULL or
-        OVERLOADED with RetryInfo, FAILED_PRECONDITION SESSION_BUSY (see SessionPolicy), or CANCELLED TASK_CANCELLED for a
-        child of an ended parent.
+        AGENT_NOT_FOUND, ALREADY_EXISTS TASK_CONFLICT or TASK_EXPIRED, RESOURCE_EXHAUSTED QUEUE_FULL, STORE_FULL,
+        OVERLOADED or BUDGET_EXCEEDED (of its session or the day) with RetryInfo, FAILED_PRECONDITION SESSION_BUSY (see
+        SessionPolicy), or CANCELLED TASK_CANCELLED for a child of an ended parent.
         """
 
     @_abc_1.abstractmethod
@@ -231,7 +231,7 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         """ResolveInput answers a PendingInput; then the task goes on. The first decision counts: an input that is no longer
         pending is FAILED_PRECONDITION INPUT_NOT_PENDING, another digest FAILED_PRECONDITION DIGEST_MISMATCH, and nothing
         changes. Also gives NOT_FOUND TASK_NOT_FOUND, INVALID_ARGUMENT INVALID_REQUEST (a decision that is no choice, an
-        answer or arguments that do not fit their schema) and PERMISSION_DENIED for callers under a grant: agents do not
+        answer or arguments that do not fit their schema, a raise without a new total or out of range) and PERMISSION_DENIED for callers under a grant: agents do not
         approve what agents do.
         """
 
