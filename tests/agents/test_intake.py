@@ -17,8 +17,6 @@ from meshwright.core.errors import (
 from meshwright.core.interceptors import Caller
 from meshwright.gen.agents.v1.grant_pb2 import Grant
 from meshwright.gen.agents.v1.task_pb2 import (
-    BUDGET_ACTION_ASK,
-    BUDGET_ACTION_DEGRADE,
     BUDGET_ACTION_FAIL,
     BUDGET_ACTION_PARTIAL,
     SESSION_POLICY_ENQUEUE,
@@ -109,9 +107,6 @@ def test_all_that_is_wrong_is_named_at_once():
 @pytest.mark.parametrize(
     "fields",
     [
-        {"on_budget_exceeded": BUDGET_ACTION_ASK},
-        {"on_budget_exceeded": BUDGET_ACTION_DEGRADE},
-        {"cost_budget_micros": 1},
         {"output_schema": {"type": "object"}},
     ],
 )

@@ -4,6 +4,8 @@ import asyncio
 
 import pytest
 
+from meshwright.agents.costs import Costs
+from meshwright.agents.escrow import Escrow, SharedLimits
 from meshwright.agents.memory import LOADED_TURNS, Memory, Outbox
 from meshwright.agents.session import KEPT_TURNS, Sessions
 from meshwright.core.store import partition_key
@@ -22,7 +24,7 @@ def sessions(journal):
 
 @pytest.fixture
 def outbox(journal, sessions):
-    return Outbox(journal, sessions)
+    return Outbox(journal, sessions, Escrow(journal, SharedLimits()), Costs(journal))
 
 
 @pytest.fixture

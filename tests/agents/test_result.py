@@ -2,6 +2,7 @@
 
 import pytest
 
+from meshwright.agents.account import Account
 from meshwright.agents.models.model import Message
 from meshwright.agents.result import MAX_OUTPUT_CHARS, STOP, End, cancelled, idle_result, result_of, timed_out
 from meshwright.agents.run import Run
@@ -95,6 +96,6 @@ async def test_an_idle_task_ends_cancelled_or_out_of_time(journal, made, reason,
     await journal.accept(made.task(), claim=False)
     if reason:
         await journal.cancel(made.name(), reason)
-    found, event = idle_result(await journal.record(made.name()))
+    found, event = idle_result(await journal.record(made.name()), Account())
     assert (found, event.result.status) == (state, status)
     assert event.result.HasField("error") == (state == "FAILED")

@@ -15,6 +15,7 @@ from meshwright.agents.run import Run
 from meshwright.agents.supervisor import Supervisor
 from meshwright.agents.toolbox import Toolbox
 from meshwright.agents.values import DEEPEST, arguments_of, fitting, is_deep, parsed_result
+from meshwright.core import telemetry
 from meshwright.core.canonical import to_value
 from meshwright.core.errors import (
     AbortedError,
@@ -48,6 +49,7 @@ from meshwright.gen.agents.v1.task_pb2 import DECISION_REJECT, DECISION_SKIP
 from meshwright.gen.tools.v1.tool_service_pb2 import Outcome
 
 UNDECIDED = InputResolved()
+NOT_BEGUN = (OverloadedError, ToolCircuitOpenError, ToolRateLimitedError)
 OPEN_RETRY_S = 0.5
 REPORT_S, MAX_REPORT = 0.1, 1_000
 PATIENCE_S = 15.0
@@ -97,11 +99,15 @@ class Actor:
         if run.ahead:
             await asyncio.sleep(0)  # a tool that waits for nothing has ended after one turn of the loop
         ended = [call_id for call_id, work in run.ahead.items() if work.done() and not work.exception()]
-        results = (result_of(call_id, run.ahead.pop(call_id).result()) for call_id in ended)
+        intents = {event.tool_call.call_id: event.tool_call for event in step}
+        results = [result_of(call_id, run.ahead.pop(call_id).result()) for call_id in ended]
+        for result in results:
+            intent = intents[result.call_id]
+            pay(result, run.record.agent_id, intent.tool, intent.cost_micros)
         return [run.event(step[0].step, tool_result=result) for result in results]
 
     async def _call(self, run: Run, call: Call) -> None:
-        started = time.perf_counter()
+        started, is_free = time.perf_counter(), False
         decided = run.state.decided.get(call.call_id, UNDECIDED)
         try:
             check_decision(decided)
@@ -115,7 +121,9 @@ class Actor:
             result = failure_of(call.call_id, error, TOOL_OUTCOME_DENIED)
         except MeshError as error:
             result = failure_of(call.call_id, error, TOOL_OUTCOME_ERROR)
+            is_free = isinstance(error, NOT_BEGUN)
         result.latency_ms = int((time.perf_counter() - started) * 1000)
+        pay(result, run.record.agent_id, call.tool, run.state.account.held_for(call.call_id), is_free=is_free)
         await run.append(f"result:{run.state.step}:{call.call_id}", run.event(tool_result=result))
 
     async def _intent(self, run: Run, call: Call) -> ToolCall:
@@ -152,7 +160,7 @@ class Actor:
                     return await self._told(run, run.state.step, call.arguments, intent)
             except (InvocationOpenError, StoreUnavailableError):
                 pass  # begun before a crash, or no ledger: the same key again
-            except (OverloadedError, ToolCircuitOpenError, ToolRateLimitedError) as error:  # nothing was begun
+            except NOT_BEGUN as error:
                 pause_s = error.retry_after_s or OPEN_RETRY_S
                 if time.monotonic() + pause_s > patience:
                     raise
@@ -219,6 +227,14 @@ def result_of(call_id: str, outcome: Outcome) -> ToolResult:
         error = ResultTooLargeError(f"the result is nested deeper than {DEEPEST} levels")
         return failure_of(call_id, error, TOOL_OUTCOME_ERROR)
     return ToolResult(call_id=call_id, outcome=TOOL_OUTCOME_OK, result=to_value(result), replayed=outcome.replayed)
+
+
+def pay(result: ToolResult, agent_id: str, tool: str, held: int, *, is_free: bool = False) -> None:
+    """Settles what was set aside for a call: all of it is spent where the tool was reached, or may have been."""
+    result.reserved_micros = held
+    if held and result.outcome != TOOL_OUTCOME_DENIED and not is_free:
+        result.cost_micros = held
+        telemetry.COST.labels(agent_id, "tool", tool).inc(held)
 
 
 def failure_of(call_id: str, error: MeshError, outcome: ToolOutcome.ValueType) -> ToolResult:

@@ -59,7 +59,7 @@ def bound_call(request: TaskRequest, grant: Grant) -> None:
 
 
 def narrow(request: TaskRequest, grant: Grant) -> None:
-    """Bounds a child's request by what its parent has: tokens and tools, however much it asks for.
+    """Bounds a child's request by what its parent has: tokens, money and tools, however much it asks for.
 
     What the parent has left may be less when the same child is asked for again: then it is known, and attached to. Its
     time is bounded where it is accepted, by its parent's record.
@@ -71,6 +71,9 @@ def narrow(request: TaskRequest, grant: Grant) -> None:
     if grant.depth >= MAX_DEPTH:
         raise DepthExceededError(f"a task may have at most {MAX_DEPTH} tasks above it")
     request.token_budget = min(request.token_budget, grant.token_budget)
+    for name in ("cost_budget_micros", "max_tool_calls"):  # 0: no limit of its own
+        limits = [limit for limit in (getattr(request, name), getattr(grant, name)) if limit]
+        setattr(request, name, min(limits, default=0))
     if grant.allowed_tools:
         allowed = [name for name in request.allowed_tools or grant.allowed_tools if name in grant.allowed_tools]
         if not allowed:

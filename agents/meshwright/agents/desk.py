@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import structlog
 
 from meshwright.agents.authority import check_caller
+from meshwright.agents.costs import Costs
+from meshwright.agents.escrow import Escrow
 from meshwright.agents.feed import Feeds, Follower
 from meshwright.agents.inbox import Inbox
 from meshwright.agents.intake import new_task
@@ -20,8 +22,10 @@ from meshwright.agents.task import NewTask, Record, TaskName
 from meshwright.agents.worker import Worker
 from meshwright.core.errors import (
     AgentNotFoundError,
+    BudgetExceededError,
     MeshError,
     NoDeadLetterError,
+    PermissionDeniedError,
     StoreFullError,
     TaskNotFoundError,
     UnavailableError,
@@ -31,7 +35,7 @@ from meshwright.core.interceptors import Caller
 from meshwright.core.store import FULL_RETRY_S
 from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
 from meshwright.gen.agents.v1.task_pb2 import SESSION_POLICY_REJECT, TaskRequest, TaskResponse
-from meshwright.gen.agents.v1.task_service_pb2 import ResolveInputRequest
+from meshwright.gen.agents.v1.task_service_pb2 import GetCostsRequest, GetCostsResponse, ResolveInputRequest
 from meshwright.gen.registry.v1.agent_directory_service_pb2 import AgentCard
 from meshwright.registry.client import RegistryClient
 
@@ -86,6 +90,8 @@ class Desk:
         registry: Knows other agents, whose tasks are queued for them.
         sessions: The lines in which tasks of one conversation stand.
         inbox: Takes decisions of people.
+        escrow: Budgets that tasks share; where one is used up, no new task is accepted.
+        costs: What tasks have cost.
         callable_by: Who may give this agent tasks; empty: everyone.
         models: Names of models that a task of this agent may ask for.
     """
@@ -99,6 +105,8 @@ class Desk:
         *,
         sessions: Sessions,
         inbox: Inbox,
+        escrow: Escrow,
+        costs: Costs,
         callable_by: Collection[str] = (),
         models: Sequence[str] = (),
     ) -> None:
@@ -108,6 +116,8 @@ class Desk:
         self._registry = registry
         self._sessions = sessions
         self._inbox = inbox
+        self._escrow = escrow
+        self._costs = costs
         self._callable_by = callable_by
         self._models = models
 
@@ -171,6 +181,7 @@ class Desk:
         if models:
             check_wish(task.request.model, models)
         check_caller(task.agent_id, callable_by, caller)
+        await self._check_shared_budgets(task)
         has_ticket = await self._takes_free_turn(task)
         try:
             return await self._written(task, at_once=at_once)
@@ -199,6 +210,20 @@ class Desk:
         if has_place and not run:
             self._worker.wake()
         return run
+
+    async def _check_shared_budgets(self, task: NewTask) -> None:
+        """Refuses a new root whose shared budgets are used up; a known one is attached to.
+
+        Raises:
+            BudgetExceededError: One is.
+        """
+        if not self._escrow.is_set or task.parent_id:
+            return
+        try:
+            await self._escrow.check(task)
+        except BudgetExceededError:
+            if not await self._is_known(task.name):
+                raise
 
     async def _attach(self, task: NewTask) -> None:
         """Attaches to a task while the store is too full for new ones; it is run wherever it is.
@@ -281,6 +306,17 @@ class Desk:
         """Hands a person's decision to the task that waits for it."""
         await self._inbox.resolve(name, request, caller)
         return await self._journal.response(name)
+
+    async def costs(self, request: GetCostsRequest, caller: Caller) -> GetCostsResponse:
+        """Sums what a caller's tenant has spent.
+
+        Raises:
+            PermissionDeniedError: An agent asks.
+            InvalidRequestError: A day or the grouping is none.
+        """
+        if caller.grant:
+            raise PermissionDeniedError("an agent does not read what its tenant spends: a person does")
+        return await self._costs.table(caller.tenant, request)
 
     async def retry_dead_letter(self, name: TaskName, caller: Caller) -> TaskResponse:
         """Starts a task that was given up anew, once, under an id made from its own."""

@@ -15,10 +15,12 @@ from meshwright.gen.agents.v1.task_pb2 import (
     DECISION_APPROVE,
     DECISION_EDIT,
     DECISION_FAIL,
+    DECISION_RAISE_BUDGET,
     DECISION_REJECT,
     DECISION_RETRY,
     DECISION_SKIP,
     INPUT_KIND_APPROVAL,
+    INPUT_KIND_BUDGET,
     INPUT_KIND_ESCALATION,
     INPUT_KIND_QUESTION,
     INPUT_KIND_UNKNOWN_OUTCOME,
@@ -38,6 +40,8 @@ STRICTNESS: tuple[Approval, ...] = ("never", "when_tainted", "always")
 LONGEST_S = 30 * 86_400
 ASK_PERSON = "ask.person"
 MAX_REASON = 1_024
+RAISED = {"token_budget": 1_000_000, "cost_budget_micros": 10**12, "max_steps": 100}
+"""Limits that a person may raise, and how far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,8 @@ UNKNOWN = Kind(
     INPUT_KIND_UNKNOWN_OUTCOME, (DECISION_RETRY, DECISION_SKIP, DECISION_FAIL), DECISION_SKIP, INPUT_PRIORITY_HIGH
 )
 QUESTION = Kind(INPUT_KIND_QUESTION, (DECISION_ANSWER, DECISION_FAIL), DECISION_REJECT, INPUT_PRIORITY_NORMAL)
+BUDGET = Kind(INPUT_KIND_BUDGET, (DECISION_RAISE_BUDGET, DECISION_FAIL), DECISION_REJECT, INPUT_PRIORITY_HIGH)
+SHARED_BUDGET = Kind(INPUT_KIND_BUDGET, (DECISION_RETRY, DECISION_FAIL), DECISION_REJECT, INPUT_PRIORITY_HIGH)
 STRANDED = Kind(INPUT_KIND_ESCALATION, (DECISION_RETRY, DECISION_FAIL), DECISION_RETRY, INPUT_PRIORITY_HIGH)
 
 
@@ -151,7 +157,26 @@ def decision(pending: PendingInput, request: ResolveInputRequest, principal: str
             raise InvalidRequestError("EDIT needs edited_arguments", fields={"edited_arguments": "is required"})
         edited = from_struct(request.edited_arguments, "edited_arguments")
         resolved.edited_arguments_json = json.dumps(edited, ensure_ascii=False)
+    if request.decision == DECISION_RAISE_BUDGET:
+        check_raise(request)
+        for name in RAISED:
+            setattr(resolved, name, getattr(request, name))
     return resolved
+
+
+def check_raise(request: ResolveInputRequest) -> None:
+    """Refuses new limits that are none.
+
+    Raises:
+        InvalidRequestError: None is given, or one is out of range.
+    """
+    given = {name: getattr(request, name) for name in RAISED}
+    if not any(given.values()):
+        message = "RAISE_BUDGET needs a new total: token_budget, cost_budget_micros or max_steps"
+        raise InvalidRequestError(message, fields=dict.fromkeys(RAISED, "one of these is required"))
+    problems = {name: f"must be 0..{RAISED[name]}" for name, value in given.items() if not 0 <= value <= RAISED[name]}
+    if problems:
+        raise InvalidRequestError(f"the new limits are out of range: {', '.join(problems)}", fields=problems)
 
 
 def check_answer(pending: PendingInput, request: ResolveInputRequest) -> None:

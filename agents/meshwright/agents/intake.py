@@ -9,8 +9,10 @@ from meshwright.agents.authority import bound_call, check_reach, narrow
 from meshwright.agents.budget import (
     DEFAULT_STEPS,
     DEFAULT_TOKENS,
+    MAX_MICROS,
     MAX_STEPS,
     MAX_TOKENS,
+    MAX_TOOL_CALLS,
     MIN_STEPS,
     MIN_TOKENS,
 )
@@ -23,8 +25,6 @@ from meshwright.core.ids import AGENT_ID, CALLER_ID, TASK_ID, TOOL_NAME, root_of
 from meshwright.core.interceptors import Caller
 from meshwright.gen.agents.v1.grant_pb2 import Grant
 from meshwright.gen.agents.v1.task_pb2 import (
-    BUDGET_ACTION_ASK,
-    BUDGET_ACTION_DEGRADE,
     BUDGET_ACTION_PARTIAL,
     BUDGET_ACTION_UNSPECIFIED,
     SESSION_POLICY_ENQUEUE,
@@ -79,17 +79,22 @@ def problems_of(request: TaskRequest) -> Iterator[tuple[str, str]]:
         yield "agent_id", f"must match {AGENT_ID.pattern}"
     if request.session_id and not CALLER_ID.fullmatch(request.session_id):
         yield "session_id", f"must match {CALLER_ID.pattern}"
+    yield from problems_of_limits(request)
+    yield from problems_of_choices(request)
+
+
+def problems_of_limits(request: TaskRequest) -> Iterator[tuple[str, str]]:
+    """Tells what is wrong with budgets and time."""
     if not in_range(request.max_steps, MIN_STEPS, MAX_STEPS):
         yield "max_steps", f"must be {MIN_STEPS}..{MAX_STEPS}"
     if not in_range(request.token_budget, MIN_TOKENS, MAX_TOKENS):
         yield "token_budget", f"must be {MIN_TOKENS}..{MAX_TOKENS}"
-    if len(request.model) > MAX_MODEL_CHARS:
-        yield "model", f"at most {MAX_MODEL_CHARS} characters"
-    if request.cost_budget_micros < 0:
-        yield "cost_budget_micros", "must not be negative"
+    if not 0 <= request.cost_budget_micros <= MAX_MICROS:
+        yield "cost_budget_micros", f"must be 0..{MAX_MICROS}"
+    if not 0 <= request.max_tool_calls <= MAX_TOOL_CALLS:
+        yield "max_tool_calls", f"must be 0..{MAX_TOOL_CALLS}"
     if request.HasField("timeout") and not fits(request.timeout):
         yield "timeout", f"must be 0.001..{MAX_TIMEOUT_S} s"
-    yield from problems_of_choices(request)
 
 
 def problems_of_choices(request: TaskRequest) -> Iterator[tuple[str, str]]:
@@ -103,6 +108,8 @@ def problems_of_choices(request: TaskRequest) -> Iterator[tuple[str, str]]:
         yield "allowed_tools", f"at most {MAX_TOOLS} names"
     if not all(map(TOOL_NAME.fullmatch, request.allowed_tools)):
         yield "allowed_tools", "holds what is no tool name"
+    if len(request.model) > MAX_MODEL_CHARS:
+        yield "model", f"at most {MAX_MODEL_CHARS} characters"
     for field, (kind, known) in ENUMS.items():
         if getattr(request, field) not in known:
             yield field, f"is no {kind}"
@@ -121,12 +128,7 @@ def in_range(value: int, least: int, most: int) -> bool:
 
 def unserved(request: TaskRequest) -> Sequence[tuple[str, bool]]:
     """Tells which parts of the contract a request asks for that this version does not do."""
-    actions = (BUDGET_ACTION_ASK, BUDGET_ACTION_DEGRADE)
-    return (
-        ("on_budget_exceeded ASK and DEGRADE", request.on_budget_exceeded in actions),
-        ("cost_budget_micros", request.cost_budget_micros > 0),
-        ("output_schema", request.HasField("output_schema")),
-    )
+    return (("output_schema", request.HasField("output_schema")),)
 
 
 def task_id_of(request: TaskRequest, idempotency_key: str, caller: Caller) -> str:

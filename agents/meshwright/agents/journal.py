@@ -24,7 +24,7 @@ from meshwright.core.store import Library, Store, partition_key, segment
 from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
 
 FUNCTIONS = Path(__file__).with_name("functions")
-PARTS = ("record", "inputs", "queue", "journal", "upkeep", "session", "define")
+PARTS = ("record", "budget", "inputs", "queue", "journal", "upkeep", "session", "define")
 LIBRARY = Library("journal", "\n".join((FUNCTIONS / f"{part}.lua").read_text() for part in PARTS))
 RETENTION_MS = 7 * 86_400_000
 TOMBSTONE_MS = 86_400_000
@@ -80,6 +80,21 @@ class Appended:
     first: int
     time_ms: int
     cancel: str
+
+
+@dataclass(frozen=True, slots=True)
+class Short:
+    """What keeps events that take money from being written; nothing was.
+
+    Attributes:
+        left: In the budget that has too little, the task's or one above it; None: a chunk is needed.
+        chunk: Number of the chunk that the tree has to take from the budgets that it shares.
+        missing: What it has to hold; all in millionths of a US dollar.
+    """
+
+    left: int | None = None
+    chunk: int = 0
+    missing: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +174,8 @@ class Journal(Reader):
             function, partition, ref, task.name.task_id, task.agent_id, task.hash, task.request.SerializeToString(),
             task.timeout_ms, RETENTION_MS, task.parent_id, task.root_id, task.depth, task.call_id, task.trace,
             task.rank, task.session_id, limits.max_ready, limits.tenant_max_ready, owner, nonce, self.lease_ms,
-            limits.tenant_concurrency, version, json.dumps(task.scopes), len(payloads), *payloads,
+            limits.tenant_concurrency, version, json.dumps(task.scopes), task.request.cost_budget_micros,
+            len(payloads), *payloads,
         )
         # fmt: on
         match reply[0]:
@@ -219,13 +235,36 @@ class Journal(Reader):
             FencedError: Somebody else owns the task, or it has ended.
             ResultTooLargeError: The journal is full.
         """
+        appended = await self._append(claim, key, events, "-", is_progress=is_progress)
+        assert isinstance(appended, Appended)
+        return appended
+
+    async def spend(
+        self, claim: Claim, key: str, events: Sequence[StepEvent], escrow: str, *, is_progress: bool
+    ) -> Appended | Short:
+        """Writes events as `append` does where there is money for what they cost and set aside.
+
+        Args:
+            claim: As there.
+            key: As there.
+            events: As there.
+            escrow: `CHUNK MICROS` that the tree has taken from the budgets that it shares, `0 0` before it has; empty:
+                it shares none.
+            is_progress: As there.
+        """
+        return await self._append(claim, key, events, escrow, is_progress=is_progress)
+
+    async def _append(
+        self, claim: Claim, key: str, events: Sequence[StepEvent], escrow: str, *, is_progress: bool
+    ) -> Appended | Short:
         partition, ref = self._place(claim.name)
         payloads = [event.SerializeToString() for event in events]
-        reply = await self._call(
-            "append",
-            partition,
-            *(ref, claim.fence, key, int(is_progress), spelled(events), len(payloads), *payloads, *asked(events)),
-        )
+        facts = (ref, claim.fence, key, int(is_progress), spelled(events), escrow)
+        reply = await self._call("append", partition, *facts, len(payloads), *payloads, *asked(events))
+        if reply[0] == b"short":
+            return Short(left=reply[1])
+        if reply[0] == b"chunk":
+            return Short(chunk=reply[1], missing=reply[2])
         if reply[0] == b"fenced":
             raise FencedError(f"task {claim.name.task_id} is owned by another process now")
         if reply[0] == b"full":
@@ -285,8 +324,8 @@ class Journal(Reader):
             DigestMismatchError: It is about another call.
         """
         partition, ref = self._place(shown)
-        payload = event.SerializeToString()
-        reply = await self._call("resolve", partition, ref, input_id, digest, int(is_unpinning), payload)
+        payload, budget = event.SerializeToString(), event.input_resolved.cost_budget_micros
+        reply = await self._call("resolve", partition, ref, input_id, digest, int(is_unpinning), payload, budget)
         if reply == b"gone":
             raise InputNotPendingError(f"{input_id} waits for no decision: it was decided, has lapsed or was withdrawn")
         if reply == b"differs":

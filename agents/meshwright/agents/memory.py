@@ -3,6 +3,8 @@
 import contextlib
 from dataclasses import dataclass
 
+from meshwright.agents.costs import Costs
+from meshwright.agents.escrow import Escrow
 from meshwright.agents.journal import Journal
 from meshwright.agents.models.model import Message, estimated_tokens
 from meshwright.agents.session import Sessions, session_of
@@ -53,9 +55,11 @@ class Memory:
 class Outbox:
     """Applies what finished tasks leave behind outside of their partition; every entry may be applied again."""
 
-    def __init__(self, journal: Journal, sessions: Sessions) -> None:
+    def __init__(self, journal: Journal, sessions: Sessions, escrow: Escrow, costs: Costs) -> None:
         self._journal = journal
         self._sessions = sessions
+        self._escrow = escrow
+        self._costs = costs
 
     async def relay(self, partition: int) -> int:
         """Applies and removes waiting entries, the oldest first; returns how many."""
@@ -63,7 +67,12 @@ class Outbox:
         for entry_id, name in entries:
             with contextlib.suppress(TaskNotFoundError):  # expired before anybody was here to relay it
                 record = await self._journal.record(name)
+                response = await self._journal.response(name)
                 if record.session_id:
-                    await self._sessions.leave(name, record.request, await self._journal.response(name))
+                    await self._sessions.leave(name, record.request, response)
+                if not record.parent_id and record.usage.cost_micros:
+                    await self._costs.count(record, response)
+                if not record.parent_id:
+                    await self._escrow.give_back(record)
             await self._journal.outbox_done(partition, entry_id)
         return len(entries)

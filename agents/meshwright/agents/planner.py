@@ -2,17 +2,19 @@
 
 import itertools
 import time
+from collections.abc import Sequence
 
 from meshwright.agents import inputs
 from meshwright.agents.agent import Agent
+from meshwright.agents.budget import Allowance, Shortfall
 from meshwright.agents.degradation import notice_of_what_is_down, without_what_is_down
 from meshwright.agents.feed import Feeds
 from meshwright.agents.inputs import ASK_PERSON, Approval
 from meshwright.agents.journal import Journal
 from meshwright.agents.models.model import Answer, Call, Message, Prompt, ToolSpec
 from meshwright.agents.models.router import Router
-from meshwright.agents.models.routing import Wish
 from meshwright.agents.passing import Passing
+from meshwright.agents.purse import Purse
 from meshwright.agents.run import Run
 from meshwright.agents.supervisor import Supervisor
 from meshwright.agents.task import TOKENS, TaskName
@@ -20,7 +22,13 @@ from meshwright.agents.toolbox import Pin
 from meshwright.agents.values import TOO_DEEP, fitting, fitting_arguments, planned_call
 from meshwright.core import telemetry
 from meshwright.core.canonical import digest, to_struct
-from meshwright.core.errors import InvalidRequestError, MeshError, PermissionDeniedError
+from meshwright.core.errors import (
+    InvalidRequestError,
+    MeshError,
+    ModelRejectedError,
+    PermissionDeniedError,
+    RateLimitedError,
+)
 from meshwright.core.ids import CALLER_ID, call_key
 from meshwright.gen.agents.v1.step_event_pb2 import (
     NOTICE_KIND_FELL_BACK,
@@ -33,7 +41,7 @@ from meshwright.gen.agents.v1.step_event_pb2 import (
     ToolCall,
     ToolResult,
 )
-from meshwright.gen.agents.v1.task_pb2 import PendingInput, Usage
+from meshwright.gen.agents.v1.task_pb2 import FINISH_REASON_TOKEN_BUDGET_EXCEEDED, PendingInput, Usage
 from meshwright.gen.registry.v1.tool_registry_service_pb2 import (
     APPROVAL_RULE_ALWAYS,
     APPROVAL_RULE_WHEN_TAINTED,
@@ -69,27 +77,42 @@ class Planner:
         agent: Whose instructions and tools count.
         router: Asks the models.
         supervisor: Knows who work can be delegated to.
+        purse: Pays.
     """
 
-    def __init__(self, agent: Agent, router: Router, supervisor: Supervisor) -> None:
+    def __init__(self, agent: Agent, router: Router, supervisor: Supervisor, purse: Purse) -> None:
         self._agent = agent
         self._router = router
         self._supervisor = supervisor
+        self._purse = purse
 
     @property
     def agent_id(self) -> str:
         """The agent that plans."""
         return self._agent.name
 
-    async def prompt(self, run: Run) -> Prompt | None:
-        """Builds the prompt: history, the task's prompt, the conversation so far; None: it would break the budget."""
+    @property
+    def policy(self) -> inputs.Policy:
+        """How the agent asks people."""
+        return self._agent.policy
+
+    async def prompt(self, run: Run) -> Prompt | Shortfall:
+        """Builds the prompt: history, the task's prompt, the conversation so far; sets aside what its call may cost.
+
+        Raises:
+            PriceUnknownError: A budget counts money, and nobody has said what the model costs.
+        """
+        if reason := run.budget.exhausted(run.state):
+            return Shortfall(reason)
         tools: list[ToolSpec] = [pin.spec for pin in run.tools.values()]
         tools += await self._supervisor.specs(run)
         tools += [ASKING] if self._agent.asks_people else []
         messages = (*run.history, Message("user", run.request.prompt), *run.state.messages)
         name, instructions = self._agent.name, self._agent.instructions
         room = run.budget.room(run.state, instructions, messages)
-        return Prompt(name, instructions, messages, tuple(tools), run.state.step, room) if room else None
+        if not room:
+            return Shortfall(FINISH_REASON_TOKEN_BUDGET_EXCEEDED)
+        return await self._purse.opened(run, Prompt(name, instructions, messages, tuple(tools), run.state.step, room))
 
     async def ask(self, run: Run, prompt: Prompt) -> list[StepEvent]:
         """Calls the model and returns the step's events: its answer, then an intent (or a refusal) for each call.
@@ -103,19 +126,28 @@ class Planner:
         if lacking := notice_of_what_is_down(run.state, self._agent.outage):
             await run.notice(f"without:{run.state.step}", lacking)
         prompt = without_what_is_down(prompt, run.state, self._agent.outage)
-        wish = Wish(run.request.model, run.record.name.tenant, run.budget.left(run.state) / run.budget.tokens)
         try:
             with run.awaiting(self._router.limit_s):
-                answer = await self._router.answer(prompt, deltas.add, wish=wish, on_notice=notices.tell)
+                answer = await self._router.answer(prompt, deltas.add, wish=run.wish, on_notice=notices.tell)
+        except (RateLimitedError, ModelRejectedError):  # anything else may have cost something
+            await self._purse.release(run)
+            raise
         finally:
             await deltas.close()
         calls = with_ids(answer, run.state.step + 1)
         return self._events(run, answer, calls, int((time.perf_counter() - started) * 1000))
 
+    async def journal(self, run: Run, step: Sequence[StepEvent]) -> None:
+        """Writes a step with the intents of its calls, before any of them leaves a trace."""
+        await self._purse.journal(run, f"step:{run.state.step + 1}", step)
+
     def _events(self, run: Run, answer: Answer, calls: list[Call], latency_ms: int) -> list[StepEvent]:
         step = run.state.step + 1
         agent, usage = self._agent.name, answer.usage
         telemetry.STEPS.labels(agent).inc()
+        held, cost = run.state.account.model_call, self._purse.cost(answer)
+        if cost:
+            telemetry.COST.labels(agent, "llm", answer.model).inc(cost)
         for kind, tokens in (("input", usage.input_tokens), ("output", usage.output_tokens)):
             if tokens:
                 telemetry.TOKENS.labels(agent, answer.model, kind).inc(tokens)
@@ -125,26 +157,30 @@ class Planner:
             text=fitting(answer.text),
             planned_calls=[planned_call(call.call_id, call.tool, call.arguments) for call in calls],
             stop_reason=answer.stop_reason,
-            usage=Usage(model_calls=1),
+            usage=Usage(model_calls=1, cost_micros=cost),
             latency_ms=latency_ms,
             routed_because=answer.routed_because,
             degraded=answer.is_degraded,
+            reserved_micros=held.micros if held else 0,
         )
         for name in TOKENS:
             if tokens := getattr(usage, name):
                 setattr(said.usage, name, tokens)
         children = sum(call.tool in self._supervisor.names for call in calls)
         spent = usage.input_tokens + usage.output_tokens
-        intents = [self._intents(run, step, call, children, spent) for call in calls]
-        return [run.event(step, llm_call=said), *itertools.chain.from_iterable(intents)]
+        allowance = run.budget.allowance(run.state, children, spent, cost)
+        intents = [self._intents(run, step, call, allowance) for call in calls]
+        warnings = run.budget_notices(tokens=spent, micros=cost, steps=1)
+        return [run.event(step, llm_call=said), *itertools.chain.from_iterable(intents), *warnings]
 
-    def _intents(self, run: Run, step: int, call: Call, children: int, spent: int) -> list[StepEvent]:
+    def _intents(self, run: Run, step: int, call: Call, allowance: Allowance) -> list[StepEvent]:
         try:
             if call.tool in self._supervisor.names:
-                return [run.event(step, delegation=self._supervisor.intent(run, step, call, children, spent))]
+                return [run.event(step, delegation=self._supervisor.intent(run, step, call, allowance))]
             if call.tool == ASK_PERSON and self._agent.asks_people:
                 return [run.event(step, input_requested=inputs.question(self._asked(inputs.QUESTION, run, call), call))]
             pin = checked_pin(run, call)
+            allowance.take(call.tool, pin.tool.cost_micros)
             intent = tool_intent(run, step, call, pin)
             events = [run.event(step, tool_call=intent)]
             if not self._needs_approval(run, pin):
@@ -211,6 +247,7 @@ def tool_intent(run: Run, step: int, call: Call, pin: Pin, retry: int = 0) -> To
         arguments=to_struct(call.arguments),
         intent_digest=digest([pin.tool.name, pin.tool.version, call.arguments]),
         idempotency_key=call_key(run.task_id, step, f"{call.call_id}#{retry}" if retry else call.call_id),
+        cost_micros=pin.tool.cost_micros,
     )
     intent.deadline.FromMilliseconds(int((time.time() + min(pin.timeout_s, run.seconds_left)) * 1000))
     return intent

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from meshwright.agents.account import Account, add
 from meshwright.agents.run import Run
 from meshwright.agents.task import Record
 from meshwright.core.errors import (
@@ -93,6 +94,7 @@ def result_of(run: Run, end: End, version: str) -> TaskResponse:
     response.tokens_used = state.tokens
     response.tool_calls = state.usage.tool_calls
     response.usage.CopyFrom(state.usage)
+    response.usage_shares.extend(state.account.shares())
     response.agent_version = version
     error = end.error
     if status == TASK_STATUS_FAILED and error is None:
@@ -102,8 +104,13 @@ def result_of(run: Run, end: End, version: str) -> TaskResponse:
     return response
 
 
-def idle_result(record: Record) -> tuple[str, StepEvent]:
-    """Builds state and result of a task that ends while nobody runs it: cancelled, out of time, or given up."""
+def idle_result(record: Record, account: Account) -> tuple[str, StepEvent]:
+    """Builds state and result of a task that ends while nobody runs it: cancelled, out of time, or given up.
+
+    Args:
+        record: The task.
+        account: What its journal says of its usage.
+    """
     if record.is_poison:
         error = PoisonTaskError("worker after worker was lost before it got anywhere with this task: it was given up")
         end = End(FINISH_REASON_ERROR, error)
@@ -112,6 +119,8 @@ def idle_result(record: Record) -> tuple[str, StepEvent]:
     response = record.response()
     response.status = end.status(record.request.on_budget_exceeded)
     response.finish_reason = end.reason
+    add(response.usage, account.end())
+    response.usage_shares.extend(account.shares())
     if response.status == TASK_STATUS_FAILED and end.error is not None:
         response.error.CopyFrom(end.error.with_metadata(task_id=record.name.task_id).to_status())
     return STATES[response.status], StepEvent(attempt=record.attempt, result=response)

@@ -8,10 +8,11 @@ from typing import Any, ParamSpec, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from meshwright.agents.budget import Budget
+from meshwright.agents.budget import NEAR, Budget, notices
 from meshwright.agents.feed import Feeds
-from meshwright.agents.journal import Appended, Claim, Journal
+from meshwright.agents.journal import Appended, Claim, Journal, Short
 from meshwright.agents.models.model import Message
+from meshwright.agents.models.routing import Wish
 from meshwright.agents.state import RunState
 from meshwright.agents.task import Record, stamp
 from meshwright.agents.toolbox import Pin
@@ -19,7 +20,7 @@ from meshwright.core.errors import MeshError, TaskCancelledError
 from meshwright.core.grant import MAX_AGE_S, Signer
 from meshwright.gen.agents.v1.grant_pb2 import Grant
 from meshwright.gen.agents.v1.step_event_pb2 import RunnerNotice, StepEvent
-from meshwright.gen.agents.v1.task_pb2 import TaskRequest
+from meshwright.gen.agents.v1.task_pb2 import BUDGET_ACTION_DEGRADE, TaskRequest
 from meshwright.gen.tools.v1.tool_service_pb2 import Outcome
 
 RETRY_S = 0.2
@@ -61,7 +62,6 @@ class Run:
         tools: Pinned tools by name.
         delegates: Agents that it may hand work to.
         history: Earlier turns of its session.
-        budget: The task's limits.
         deadline: When its time is over, on the monotonic clock.
         ahead: By call id, calls that were begun before they are journaled, since they leave no trace.
         submitted: Calls whose child this process has submitted.
@@ -79,7 +79,6 @@ class Run:
     tools: dict[str, Pin] = field(default_factory=dict)
     delegates: Sequence[str] = ()
     history: list[Message] = field(default_factory=list)
-    budget: Budget = field(init=False)
     deadline: float = 0.0
     ahead: dict[str, asyncio.Task[Outcome]] = field(default_factory=dict)
     submitted: set[str] = field(default_factory=set)
@@ -93,12 +92,29 @@ class Run:
 
     def __post_init__(self) -> None:
         self.deadline = time.monotonic() + (self.record.deadline - self.record.now) / 1000
-        self.budget = Budget.of(self.record.request)
 
     @property
     def request(self) -> TaskRequest:
         """What was asked, with defaults filled in."""
         return self.record.request
+
+    @property
+    def budget(self) -> Budget:
+        """The task's limits, as far as people have raised them."""
+        return Budget.of(self.request, self.state.raised)
+
+    @property
+    def time_used(self) -> float:
+        """How much of the task's time is over, 0..1."""
+        return 1 - min(1.0, self.seconds_left * 1000 / max(1, self.request.timeout.ToMilliseconds()))
+
+    @property
+    def wish(self) -> Wish:
+        """What its models are chosen by beside the prompt: near the end of a budget cheap ones, if that was asked."""
+        used = self.budget.used(self.state, 0.0)
+        spent = max(used["tokens"], used.get("cost", 0.0))
+        is_cheap = spent >= NEAR and self.request.on_budget_exceeded == BUDGET_ACTION_DEGRADE
+        return Wish("fast" if is_cheap else self.request.model, self.record.name.tenant, max(0.0, 1 - spent))
 
     @property
     def task_id(self) -> str:
@@ -144,7 +160,10 @@ class Run:
         """Returns the authority under which this run acts, renewed at half of its age and when it has changed."""
         approved, tainted = self.state.approvals, self.state.was_tainted or bool(self.history)
         kept = self._grant
+        limits = self.budget
         if kept and (kept[1].approved != approved or kept[1].tainted != tainted):
+            kept = None
+        if kept and (kept[1].token_budget, kept[1].cost_budget_micros) != (limits.tokens, limits.micros):
             kept = None
         if kept is None or time.monotonic() - kept[0] > MAX_AGE_S / 2:
             name = self.record.name
@@ -157,7 +176,9 @@ class Run:
                 depth=self.record.depth,
                 fence=int(self.claim.fence.partition("-")[0]),
                 tools=[pin.id for pin in self.tools.values()],
-                token_budget=self.budget.tokens,
+                token_budget=limits.tokens,
+                cost_budget_micros=limits.micros,
+                max_tool_calls=limits.tool_calls,
                 tainted=tainted,
                 approved=approved,
                 allowed_tools=self.request.allowed_tools,
@@ -169,12 +190,12 @@ class Run:
             self._grant = kept = (time.monotonic(), grant)
         return kept[1]
 
-    def drop_ahead(self) -> None:
-        """Breaks off calls that nobody waits for any more."""
-        for work in self.ahead.values():
-            work.add_done_callback(lambda work: work.cancelled() or work.exception())  # looked at, so not complained of
-            work.cancel()
-        self.ahead.clear()
+    def drop_ahead(self, *call_ids: str) -> None:
+        """Breaks off calls that nobody waits for any more; none named: all of them."""
+        for call_id in call_ids or tuple(self.ahead):
+            if work := self.ahead.pop(call_id, None):
+                work.add_done_callback(lambda work: work.cancelled() or work.exception())  # looked at: no complaint
+                work.cancel()
 
     def begun_with(self, events: Sequence[StepEvent], time_ms: int) -> None:
         """Folds the events that were written when the task was accepted."""
@@ -193,6 +214,21 @@ class Run:
         await self._written(appended, events)
         if appended.cancel:
             raise TaskCancelledError(appended.cancel)
+
+    async def spend(self, key: str, *events: StepEvent, escrow: str, is_progress: bool = True) -> Short | None:
+        """Journals events that take money as `append` does; returns what it lacks, where nothing was written."""
+        spent = await persistently(self.journal.spend, self.claim, key, events, escrow, is_progress=is_progress)
+        if isinstance(spent, Short):
+            return spent
+        await self._written(spent, events)
+        if spent.cancel:
+            raise TaskCancelledError(spent.cancel)
+        return None
+
+    def budget_notices(self, *, tokens: int = 0, micros: int = 0, steps: int = 0) -> list[StepEvent]:
+        """Returns what watchers have not been told of budgets, a further answer included that is not journaled yet."""
+        used = self.budget.used(self.state, self.time_used, tokens=tokens, micros=micros, steps=steps)
+        return [self.event(budget=notice) for notice in notices(self.state, used)]
 
     async def notice(self, key: str, notice: RunnerNotice) -> None:
         """Journals what the machinery did; that alone is no progress."""

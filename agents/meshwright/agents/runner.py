@@ -6,16 +6,19 @@ from collections.abc import Sequence
 
 import structlog
 
+from meshwright.agents.account import add
 from meshwright.agents.actor import Actor
 from meshwright.agents.authority import is_allowed
+from meshwright.agents.budget import Shortfall
 from meshwright.agents.degradation import less_of, notice_of_what_is_missing
 from meshwright.agents.memory import Memory
 from meshwright.agents.outage import Outage
 from meshwright.agents.parking import Parked, wait_for_turn
 from meshwright.agents.planner import Planner
-from meshwright.agents.result import STATES, STOP, End, cancelled, result_of, timed_out
+from meshwright.agents.result import OUT_OF_BUDGET, STATES, STOP, End, cancelled, result_of, timed_out
 from meshwright.agents.run import Run, persistently
 from meshwright.agents.session import Sessions
+from meshwright.agents.shortfall import is_covered
 from meshwright.agents.toolbox import Pin, Toolbox
 from meshwright.core import telemetry
 from meshwright.core.errors import FencedError, InternalError, MeshError, RejectedError, TaskCancelledError
@@ -33,7 +36,6 @@ from meshwright.gen.agents.v1.step_event_pb2 import (
 )
 from meshwright.gen.agents.v1.task_pb2 import (
     FINISH_REASON_ERROR,
-    FINISH_REASON_TOKEN_BUDGET_EXCEEDED,
     FinishReason,
 )
 
@@ -106,17 +108,15 @@ class Runner:
                 raise RejectedError(run.state.verdict)
             if run.state.open_calls:
                 await self._actor.act(run)
-            elif reason := run.budget.exhausted(run.state):
-                return await self.finish(run, End(reason))
+            elif isinstance(prompt := await self._planner.prompt(run), Shortfall):
+                if not await is_covered(run, prompt, self._planner.policy):
+                    return await self.finish(run, End(prompt.reason))
             else:
-                prompt = await self._planner.prompt(run)
-                if prompt is None:
-                    return await self.finish(run, End(FINISH_REASON_TOKEN_BUDGET_EXCEEDED))
                 step = await self._planner.ask(run, prompt)
                 if not step[0].llm_call.planned_calls:
                     return await self.finish(run, STOP, step)
                 step += await self._actor.ahead(run, step)
-                await run.append(f"step:{run.state.step + 1}", *step)
+                await self._planner.journal(run, step)
 
     async def _begin(self, run: Run) -> None:
         """Folds the journal and says how this run came about; the task's first event pins its tools."""
@@ -174,17 +174,20 @@ class Runner:
         for event in step:
             run.state.apply(event)
         end, told = self._less(run, end)
-        if end is STOP and run.budget.overspent(run.state):
-            end = End(FINISH_REASON_TOKEN_BUDGET_EXCEEDED)
+        if end is STOP and (reason := run.budget.overspent(run.state)):
+            end = End(reason)
+        if end.reason in OUT_OF_BUDGET:
+            told += run.budget_notices()
+        add(run.state.usage, run.state.account.end())
         result = result_of(run, end, self._version)
         try:
             await run.finish(STATES[result.status], *step, *told, run.event(result=result))
         except FencedError:
             log.warning("end_came_too_late", task_id=run.task_id, attempt=run.record.attempt)
             return
-        reason = FinishReason.Name(end.reason)
-        telemetry.TASKS_ENDED.labels(run.record.agent_id, STATES[result.status], reason).inc()
-        log.info("ended", task_id=run.task_id, state=STATES[result.status], reason=reason, steps=run.state.step)
+        why = FinishReason.Name(end.reason)
+        telemetry.TASKS_ENDED.labels(run.record.agent_id, STATES[result.status], why).inc()
+        log.info("ended", task_id=run.task_id, state=STATES[result.status], reason=why, steps=run.state.step)
 
     def _less(self, run: Run, end: End) -> tuple[End, list[StepEvent]]:
         """Returns how a task ends whose agent may give less instead of failing, and what is told of that."""

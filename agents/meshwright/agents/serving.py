@@ -8,17 +8,21 @@ import structlog
 
 from meshwright.agents.actor import Actor
 from meshwright.agents.agent import Agent
+from meshwright.agents.costs import Costs
 from meshwright.agents.desk import Desk
+from meshwright.agents.escrow import Escrow, SharedLimits
 from meshwright.agents.feed import Feeds
 from meshwright.agents.health import HealthView
 from meshwright.agents.inbox import Inbox
 from meshwright.agents.journal import LIBRARY as JOURNAL_LIBRARY
 from meshwright.agents.journal import Journal, Limits
 from meshwright.agents.memory import Memory, Outbox
+from meshwright.agents.models import prices
 from meshwright.agents.models.catalog import model_from
 from meshwright.agents.models.router import router_from
 from meshwright.agents.planner import Planner
 from meshwright.agents.pressure import Pressure
+from meshwright.agents.purse import Purse
 from meshwright.agents.runner import Runner
 from meshwright.agents.service import AgentService
 from meshwright.agents.session import Sessions
@@ -70,6 +74,9 @@ class AgentProcess:
         self.toolbox = Toolbox(agent.selectors, self.host, self.registry, self.channels)
         self.supervisor = Supervisor(agent, self.registry, self.channels)
         self.sessions = Sessions(self.journal)
+        self.escrow = Escrow(self.journal, shared_limits_of(settings))
+        self.costs = Costs(self.journal)
+        self.purse = Purse([one.model for one in self.router.candidates], prices.load(settings.prices), self.escrow)
         self.inbox = Inbox(self.journal, self.toolbox, agent.policy)
         self.worker = self._worker()
         self.health = HealthView(agent, self.worker, journal=self.journal, registry=self.registry, router=self.router)
@@ -78,7 +85,7 @@ class AgentProcess:
 
     def _worker(self) -> Worker:
         runner = Runner(
-            Planner(self.agent, self.router, self.supervisor),
+            Planner(self.agent, self.router, self.supervisor, self.purse),
             Actor(self.toolbox, self.supervisor, self.agent.policy),
             self.toolbox,
             sessions=self.sessions,
@@ -91,7 +98,7 @@ class AgentProcess:
             self.journal,
             self.feeds,
             runner,
-            outbox=Outbox(self.journal, self.sessions),
+            outbox=Outbox(self.journal, self.sessions, self.escrow, self.costs),
             inbox=self.inbox,
             pressure=Pressure(self.store),
             signer=self.signer,
@@ -107,6 +114,8 @@ class AgentProcess:
             self.registry,
             sessions=self.sessions,
             inbox=self.inbox,
+            escrow=self.escrow,
+            costs=self.costs,
             callable_by=self.agent.callable_by,
             models=self.router.names,
         )
@@ -180,6 +189,16 @@ class AgentProcess:
 def limits_of(settings: AgentSettings) -> Limits:
     """Reads what an agent's queue takes and gives."""
     return Limits(settings.max_ready, settings.tenant_max_ready, settings.tenant_concurrency, settings.weights)
+
+
+def shared_limits_of(settings: AgentSettings) -> SharedLimits:
+    """Reads what tasks may spend together."""
+    return SharedLimits(
+        settings.budget_session_micros,
+        settings.budget_user_day_micros,
+        settings.budget_tenant_day_micros,
+        settings.budget_global_day_micros,
+    )
 
 
 async def serve(agent: Agent, settings: AgentSettings, running: Process) -> None:

@@ -1,6 +1,7 @@
 """Settings of an agent's process."""
 
 import re
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -35,7 +36,24 @@ class AgentSettings(HostSettings):
     model_timeout_s: float = Field(
         default=120.0, ge=1, le=3_600, description="Seconds for one call to a model, retries included"
     )
+    prices: str = Field(default="", description="YAML file of what models cost, before the list of genai-prices")
+    budget_session_micros: int = Field(
+        default=0, ge=0, le=10**15, description="What all tasks of a session may cost, in US$ / 1000000; 0: no limit"
+    )
+    budget_user_day_micros: int = Field(
+        default=0, ge=0, le=10**15, description="The same of a principal's tasks of one day (UTC)"
+    )
+    budget_tenant_day_micros: int = Field(
+        default=0, ge=0, le=10**15, description="The same of a tenant's tasks of one day"
+    )
+    budget_global_day_micros: int = Field(default=0, ge=0, le=10**15, description="The same of all tasks of one day")
     docs: str = Field(default="", description="Folder that the researcher searches")
+
+    @field_validator("prices")
+    @classmethod
+    def _stays_where_it_is(cls, path: str) -> str:
+        """Names the file so that a child process with another folder finds it."""
+        return str(Path(path).absolute()) if path else ""
 
     @field_validator("tenant_weights")
     @classmethod

@@ -1,9 +1,10 @@
 """The state of a run: what its journal adds up to. The live path and a takeover build it by the same fold. Pure."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from meshwright.agents.account import Account, add
+from meshwright.agents.inputs import RAISED
 from meshwright.agents.models.model import Call, JsonObject, Message
 from meshwright.agents.task import counters_of
 from meshwright.agents.values import arguments_of
@@ -34,7 +35,9 @@ from meshwright.gen.agents.v1.task_pb2 import (
     DECISION_APPROVE,
     DECISION_EDIT,
     DECISION_FAIL,
+    DECISION_REJECT,
     DECISION_RETRY,
+    INPUT_KIND_BUDGET,
     INPUT_KIND_QUESTION,
     TASK_STATUS_COMPLETED,
     PendingInput,
@@ -67,6 +70,9 @@ class RunState:
         verdict: Why a person ended the task; empty: nobody did.
         is_tainted: Whether content that others wrote has entered the conversation.
         usage: What was spent, children included.
+        account: Who spent it, and what is set aside for calls under way.
+        raised: Limits of the request that a person has raised, by field.
+        is_out_of_budget: Whether nobody raises the budget that is used up.
         attempt: The highest attempt that has written here.
         sequence: Last durable event seen.
         is_parked: Whether the run gave up its place to wait.
@@ -90,6 +96,9 @@ class RunState:
     _was_tainted: bool = False
     is_tainted: bool = False
     usage: Usage = field(default_factory=Usage)
+    account: Account = field(default_factory=Account)
+    raised: dict[str, int] = field(default_factory=dict)
+    is_out_of_budget: bool = False
     attempt: int = 0
     sequence: int = 0
     is_parked: bool = False
@@ -151,6 +160,7 @@ class RunState:
         self.sequence = max(self.sequence, event.sequence)
         self.attempt = max(self.attempt, event.attempt)
         add(self.usage, counters_of(event))
+        add(self.usage, self.account.apply(event))
         match event.WhichOneof("event"):
             case "started":
                 self.pins = tuple(event.started.tool_pins)
@@ -204,18 +214,28 @@ class RunState:
         if pending is None:
             return
         call_id = pending.call_id
-        self.decided[call_id] = resolved
         if resolved.decision == DECISION_FAIL:
             self.verdict = resolved.reason or "a person ended the task"
-        elif resolved.decision == DECISION_APPROVE:
+        if pending.kind == INPUT_KIND_BUDGET:
+            self._raise(resolved)
+            return
+        self.decided[call_id] = resolved
+        if resolved.decision == DECISION_APPROVE:
             self.approved[call_id] = pending.intent_digest
         elif resolved.decision == DECISION_RETRY:
             self.approved[call_id] = pending.intent_digest
             self.retries[call_id] = self.retries.get(call_id, 0) + 1
         elif resolved.decision == DECISION_EDIT:
             self._edit(call_id, json.loads(resolved.edited_arguments_json))
-        elif pending.kind == INPUT_KIND_QUESTION:
+        elif pending.kind == INPUT_KIND_QUESTION and resolved.decision != DECISION_FAIL:
             self._settle(call_id, answer_text(resolved))
+
+    def _raise(self, resolved: InputResolved) -> None:
+        """Takes in new limits; without a decision for them the task ends with what there is."""
+        self.is_out_of_budget = resolved.decision == DECISION_REJECT
+        for name in RAISED:
+            if value := getattr(resolved, name):
+                self.raised[name] = max(value, self.raised.get(name, 0))
 
     def _edit(self, call_id: str, arguments: JsonObject) -> None:
         """Replaces a call's arguments; the model reads the conversation as if it had asked for these."""
@@ -247,13 +267,6 @@ class RunState:
         self.outcomes[call_id] = text
         if not self.open_calls:
             self.messages += [Message("tool", self.outcomes[c.call_id], call_id=c.call_id) for c in self.planned]
-
-
-def add(usage: Usage, counters: Mapping[str, int]) -> None:
-    """Adds an event's counters; steps are no usage."""
-    for name, value in counters.items():
-        if name != "steps":
-            setattr(usage, name, getattr(usage, name) + value)
 
 
 def answer_text(resolved: InputResolved) -> str:

@@ -8,6 +8,7 @@ import structlog
 
 from meshwright.agents.agent import Agent
 from meshwright.agents.authority import is_allowed
+from meshwright.agents.budget import Allowance
 from meshwright.agents.models.model import Call, ToolSpec
 from meshwright.agents.run import Run
 from meshwright.core import channel
@@ -28,7 +29,7 @@ from meshwright.gen.agents.v1.step_event_pb2 import (
     Delegation,
     ToolResult,
 )
-from meshwright.gen.agents.v1.task_pb2 import TaskRequest
+from meshwright.gen.agents.v1.task_pb2 import BUDGET_ACTION_DEGRADE, TaskRequest
 from meshwright.gen.agents.v1.task_service_pb2_grpc import TaskServiceStub
 from meshwright.gen.registry.v1.agent_directory_service_pb2 import AgentCard
 from meshwright.registry.client import RegistryClient
@@ -85,7 +86,7 @@ class Supervisor:
         except TimeoutError:  # the registry has not been reached yet
             return None
 
-    def intent(self, run: Run, step: int, call: Call, children: int, spent: int) -> Delegation:
+    def intent(self, run: Run, step: int, call: Call, allowance: Allowance) -> Delegation:
         """Writes a delegation before it is made; each child's share of the budget is fixed in it.
 
         Raises:
@@ -100,15 +101,13 @@ class Supervisor:
             raise InvalidRequestError(f"{call.tool} needs a prompt", fields={"arguments/prompt": "is required"})
         if run.record.depth >= MAX_DEPTH:
             raise DepthExceededError(f"a task may have at most {MAX_DEPTH} tasks above it")
-        tokens = run.budget.share(run.state, children, spent)
-        if not tokens:
-            raise PermissionDeniedError("too little of the token budget is left for another agent")
-        return Delegation(
+        delegation = Delegation(
             call_id=call.call_id,
             child_task_id=child_id(run.record.root_id or run.task_id, run.task_id, step, call.call_id),
             agent_id=self._delegates[call.tool],
-            granted_tokens=tokens,
         )
+        allowance.grant(delegation)
+        return delegation
 
     async def submit(self, run: Run, call: Call, delegation: Delegation) -> None:
         """Submits a child; a repetition attaches to it. A child that cannot be made is the call's outcome."""
@@ -117,9 +116,13 @@ class Supervisor:
             agent_id=delegation.agent_id,
             prompt=call.arguments["prompt"],
             token_budget=delegation.granted_tokens,
+            cost_budget_micros=delegation.granted_cost_micros,
+            max_tool_calls=delegation.granted_tool_calls,
             timeout=run.request.timeout,
             allowed_tools=run.request.allowed_tools,
         )
+        if run.request.on_budget_exceeded == BUDGET_ACTION_DEGRADE:  # who may ask or fail is the root alone
+            request.on_budget_exceeded = BUDGET_ACTION_DEGRADE
         if call.call_id in run.submitted:
             return
         await run.feeds.attend(run.record.name)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from meshwright.agents.account import counters_of_money
 from meshwright.core.ids import root_of
 from meshwright.core.store import partition_of, reference
 from meshwright.gen.agents.v1.step_event_pb2 import ChildStep, StepEvent
@@ -33,7 +34,7 @@ STATUS: dict[str, TaskStatus.ValueType] = {
 TERMINAL = frozenset({TASK_STATUS_COMPLETED, TASK_STATUS_FAILED, TASK_STATUS_CANCELLED})
 LONGEST_MS = 2**32 - 1
 TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
-COUNTERS = (*TOKENS, "model_calls", "tool_calls")
+COUNTERS = (*TOKENS, "model_calls", "tool_calls", "cost_micros", "estimated_cost_micros")
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,9 +285,11 @@ def counters_of(event: StepEvent) -> dict[str, int]:
             for name in TOKENS:
                 if value := getattr(usage, name):
                     counters[name] = value
-            return counters
+            return counters | counters_of_money(inner)
         case "tool_result":
-            return {"tool_calls": 1}
+            return {"tool_calls": 1} | counters_of_money(inner)
+        case "reservation" | "tool_call":
+            return counters_of_money(inner)
     return {}
 
 

@@ -20,6 +20,8 @@ from meshwright.gen.agents.v1.task_pb2 import TASK_STATUS_INPUT_REQUIRED, TaskRe
 from meshwright.gen.agents.v1.task_service_pb2 import (
     CancelTaskRequest,
     DropDeadLetterRequest,
+    GetCostsRequest,
+    GetCostsResponse,
     GetTaskRequest,
     ListTasksRequest,
     ListTasksResponse,
@@ -151,6 +153,9 @@ class TaskService(TaskServiceServicer):
 
     async def DropDeadLetter(self, request: DropDeadLetterRequest, context: Context) -> TaskResponse:
         return await self._desk.drop_dead_letter(name_of(request.task_id))
+
+    async def GetCosts(self, request: GetCostsRequest, context: Context) -> GetCostsResponse:
+        return await self._desk.costs(request, CALLER.get())
 
 
 def sse_frame(event: StepEvent) -> bytes:

@@ -10,6 +10,7 @@ from typing import Any
 
 import structlog
 
+from meshwright.agents.account import Account
 from meshwright.agents.agent import Agent
 from meshwright.agents.feed import Feeds
 from meshwright.agents.inbox import Inbox
@@ -307,7 +308,11 @@ class Worker:
 
     async def end_idle(self, name: TaskName) -> None:
         """Ends a task that nobody runs and that was cancelled, is out of time, or was given up."""
-        state, result = idle_result(await self._journal.record(name))
+        record, account = await self._journal.record(name), Account()
+        if record.sequence:
+            async for entry in self._journal.replay(name):
+                account.apply(entry.event(name.task_id))
+        state, result = idle_result(record, account)
         await self._journal.finish_idle(name, state, result)
 
     async def drain(self, patience_s: float) -> None:

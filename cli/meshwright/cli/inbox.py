@@ -36,6 +36,7 @@ class Choice(StrEnum):
     RETRY = "retry"
     SKIP = "skip"
     FAIL = "fail"
+    RAISE_BUDGET = "raise_budget"
 
 
 def inbox(
@@ -82,6 +83,11 @@ def resolve(
         ),
     ] = "",
     reason: Annotated[str, typer.Option(help="Kept in the journal, and read by the model")] = "",
+    cost_budget: Annotated[
+        int, typer.Option(min=0, help="For raise_budget: the new total in US$ / 1000000; 0: as before")
+    ] = 0,
+    token_budget: Annotated[int, typer.Option(min=0, help="For raise_budget: the new total of tokens")] = 0,
+    max_steps: Annotated[int, typer.Option(min=0, help="For raise_budget: the new number of rounds")] = 0,
     output: Output = Format.TABLE,
     edge: EdgeUrl = None,
 ) -> None:
@@ -99,6 +105,9 @@ def resolve(
             decision=Decision.Value(f"DECISION_{decision.name}"),
             intent_digest=pending.intent_digest,
             reason=reason,
+            cost_budget_micros=cost_budget,
+            token_budget=token_budget,
+            max_steps=max_steps,
         )
         if decision is Choice.ANSWER:
             request.answer.CopyFrom(answer_of(value))

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from meshwright.agents.task import leaf
 from meshwright.cli.edge import Edge
-from meshwright.cli.options import EdgeUrl, Output, with_edge
+from meshwright.cli.options import BudgetEnd, CostBudget, EdgeUrl, OnBudget, Output, with_edge
 from meshwright.cli.output import Format, as_json, show
 from meshwright.cli.steps import Steps
 from meshwright.core.errors import BudgetExceededError, MeshError, UnavailableError
@@ -29,12 +29,20 @@ def run(
     session: Annotated[str, typer.Option(help="Conversation that the question belongs to")] = "",
     max_steps: Annotated[int, typer.Option(help="Plan-act-observe rounds, 1..25; 0: 10")] = 0,
     token_budget: Annotated[int, typer.Option(help="Tokens, 512..32768; 0: 8192")] = 0,
+    cost_budget: CostBudget = 0,
+    on_budget: OnBudget = BudgetEnd.PARTIAL,
     output: Output = Format.TABLE,
     edge: EdgeUrl = None,
 ) -> None:
     """Asks a question and prints the answer; a connection that breaks is resumed where it was."""
     request = TaskRequest(
-        prompt=question, agent_id=agent, session_id=session, max_steps=max_steps, token_budget=token_budget
+        prompt=question,
+        agent_id=agent,
+        session_id=session,
+        max_steps=max_steps,
+        token_budget=token_budget,
+        cost_budget_micros=cost_budget,
+        on_budget_exceeded=on_budget.action,
     )
     result = with_edge(edge, lambda mesh: answered(mesh, request, is_streamed=stream, form=output))
     show_result(result, output, is_streamed=stream)
@@ -76,7 +84,9 @@ def show_result(result: TaskResponse, form: Format, *, is_streamed: bool) -> Non
         if result.status == TASK_STATUS_COMPLETED and result.finish_reason != FINISH_REASON_STOP:
             reason = FinishReason.Name(result.finish_reason).removeprefix("FINISH_REASON_").lower()
             if not result.output:
-                raise BudgetExceededError(f"no answer: {reason}; --token-budget and --max-steps give the task more")
+                raise BudgetExceededError(
+                    f"no answer: {reason}; --token-budget, --cost-budget and --max-steps give it more"
+                )
             typer.echo(f"partial answer: {reason}", err=True)
     elif not is_streamed:
         show(as_json(result, 2 if form is Format.JSON else None))

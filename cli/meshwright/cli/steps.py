@@ -101,6 +101,11 @@ def asked(event: StepEvent) -> tuple[str, str, str]:
     return ASKS, "yellow", f"{pending.prompt} Decide: {resolving(event.task_id, pending)}"
 
 
+def warned(event: StepEvent) -> tuple[str, str, str]:
+    """Describes a limit that comes near."""
+    return "!", "yellow", f"{event.budget.used_fraction:.0%} of its {event.budget.limit.replace('_', ' ')} are used up"
+
+
 def choices(pending: PendingInput) -> str:
     """Names what can be decided, as the command takes it."""
     return "|".join(Decision.Name(choice).removeprefix("DECISION_").lower() for choice in pending.choices)
@@ -160,6 +165,7 @@ DESCRIBED = {
     "tool_result": result_of,
     "delegation": delegated,
     "notice": noted,
+    "budget": warned,
     "input_requested": asked,
     "input_resolved": resolved,
     "result": ended,

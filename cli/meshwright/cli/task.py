@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from meshwright.cli import dead_letters, inbox
+from meshwright.cli import cost, dead_letters, inbox
 from meshwright.cli.edge import Edge
-from meshwright.cli.options import EdgeUrl, Output, with_edge
+from meshwright.cli.options import BudgetEnd, CostBudget, EdgeUrl, OnBudget, Output, with_edge
 from meshwright.cli.output import Format, as_json, show, show_messages, show_table
 from meshwright.cli.steps import Steps, resolving, shortened
 from meshwright.gen.agents.v1.task_pb2 import TaskPriority, TaskRequest, TaskResponse, TaskStatus
@@ -48,11 +48,14 @@ def submit(
     session: Annotated[str, typer.Option(help="Conversation that the task belongs to")] = "",
     priority: Annotated[Priority, typer.Option(help="Order among your waiting tasks")] = Priority.NORMAL,
     timeout: Annotated[int, typer.Option(min=0, max=86_400, help="Seconds that the task may take; 0: 600")] = 0,
+    cost_budget: CostBudget = 0,
+    on_budget: OnBudget = BudgetEnd.PARTIAL,
     output: Output = Format.TABLE,
     edge: EdgeUrl = None,
 ) -> None:
     """Queues a task and prints its id at once."""
     request = TaskRequest(prompt=question, agent_id=agent, task_id=task_id, session_id=session)
+    request.cost_budget_micros, request.on_budget_exceeded = cost_budget, on_budget.action
     request.priority = TaskPriority.Value(f"TASK_PRIORITY_{priority.name}")
     if timeout:
         request.timeout.FromSeconds(timeout)
@@ -143,7 +146,8 @@ def show_task(task: TaskResponse, form: Format, *, is_short: bool = False) -> No
         return
     show(f"{task.task_id}  {status(task)}")
     if not is_short:
-        show(f"{task.agent_id}, {task.steps_used} steps, {task.tokens_used} tokens, {task.duration_ms} ms")
+        spent = f", US$ {cost.dollars(task.usage.cost_micros)}" if task.usage.cost_micros else ""
+        show(f"{task.agent_id}, {task.steps_used} steps, {task.tokens_used} tokens{spent}, {task.duration_ms} ms")
         show(task.output or task.error.message)
         for pending in task.pending_inputs:
             show(f"waits for you: {inbox.told(pending)}\n  {resolving(task.task_id, pending)}")

@@ -439,12 +439,18 @@ class SetupError(MeshError):
     reason = "SETUP"
 
 
+class PriceUnknownError(SetupError):
+    """A budget counts money, and nobody has said what the model costs."""
+
+    reason = "PRICE_UNKNOWN"
+
+
 # fmt: off
 BY_CODE: dict[int, type[MeshError]] = {
-    error.code.value[0]: error for error in (
-        InvalidRequestError, TaskNotFoundError, PermissionDeniedError, GrantInvalidError, RateLimitedError,
-        UnavailableError, DeadlineExceededError, AbortedError, TaskCancelledError, NotYetAvailableError,
+    error.code.value[0]: error
+    for error in (
+        *(InvalidRequestError, TaskNotFoundError, PermissionDeniedError, GrantInvalidError, RateLimitedError),
+        *(UnavailableError, DeadlineExceededError, AbortedError, TaskCancelledError, NotYetAvailableError),
     )
 }
-# fmt: on
 """What a status without a known reason becomes."""

@@ -42,6 +42,7 @@ TASKS_RUNNING = Labelled(Gauge("meshwright_tasks_running", "Tasks that this proc
 TAKEOVERS = Labelled(Counter("meshwright_takeovers", "Tasks claimed after their worker was lost", ["agent"]))
 STEPS = Labelled(Counter("meshwright_steps", "Plan-act-observe rounds", ["agent"]))
 TOKENS = Labelled(Counter("meshwright_tokens", "Model tokens", ["agent", "model", "kind"]))
+COST = Labelled(Counter("meshwright_cost_micros", "Cost in millionths of a US dollar", ["agent", "kind", "name"]))
 TOOL_CALLS = Labelled(Counter("meshwright_tool_calls", "Tool calls", ["tool", "outcome"]))
 MODEL_TRIES = Labelled(Counter("meshwright_model_tries", "Tries of model calls", ["model", "outcome"]))
 MODEL_FALLBACKS = Labelled(Counter("meshwright_model_fallbacks", "Models that another one answered for", ["model"]))

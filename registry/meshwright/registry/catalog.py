@@ -28,6 +28,7 @@ from meshwright.registry.version import choose
 MAX_DESCRIPTION = 4_096
 DEFAULT_TIMEOUT_S = 30
 MAX_TIMEOUT_S = 3_600
+MAX_COST_MICROS = 10**12
 MAX_LISTED, MAX_TEXT = 64, 200
 """Scopes or pointers of a tool, and characters of each; the owner's name is as long at most."""
 MAX_SELECTOR = 256
@@ -99,6 +100,11 @@ class Declaration(Protocol):
         ...
 
     @property
+    def cost_micros(self) -> int:
+        """What a call costs, in millionths of a US dollar."""
+        ...
+
+    @property
     def required_scopes(self) -> Sequence[str]:
         """Scopes that a caller must hold."""
         ...
@@ -144,6 +150,7 @@ def declared_contract(
             endpoint=endpoint,
             timeout=timeout,
             approval=ApprovalRule.Value(f"APPROVAL_RULE_{declaration.approval.upper()}"),
+            cost_micros=declaration.cost_micros,
             required_scopes=declaration.required_scopes,
             redact=declaration.redact,
             agent_id=agent_id,
@@ -218,6 +225,8 @@ def check_numbers(tool: Tool, field: str) -> None:
             raise InvalidRequestError(f"{name} is unknown", fields={f"{field}.{name}": ", ".join(kind.keys())})
     if tool.HasField("timeout") and not 0 < tool.timeout.ToMilliseconds() <= MAX_TIMEOUT_S * 1000:
         raise InvalidRequestError("timeout out of range", fields={f"{field}.timeout": f"up to {MAX_TIMEOUT_S} s"})
+    if not 0 <= tool.cost_micros <= MAX_COST_MICROS:
+        raise InvalidRequestError("cost out of range", fields={f"{field}.cost_micros": f"0..{MAX_COST_MICROS}"})
 
 
 def contract_digest(tool: Tool) -> str:

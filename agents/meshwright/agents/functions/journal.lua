@@ -29,7 +29,9 @@ local function conclude(p, ref, state, now)
   local record_key = key(p, 'task', ref)
   withdraw_inputs(p, ref, now)
   disown(p, ref)
-  local facts = task(p, ref, 'parent', 'queue', 'tenant', 'retention', 'session', 'poison')
+  local facts = task(p, ref, 'parent', 'queue', 'tenant', 'retention', 'session', 'poison', 'reserved_micros',
+    'cost_micros', 'escrow')
+  charge(p, ref, tonumber(facts[7] or '0'))
   local expire = now + tonumber(facts[4])
   redis.call('HSET', record_key, 'state', state, 'ended', now, 'expire', expire)
   redis.call('HDEL', record_key, 'waiting', 'turn')
@@ -37,7 +39,8 @@ local function conclude(p, ref, state, now)
   redis.call('ZREM', key(p, 'deadlines'), ref)
   redis.call('SREM', key(p, 'ending'), ref)
   redis.call('ZADD', key(p, 'expiry'), expire, ref)
-  if facts[5] ~= '' then redis.call('XADD', key(p, 'outbox'), '*', 'ref', ref) end
+  local is_paid = facts[1] == '' and (facts[7] or facts[8] or facts[9])  -- money is counted outside of the partition
+  if facts[5] ~= '' or is_paid then redis.call('XADD', key(p, 'outbox'), '*', 'ref', ref) end
   if facts[6] then redis.call('ZADD', key(p, 'dead', holder_of(ref)), task(p, ref, 'created')[1], id_of(ref)) end
   cancel_tree(p, ref, 'the parent task ended', false)
   if facts[1] and facts[1] ~= '' then
@@ -57,8 +60,8 @@ local function may_run_at_once(p, agent, tenant, cap)
 end
 
 -- accept: p ref id agent hash request timeout retention parent root depth call trace rank session max_ready
--- tenant_max_ready owner nonce lease cap version scopes n event... ; with an owner the task is claimed at once where it may, its first events are
--- written and no queue sees it.
+-- tenant_max_ready owner nonce lease cap version scopes budget n event... ; with an owner the task is claimed at once
+-- where it may, its first events are written and no queue sees it. `budget`: 0: none.
 -- Returns {'new', fence or '', now} | {'known', hash matches} | {'expired'} | {'full'} | {'tenant full'} | {'orphan'} | {'wider'}.
 local function accept(keys, a)
   local p, ref, agent, now = a[1], a[2], a[4], now_ms()
@@ -86,6 +89,7 @@ local function accept(keys, a)
     'tenant', tenant, 'hash', a[5], 'request', a[6], 'created', now, 'deadline', deadline, 'retention', a[8],
     'parent', a[9], 'root', a[10], 'depth', a[11], 'call', a[12], 'trace', a[13], 'rank', RANKS[a[14]], 'session', a[15],
     'scopes', a[23])
+  if a[24] ~= '0' then redis.call('HSET', key(p, 'task', ref), 'budget', a[24]) end
   redis.call('ZADD', key(p, 'deadlines'), deadline, ref)
   redis.call('ZADD', key(p, 'index', holder_of(ref)), now, a[3])
   if parent then redis.call('SADD', key(p, 'children', parent), ref) end
@@ -94,14 +98,15 @@ local function accept(keys, a)
     return {'new', '', now}
   end
   local fence = own(p, ref, a[18], a[19], tonumber(a[20]), a[22], now)
-  local first = record(p, ref, slice(a, 25, tonumber(a[24])), {}, now)
+  local first = record(p, ref, slice(a, 26, tonumber(a[25])), {}, now)
   if first then redis.call('HSET', key(p, 'task', ref), 'barren', 0) end
   return {'new', fence, now}
 end
 
--- append: p ref fence event_key is_progress counters n event... asked...; counters: one argument, "name value name
--- value"; asked: see `ask`. A repeated event key writes nothing.
--- Returns {first sequence, now, cancel reason or ''} | {'fenced'} | {'full'}.
+-- append: p ref fence event_key is_progress counters escrow n event... asked...; counters: one argument, "name value
+-- name value"; escrow: "-" where no money is taken, else see `shortage`; asked: see `ask`. A repeated event key writes
+-- nothing.
+-- Returns {first sequence, now, cancel reason or ''} | {'fenced'} | {'full'} | what `shortage` returns.
 local function append(keys, a)
   local p, ref = a[1], a[2]
   local facts = task(p, ref, 'fence', 'cancel')
@@ -111,12 +116,14 @@ local function append(keys, a)
     local first, at = string.match(seen, '(%d+) (%d+)')
     return {tonumber(first), tonumber(at), facts[2] or ''}
   end
-  local many = tonumber(a[7])
-  local payloads = slice(a, 8, many)
+  local many, counters = tonumber(a[8]), words(a[6])
+  local payloads = slice(a, 9, many)
   if not has_room(p, ref, payloads) then return {'full'} end
+  local short = a[7] ~= '-' and shortage(p, ref, counters, a[7])
+  if short then return short end
   local now = now_ms()
-  local first = record(p, ref, payloads, words(a[6]), now)
-  if #a > 7 + many then ask(p, ref, slice(a, 8 + many, #a - 7 - many)) end
+  local first = record(p, ref, payloads, counters, now)
+  if #a > 8 + many then ask(p, ref, slice(a, 9 + many, #a - 8 - many)) end
   redis.call('HSET', key(p, 'seen', ref), a[4], string.format('%d %d', first, now))
   if a[5] == '1' then redis.call('HSET', key(p, 'task', ref), 'barren', 0) end
   return {first, now, facts[2] or ''}
@@ -186,7 +193,8 @@ local function cancel(keys, a)
   return {1, unpack(cancel_tree(p, ref, a[3], true))}
 end
 
--- resolve: p shown_ref input_id digest is_unpinning event. Writes a decision to the task that asked and wakes it.
+-- resolve: p shown_ref input_id digest is_unpinning event budget. Writes a decision to the task that asked and wakes it;
+-- `budget`: what the task may cost from now on, 0: as before.
 -- Returns 'done' | 'gone' | 'differs': nothing was changed.
 local function resolve(keys, a)
   local p, shown, id = a[1], a[2], a[3]
@@ -202,6 +210,8 @@ local function resolve(keys, a)
   for _, here in ipairs(lineage(p, ref)) do forget_input(p, here, id) end
   redis.call('ZREM', key(p, 'lapses'), lapse(ref, id))
   if a[5] == '1' then redis.call('HSET', key(p, 'task', ref), 'queue', task(p, ref, 'agent')[1]) end
+  local budget = task(p, ref, 'budget')[1]
+  if budget and tonumber(a[7]) > tonumber(budget) then redis.call('HSET', key(p, 'task', ref), 'budget', a[7]) end
   if state == 'PARKED' then enqueue(p, ref, now, true) end
   return 'done'
 end

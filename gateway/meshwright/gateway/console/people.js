@@ -74,6 +74,7 @@ function questionItem(task, pending) {
   };
   if (choices.includes("answer")) item.append(answerField(pending, button));
   if (choices.includes("edit")) item.append(editField(pending, button));
+  if (choices.includes("raise_budget")) item.append(raiseFields(button));
   item.append(element("label", {}, "Reason (optional, the agent reads it)", reason));
   const plain = choices.filter((choice) => ["approve", "reject", "retry", "skip", "fail"].includes(choice));
   item.append(element("span", { className: "buttons" }, ...plain.map((choice) => button(choice))), problem);
@@ -112,6 +113,18 @@ function editField(pending, button) {
   const label = element("label", {}, "Arguments that run instead, as JSON", field);
   const summary = element("summary", {}, "Other arguments …");
   return element("details", {}, summary, label, button("edit", edited));
+}
+
+function raiseFields(button) {
+  const limits = [
+    ["cost_budget_micros", "What the task may cost altogether, in US$ / 1000000"],
+    ["token_budget", "Tokens altogether"],
+    ["max_steps", "Rounds altogether"],
+  ];
+  const fields = limits.map(([name, title]) => [name, title, element("input", { type: "number", min: 0 })]);
+  const labels = fields.map(([, title, field]) => element("label", {}, title, field));
+  const given = () => fields.filter(([, , field]) => field.value).map(([name, , field]) => [name, Number(field.value)]);
+  return element("div", {}, ...labels, button("raise_budget", () => Object.fromEntries(given())));
 }
 
 function jsonOrText(text) {

@@ -14,7 +14,7 @@ from meshwright.core.settings import Settings
 from meshwright.gen.registry.v1.tool_registry_service_pb2 import Tool
 from meshwright.registry import current_invocation
 from meshwright.registry.backends.secret import Redaction, Secret, SecretReference
-from meshwright.registry.catalog import MAX_DESCRIPTION, MAX_TIMEOUT_S, UNPLACED, declared_contract
+from meshwright.registry.catalog import MAX_COST_MICROS, MAX_DESCRIPTION, MAX_TIMEOUT_S, UNPLACED, declared_contract
 from meshwright.registry.tool import ApprovalName, EffectName
 
 T = TypeVar("T")
@@ -38,6 +38,7 @@ class ToolOptions(Options):
     approval: ApprovalName = Field(default="never", description="When a person is asked before a call")
     required_scopes: list[str] = Field(default_factory=list, description="Scopes that a caller must hold")
     redact: list[str] = Field(default_factory=list, description="JSON Pointers of what is taken out of results")
+    cost_micros: int = Field(default=0, ge=0, le=MAX_COST_MICROS, description="What a call costs, in US$ / 1000000")
     input_schema: dict[str, JsonValue] | None = Field(default=None, description="JSON Schema of the arguments")
     output_schema: dict[str, JsonValue] | None = Field(default=None, description="JSON Schema of the result")
 
@@ -110,6 +111,7 @@ class DeclaredTool:
         effect: What a retry may do.
         timeout_s: Seconds for one call.
         approval: When a person is asked before a call.
+        cost_micros: What a call costs, in millionths of a US dollar.
         input_schema: JSON Schema of the arguments.
         output_schema: JSON Schema of the result; empty: any result fits.
         required_scopes: Scopes that a caller must hold.
@@ -123,6 +125,7 @@ class DeclaredTool:
     effect: EffectName
     timeout_s: float
     approval: ApprovalName
+    cost_micros: int
     input_schema: JsonSchema = field(repr=False)
     output_schema: JsonSchema = field(repr=False)
     required_scopes: Sequence[str] = ()
@@ -210,6 +213,7 @@ def contract_parts(
         "effect": tool.effect or effect,
         "timeout_s": tool.timeout_s,
         "approval": tool.approval,
+        "cost_micros": tool.cost_micros,
         "input_schema": input_schema,
         "output_schema": declared,
         "required_scopes": tool.required_scopes,

@@ -32,6 +32,7 @@ class LocalTool:
             the context; `always`.
         required_scopes: Scopes that whoever asks must hold.
         redact: JSON Pointers of what is taken out of results; the segment `-` means every item of an array.
+        cost_micros: What a call costs, in millionths of a US dollar.
 
     Raises:
         SetupError: There is no such effect or approval, or a list is a text.
@@ -48,6 +49,7 @@ class LocalTool:
         approval: ApprovalName = "never",
         required_scopes: Sequence[str] = (),
         redact: Sequence[str] = (),
+        cost_micros: int = 0,
     ) -> None:
         for what, said, names in (("effect", effect, EffectName), ("approval", approval, ApprovalName)):
             if said not in typing.get_args(names):
@@ -63,6 +65,7 @@ class LocalTool:
         self.approval = approval
         self.required_scopes = tuple(required_scopes)
         self.redact = tuple(redact)
+        self.cost_micros = cost_micros
         self.is_threaded = not inspect.iscoroutinefunction(function)
         self.__doc__ = function.__doc__
         self.__name__ = getattr(function, "__name__", name)
@@ -159,6 +162,7 @@ def tool(
     approval: ApprovalName = "never",
     required_scopes: Sequence[str] = (),
     redact: Sequence[str] = (),
+    cost_micros: int = 0,
 ) -> Callable[[Callable[..., Any]], LocalTool]: ...
 def tool(
     function: Callable[..., Any] | None = None,
@@ -171,6 +175,7 @@ def tool(
     approval: ApprovalName = "never",
     required_scopes: Sequence[str] = (),
     redact: Sequence[str] = (),
+    cost_micros: int = 0,
 ) -> LocalTool | Callable[[Callable[..., Any]], LocalTool]:
     """Turns a typed function into a tool; its docstring is what the model reads.
 
@@ -184,6 +189,7 @@ def tool(
             context) or `always`.
         required_scopes: Scopes that whoever asks must hold, `["mail:send"]`.
         redact: JSON Pointers of what is taken out of results, `["/card/number", "/items/-/secret"]`.
+        cost_micros: What a call costs, in millionths of a US dollar: budgets of money count it.
     """
 
     def decorate(decorated: Callable[..., Any]) -> LocalTool:
@@ -197,6 +203,7 @@ def tool(
             approval=approval,
             required_scopes=required_scopes,
             redact=redact,
+            cost_micros=cost_micros,
         )
 
     return decorate if function is None else decorate(function)

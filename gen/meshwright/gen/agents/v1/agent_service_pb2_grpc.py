@@ -67,9 +67,9 @@ class AgentServiceServicer:
         Idempotent by task_id: a repetition attaches to the first task. Initial metadata `x-task-id` names the accepted
         task. A task that ends FAILED is an OK answer; the call itself gives INVALID_ARGUMENT INVALID_REQUEST (a
         BadRequest detail for each field), NOT_FOUND AGENT_NOT_FOUND, ALREADY_EXISTS TASK_CONFLICT (id taken by another
-        request) or TASK_EXPIRED (id of a deleted task), RESOURCE_EXHAUSTED QUEUE_FULL, FAILED_PRECONDITION (session
-        busy, see SessionPolicy), or DEADLINE_EXCEEDED with the task_id in ErrorInfo. Without a deadline it waits for the
-        task's timeout.
+        request) or TASK_EXPIRED (id of a deleted task), RESOURCE_EXHAUSTED QUEUE_FULL or BUDGET_EXCEEDED (of its session or
+        the day), FAILED_PRECONDITION (session busy, see SessionPolicy), or DEADLINE_EXCEEDED with the task_id in ErrorInfo.
+        Without a deadline it waits for the task's timeout.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -43,9 +43,9 @@ class AgentServiceStub:
     Idempotent by task_id: a repetition attaches to the first task. Initial metadata `x-task-id` names the accepted
     task. A task that ends FAILED is an OK answer; the call itself gives INVALID_ARGUMENT INVALID_REQUEST (a
     BadRequest detail for each field), NOT_FOUND AGENT_NOT_FOUND, ALREADY_EXISTS TASK_CONFLICT (id taken by another
-    request) or TASK_EXPIRED (id of a deleted task), RESOURCE_EXHAUSTED QUEUE_FULL, FAILED_PRECONDITION (session
-    busy, see SessionPolicy), or DEADLINE_EXCEEDED with the task_id in ErrorInfo. Without a deadline it waits for the
-    task's timeout.
+    request) or TASK_EXPIRED (id of a deleted task), RESOURCE_EXHAUSTED QUEUE_FULL or BUDGET_EXCEEDED (of its session or
+    the day), FAILED_PRECONDITION (session busy, see SessionPolicy), or DEADLINE_EXCEEDED with the task_id in ErrorInfo.
+    Without a deadline it waits for the task's timeout.
     """
     StreamSteps: _grpc.UnaryStreamMultiCallable[_task_pb2.TaskRequest, _step_event_pb2.StepEvent]
     """StreamSteps does the same work and streams its steps; the last one is the result. A known task_id attaches, and
@@ -70,9 +70,9 @@ class AgentServiceAsyncStub(AgentServiceStub):
     Idempotent by task_id: a repetition attaches to the first task. Initial metadata `x-task-id` names the accepted
     task. A task that ends FAILED is an OK answer; the call itself gives INVALID_ARGUMENT INVALID_REQUEST (a
     BadRequest detail for each field), NOT_FOUND AGENT_NOT_FOUND, ALREADY_EXISTS TASK_CONFLICT (id taken by another
-    request) or TASK_EXPIRED (id of a deleted task), RESOURCE_EXHAUSTED QUEUE_FULL, FAILED_PRECONDITION (session
-    busy, see SessionPolicy), or DEADLINE_EXCEEDED with the task_id in ErrorInfo. Without a deadline it waits for the
-    task's timeout.
+    request) or TASK_EXPIRED (id of a deleted task), RESOURCE_EXHAUSTED QUEUE_FULL or BUDGET_EXCEEDED (of its session or
+    the day), FAILED_PRECONDITION (session busy, see SessionPolicy), or DEADLINE_EXCEEDED with the task_id in ErrorInfo.
+    Without a deadline it waits for the task's timeout.
     """
     StreamSteps: _aio.UnaryStreamMultiCallable[_task_pb2.TaskRequest, _step_event_pb2.StepEvent]  # type: ignore[assignment]
     """StreamSteps does the same work and streams its steps; the last one is the result. A known task_id attaches, and
@@ -100,9 +100,9 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         Idempotent by task_id: a repetition attaches to the first task. Initial metadata `x-task-id` names the accepted
         task. A task that ends FAILED is an OK answer; the call itself gives INVALID_ARGUMENT INVALID_REQUEST (a
         BadRequest detail for each field), NOT_FOUND AGENT_NOT_FOUND, ALREADY_EXISTS TASK_CONFLICT (id taken by another
-        request) or TASK_EXPIRED (id of a deleted task), RESOURCE_EXHAUSTED QUEUE_FULL, FAILED_PRECONDITION (session
-        busy, see SessionPolicy), or DEADLINE_EXCEEDED with the task_id in ErrorInfo. Without a deadline it waits for the
-        task's timeout.
+        request) or TASK_EXPIRED (id of a deleted task), RESOURCE_EXHAUSTED QUEUE_FULL or BUDGET_EXCEEDED (of its session or
+        the day), FAILED_PRECONDITION (session busy, see SessionPolicy), or DEADLINE_EXCEEDED with the task_id in ErrorInfo.
+        Without a deadline it waits for the task's timeout.
         """
 
     @_abc_1.abstractmethod

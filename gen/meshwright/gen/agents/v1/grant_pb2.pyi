@@ -46,6 +46,8 @@ class Grant(_message.Message):
     DELEGATES_FIELD_NUMBER: _builtins.int
     SCOPES_FIELD_NUMBER: _builtins.int
     SESSION_ID_FIELD_NUMBER: _builtins.int
+    COST_BUDGET_MICROS_FIELD_NUMBER: _builtins.int
+    MAX_TOOL_CALLS_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """Tenant the task belongs to."""
     principal: _builtins.str
@@ -66,6 +68,10 @@ class Grant(_message.Message):
     """Content that others wrote has entered the conversation: tools with the rule WHEN_TAINTED ask a person."""
     session_id: _builtins.str
     """Session of the task; empty: it has none."""
+    cost_budget_micros: _builtins.int
+    """What the task may cost in millionths of a US dollar, children included; none of them is granted more; 0: no limit."""
+    max_tool_calls: _builtins.int
+    """Tool calls that the task may make, children included; none of them is granted more; 0: no limit."""
     @_builtins.property
     def tools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Tools that may be called, "name@version"."""
@@ -118,10 +124,12 @@ class Grant(_message.Message):
         delegates: _abc.Iterable[_builtins.str] | None = ...,
         scopes: _abc.Iterable[_builtins.str] | None = ...,
         session_id: _builtins.str = ...,
+        cost_budget_micros: _builtins.int = ...,
+        max_tool_calls: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allowed_tools", b"allowed_tools", "approved", b"approved", "deadline", b"deadline", "delegates", b"delegates", "depth", b"depth", "expire_time", b"expire_time", "fence", b"fence", "principal", b"principal", "root_task_id", b"root_task_id", "scopes", b"scopes", "session_id", b"session_id", "tainted", b"tainted", "task_id", b"task_id", "tenant", b"tenant", "token_budget", b"token_budget", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allowed_tools", b"allowed_tools", "approved", b"approved", "cost_budget_micros", b"cost_budget_micros", "deadline", b"deadline", "delegates", b"delegates", "depth", b"depth", "expire_time", b"expire_time", "fence", b"fence", "max_tool_calls", b"max_tool_calls", "principal", b"principal", "root_task_id", b"root_task_id", "scopes", b"scopes", "session_id", b"session_id", "tainted", b"tainted", "task_id", b"task_id", "tenant", b"tenant", "token_budget", b"token_budget", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -23,6 +23,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _ReservationState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReservationStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReservationState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RESERVATION_STATE_UNSPECIFIED: _ReservationState.ValueType  # 0
+    """Never sent."""
+    RESERVATION_STATE_OPEN: _ReservationState.ValueType  # 1
+    """Set aside: the call begins."""
+    RESERVATION_STATE_CHARGED: _ReservationState.ValueType  # 2
+    """The worker was lost before there was an answer: all of it counts as spent, and the model is asked again."""
+    RESERVATION_STATE_RELEASED: _ReservationState.ValueType  # 3
+    """The model did not answer and costs nothing."""
+
+class ReservationState(_ReservationState, metaclass=_ReservationStateEnumTypeWrapper):
+    """ReservationState is where a reservation stands."""
+
+RESERVATION_STATE_UNSPECIFIED: ReservationState.ValueType  # 0
+"""Never sent."""
+RESERVATION_STATE_OPEN: ReservationState.ValueType  # 1
+"""Set aside: the call begins."""
+RESERVATION_STATE_CHARGED: ReservationState.ValueType  # 2
+"""The worker was lost before there was an answer: all of it counts as spent, and the model is asked again."""
+RESERVATION_STATE_RELEASED: ReservationState.ValueType  # 3
+"""The model did not answer and costs nothing."""
+Global___ReservationState: _TypeAlias = ReservationState  # noqa: Y015
+
 class _ToolOutcome:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -245,6 +273,7 @@ class StepEvent(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     GAP_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
+    RESERVATION_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """Task whose journal or stream this is; inside of a ChildStep, the child."""
@@ -325,6 +354,10 @@ class StepEvent(_message.Message):
         """Passing: a tool is still at work."""
 
     @_builtins.property
+    def reservation(self) -> Global___ModelReservation:
+        """Money is set aside for a model call, or what was set aside is not needed any more."""
+
+    @_builtins.property
     def result(self) -> _task_pb2.TaskResponse:
         """Always last. A stream that ends without it was cut: reconnect after the last sequence."""
 
@@ -353,13 +386,14 @@ class StepEvent(_message.Message):
         heartbeat: Global___Heartbeat | None = ...,
         gap: Global___StreamGap | None = ...,
         progress: Global___ToolProgress | None = ...,
+        reservation: Global___ModelReservation | None = ...,
         result: _task_pb2.TaskResponse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "child", b"child", "context_compacted", b"context_compacted", "delegation", b"delegation", "delta", b"delta", "event", b"event", "gap", b"gap", "guardrail", b"guardrail", "heartbeat", b"heartbeat", "input_requested", b"input_requested", "input_resolved", b"input_resolved", "llm_call", b"llm_call", "notice", b"notice", "progress", b"progress", "result", b"result", "started", b"started", "time", b"time", "tool_call", b"tool_call", "tool_result", b"tool_result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "child", b"child", "context_compacted", b"context_compacted", "delegation", b"delegation", "delta", b"delta", "event", b"event", "gap", b"gap", "guardrail", b"guardrail", "heartbeat", b"heartbeat", "input_requested", b"input_requested", "input_resolved", b"input_resolved", "llm_call", b"llm_call", "notice", b"notice", "progress", b"progress", "reservation", b"reservation", "result", b"result", "started", b"started", "time", b"time", "tool_call", b"tool_call", "tool_result", b"tool_result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "budget", b"budget", "child", b"child", "context_compacted", b"context_compacted", "delegation", b"delegation", "delta", b"delta", "event", b"event", "gap", b"gap", "guardrail", b"guardrail", "heartbeat", b"heartbeat", "input_requested", b"input_requested", "input_resolved", b"input_resolved", "llm_call", b"llm_call", "notice", b"notice", "progress", b"progress", "result", b"result", "sequence", b"sequence", "span_id", b"span_id", "started", b"started", "step", b"step", "task_id", b"task_id", "time", b"time", "tool_call", b"tool_call", "tool_result", b"tool_result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "budget", b"budget", "child", b"child", "context_compacted", b"context_compacted", "delegation", b"delegation", "delta", b"delta", "event", b"event", "gap", b"gap", "guardrail", b"guardrail", "heartbeat", b"heartbeat", "input_requested", b"input_requested", "input_resolved", b"input_resolved", "llm_call", b"llm_call", "notice", b"notice", "progress", b"progress", "reservation", b"reservation", "result", b"result", "sequence", b"sequence", "span_id", b"span_id", "started", b"started", "step", b"step", "task_id", b"task_id", "time", b"time", "tool_call", b"tool_call", "tool_result", b"tool_result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "llm_call", "delta", "tool_call", "tool_result", "delegation", "child", "guardrail", "context_compacted", "input_requested", "input_resolved", "budget", "notice", "heartbeat", "gap", "progress", "result"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "llm_call", "delta", "tool_call", "tool_result", "delegation", "child", "guardrail", "context_compacted", "input_requested", "input_resolved", "budget", "notice", "heartbeat", "gap", "progress", "reservation", "result"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -416,6 +450,7 @@ class LlmCall(_message.Message):
     CACHED_FIELD_NUMBER: _builtins.int
     ROUTED_BECAUSE_FIELD_NUMBER: _builtins.int
     LATENCY_MS_FIELD_NUMBER: _builtins.int
+    RESERVED_MICROS_FIELD_NUMBER: _builtins.int
     DEGRADED_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
     """Kind of provider: "offline", "openai", ..."""
@@ -431,6 +466,8 @@ class LlmCall(_message.Message):
     """Why the router chose this model."""
     latency_ms: _builtins.int
     """Milliseconds from the request to the end of the answer, retries included."""
+    reserved_micros: _builtins.int
+    """What was set aside for the call and is free again, in millionths of a US dollar; its cost is in `usage`."""
     degraded: _builtins.bool
     """A model that was to be asked before this one did not answer."""
     @_builtins.property
@@ -453,15 +490,56 @@ class LlmCall(_message.Message):
         cached: _builtins.bool = ...,
         routed_because: _builtins.str = ...,
         latency_ms: _builtins.int = ...,
+        reserved_micros: _builtins.int = ...,
         degraded: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "degraded", b"degraded", "latency_ms", b"latency_ms", "model", b"model", "planned_calls", b"planned_calls", "provider", b"provider", "routed_because", b"routed_because", "stop_reason", b"stop_reason", "text", b"text", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "degraded", b"degraded", "latency_ms", b"latency_ms", "model", b"model", "planned_calls", b"planned_calls", "provider", b"provider", "reserved_micros", b"reserved_micros", "routed_because", b"routed_because", "stop_reason", b"stop_reason", "text", b"text", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LlmCall: _TypeAlias = LlmCall  # noqa: Y015
+
+@_typing.final
+class ModelReservation(_message.Message):
+    """ModelReservation is what a model call may cost at the most. It is journaled before the call where a budget counts money;
+    the LlmCall that follows settles it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    COST_MICROS_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
+    CHUNK_MICROS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Model that may be asked, the dearest where there are several."""
+    cost_micros: _builtins.int
+    """Millionths of a US dollar."""
+    state: Global___ReservationState.ValueType
+    """What has become of it."""
+    chunk: _builtins.int
+    """Number, from 1, of the chunk that was taken from the budgets of session, user, tenant and mesh for it; 0: none was."""
+    chunk_micros: _builtins.int
+    """The chunk, in millionths of a US dollar; the tree of tasks spends from it."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        cost_micros: _builtins.int = ...,
+        state: Global___ReservationState.ValueType = ...,
+        chunk: _builtins.int = ...,
+        chunk_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "chunk_micros", b"chunk_micros", "cost_micros", b"cost_micros", "model", b"model", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelReservation: _TypeAlias = ModelReservation  # noqa: Y015
 
 @_typing.final
 class PlannedCall(_message.Message):
@@ -572,6 +650,7 @@ class ToolCall(_message.Message):
     INTENT_DIGEST_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
+    COST_MICROS_FIELD_NUMBER: _builtins.int
     call_id: _builtins.str
     """PlannedCall that it carries out."""
     tool: _builtins.str
@@ -582,6 +661,8 @@ class ToolCall(_message.Message):
     """SHA-256 in hex over tool, version and arguments in canonical JSON (RFC 8785); what an approval refers to."""
     idempotency_key: _builtins.str
     """Made by the runner from task, step and call; the same after a crash."""
+    cost_micros: _builtins.int
+    """What the call may cost by its contract, set aside until its outcome; millionths of a US dollar."""
     @_builtins.property
     def arguments(self) -> _struct_pb2.Struct:
         """Arguments that have passed the tool's input schema; integers of magnitude 2^53 and above as decimal text."""
@@ -600,10 +681,11 @@ class ToolCall(_message.Message):
         intent_digest: _builtins.str = ...,
         idempotency_key: _builtins.str = ...,
         deadline: _timestamp_pb2.Timestamp | None = ...,
+        cost_micros: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "deadline", b"deadline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "call_id", b"call_id", "deadline", b"deadline", "idempotency_key", b"idempotency_key", "intent_digest", b"intent_digest", "tool", b"tool", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "call_id", b"call_id", "cost_micros", b"cost_micros", "deadline", b"deadline", "idempotency_key", b"idempotency_key", "intent_digest", b"intent_digest", "tool", b"tool", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -621,6 +703,8 @@ class ToolResult(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
     LATENCY_MS_FIELD_NUMBER: _builtins.int
+    COST_MICROS_FIELD_NUMBER: _builtins.int
+    RESERVED_MICROS_FIELD_NUMBER: _builtins.int
     call_id: _builtins.str
     """PlannedCall that it answers."""
     outcome: Global___ToolOutcome.ValueType
@@ -629,6 +713,10 @@ class ToolResult(_message.Message):
     """Answered from the tool's outcome ledger, not run again."""
     latency_ms: _builtins.int
     """Milliseconds from the call to its outcome, waits included; 0 where the tool was not reached."""
+    cost_micros: _builtins.int
+    """What the call cost, in millionths of a US dollar; 0 where the tool was not reached."""
+    reserved_micros: _builtins.int
+    """What was set aside for the call and is free again, in millionths of a US dollar."""
     @_builtins.property
     def result(self) -> _struct_pb2.Value:
         """What the tool returned, set on OK only; integers of magnitude 2^53 and above as decimal text."""
@@ -646,10 +734,12 @@ class ToolResult(_message.Message):
         error: _status_pb2.Status | None = ...,
         replayed: _builtins.bool = ...,
         latency_ms: _builtins.int = ...,
+        cost_micros: _builtins.int = ...,
+        reserved_micros: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "error", b"error", "latency_ms", b"latency_ms", "outcome", b"outcome", "replayed", b"replayed", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "cost_micros", b"cost_micros", "error", b"error", "latency_ms", b"latency_ms", "outcome", b"outcome", "replayed", b"replayed", "reserved_micros", b"reserved_micros", "result", b"result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -666,6 +756,7 @@ class Delegation(_message.Message):
     AGENT_ID_FIELD_NUMBER: _builtins.int
     GRANTED_TOKENS_FIELD_NUMBER: _builtins.int
     GRANTED_COST_MICROS_FIELD_NUMBER: _builtins.int
+    GRANTED_TOOL_CALLS_FIELD_NUMBER: _builtins.int
     call_id: _builtins.str
     """PlannedCall that asked for it."""
     child_task_id: _builtins.str
@@ -675,7 +766,9 @@ class Delegation(_message.Message):
     granted_tokens: _builtins.int
     """Token budget of the child, a share of what the parent has left."""
     granted_cost_micros: _builtins.int
-    """Cost budget of the child in millionths of a US dollar; 0: its agent's policy."""
+    """Cost budget of the child in millionths of a US dollar, a share of what the parent has left; 0: the parent has none."""
+    granted_tool_calls: _builtins.int
+    """Tool calls of the child, a share of what the parent has left; 0: the parent has no limit."""
     def __init__(
         self,
         *,
@@ -684,10 +777,11 @@ class Delegation(_message.Message):
         agent_id: _builtins.str = ...,
         granted_tokens: _builtins.int = ...,
         granted_cost_micros: _builtins.int = ...,
+        granted_tool_calls: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "call_id", b"call_id", "child_task_id", b"child_task_id", "granted_cost_micros", b"granted_cost_micros", "granted_tokens", b"granted_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "call_id", b"call_id", "child_task_id", b"child_task_id", "granted_cost_micros", b"granted_cost_micros", "granted_tokens", b"granted_tokens", "granted_tool_calls", b"granted_tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -794,6 +888,9 @@ class InputResolved(_message.Message):
     EDITED_ARGUMENTS_JSON_FIELD_NUMBER: _builtins.int
     ANSWER_FIELD_NUMBER: _builtins.int
     INTENT_DIGEST_FIELD_NUMBER: _builtins.int
+    TOKEN_BUDGET_FIELD_NUMBER: _builtins.int
+    COST_BUDGET_MICROS_FIELD_NUMBER: _builtins.int
+    MAX_STEPS_FIELD_NUMBER: _builtins.int
     input_id: _builtins.str
     """PendingInput that was decided on."""
     decision: _task_pb2.Decision.ValueType
@@ -806,6 +903,12 @@ class InputResolved(_message.Message):
     """For EDIT: arguments that run instead, as JSON text."""
     intent_digest: _builtins.str
     """Digest of the call that was decided on, as the decision quoted it."""
+    token_budget: _builtins.int
+    """For RAISE_BUDGET: the task's new total in tokens; 0: unchanged."""
+    cost_budget_micros: _builtins.int
+    """For RAISE_BUDGET: the task's new total in millionths of a US dollar; 0: unchanged."""
+    max_steps: _builtins.int
+    """For RAISE_BUDGET: the task's new number of rounds; 0: unchanged."""
     @_builtins.property
     def answer(self) -> _struct_pb2.Value:
         """For ANSWER: what was answered."""
@@ -820,10 +923,13 @@ class InputResolved(_message.Message):
         edited_arguments_json: _builtins.str = ...,
         answer: _struct_pb2.Value | None = ...,
         intent_digest: _builtins.str = ...,
+        token_budget: _builtins.int = ...,
+        cost_budget_micros: _builtins.int = ...,
+        max_steps: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "decided_by", b"decided_by", "decision", b"decision", "edited_arguments_json", b"edited_arguments_json", "input_id", b"input_id", "intent_digest", b"intent_digest", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "cost_budget_micros", b"cost_budget_micros", "decided_by", b"decided_by", "decision", b"decision", "edited_arguments_json", b"edited_arguments_json", "input_id", b"input_id", "intent_digest", b"intent_digest", "max_steps", b"max_steps", "reason", b"reason", "token_budget", b"token_budget"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

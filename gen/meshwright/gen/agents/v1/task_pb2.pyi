@@ -212,7 +212,7 @@ class _InputKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_InputKind.V
     INPUT_KIND_APPROVAL: _InputKind.ValueType  # 2
     """A tool call waits for consent: APPROVE, REJECT or EDIT."""
     INPUT_KIND_BUDGET: _InputKind.ValueType  # 3
-    """A budget is used up and on_budget_exceeded is ASK: RAISE_BUDGET or FAIL."""
+    """A budget is used up and on_budget_exceeded is ASK: RAISE_BUDGET (RETRY where it is not the task's own) or FAIL."""
     INPUT_KIND_UNKNOWN_OUTCOME: _InputKind.ValueType  # 4
     """A non-idempotent tool may or may not have run."""
     INPUT_KIND_ESCALATION: _InputKind.ValueType  # 5
@@ -228,7 +228,7 @@ INPUT_KIND_QUESTION: InputKind.ValueType  # 1
 INPUT_KIND_APPROVAL: InputKind.ValueType  # 2
 """A tool call waits for consent: APPROVE, REJECT or EDIT."""
 INPUT_KIND_BUDGET: InputKind.ValueType  # 3
-"""A budget is used up and on_budget_exceeded is ASK: RAISE_BUDGET or FAIL."""
+"""A budget is used up and on_budget_exceeded is ASK: RAISE_BUDGET (RETRY where it is not the task's own) or FAIL."""
 INPUT_KIND_UNKNOWN_OUTCOME: InputKind.ValueType  # 4
 """A non-idempotent tool may or may not have run."""
 INPUT_KIND_ESCALATION: InputKind.ValueType  # 5
@@ -276,7 +276,7 @@ class _DecisionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Decision.Val
     DECISION_ANSWER: _Decision.ValueType  # 4
     """Hands `answer` to the agent."""
     DECISION_RETRY: _Decision.ValueType  # 5
-    """Runs a call of unknown outcome again: its effect may be doubled."""
+    """Tries again: a call of unknown outcome, whose effect may be doubled; a budget that others have used up."""
     DECISION_SKIP: _Decision.ValueType  # 6
     """Goes on without running the call again; the model reads that its outcome is unknown."""
     DECISION_FAIL: _Decision.ValueType  # 7
@@ -298,7 +298,7 @@ DECISION_EDIT: Decision.ValueType  # 3
 DECISION_ANSWER: Decision.ValueType  # 4
 """Hands `answer` to the agent."""
 DECISION_RETRY: Decision.ValueType  # 5
-"""Runs a call of unknown outcome again: its effect may be doubled."""
+"""Tries again: a call of unknown outcome, whose effect may be doubled; a budget that others have used up."""
 DECISION_SKIP: Decision.ValueType  # 6
 """Goes on without running the call again; the model reads that its outcome is unknown."""
 DECISION_FAIL: Decision.ValueType  # 7
@@ -351,6 +351,7 @@ class TaskRequest(_message.Message):
     SESSION_POLICY_FIELD_NUMBER: _builtins.int
     NO_CACHE_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    MAX_TOOL_CALLS_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """Chosen by the caller ([A-Za-z0-9_-]{1,64}), or made by the server (UUIDv7). It is the idempotency key: the same
     id with the same request attaches to the first task, with another request it is ALREADY_EXISTS. Children are
@@ -369,7 +370,7 @@ class TaskRequest(_message.Message):
     token_budget: _builtins.int
     """Tokens, 512..32768 unless the agent's policy allows more; 0: 8192. Input and output count, children's too."""
     cost_budget_micros: _builtins.int
-    """Millionths of a US dollar; 0: the policy's."""
+    """What the task may cost with its children, in millionths of a US dollar; 0: no limit of its own."""
     model: _builtins.str
     """Routing hint: a class ("fast", "best") or a model name the policy allows; empty: the agent's choice. Another name is
     INVALID_REQUEST, and the error lists the known ones. Other models still answer where this one cannot.
@@ -382,6 +383,10 @@ class TaskRequest(_message.Message):
     """Skips the response cache."""
     priority: Global___TaskPriority.ValueType
     """Order among the waiting tasks of one tenant; between tenants it decides nothing."""
+    max_tool_calls: _builtins.int
+    """Tool calls, those of children included, 1..1000; 0: as many as the steps allow. Calls beyond it are refused, and the
+    model reads that.
+    """
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Caller's labels, returned as given; never read as instructions."""
@@ -419,10 +424,11 @@ class TaskRequest(_message.Message):
         session_policy: Global___SessionPolicy.ValueType = ...,
         no_cache: _builtins.bool = ...,
         priority: Global___TaskPriority.ValueType = ...,
+        max_tool_calls: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["output_schema", b"output_schema", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allowed_tools", b"allowed_tools", "cost_budget_micros", b"cost_budget_micros", "max_steps", b"max_steps", "metadata", b"metadata", "model", b"model", "no_cache", b"no_cache", "on_budget_exceeded", b"on_budget_exceeded", "output_schema", b"output_schema", "priority", b"priority", "prompt", b"prompt", "session_id", b"session_id", "session_policy", b"session_policy", "task_id", b"task_id", "timeout", b"timeout", "token_budget", b"token_budget"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allowed_tools", b"allowed_tools", "cost_budget_micros", b"cost_budget_micros", "max_steps", b"max_steps", "max_tool_calls", b"max_tool_calls", "metadata", b"metadata", "model", b"model", "no_cache", b"no_cache", "on_budget_exceeded", b"on_budget_exceeded", "output_schema", b"output_schema", "priority", b"priority", "prompt", b"prompt", "session_id", b"session_id", "session_policy", b"session_policy", "task_id", b"task_id", "timeout", b"timeout", "token_budget", b"token_budget"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -550,7 +556,7 @@ class TaskResponse(_message.Message):
 
     @_builtins.property
     def usage_shares(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageShare]:
-        """Usage by agent, model and tool."""
+        """Usage by agent, model and tool, once the task has ended; together they are `usage`."""
 
     def __init__(
         self,
@@ -604,6 +610,7 @@ class Usage(_message.Message):
     SAVED_COST_MICROS_FIELD_NUMBER: _builtins.int
     MODEL_CALLS_FIELD_NUMBER: _builtins.int
     TOOL_CALLS_FIELD_NUMBER: _builtins.int
+    ESTIMATED_COST_MICROS_FIELD_NUMBER: _builtins.int
     input_tokens: _builtins.int
     """Tokens read by models, as the provider counts; without those of the two cache fields."""
     output_tokens: _builtins.int
@@ -620,6 +627,8 @@ class Usage(_message.Message):
     """Model calls that were answered."""
     tool_calls: _builtins.int
     """Tool calls that have an outcome."""
+    estimated_cost_micros: _builtins.int
+    """The part of cost_micros that nobody counted: calls whose answer was lost are charged with all that was set aside."""
     def __init__(
         self,
         *,
@@ -631,10 +640,11 @@ class Usage(_message.Message):
         saved_cost_micros: _builtins.int = ...,
         model_calls: _builtins.int = ...,
         tool_calls: _builtins.int = ...,
+        estimated_cost_micros: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_read_tokens", b"cache_read_tokens", "cache_write_tokens", b"cache_write_tokens", "cost_micros", b"cost_micros", "input_tokens", b"input_tokens", "model_calls", b"model_calls", "output_tokens", b"output_tokens", "saved_cost_micros", b"saved_cost_micros", "tool_calls", b"tool_calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_read_tokens", b"cache_read_tokens", "cache_write_tokens", b"cache_write_tokens", "cost_micros", b"cost_micros", "estimated_cost_micros", b"estimated_cost_micros", "input_tokens", b"input_tokens", "model_calls", b"model_calls", "output_tokens", b"output_tokens", "saved_cost_micros", b"saved_cost_micros", "tool_calls", b"tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -642,7 +652,7 @@ Global___Usage: _TypeAlias = Usage  # noqa: Y015
 
 @_typing.final
 class UsageShare(_message.Message):
-    """UsageShare attributes usage."""
+    """UsageShare attributes usage. With neither model nor tool it is the sum of what has no row of its own."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

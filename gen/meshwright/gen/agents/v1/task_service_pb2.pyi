@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from meshwright.gen.agents.v1 import task_pb2 as _task_pb2
 import builtins as _builtins
 import sys
@@ -20,6 +21,138 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _CostGrouping:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CostGroupingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CostGrouping.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    COST_GROUPING_UNSPECIFIED: _CostGrouping.ValueType  # 0
+    """Taken as AGENT."""
+    COST_GROUPING_AGENT: _CostGrouping.ValueType  # 1
+    """The agent that spent it."""
+    COST_GROUPING_MODEL: _CostGrouping.ValueType  # 2
+    """The model that was called; tools are in no row."""
+    COST_GROUPING_TOOL: _CostGrouping.ValueType  # 3
+    """The tool that was called; models are in no row."""
+    COST_GROUPING_TYPE: _CostGrouping.ValueType  # 4
+    """"llm" or "tool"."""
+    COST_GROUPING_TENANT: _CostGrouping.ValueType  # 5
+    """The tenant: one row."""
+    COST_GROUPING_SESSION: _CostGrouping.ValueType  # 6
+    """The session, "PRINCIPAL/SESSION"; tasks without one are in no row."""
+    COST_GROUPING_USER: _CostGrouping.ValueType  # 7
+    """The principal that asked."""
+
+class CostGrouping(_CostGrouping, metaclass=_CostGroupingEnumTypeWrapper):
+    """CostGrouping is what costs are summed by."""
+
+COST_GROUPING_UNSPECIFIED: CostGrouping.ValueType  # 0
+"""Taken as AGENT."""
+COST_GROUPING_AGENT: CostGrouping.ValueType  # 1
+"""The agent that spent it."""
+COST_GROUPING_MODEL: CostGrouping.ValueType  # 2
+"""The model that was called; tools are in no row."""
+COST_GROUPING_TOOL: CostGrouping.ValueType  # 3
+"""The tool that was called; models are in no row."""
+COST_GROUPING_TYPE: CostGrouping.ValueType  # 4
+""""llm" or "tool"."""
+COST_GROUPING_TENANT: CostGrouping.ValueType  # 5
+"""The tenant: one row."""
+COST_GROUPING_SESSION: CostGrouping.ValueType  # 6
+"""The session, "PRINCIPAL/SESSION"; tasks without one are in no row."""
+COST_GROUPING_USER: CostGrouping.ValueType  # 7
+"""The principal that asked."""
+Global___CostGrouping: _TypeAlias = CostGrouping  # noqa: Y015
+
+@_typing.final
+class GetCostsRequest(_message.Message):
+    """GetCostsRequest names days and a grouping."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BY_FIELD_NUMBER: _builtins.int
+    FROM_DAY_FIELD_NUMBER: _builtins.int
+    TO_DAY_FIELD_NUMBER: _builtins.int
+    by: Global___CostGrouping.ValueType
+    """How rows are made."""
+    from_day: _builtins.str
+    """First day, YYYY-MM-DD; empty: today (UTC)."""
+    to_day: _builtins.str
+    """Last day, YYYY-MM-DD, at most 39 after the first one; empty: the first one alone."""
+    def __init__(
+        self,
+        *,
+        by: Global___CostGrouping.ValueType = ...,
+        from_day: _builtins.str = ...,
+        to_day: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "from_day", b"from_day", "to_day", b"to_day"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCostsRequest: _TypeAlias = GetCostsRequest  # noqa: Y015
+
+@_typing.final
+class GetCostsResponse(_message.Message):
+    """GetCostsResponse is a table, the dearest row first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___CostRow]:
+        """At most 1000 rows a day; what has no row of its own is summed under "*"."""
+
+    def __init__(
+        self,
+        *,
+        rows: _abc.Iterable[Global___CostRow] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCostsResponse: _TypeAlias = GetCostsResponse  # noqa: Y015
+
+@_typing.final
+class CostRow(_message.Message):
+    """CostRow is one sum."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    COST_MICROS_FIELD_NUMBER: _builtins.int
+    ESTIMATED_COST_MICROS_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Agent, model, tool, ... as the grouping says."""
+    cost_micros: _builtins.int
+    """Millionths of a US dollar."""
+    estimated_cost_micros: _builtins.int
+    """The part of it that was charged without an answer; see Usage."""
+    tokens: _builtins.int
+    """Input and output tokens."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        cost_micros: _builtins.int = ...,
+        estimated_cost_micros: _builtins.int = ...,
+        tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_micros", b"cost_micros", "estimated_cost_micros", b"estimated_cost_micros", "name", b"name", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CostRow: _TypeAlias = CostRow  # noqa: Y015
 
 @_typing.final
 class GetTaskRequest(_message.Message):
@@ -280,6 +413,7 @@ class ResolveInputRequest(_message.Message):
     TOKEN_BUDGET_FIELD_NUMBER: _builtins.int
     COST_BUDGET_MICROS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    MAX_STEPS_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """Task that shows the input among its pending_inputs."""
     input_id: _builtins.str
@@ -289,11 +423,13 @@ class ResolveInputRequest(_message.Message):
     intent_digest: _builtins.str
     """Must equal the pending one where there is one; else FAILED_PRECONDITION and nothing changes."""
     token_budget: _builtins.int
-    """For RAISE_BUDGET: the task's new total in tokens; 0: unchanged."""
+    """For RAISE_BUDGET: the task's new total in tokens, up to 1000000; 0: unchanged."""
     cost_budget_micros: _builtins.int
     """For RAISE_BUDGET: the task's new total in millionths of a US dollar; 0: unchanged."""
     reason: _builtins.str
     """For people, kept in the journal; may be empty."""
+    max_steps: _builtins.int
+    """For RAISE_BUDGET: the task's new number of rounds, up to 100; 0: unchanged."""
     @_builtins.property
     def answer(self) -> _struct_pb2.Value:
         """For ANSWER: must fit the input's answer_schema."""
@@ -314,10 +450,11 @@ class ResolveInputRequest(_message.Message):
         token_budget: _builtins.int = ...,
         cost_budget_micros: _builtins.int = ...,
         reason: _builtins.str = ...,
+        max_steps: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "edited_arguments", b"edited_arguments"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "cost_budget_micros", b"cost_budget_micros", "decision", b"decision", "edited_arguments", b"edited_arguments", "input_id", b"input_id", "intent_digest", b"intent_digest", "reason", b"reason", "task_id", b"task_id", "token_budget", b"token_budget"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "cost_budget_micros", b"cost_budget_micros", "decision", b"decision", "edited_arguments", b"edited_arguments", "input_id", b"input_id", "intent_digest", b"intent_digest", "max_steps", b"max_steps", "reason", b"reason", "task_id", b"task_id", "token_budget", b"token_budget"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

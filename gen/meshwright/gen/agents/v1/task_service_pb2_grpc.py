@@ -86,6 +86,11 @@ class TaskServiceStub:
                 request_serializer=meshwright_dot_gen_dot_agents_dot_v1_dot_task__service__pb2.DropDeadLetterRequest.SerializeToString,
                 response_deserializer=meshwright_dot_gen_dot_agents_dot_v1_dot_task__pb2.TaskResponse.FromString,
                 _registered_method=True)
+        self.GetCosts = channel.unary_unary(
+                '/agents.v1.TaskService/GetCosts',
+                request_serializer=meshwright_dot_gen_dot_agents_dot_v1_dot_task__service__pb2.GetCostsRequest.SerializeToString,
+                response_deserializer=meshwright_dot_gen_dot_agents_dot_v1_dot_task__service__pb2.GetCostsResponse.FromString,
+                _registered_method=True)
 
 
 class TaskServiceServicer:
@@ -98,9 +103,9 @@ class TaskServiceServicer:
     def SubmitTask(self, request, context):
         """SubmitTask queues a task and answers at once (HTTP 202). Idempotent by task_id: a repetition returns the first
         task as it stands. Gives INVALID_ARGUMENT INVALID_REQUEST (a BadRequest detail for each field), NOT_FOUND
-        AGENT_NOT_FOUND, ALREADY_EXISTS TASK_CONFLICT or TASK_EXPIRED, RESOURCE_EXHAUSTED QUEUE_FULL, STORE_FULL or
-        OVERLOADED with RetryInfo, FAILED_PRECONDITION SESSION_BUSY (see SessionPolicy), or CANCELLED TASK_CANCELLED for a
-        child of an ended parent.
+        AGENT_NOT_FOUND, ALREADY_EXISTS TASK_CONFLICT or TASK_EXPIRED, RESOURCE_EXHAUSTED QUEUE_FULL, STORE_FULL,
+        OVERLOADED or BUDGET_EXCEEDED (of its session or the day) with RetryInfo, FAILED_PRECONDITION SESSION_BUSY (see
+        SessionPolicy), or CANCELLED TASK_CANCELLED for a child of an ended parent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -152,7 +157,7 @@ class TaskServiceServicer:
         """ResolveInput answers a PendingInput; then the task goes on. The first decision counts: an input that is no longer
         pending is FAILED_PRECONDITION INPUT_NOT_PENDING, another digest FAILED_PRECONDITION DIGEST_MISMATCH, and nothing
         changes. Also gives NOT_FOUND TASK_NOT_FOUND, INVALID_ARGUMENT INVALID_REQUEST (a decision that is no choice, an
-        answer or arguments that do not fit their schema) and PERMISSION_DENIED for callers under a grant: agents do not
+        answer or arguments that do not fit their schema, a raise without a new total or out of range) and PERMISSION_DENIED for callers under a grant: agents do not
         approve what agents do.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -171,6 +176,16 @@ class TaskServiceServicer:
     def DropDeadLetter(self, request, context):
         """DropDeadLetter takes a task off the list of dead letters; the task itself stays until it expires. Idempotent. Gives
         NOT_FOUND TASK_NOT_FOUND and FAILED_PRECONDITION NO_DEAD_LETTER.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCosts(self, request, context):
+        """GetCosts sums what the ended tasks of the caller's tenant have cost, each on the day (UTC) on which it was accepted.
+        A task is counted within seconds of its end; one that cost nothing is not. Days are kept for 40 days. Gives
+        INVALID_ARGUMENT INVALID_REQUEST for a day or a grouping that is none, and PERMISSION_DENIED for callers under a
+        grant.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -223,6 +238,11 @@ def add_TaskServiceServicer_to_server(servicer, server):
                     servicer.DropDeadLetter,
                     request_deserializer=meshwright_dot_gen_dot_agents_dot_v1_dot_task__service__pb2.DropDeadLetterRequest.FromString,
                     response_serializer=meshwright_dot_gen_dot_agents_dot_v1_dot_task__pb2.TaskResponse.SerializeToString,
+            ),
+            'GetCosts': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCosts,
+                    request_deserializer=meshwright_dot_gen_dot_agents_dot_v1_dot_task__service__pb2.GetCostsRequest.FromString,
+                    response_serializer=meshwright_dot_gen_dot_agents_dot_v1_dot_task__service__pb2.GetCostsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -472,6 +492,33 @@ class TaskService:
             '/agents.v1.TaskService/DropDeadLetter',
             meshwright_dot_gen_dot_agents_dot_v1_dot_task__service__pb2.DropDeadLetterRequest.SerializeToString,
             meshwright_dot_gen_dot_agents_dot_v1_dot_task__pb2.TaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCosts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agents.v1.TaskService/GetCosts',
+            meshwright_dot_gen_dot_agents_dot_v1_dot_task__service__pb2.GetCostsRequest.SerializeToString,
+            meshwright_dot_gen_dot_agents_dot_v1_dot_task__service__pb2.GetCostsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,9 +43,9 @@ class TaskServiceStub:
     SubmitTask: _grpc.UnaryUnaryMultiCallable[_task_pb2.TaskRequest, _task_pb2.TaskResponse]
     """SubmitTask queues a task and answers at once (HTTP 202). Idempotent by task_id: a repetition returns the first
     task as it stands. Gives INVALID_ARGUMENT INVALID_REQUEST (a BadRequest detail for each field), NOT_FOUND
-    AGENT_NOT_FOUND, ALREADY_EXISTS TASK_CONFLICT or TASK_EXPIRED, RESOURCE_EXHAUSTED QUEUE_FULL, STORE_FULL or
-    OVERLOADED with RetryInfo, FAILED_PRECONDITION SESSION_BUSY (see SessionPolicy), or CANCELLED TASK_CANCELLED for a
-    child of an ended parent.
+    AGENT_NOT_FOUND, ALREADY_EXISTS TASK_CONFLICT or TASK_EXPIRED, RESOURCE_EXHAUSTED QUEUE_FULL, STORE_FULL,
+    OVERLOADED or BUDGET_EXCEEDED (of its session or the day) with RetryInfo, FAILED_PRECONDITION SESSION_BUSY (see
+    SessionPolicy), or CANCELLED TASK_CANCELLED for a child of an ended parent.
     """
     GetTask: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.GetTaskRequest, _task_pb2.TaskResponse]
     """GetTask reads one task. Gives NOT_FOUND TASK_NOT_FOUND for an id that is unknown or has expired."""
@@ -72,7 +72,7 @@ class TaskServiceStub:
     """ResolveInput answers a PendingInput; then the task goes on. The first decision counts: an input that is no longer
     pending is FAILED_PRECONDITION INPUT_NOT_PENDING, another digest FAILED_PRECONDITION DIGEST_MISMATCH, and nothing
     changes. Also gives NOT_FOUND TASK_NOT_FOUND, INVALID_ARGUMENT INVALID_REQUEST (a decision that is no choice, an
-    answer or arguments that do not fit their schema) and PERMISSION_DENIED for callers under a grant: agents do not
+    answer or arguments that do not fit their schema, a raise without a new total or out of range) and PERMISSION_DENIED for callers under a grant: agents do not
     approve what agents do.
     """
     RetryDeadLetter: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.RetryDeadLetterRequest, _task_pb2.TaskResponse]
@@ -83,6 +83,12 @@ class TaskServiceStub:
     DropDeadLetter: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.DropDeadLetterRequest, _task_pb2.TaskResponse]
     """DropDeadLetter takes a task off the list of dead letters; the task itself stays until it expires. Idempotent. Gives
     NOT_FOUND TASK_NOT_FOUND and FAILED_PRECONDITION NO_DEAD_LETTER.
+    """
+    GetCosts: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.GetCostsRequest, _task_service_pb2.GetCostsResponse]
+    """GetCosts sums what the ended tasks of the caller's tenant have cost, each on the day (UTC) on which it was accepted.
+    A task is counted within seconds of its end; one that cost nothing is not. Days are kept for 40 days. Gives
+    INVALID_ARGUMENT INVALID_REQUEST for a day or a grouping that is none, and PERMISSION_DENIED for callers under a
+    grant.
     """
 
 @_typing.type_check_only
@@ -97,9 +103,9 @@ class TaskServiceAsyncStub(TaskServiceStub):
     SubmitTask: _aio.UnaryUnaryMultiCallable[_task_pb2.TaskRequest, _task_pb2.TaskResponse]  # type: ignore[assignment]
     """SubmitTask queues a task and answers at once (HTTP 202). Idempotent by task_id: a repetition returns the first
     task as it stands. Gives INVALID_ARGUMENT INVALID_REQUEST (a BadRequest detail for each field), NOT_FOUND
-    AGENT_NOT_FOUND, ALREADY_EXISTS TASK_CONFLICT or TASK_EXPIRED, RESOURCE_EXHAUSTED QUEUE_FULL, STORE_FULL or
-    OVERLOADED with RetryInfo, FAILED_PRECONDITION SESSION_BUSY (see SessionPolicy), or CANCELLED TASK_CANCELLED for a
-    child of an ended parent.
+    AGENT_NOT_FOUND, ALREADY_EXISTS TASK_CONFLICT or TASK_EXPIRED, RESOURCE_EXHAUSTED QUEUE_FULL, STORE_FULL,
+    OVERLOADED or BUDGET_EXCEEDED (of its session or the day) with RetryInfo, FAILED_PRECONDITION SESSION_BUSY (see
+    SessionPolicy), or CANCELLED TASK_CANCELLED for a child of an ended parent.
     """
     GetTask: _aio.UnaryUnaryMultiCallable[_task_service_pb2.GetTaskRequest, _task_pb2.TaskResponse]  # type: ignore[assignment]
     """GetTask reads one task. Gives NOT_FOUND TASK_NOT_FOUND for an id that is unknown or has expired."""
@@ -126,7 +132,7 @@ class TaskServiceAsyncStub(TaskServiceStub):
     """ResolveInput answers a PendingInput; then the task goes on. The first decision counts: an input that is no longer
     pending is FAILED_PRECONDITION INPUT_NOT_PENDING, another digest FAILED_PRECONDITION DIGEST_MISMATCH, and nothing
     changes. Also gives NOT_FOUND TASK_NOT_FOUND, INVALID_ARGUMENT INVALID_REQUEST (a decision that is no choice, an
-    answer or arguments that do not fit their schema) and PERMISSION_DENIED for callers under a grant: agents do not
+    answer or arguments that do not fit their schema, a raise without a new total or out of range) and PERMISSION_DENIED for callers under a grant: agents do not
     approve what agents do.
     """
     RetryDeadLetter: _aio.UnaryUnaryMultiCallable[_task_service_pb2.RetryDeadLetterRequest, _task_pb2.TaskResponse]  # type: ignore[assignment]
@@ -137,6 +143,12 @@ class TaskServiceAsyncStub(TaskServiceStub):
     DropDeadLetter: _aio.UnaryUnaryMultiCallable[_task_service_pb2.DropDeadLetterRequest, _task_pb2.TaskResponse]  # type: ignore[assignment]
     """DropDeadLetter takes a task off the list of dead letters; the task itself stays until it expires. Idempotent. Gives
     NOT_FOUND TASK_NOT_FOUND and FAILED_PRECONDITION NO_DEAD_LETTER.
+    """
+    GetCosts: _aio.UnaryUnaryMultiCallable[_task_service_pb2.GetCostsRequest, _task_service_pb2.GetCostsResponse]  # type: ignore[assignment]
+    """GetCosts sums what the ended tasks of the caller's tenant have cost, each on the day (UTC) on which it was accepted.
+    A task is counted within seconds of its end; one that cost nothing is not. Days are kept for 40 days. Gives
+    INVALID_ARGUMENT INVALID_REQUEST for a day or a grouping that is none, and PERMISSION_DENIED for callers under a
+    grant.
     """
 
 class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -154,9 +166,9 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_task_pb2.TaskResponse, _abc.Awaitable[_task_pb2.TaskResponse]]:
         """SubmitTask queues a task and answers at once (HTTP 202). Idempotent by task_id: a repetition returns the first
         task as it stands. Gives INVALID_ARGUMENT INVALID_REQUEST (a BadRequest detail for each field), NOT_FOUND
-        AGENT_NOT_FOUND, ALREADY_EXISTS TASK_CONFLICT or TASK_EXPIRED, RESOURCE_EXHAUSTED QUEUE_FULL, STORE_FULL or
-        OVERLOADED with RetryInfo, FAILED_PRECONDITION SESSION_BUSY (see SessionPolicy), or CANCELLED TASK_CANCELLED for a
-        child of an ended parent.
+        AGENT_NOT_FOUND, ALREADY_EXISTS TASK_CONFLICT or TASK_EXPIRED, RESOURCE_EXHAUSTED QUEUE_FULL, STORE_FULL,
+        OVERLOADED or BUDGET_EXCEEDED (of its session or the day) with RetryInfo, FAILED_PRECONDITION SESSION_BUSY (see
+        SessionPolicy), or CANCELLED TASK_CANCELLED for a child of an ended parent.
         """
 
     @_abc_1.abstractmethod
@@ -219,7 +231,7 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         """ResolveInput answers a PendingInput; then the task goes on. The first decision counts: an input that is no longer
         pending is FAILED_PRECONDITION INPUT_NOT_PENDING, another digest FAILED_PRECONDITION DIGEST_MISMATCH, and nothing
         changes. Also gives NOT_FOUND TASK_NOT_FOUND, INVALID_ARGUMENT INVALID_REQUEST (a decision that is no choice, an
-        answer or arguments that do not fit their schema) and PERMISSION_DENIED for callers under a grant: agents do not
+        answer or arguments that do not fit their schema, a raise without a new total or out of range) and PERMISSION_DENIED for callers under a grant: agents do not
         approve what agents do.
         """
 
@@ -242,6 +254,18 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_task_pb2.TaskResponse, _abc.Awaitable[_task_pb2.TaskResponse]]:
         """DropDeadLetter takes a task off the list of dead letters; the task itself stays until it expires. Idempotent. Gives
         NOT_FOUND TASK_NOT_FOUND and FAILED_PRECONDITION NO_DEAD_LETTER.
+        """
+
+    @_abc_1.abstractmethod
+    def GetCosts(
+        self,
+        request: _task_service_pb2.GetCostsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_task_service_pb2.GetCostsResponse, _abc.Awaitable[_task_service_pb2.GetCostsResponse]]:
+        """GetCosts sums what the ended tasks of the caller's tenant have cost, each on the day (UTC) on which it was accepted.
+        A task is counted within seconds of its end; one that cost nothing is not. Days are kept for 40 days. Gives
+        INVALID_ARGUMENT INVALID_REQUEST for a day or a grouping that is none, and PERMISSION_DENIED for callers under a
+        grant.
         """
 
 def add_TaskServiceServicer_to_server(servicer: TaskServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,198 @@
+"""A task's account: who spent what, and what is set aside for calls under way; folded from its journal. Pure.
+
+The store keeps the same sums, as counters of the record, and refuses what would exceed a budget. A reservation is
+settled by the event that ends its call. One that is open when its task ends is charged in full, there and here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from meshwright.gen.agents.v1.step_event_pb2 import (
+    RESERVATION_STATE_CHARGED,
+    RESERVATION_STATE_OPEN,
+    LlmCall,
+    ModelReservation,
+    StepEvent,
+    ToolResult,
+)
+from meshwright.gen.agents.v1.task_pb2 import Usage, UsageShare
+
+MOST_ROWS = 100
+NO_USAGE = frozenset({"steps", "reserved_micros"})
+"""Counters of a record that are no part of its usage."""
+
+
+@dataclass(frozen=True, slots=True)
+class Payer:
+    """Whom a row of usage belongs to: an agent, and the model or the tool that it called."""
+
+    agent: str = ""
+    model: str = ""
+    tool: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Money that is set aside for a call, in millionths of a US dollar."""
+
+    payer: Payer
+    micros: int
+
+
+@dataclass(slots=True)
+class Account:
+    """What a task with its descendants has spent, and set aside.
+
+    Attributes:
+        rows: Usage by payer.
+        noticed: By limit, the highest share of it that the task's watchers were told of.
+    """
+
+    rows: dict[Payer, Usage] = field(default_factory=dict)
+    noticed: dict[str, float] = field(default_factory=dict)
+    _agents: dict[str, str] = field(default_factory=dict)
+    _tools: dict[tuple[str, str], str] = field(default_factory=dict)
+    _held: dict[tuple[str, str], Held] = field(default_factory=dict)
+
+    @property
+    def reserved(self) -> int:
+        """What is set aside altogether, in millionths of a US dollar."""
+        return sum(held.micros for held in self._held.values())
+
+    @property
+    def model_call(self) -> Held | None:
+        """What is set aside for the task's own model call, while one is under way."""
+        return self._held.get(("", ""))
+
+    def held_for(self, call_id: str) -> int:
+        """Returns what is set aside for one of the task's own tool calls."""
+        held = self._held.get(("", call_id))
+        return held.micros if held else 0
+
+    def apply(self, event: StepEvent) -> Mapping[str, int]:
+        """Adds one durable event; returns what it adds to the task's usage beside the event's own counters."""
+        path, inner = placed(event)
+        match inner.WhichOneof("event"):
+            case "started":
+                self._agents[path] = inner.started.agent_id
+            case "reservation":
+                self._reserve(path, inner.reservation)
+            case "llm_call":
+                self._answered(path, inner.llm_call)
+            case "tool_call":
+                call = inner.tool_call
+                self._tools[path, call.call_id] = call.tool
+                if call.cost_micros:
+                    before = self._held.pop((path, call.call_id), Held(Payer(), 0))
+                    payer = Payer(self._agents.get(path, ""), tool=call.tool)
+                    self._held[path, call.call_id] = Held(payer, before.micros + call.cost_micros)
+            case "tool_result":
+                self._settled(path, inner.tool_result)
+            case "budget" if not path:
+                self.noticed[inner.budget.limit] = inner.budget.used_fraction
+            case "result":
+                return self.end(path)
+        return {}
+
+    def _reserve(self, path: str, reservation: ModelReservation) -> None:
+        held = self._held.pop((path, ""), None)
+        if reservation.state == RESERVATION_STATE_OPEN:
+            payer = Payer(self._agents.get(path, ""), reservation.model)
+            self._held[path, ""] = Held(payer, reservation.cost_micros)
+        elif held and reservation.state == RESERVATION_STATE_CHARGED:
+            self._add(held.payer, charged(held.micros))
+
+    def _answered(self, path: str, answer: LlmCall) -> None:
+        self._held.pop((path, ""), None)
+        self._add(Payer(self._agents.get(path, ""), answer.model), usage_of(answer))
+
+    def _settled(self, path: str, result: ToolResult) -> None:
+        self._held.pop((path, result.call_id), None)
+        payer = Payer(self._agents.get(path, ""), tool=self._tools.pop((path, result.call_id), ""))
+        self._add(payer, Usage(tool_calls=1, cost_micros=result.cost_micros))
+
+    def _add(self, payer: Payer, usage: Usage) -> None:
+        if payer not in self.rows and len(self.rows) >= MOST_ROWS:
+            payer = Payer()
+        total(self.rows.setdefault(payer, Usage()), usage)
+
+    def end(self, path: str = "") -> Mapping[str, int]:
+        """Charges what is set aside for a task that has ended, and for its descendants; returns the sum as counters."""
+        inside = f"{path}/" if path else ""
+        ended = [place for place in self._held if place[0] == path or place[0].startswith(inside)]
+        micros = 0
+        for place in ended:
+            held = self._held.pop(place)
+            micros += held.micros
+            self._add(held.payer, charged(held.micros))
+        return {"cost_micros": micros, "estimated_cost_micros": micros} if micros else {}
+
+    def shares(self) -> list[UsageShare]:
+        """Returns the rows, the dearest first."""
+        rows = sorted(self.rows.items(), key=lambda row: (-row[1].cost_micros, -row[1].output_tokens, str(row[0])))
+        return [UsageShare(agent_id=who.agent, model=who.model, tool=who.tool, usage=usage) for who, usage in rows]
+
+
+def placed(event: StepEvent) -> tuple[str, StepEvent]:
+    """Returns the event inside of all child wrappings, and whose it is: ids from the child down, joined by slashes."""
+    path = ""
+    while event.HasField("child"):
+        path = f"{path}/{event.child.child_task_id}" if path else event.child.child_task_id
+        event = event.child.event
+    return path, event
+
+
+def usage_of(answer: LlmCall) -> Usage:
+    """Returns what a model call used, as a row counts it."""
+    usage = Usage()
+    usage.CopyFrom(answer.usage)
+    usage.model_calls = 1
+    return usage
+
+
+def charged(micros: int) -> Usage:
+    """The usage of a call that nobody counted."""
+    return Usage(cost_micros=micros, estimated_cost_micros=micros)
+
+
+def counters_of_money(event: StepEvent) -> dict[str, int]:
+    """Returns what an event adds to a record's counters of money; zeros are left out."""
+    match event.WhichOneof("event"):
+        case "llm_call":
+            counters = {
+                "cost_micros": event.llm_call.usage.cost_micros,
+                "reserved_micros": -event.llm_call.reserved_micros,
+            }
+        case "tool_call":
+            counters = {"reserved_micros": event.tool_call.cost_micros}
+        case "tool_result":
+            result = event.tool_result
+            counters = {"cost_micros": result.cost_micros, "reserved_micros": -result.reserved_micros}
+        case "reservation":
+            counters = counters_of_reservation(event.reservation)
+        case _:
+            return {}
+    return {name: micros for name, micros in counters.items() if micros}
+
+
+def counters_of_reservation(reservation: ModelReservation) -> dict[str, int]:
+    """Returns what a reservation, opened or closed, adds to a record's counters."""
+    micros = reservation.cost_micros
+    if reservation.state == RESERVATION_STATE_OPEN:
+        return {"reserved_micros": micros}
+    if reservation.state == RESERVATION_STATE_CHARGED:
+        return {"reserved_micros": -micros, "cost_micros": micros, "estimated_cost_micros": micros}
+    return {"reserved_micros": -micros}
+
+
+def total(usage: Usage, more: Usage) -> None:
+    """Adds one usage to another."""
+    for name, value in more.ListFields():
+        setattr(usage, name.name, getattr(usage, name.name) + value)
+
+
+def add(usage: Usage, counters: Mapping[str, int]) -> None:
+    """Adds counters to a usage."""
+    for name, value in counters.items():
+        if name not in NO_USAGE:
+            setattr(usage, name, getattr(usage, name) + value)

@@ -1,0 +1,154 @@
+"""The purse: sets money aside before a call, counts what it cost after it.
+
+Where no budget counts money nothing is set aside, and a step stays one script of the store. Where one does, what a
+model call may cost at the most is journaled before the call: one script more.
+"""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+from meshwright.agents.budget import Shortfall, most_input_tokens
+from meshwright.agents.escrow import Escrow
+from meshwright.agents.models.model import Answer, Model, Prompt
+from meshwright.agents.models.prices import Prices
+from meshwright.agents.run import Run
+from meshwright.core.errors import BudgetExceededError, TaskCancelledError
+from meshwright.gen.agents.v1.step_event_pb2 import (
+    RESERVATION_STATE_CHARGED,
+    RESERVATION_STATE_OPEN,
+    RESERVATION_STATE_RELEASED,
+    TOOL_OUTCOME_DENIED,
+    ModelReservation,
+    ReservationState,
+    StepEvent,
+    ToolResult,
+)
+from meshwright.gen.agents.v1.task_pb2 import FINISH_REASON_COST_BUDGET_EXCEEDED
+
+LEAST_OUTPUT = 16
+"""An answer of fewer tokens is none."""
+MOST_CHUNKS = 100
+"""So often one call asks for more, while others of its tree spend what it took."""
+
+
+class Purse:
+    """Spends the money of an agent's tasks.
+
+    Args:
+        models: That may be asked; the dearest one counts.
+        prices: What they cost.
+        escrow: Budgets that the task shares with others.
+    """
+
+    def __init__(self, models: Sequence[Model], prices: Prices, escrow: Escrow) -> None:
+        self._models = models
+        self._prices = prices
+        self._escrow = escrow
+
+    def counts(self, run: Run) -> bool:
+        """Whether a budget counts the money that a task spends."""
+        return bool(run.budget.micros) or self._escrow.is_set
+
+    def cost(self, answer: Answer) -> int:
+        """Returns what an answer cost, in millionths of a US dollar; 0 where nobody knows, and no budget asks.
+
+        A provider may call its model by a longer name, with a date; where none is like it, the dearest counts.
+        """
+        alike = [model for model in self._models if answer.model.startswith(model.name)] or self._models
+        return max(self._prices.cost_or_nothing(model.provider, model.name, answer.usage) for model in alike)
+
+    async def opened(self, run: Run, prompt: Prompt) -> Prompt | Shortfall:
+        """Sets aside what a model call may cost at the most; bounds its answer by the money that is left.
+
+        What a lost worker had set aside for its call counts as spent.
+
+        Raises:
+            PriceUnknownError: A budget counts money, and nobody has said what the model costs.
+            FencedError: Another process owns the task.
+        """
+        await self._close(run, RESERVATION_STATE_CHARGED)
+        if not self.counts(run):
+            return prompt
+        read = most_input_tokens(prompt)
+        if run.budget.micros:
+            most = prompt.max_output_tokens
+            prompt = replace(prompt, max_output_tokens=self._room(run, read, most))
+            if prompt.max_output_tokens < min(LEAST_OUTPUT, most):
+                return Shortfall(FINISH_REASON_COST_BUDGET_EXCEEDED)
+        micros = self._most(read, prompt.max_output_tokens)
+        if not micros:
+            return prompt
+        reservation = ModelReservation(model=self._models[0].name, cost_micros=micros, state=RESERVATION_STATE_OPEN)
+        event = run.event(run.state.step + 1, reservation=reservation)
+        try:
+            return await self._spend(run, f"reserve:{run.state.sequence}", event) or prompt
+        except TaskCancelledError:  # written, but the call is not made any more
+            with contextlib.suppress(TaskCancelledError):
+                await self.release(run)
+            raise
+
+    async def release(self, run: Run) -> None:
+        """Frees what was set aside for a model call that its provider refused."""
+        await self._close(run, RESERVATION_STATE_RELEASED)
+
+    async def _close(self, run: Run, state: ReservationState.ValueType) -> None:
+        held = run.state.account.model_call
+        if held:
+            reservation = ModelReservation(model=held.payer.model, cost_micros=held.micros, state=state)
+            event = run.event(run.state.step + 1, reservation=reservation)
+            await run.append(f"reserved:{run.state.sequence}", event, is_progress=False)
+
+    async def journal(self, run: Run, key: str, step: Sequence[StepEvent]) -> None:
+        """Journals an answer with its intents; tools that cost more than is left are refused, for the model to read."""
+        costs = sum(event.tool_call.cost_micros for event in step)
+        if not costs or not self.counts(run):
+            await run.append(key, *step)
+        elif await self._spend(run, key, *step, is_progress=True):
+            await run.append(key, *without_costs(run, step))
+
+    async def _spend(self, run: Run, key: str, *events: StepEvent, is_progress: bool = False) -> Shortfall | None:
+        """Journals events that take money, with as many chunks of shared budgets as they need."""
+        escrow = "0 0" if self._escrow.is_set else ""
+        reason = FINISH_REASON_COST_BUDGET_EXCEEDED
+        for _ in range(MOST_CHUNKS):
+            short = await run.spend(key, *events, escrow=escrow, is_progress=is_progress)
+            if short is None:
+                return None
+            if short.left is not None:
+                return Shortfall(reason)
+            granted = await self._escrow.take(run.record, short.chunk, short.missing)
+            if not granted:
+                break
+            escrow = f"{short.chunk} {granted}"
+            if events[0].HasField("reservation"):
+                events[0].reservation.chunk, events[0].reservation.chunk_micros = short.chunk, granted
+        return Shortfall(reason, is_shared=True)
+
+    def _room(self, run: Run, read: int, most: int) -> int:
+        """Returns how many tokens an answer may have, by the money that is left."""
+        left = run.budget.micros_left(run.state)
+        low, high = (most if self._most(read, most) <= left else 0), most
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if self._most(read, middle) <= left else (low, middle - 1)
+        return low
+
+    def _most(self, read: int, written: int) -> int:
+        return max(self._prices.most(model.provider, model.name, read, written) for model in self._models)
+
+
+def without_costs(run: Run, step: Sequence[StepEvent]) -> list[StepEvent]:
+    """Refuses those of a step's calls that cost money."""
+    refused = {event.tool_call.call_id for event in step if event.tool_call.cost_micros}
+    error = BudgetExceededError("too little money is left for this call: answer without it").to_status()
+    kept = []
+    for event in step:
+        call_id = event.tool_call.call_id or event.tool_result.call_id or event.input_requested.call_id
+        if call_id not in refused:
+            kept.append(event)
+        elif event.HasField("tool_call"):
+            outcome = ToolResult(call_id=call_id, outcome=TOOL_OUTCOME_DENIED, error=error)
+            kept.append(run.event(event.step, tool_result=outcome))
+            run.drop_ahead(call_id)
+    return kept

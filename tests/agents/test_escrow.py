@@ -1,0 +1,215 @@
+"""Budgets that trees share: taken in chunks, returned at the end, refused to new tasks when they are used up."""
+
+import asyncio
+import json
+import random
+import time
+
+import grpc
+import pytest
+
+from meshwright.agents.agent import Agent
+from meshwright.agents.escrow import Escrow, SharedLimits, day_of
+from meshwright.agents.journal import LIBRARY
+from meshwright.core.store import partition_key, segment
+from meshwright.gen.agents.v1.task_pb2 import (
+    BUDGET_ACTION_ASK,
+    DECISION_FAIL,
+    DECISION_RETRY,
+    FINISH_REASON_COST_BUDGET_EXCEEDED,
+    FINISH_REASON_STOP,
+    INPUT_KIND_BUDGET,
+    TASK_STATUS_FAILED,
+)
+from meshwright.registry import tool
+
+DEAR = {"input": 1_000_000, "output": 1_000_000}
+
+
+@tool(effect="pure")
+def look(n: int = 0) -> int:
+    """Looks."""
+    return n
+
+
+@tool(effect="pure", cost_micros=4_000)
+def dear(n: int = 0) -> int:
+    """Costs 4000 micros."""
+    return n
+
+
+def saying(text="", *calls):
+    usage = {"input_tokens": 100, "output_tokens": 50}
+    return {"text": text, "usage": usage, "tool_calls": [{"name": name} for name in calls]}
+
+
+@pytest.fixture
+def start(mesh, dial, tmp_path):
+    """Starts an agent whose answers cost 150 micros, under shared budgets."""
+
+    async def started(*replies, name="worker", delegates=(), **settings):
+        prices = tmp_path / "prices.yaml"
+        prices.write_text(json.dumps({"worker.yaml": DEAR, "boss.yaml": DEAR}))
+        author = Agent(name, "Work.", tools=[look, dear], delegates=delegates)
+        script = json.dumps({"agents": {name: list(replies)}})
+        return dial(await mesh.agent(author, script=script, prices=str(prices), **settings))
+
+    return started
+
+
+@pytest.fixture
+def taken(store):
+    """Reads what trees have taken from the budget of a day or a session."""
+
+    async def read(slot):
+        return int(await store.client.get(partition_key(segment(slot), "escrow")) or 0)
+
+    return read
+
+
+def today():
+    return day_of(int(time.time() * 1000))
+
+
+DONE = saying("Done.")
+
+
+class TestScripts:
+    @pytest.fixture
+    def call(self, store):
+        async def called(function, *arguments):
+            key = partition_key("shared", "escrow")
+            return await store.call(LIBRARY.function(function), key, "shared", *arguments)
+
+        return called
+
+    async def test_a_chunk_is_taken_once_by_its_number(self, call):
+        assert await call("take", "a", 1, 10, 50, 100, 10_000) == [50, 50]
+        assert await call("take", "a", 1, 10, 50, 100, 10_000) == [50, 50]
+        assert await call("take", "b", 1, 60, 60, 100, 10_000) == [0, 50]
+        assert await call("take", "b", 1, 10, 60, 100, 10_000) == [50, 100]
+        assert await call("take", "a", 2, 1, 50, 100, 10_000) == [0, 100]
+
+    async def test_the_rest_is_returned_once_and_nothing_is_taken_after_it(self, call):
+        await call("take", "a", 1, 10, 50, 100, 10_000)
+        await call("take", "a", 2, 10, 50, 100, 10_000)
+        assert await call("give_back", "a", 30) == 1
+        assert await call("give_back", "a", 30) == 0
+        assert await call("take", "a", 3, 1, 10, 100, 10_000) == [0, 30]
+        assert await call("take", "b", 1, 70, 99, 100, 10_000) == [70, 100]
+
+    async def test_many_trees_at_once_never_take_more_than_there_is(self, call):
+        dice = random.Random(1)
+        held = {}
+
+        async def tree(name):
+            for chunk in range(1, 9):
+                need = dice.randint(1, 40)
+                granted, all_taken = await call("take", name, chunk, need, 60, 1_000, 10_000)
+                again, _ = await call("take", name, chunk, need, 60, 1_000, 10_000)
+                assert again == granted
+                assert all_taken <= 1_000
+                assert granted == 0 or granted >= need
+                held[name] = held.get(name, 0) + granted
+                if not granted:
+                    break
+
+        names = [f"t{number}" for number in range(20)]
+        await asyncio.gather(*map(tree, names))
+        assert 960 < sum(held.values()) <= 1_000
+        for name in names:
+            await call("give_back", name, held[name] // 2)
+        assert (await call("take", "new", 1, 1, 1, 1_000, 10_000))[1] == sum(n // 2 for n in held.values()) + 1
+
+
+async def test_a_tree_returns_what_it_did_not_spend(start, taken, becomes):
+    client = await start(saying("", "look"), DONE, budget_tenant_day_micros=1_000_000)
+    response = await client.run(token_budget=512)
+    assert response.usage.cost_micros == 300
+
+    async def is_returned():
+        return await taken(f"tenant/default/{today()}") == 300
+
+    await becomes(is_returned)
+
+
+async def test_tasks_at_once_never_spend_more_than_the_day_has(start, taken, becomes):
+    client = await start(*[saying("On.", "look")] * 30, budget_global_day_micros=6_000, concurrency=20)
+    responses = await asyncio.gather(
+        *(client.run(task_id=f"t{n}", max_steps=25, token_budget=32_768) for n in range(12)), return_exceptions=True
+    )
+    ended = [response for response in responses if not isinstance(response, BaseException)]
+    spent = sum(response.usage.cost_micros for response in ended)
+    assert 0 < spent <= 6_000
+    assert {response.finish_reason for response in ended} == {FINISH_REASON_COST_BUDGET_EXCEEDED}
+
+    async def is_returned():
+        return await taken(f"mesh/{today()}") == spent
+
+    await becomes(is_returned)
+
+
+async def test_children_spend_what_their_root_took(start, taken, becomes):
+    await start(saying("I help."), budget_user_day_micros=100_000)
+    asks = {"tool_calls": [{"name": "ask.worker", "arguments": {"prompt": "Help."}}] * 3, "usage": DONE["usage"]}
+    boss = await start(asks, DONE, name="boss", delegates=["worker"], budget_user_day_micros=100_000)
+    response = await boss.run(token_budget=8_000)
+    assert (response.usage.cost_micros, response.finish_reason) == (5 * 150, FINISH_REASON_STOP)
+
+    async def is_returned():
+        return await taken(f"user/default/default/{today()}") == 750
+
+    await becomes(is_returned)
+
+
+async def test_a_dear_tool_is_held_against_shared_budgets_too(start):
+    client = await start(saying("", "dear", "dear", "dear", "dear"), DONE, budget_tenant_day_micros=14_000)
+    response = await client.run(token_budget=2_000)
+    assert (response.usage.cost_micros, response.tool_calls, response.output) == (300, 4, "Done.")
+
+
+async def test_where_a_budget_is_used_up_new_tasks_are_refused_and_known_ones_attached_to(
+    start, store, taken, becomes, refusal
+):
+    client = await start(DONE, budget_tenant_day_micros=10_000, budget_session_micros=10_000)
+    await client.run(task_id="t1", session_id="s1", token_budget=512)
+
+    async def is_returned():
+        return await taken(f"tenant/default/{today()}") == 150
+
+    await becomes(is_returned)
+    await store.client.set(partition_key(segment(f"tenant/default/{today()}"), "escrow"), 10_000)
+    with pytest.raises(grpc.aio.AioRpcError) as failed:
+        await client.run(task_id="t2")
+    error = refusal(failed.value)
+    assert (failed.value.code(), error.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "BUDGET_EXCEEDED")
+    assert "opens at" in error.message
+    assert 0 < error.retry_after_s <= 86_400
+    assert (await client.run(task_id="t1", session_id="s1", token_budget=512)).output == "Done."
+    await store.client.set(partition_key(segment(f"tenant/default/{today()}"), "escrow"), 0)
+    await store.client.set(partition_key(segment("session/default/default/s1"), "escrow"), 10_000)
+    with pytest.raises(grpc.aio.AioRpcError) as failed:
+        await client.run(task_id="t3", session_id="s1")
+    assert "session s1 is used up" in refusal(failed.value).message
+    assert (await client.run(task_id="t4", session_id="s2", token_budget=512)).output == "Done."
+
+
+async def test_a_task_that_may_ask_waits_until_there_is_more(start, store):
+    client = await start(DONE, budget_tenant_day_micros=10_000)
+    slot = partition_key(segment(f"tenant/default/{today()}"), "escrow")
+    await store.client.set(slot, 9_999)
+    for task_id in ("t1", "t2"):
+        await client.submit(task_id=task_id, token_budget=512, on_budget_exceeded=BUDGET_ACTION_ASK)
+    (first,), (second,) = await client.asked("t1"), await client.asked("t2")
+    assert (first.kind, list(first.choices)) == (INPUT_KIND_BUDGET, [DECISION_RETRY, DECISION_FAIL])
+    await store.client.set(slot, 0)
+    await client.resolve("t1", first, DECISION_RETRY)
+    assert (await client.ended("t1")).output == "Done."
+    await client.resolve("t2", second, DECISION_FAIL)
+    assert (await client.ended("t2")).status == TASK_STATUS_FAILED
+
+
+async def test_without_limits_there_is_nothing_to_share(journal, made):
+    escrow = Escrow(journal, SharedLimits())
+    assert not escrow.is_set
+    await escrow.check(made.task())
