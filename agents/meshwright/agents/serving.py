@@ -69,6 +69,7 @@ class AgentProcess:
         self.toolbox = Toolbox(agent.selectors, self.host, self.registry, self.channels)
         self.supervisor = Supervisor(agent, self.registry, self.channels)
         self.sessions = Sessions(self.journal)
+        self.memory = Memory(self.store)
         self.inbox = Inbox(self.journal, self.toolbox, agent.policy)
         self.worker = self._worker()
         self.health = HealthView(agent, self.worker, journal=self.journal, registry=self.registry, model=self.model)
@@ -81,7 +82,7 @@ class AgentProcess:
             Actor(self.toolbox, self.supervisor, self.agent.policy),
             self.toolbox,
             sessions=self.sessions,
-            memory=Memory(self.store),
+            memory=self.memory,
             version=self.agent.version,
         )
         return Worker(
@@ -89,7 +90,7 @@ class AgentProcess:
             self.journal,
             self.feeds,
             runner,
-            outbox=Outbox(self.journal, self.sessions),
+            outbox=Outbox(self.journal, self.sessions, self.memory),
             inbox=self.inbox,
             pressure=Pressure(self.store),
             signer=self.signer,

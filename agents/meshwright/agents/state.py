@@ -13,6 +13,7 @@ from meshwright.core.grant import approval_of
 from meshwright.gen.agents.v1.step_event_pb2 import (
     NOTICE_KIND_PARKED,
     TOOL_OUTCOME_OK,
+    ContextCompacted,
     Delegation,
     InputResolved,
     LlmCall,
@@ -59,6 +60,7 @@ class RunState:
         attempt: The highest attempt that has written here.
         sequence: Last durable event seen.
         is_parked: Whether the run gave up its place to wait.
+        compacted: What is left out of its prompts; None: nothing.
     """
 
     messages: list[Message] = field(default_factory=list)
@@ -79,6 +81,7 @@ class RunState:
     attempt: int = 0
     sequence: int = 0
     is_parked: bool = False
+    compacted: ContextCompacted | None = None
 
     @property
     def tokens(self) -> int:
@@ -153,8 +156,14 @@ class RunState:
                 self._settle(event.tool_result.call_id, tool_text(event.tool_result))
             case "child":
                 self._child(event)
-            case "notice":
-                self.is_parked = event.notice.kind == NOTICE_KIND_PARKED
+            case "notice" | "context_compacted":
+                self._note(event)
+
+    def _note(self, event: StepEvent) -> None:
+        if event.HasField("context_compacted"):
+            self.compacted = event.context_compacted
+        else:
+            self.is_parked = event.notice.kind == NOTICE_KIND_PARKED
 
     def _planned(self, step: int, answer: LlmCall) -> None:
         self.step = step

@@ -285,6 +285,9 @@ def counters_of(event: StepEvent) -> dict[str, int]:
                 if value := getattr(usage, name):
                     counters[name] = value
             return counters
+        case "context_compacted":
+            usage = inner.context_compacted.usage
+            return {name: value for name in (*TOKENS, "model_calls") if (value := getattr(usage, name))}
         case "tool_result":
             return {"tool_calls": 1}
     return {}
