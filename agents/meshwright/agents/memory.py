@@ -76,6 +76,7 @@ class Memory:
         await self._store.run(
             ("ZADD", listed, "GT", updated, session_id),
             ("ZREMRANGEBYSCORE", listed, "-inf", updated - KEPT_MS),
+            ("PEXPIRE", listed, KEPT_MS),
         )
         behind = int(about.get(b"turns", 0)) - int(about.get(b"folded", 0)) - RECENT
         if behind >= FOLDED_AT_ONCE:

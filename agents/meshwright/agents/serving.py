@@ -9,6 +9,8 @@ import structlog
 from meshwright.agents.actor import Actor
 from meshwright.agents.agent import Agent
 from meshwright.agents.desk import Desk
+from meshwright.agents.embedder import embedder_from
+from meshwright.agents.erasure import Erasure
 from meshwright.agents.feed import Feeds
 from meshwright.agents.health import HealthView
 from meshwright.agents.inbox import Inbox
@@ -18,9 +20,12 @@ from meshwright.agents.memory import Memory, Outbox
 from meshwright.agents.models.catalog import model_from
 from meshwright.agents.planner import Planner
 from meshwright.agents.pressure import Pressure
+from meshwright.agents.recall import LongTermMemory, Origins
+from meshwright.agents.remembering import memory_tools
 from meshwright.agents.runner import Runner
 from meshwright.agents.service import AgentService
 from meshwright.agents.session import Sessions
+from meshwright.agents.session_service import SessionService
 from meshwright.agents.settings import AgentSettings
 from meshwright.agents.supervisor import Supervisor
 from meshwright.agents.task_service import TaskService
@@ -35,6 +40,7 @@ from meshwright.core.server import Server, bound
 from meshwright.core.settings import provider_key
 from meshwright.core.store import Store
 from meshwright.gen.agents.v1.agent_service_pb2_grpc import add_AgentServiceServicer_to_server
+from meshwright.gen.agents.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
 from meshwright.gen.agents.v1.task_service_pb2_grpc import add_TaskServiceServicer_to_server
 from meshwright.gen.registry.v1.agent_directory_service_pb2 import AgentCard, Endpoint
 from meshwright.gen.tools.v1.tool_service_pb2_grpc import add_ToolServiceServicer_to_server
@@ -65,11 +71,15 @@ class AgentProcess:
         self.model = model_from(agent.model or settings.model, api_key=provider_key("openai"))
         self.journal = Journal(self.store, self.instance_id, lease_s=settings.lease_s, limits=limits_of(settings))
         self.feeds = Feeds(self.journal)
-        self.host = ToolHost(agent.local_tools, Ledger(self.store, settings.audit_kept), settings)
-        self.toolbox = Toolbox(agent.selectors, self.host, self.registry, self.channels)
+        self.memory = Memory(self.store)
+        self.embedder = embedder_from(settings.embedder)
+        long_term = LongTermMemory(self.store, self.embedder)
+        built_in = memory_tools(long_term, self.memory, self.journal) if agent.remembers else ()
+        self.host = ToolHost((*agent.local_tools, *built_in), Ledger(self.store, settings.audit_kept), settings)
+        self.selectors = (*agent.selectors, *(f"{one.name}@{one.version}" for one in built_in))
+        self.toolbox = Toolbox(self.selectors, self.host, self.registry, self.channels)
         self.supervisor = Supervisor(agent, self.registry, self.channels)
         self.sessions = Sessions(self.journal)
-        self.memory = Memory(self.store)
         self.inbox = Inbox(self.journal, self.toolbox, agent.policy)
         self.worker = self._worker()
         self.health = HealthView(agent, self.worker, journal=self.journal, registry=self.registry, model=self.model)
@@ -108,10 +118,13 @@ class AgentProcess:
             inbox=self.inbox,
             callable_by=self.agent.callable_by,
         )
+        origins = Origins(self.store)
+        sessions = SessionService(self.memory, origins, Erasure(self.journal, self.memory, origins))
         agent_service = AgentService(desk, self.agent.name, self.health.response)
         services = {
             "agents.v1.AgentService": bound(add_AgentServiceServicer_to_server, agent_service),
             "agents.v1.TaskService": bound(add_TaskServiceServicer_to_server, TaskService(desk)),
+            "agents.v1.SessionService": bound(add_SessionServiceServicer_to_server, sessions),
             "tools.v1.ToolService": bound(add_ToolServiceServicer_to_server, ToolService(self.host)),
         }
         return Server(self.settings, services, Verifier(self.registry.key))
@@ -125,7 +138,7 @@ class AgentProcess:
             version=agent.version,
             description=agent.description or agent.instructions,
             skills=agent.skills,
-            tools=agent.selectors,
+            tools=self.selectors,
             delegates=agent.delegates,
             callable_by=agent.callable_by,
             contract_digest=self.health.contract_digest,
@@ -169,6 +182,7 @@ class AgentProcess:
         await self.server.stop()
         await self.feeds.close()
         await self.model.close()
+        await self.embedder.close()
         await self.channels.close()
         await self.store.close()
         telemetry.flush()

@@ -31,6 +31,7 @@ STATUS: dict[str, TaskStatus.ValueType] = {
     "CANCELLED": TASK_STATUS_CANCELLED,
 }
 TERMINAL = frozenset({TASK_STATUS_COMPLETED, TASK_STATUS_FAILED, TASK_STATUS_CANCELLED})
+TERMINAL_STATES = frozenset(state for state, status in STATUS.items() if status in TERMINAL)
 LONGEST_MS = 2**32 - 1
 TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
 COUNTERS = (*TOKENS, "model_calls", "tool_calls")
