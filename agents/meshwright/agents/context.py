@@ -169,10 +169,10 @@ class ContextManager:
         if _fits(conversation, cut, shown, room):
             return Context(shown)
         takes = tokens_of(shown)
-        shapes = [(after, shown_of(conversation, after, room)) for after in _cuts(conversation, cut, room)]
         tight = min(room.window, room.budget)
         for most in (tight * ROOMY // WHOLE, tight, *((room.window,) if takes > room.window else ())):
-            for after, fresh in shapes:
+            for after in _cuts(conversation, cut, room):
+                fresh = shown_of(conversation, after, room)
                 if tokens_of(fresh) <= most:
                     return _compacted(conversation, cut, after, takes, fresh)
         if takes > room.window:

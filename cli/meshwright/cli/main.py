@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from meshwright.cli import agent, bench, demo, dev, run, task, tool
+from meshwright.cli import agent, bench, demo, dev, run, session, task, tool
 from meshwright.cli.chaos import command
 from meshwright.core.errors import MeshError
 
@@ -15,6 +15,7 @@ app.command("run")(run.run)
 app.command("chaos")(command.chaos)
 app.command("bench")(bench.bench)
 app.add_typer(task.app, name="task")
+app.add_typer(session.app, name="session")
 app.add_typer(agent.app, name="agent")
 app.add_typer(tool.app, name="tool")
 
