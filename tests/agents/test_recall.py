@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshwright.agents.agent import Agent
-from meshwright.agents.embedder import DIMENSIONS, HashingEmbedder, embedder_from, hashed
+from meshwright.agents.embedders.catalog import embedder_from
+from meshwright.agents.embedders.embedder import DIMENSIONS
+from meshwright.agents.embedders.hashing import HashingEmbedder, hashed
+from meshwright.agents.embedders.openai import OpenAIEmbedder
 from meshwright.agents.erasure import Erasure
 from meshwright.agents.memory import Memory
-from meshwright.agents.openai_embedder import OpenAIEmbedder
 from meshwright.agents.recall import LongTermMemory, Origin, Origins, Place, nearest, packed
 from meshwright.core.errors import (
     MeshError,

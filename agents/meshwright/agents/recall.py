@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from operator import mul
 from typing import Any
 
-from meshwright.agents.embedder import Embedder, Vector
+from meshwright.agents.embedders.embedder import Embedder, Vector
 from meshwright.agents.journal import LIBRARY
 from meshwright.agents.memory import holder_of
 from meshwright.agents.task import TaskName

@@ -9,7 +9,7 @@ import structlog
 from meshwright.agents.actor import Actor
 from meshwright.agents.agent import Agent
 from meshwright.agents.desk import Desk
-from meshwright.agents.embedder import embedder_from
+from meshwright.agents.embedders.catalog import embedder_from
 from meshwright.agents.erasure import Erasure
 from meshwright.agents.feed import Feeds
 from meshwright.agents.health import HealthView

@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
-from meshwright.agents.embedder import DIMENSIONS, MOST_CHARACTERS, Vector, normalised
+from meshwright.agents.embedders.embedder import DIMENSIONS, MOST_CHARACTERS, Vector, normalised
 from meshwright.core.errors import (
     MeshError,
     ModelRejectedError,
