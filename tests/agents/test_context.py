@@ -161,6 +161,9 @@ class TestRoom:
         assert room.budget == 4_000 - 201 - 1_000
         assert room.session == 8_192 // 4
 
+    def test_the_answer_gets_what_the_prompt_leaves_of_the_window(self):
+        assert ContextManager(4_096).answer("", (), [Message("user", "x" * 8_000)]) == 4_096 - 1 - 2_001
+
     def test_an_agent_that_has_no_room_says_what_to_do(self):
         with pytest.raises(ContextTooSmallError, match="context_window"):
             ContextManager(4_096).room("y" * 20_000, [], budget=8_192, left=8_192)

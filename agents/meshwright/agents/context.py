@@ -152,12 +152,16 @@ class ContextManager:
             ContextTooSmallError: Instructions and tools leave nothing.
         """
         fixed = estimated_tokens(instructions)
-        offered = sum(estimated_tokens(f"{one.name}{one.description}{json.dumps(one.parameters)}") for one in tools)
-        window = self._window - fixed - offered - min(MOST_ANSWER, self._window // ANSWER_SHARE)
+        window = self.answer(instructions, tools, ()) - min(MOST_ANSWER, self._window // ANSWER_SHARE)
         if window <= 0:
             raise too_small(self._window)
         spendable = left - fixed - min(MOST_ANSWER, left // ANSWER_SHARE)
         return Room(window, spendable, min(window, budget) // SESSION_SHARE)
+
+    def answer(self, instructions: str, tools: Sequence[ToolSpec], messages: Sequence[Message]) -> int:
+        """Returns how many tokens of the window a prompt leaves to its answer."""
+        offered = sum(estimated_tokens(f"{one.name}{one.description}{json.dumps(one.parameters)}") for one in tools)
+        return self._window - estimated_tokens(instructions) - offered - tokens_of(messages)
 
     def build(self, conversation: Conversation, cut: Cut, room: Room) -> Context:
         """Builds a prompt's messages: as the last cut says, or, where that does not fit, with more left out.

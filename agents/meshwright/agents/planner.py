@@ -93,7 +93,8 @@ class Planner:
         messages = await self._messages(run, tools)
         tools += [READING] if run.state.compacted else []
         name, instructions = self._agent.name, self._agent.instructions
-        room = run.budget.room(run.state, instructions, messages)
+        left = self._contexts.answer(instructions, tools, messages)
+        room = min(left, run.budget.room(run.state, instructions, messages))
         return Prompt(name, instructions, messages, tuple(tools), run.state.step, room) if room else None
 
     async def _messages(self, run: Run, tools: Sequence[ToolSpec]) -> tuple[Message, ...]:

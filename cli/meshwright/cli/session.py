@@ -21,7 +21,8 @@ from meshwright.gen.agents.v1.session_service_pb2 import (
 
 app = typer.Typer(no_args_is_help=True, help="Look at conversations, pin facts to them, export and delete them.")
 SessionId = Annotated[str, typer.Argument(help="The session's id, as its tasks name it")]
-DELETE_S = 60.0
+LONG_S = 60.0
+"""For what takes longer than a look: an export, a deletion."""
 
 
 @app.command("list")
@@ -75,7 +76,7 @@ def export(session_id: SessionId, edge: EdgeUrl = None) -> None:
 
     async def read(mesh: Edge) -> None:
         request = ExportSessionRequest(session_id=session_id)
-        async for entry in channel.stream(mesh.sessions.ExportSession, request, timeout_s=DELETE_S):
+        async for entry in channel.stream(mesh.sessions.ExportSession, request, timeout_s=LONG_S):
             show(as_json(entry, None))
 
     with_edge(edge, read)
@@ -85,7 +86,7 @@ def export(session_id: SessionId, edge: EdgeUrl = None) -> None:
 def delete(session_id: SessionId, edge: EdgeUrl = None) -> None:
     """Deletes a session with its tasks, their journals, and the long-term memories that came from it."""
     request = DeleteSessionRequest(session_id=session_id)
-    gone = with_edge(edge, lambda mesh: mesh.call(mesh.sessions.DeleteSession, request, DELETE_S))
+    gone = with_edge(edge, lambda mesh: mesh.call(mesh.sessions.DeleteSession, request, LONG_S))
     show(f"{session_id}  deleted: {gone.tasks} tasks, {gone.memories} long-term memories")
 
 

@@ -9,6 +9,7 @@ from meshwright.agents.models.rules.citations import MARK, without_mark
 from meshwright.agents.models.rules.delegation import delegation
 from meshwright.agents.models.rules.documents import documents
 from meshwright.agents.models.rules.own_tools import own_tool_first, own_tools
+from meshwright.agents.models.rules.remembered import remembered
 from meshwright.agents.models.rules.situation import Do, Rule, Say, situation_of
 from meshwright.agents.models.rules.summaries import summaries
 from meshwright.agents.models.rules.unaided import arithmetic, confession, excerpt, plain_sum
@@ -22,6 +23,7 @@ RULES: tuple[Rule, ...] = (
     own_tools,
     arithmetic,
     excerpt,
+    remembered,
     confession,
 )
 """In this order; the first one that decides on a move decides it."""
