@@ -166,6 +166,14 @@ async def test_a_session_is_bounded_and_ends_by_itself(memory, remember, made, s
             assert 0 < await store.client.pttl(key) <= KEPT_MS
 
 
+async def test_an_answer_holds_as_many_turns_as_a_message_takes(memory, remember, made, monkeypatch):
+    monkeypatch.setattr("meshwright.agents.memory.MOST_SHOWN_BYTES", 1_000)
+    for number in range(5):
+        await remember(number, "x" * 300)
+    shown = (await memory.about(made.name(), "s1", 5)).turns
+    assert [turn.task_id for turn in shown] == ["t2", "t3", "t4"]
+
+
 class TestFacts:
     async def test_a_fact_is_pinned_once_and_can_be_taken_off(self, memory, made):
         fact = await memory.pin(made.name(), "s1", "  The code  is 7319. ", task_id="t9")

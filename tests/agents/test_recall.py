@@ -16,15 +16,18 @@ from meshwright.agents.embedders.openai import OpenAIEmbedder
 from meshwright.agents.erasure import Erasure
 from meshwright.agents.memory import Memory
 from meshwright.agents.recall import LongTermMemory, Origin, Origins, Place, nearest, packed
+from meshwright.agents.remembering import caller_of
 from meshwright.core.errors import (
     MeshError,
     ModelRejectedError,
     ModelUnavailableError,
+    PermissionDeniedError,
     RateLimitedError,
     SetupError,
 )
 from meshwright.gen.agents.v1.session_service_pb2 import DeleteSessionRequest
 from meshwright.gen.agents.v1.session_service_pb2_grpc import SessionServiceStub
+from meshwright.registry.invocation import Invocation
 
 FACTS = (
     "The customer's boat is called Albatross and lies in Hamburg.",
@@ -251,6 +254,19 @@ class TestTools:
         assert (await Memory(store).load(made.name(), "s1")).facts == ("The code is 7319.",)
         about = await Memory(store).about(made.name(), "s1")
         assert about.facts[0].task_id == "t1"
+
+    async def test_what_a_task_below_remembers_goes_with_the_session_above(self, start, mesh, dial, store, made):
+        await start(self.call("remember", fact=FACTS[0]), {"text": "Done."})
+        asks = {"tool_calls": [{"name": "ask.worker", "arguments": {"prompt": "Remember it."}}]}
+        script = json.dumps({"agents": {"default": [asks, {"text": "Done."}]}})
+        boss = dial(await mesh.agent(Agent("boss", "Lead.", delegates=["worker"]), script=script))
+        await boss.run(session_id="s1")
+        assert [memory.text async for memory in Origins(store).memories(made.name(), "s1")] == [FACTS[0]]
+
+    @pytest.mark.parametrize("agent_id", ["", "registry"])
+    def test_a_call_from_outside_of_any_task_has_no_memories(self, agent_id):
+        with pytest.raises(PermissionDeniedError):
+            caller_of(Invocation("default", "default", "call-1", "key", agent_id))
 
     async def test_without_a_session_there_is_nothing_to_pin_to(self, start):
         _, client = await start(self.call("remember", fact="The code is 7319.", pin=True), {"text": "Done."})

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,8 @@ from meshwright.gen.agents.v1.session_service_pb2 import Fact, Session, Turn
 RECENT, FOLDED_AT_ONCE = 12, 4
 """Latest turns that the summary does not stand for, and how many more there may be before it takes them in."""
 LOADED = RECENT + FOLDED_AT_ONCE
+MOST_FOLDED = 20
+"""Turns that are taken in without a pause, where many have waited."""
 SUMMARY_CHARS = 4_000
 KEPT_SHARE = 4
 """A summary that has grown too long is brought down to less: one part in so many is free again."""
@@ -34,7 +36,9 @@ READ_CHARS = 4_000
 LINE_CHARS = 240
 MOST_FACTS, MOST_FACT_CHARS, MOST_FACTS_BYTES = 32, 1_000, 4_096
 RELAYED = 100
-PAGE = 100
+PAGE = 50
+MOST_SHOWN_BYTES = 2 * 2**20
+"""Of turns in one answer; a message of gRPC takes four."""
 
 
 def holder_of(name: TaskName) -> str:
@@ -87,7 +91,7 @@ class Memory:
         """Takes turns into the summary; where another process was faster, nothing changes."""
         key = partition_key(session, "session")
         while behind > 0:
-            many = min(behind, PAGE)
+            many = min(behind, MOST_FOLDED)
             (items,) = await self._store.run(("XRANGE", key, f"({through}" if through else "-", "+", "COUNT", many))
             if not items:
                 return
@@ -98,7 +102,7 @@ class Memory:
             through, behind = last, behind - len(items)
 
     async def about(self, name: TaskName, session_id: str, turns: int = 0) -> Session:
-        """Reads a session with its latest turns.
+        """Reads a session with its latest turns, at most `MOST_SHOWN_BYTES` of them.
 
         Raises:
             SessionNotFoundError: This holder has no such session.
@@ -114,7 +118,7 @@ class Memory:
         found = _session(session_id, about)
         found.summary = about.get(b"summary", b"").decode()
         found.facts.extend(_facts(facts))
-        found.turns.extend(_turn(item) for item in reversed(items[:turns]))
+        found.turns.extend(reversed(_showable(_turn(item) for item in items[:turns])))
         return found
 
     async def turns(self, name: TaskName, session_id: str) -> AsyncIterator[Turn]:
@@ -267,6 +271,17 @@ def _session(session_id: str, about: dict[bytes, bytes]) -> Session:
     session.create_time.FromMilliseconds(int(about[b"created"]))
     session.update_time.FromMilliseconds(int(about[b"updated"]))
     return session
+
+
+def _showable(turns: Iterable[Turn]) -> list[Turn]:
+    """Takes turns as long as they fit into one answer."""
+    room, shown = MOST_SHOWN_BYTES, list[Turn]()
+    for turn in turns:
+        room -= turn.ByteSize()
+        if room < 0:
+            break
+        shown.append(turn)
+    return shown
 
 
 def _facts(entries: dict[bytes, bytes]) -> list[Fact]:

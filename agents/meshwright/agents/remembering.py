@@ -10,6 +10,7 @@ from meshwright.agents.memory import Memory
 from meshwright.agents.recall import MOST_HITS, MOST_TEXT_CHARS, Hit, LongTermMemory, Origin, Place
 from meshwright.agents.task import TaskName
 from meshwright.core.errors import InvalidRequestError, PermissionDeniedError, TaskNotFoundError
+from meshwright.core.grant import REGISTRY
 from meshwright.core.ids import root_of
 from meshwright.registry import tool
 from meshwright.registry.invocation import Invocation, current_invocation
@@ -58,7 +59,7 @@ def memory_tools(long_term: LongTermMemory, memory: Memory, journal: Journal) ->
         """Remembers a fact for later conversations with the same person. Remember what will still matter then."""
         invocation = current_invocation()
         name = caller_of(invocation)
-        session_id = await session_id_of(journal, name)
+        session_id = invocation.session_id or await session_above(journal, name)
         if pin:
             if not session_id:
                 problem = "the task has no session that it could be pinned to: leave pin out"
@@ -87,15 +88,18 @@ def caller_of(invocation: Invocation) -> TaskName:
     Raises:
         PermissionDeniedError: It is none: memories belong to an agent.
     """
-    if not (invocation.agent_id and invocation.task_id):
+    if invocation.agent_id in ("", REGISTRY):
         raise PermissionDeniedError("memories belong to an agent: this is called by an agent's task alone")
     return TaskName(invocation.tenant, invocation.principal, invocation.task_id)
 
 
-async def session_id_of(journal: Journal, name: TaskName) -> str:
-    """Returns the session of a task, for those below others that of the task at the top; empty: it has none."""
+async def session_above(journal: Journal, name: TaskName) -> str:
+    """Returns the session of the task at the top, for one below it; empty: it has none, or is at the top itself."""
+    root = root_of(name.task_id)
+    if root == name.task_id:
+        return ""
     try:
-        return (await journal.record(name.sibling(root_of(name.task_id)))).session_id
+        return (await journal.record(name.sibling(root))).session_id
     except TaskNotFoundError:
         return ""
 

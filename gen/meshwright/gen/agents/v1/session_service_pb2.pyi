@@ -84,7 +84,7 @@ class GetSessionRequest(_message.Message):
     session_id: _builtins.str
     """Session to read."""
     turns: _builtins.int
-    """How many of its latest turns are returned, 1..200; 0: 20."""
+    """How many of its latest turns are returned, 1..200; 0: 20. Fewer where they take more than 2 MiB."""
     def __init__(
         self,
         *,
