@@ -167,7 +167,7 @@ async def test_a_session_is_bounded_and_ends_by_itself(memory, remember, made, s
 
 
 async def test_an_answer_holds_as_many_turns_as_a_message_takes(memory, remember, made, monkeypatch):
-    monkeypatch.setattr("meshwright.agents.memory.MOST_SHOWN_BYTES", 1_000)
+    monkeypatch.setattr("meshwright.agents.memory.MOST_SHOWN_BYTES", 1_100)
     for number in range(5):
         await remember(number, "x" * 300)
     shown = (await memory.about(made.name(), "s1", 5)).turns
