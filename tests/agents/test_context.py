@@ -141,7 +141,8 @@ class TestWhatStands:
 
     def test_a_prompt_beyond_the_window_stands_by_its_beginning_and_its_end(self):
         prompt = "BEGIN " + "x" * 300_000 + " END"
-        messages, _ = all_of(Conversation(history(0), prompt, []), WIDE)
+        messages, events = all_of(Conversation(history(0), prompt, []), WIDE)
+        assert len(events) == 1, "so that the tool to read on with is offered"
         assert messages[0].text.startswith("BEGIN")
         assert 'result.read {"handle": "prompt"' in messages[0].text
         assert tokens_of(messages) <= WIDE.window

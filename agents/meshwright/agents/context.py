@@ -250,11 +250,12 @@ def _tokens(message: Message) -> int:
 
 
 def _fits(conversation: Conversation, cut: Cut, shown: Sequence[Message], room: Room) -> bool:
-    """Whether nothing more has to be left out; turns that nobody has decided on yet have a bound of their own."""
+    """Whether nothing more has to be left out; what has not been journaled as left out must stand as it is."""
     if not cut.is_made:
         history = conversation.history
         turns = sum(map(_turn_tokens, history.turns))
-        if history.is_longer or turns > room.session:
+        is_whole = any(message.role == "user" and message.text == conversation.prompt for message in shown)
+        if history.is_longer or turns > room.session or not is_whole:
             return False
     return tokens_of(shown) <= min(room.window, room.budget)
 
@@ -276,8 +277,8 @@ def _cuts(conversation: Conversation, before: Cut, room: Room) -> Iterator[Cut]:
     shapes = [(turns, before.messages, before.result_chars)]
     shapes += [(turns, before.messages, most) for most in RESULT_CHARS if not 0 < before.result_chars < most]
     shapes += [(few, place, result) for place in starts]
-    shapes += [(0, starts[-1], most) for most in LAST_RESULT_CHARS]
-    shapes.append((0, len(conversation.messages), LAST_RESULT_CHARS[-1]))
+    shapes += [(0, starts[-1], min(result, most)) for most in LAST_RESULT_CHARS]
+    shapes.append((0, len(conversation.messages), min(result, LAST_RESULT_CHARS[-1])))
     for kept, messages, most in shapes:
         after = Cut(kept, messages, most, is_made=True)
         yield replace(after, summary=_summary(conversation, before, after, room))
