@@ -21,6 +21,8 @@ MAY_IMPORT = {
 }
 PACKAGES = sorted(set(MAY_IMPORT) - {"gen"})
 LONGEST_FILE, LONGEST_FUNCTION = 450, 60
+LISTS = {"core/meshwright/core/errors.py"}
+"""All that goes over the wire as an error stands in one list, however long that is."""
 
 
 def sources(package: str, suffix: str = ".py") -> list[Path]:
@@ -140,7 +142,7 @@ def test_the_import_namespace_belongs_to_nobody():
 def test_files_fit_a_sitting():
     files = [*ALL_SOURCES, *(path for package in PACKAGES for path in sources(package, ".lua"))]
     long = {shown(path): len(path.read_text().splitlines()) for path in files}
-    assert {path: lines for path, lines in long.items() if lines > LONGEST_FILE} == {}
+    assert {path: lines for path, lines in long.items() if lines > LONGEST_FILE and path not in LISTS} == {}
 
 
 def test_functions_fit_a_screen():

@@ -1,6 +1,7 @@
 """The journal of one task, on a real store: accepted once, owned by one, written without holes."""
 
 import asyncio
+import hashlib
 
 import pytest
 
@@ -17,6 +18,11 @@ from meshwright.core.store import partition_key
 from meshwright.gen.agents.v1.task_pb2 import TaskRequest
 
 PART = 64 * 1024
+
+
+def buried(name):
+    """How a tombstone names a task: it does not tell which one it was."""
+    return hashlib.sha1(name.ref.encode()).hexdigest()
 
 
 async def sequences(journal, name):
@@ -86,7 +92,7 @@ class TestAccept:
         assert await journal.purge(0) == 1
         with pytest.raises(TaskExpiredError):
             await journal.accept(made.task(), claim=False)
-        left = await store.client.pttl(partition_key(0, "tomb", claim.name.ref))
+        left = await store.client.pttl(partition_key(0, "tomb", buried(claim.name)))
         assert left == pytest.approx(86_400_000, rel=0.01)
 
     async def test_concurrent_acceptances_make_one_task(self, journal, made):
@@ -279,7 +285,7 @@ class TestPurge:
         for name in (claim.name, child.name):
             await expire(store, name)
         assert await journal.purge(0) == 2
-        tombs = {partition_key(0, "tomb", name.ref) for name in (claim.name, child.name)}
+        tombs = {partition_key(0, "tomb", buried(name)) for name in (claim.name, child.name)}
         assert await keys() == tombs
 
     async def test_a_task_that_has_not_expired_stays(self, journal, made, claimed):

@@ -79,6 +79,9 @@ class Account:
                 self._reserve(path, inner.reservation)
             case "llm_call":
                 self._answered(path, inner.llm_call)
+            case "context_compacted" if inner.context_compacted.usage.model_calls:
+                compacted = inner.context_compacted
+                self._add(Payer(self._agents.get(path, ""), compacted.model), compacted.usage)
             case "tool_call":
                 call = inner.tool_call
                 self._tools[path, call.call_id] = call.tool

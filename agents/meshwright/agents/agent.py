@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
+from meshwright.agents.context import DEFAULT_WINDOW, READ_RESULT, SMALLEST_WINDOW
 from meshwright.agents.inputs import LONGEST_S, STRICTNESS, Approval, Policy, Silence
 from meshwright.agents.models.model import Model
 from meshwright.agents.outage import MAX_TEXT, SORRY, OnOutage, Outage
@@ -11,6 +13,9 @@ from meshwright.core.ids import AGENT_ID, VERSION
 from meshwright.registry.catalog import split_selector
 from meshwright.registry.module import members
 from meshwright.registry.tool.hosted import HostedTool
+
+Summaries = Literal["extract", "model"]
+WIDEST_WINDOW = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,10 @@ class Agent:
         outage_text: What it says when no model answers and it is to degrade.
         same_version: A task stays with the version that began it; otherwise any version goes on with it.
         callable_by: Who may give it tasks: agents' names, `outside` for callers that are no agents; empty: everyone.
+        context_window: Tokens that its model can read and write in one call, 4,096 at least; prompts are kept within.
+        summaries: What stands for what is left out of prompts: `extract`, sentences as they stood, or `model`: a
+            summary that the model writes, paid from the task's budget.
+        remembers: Whether it has `memory.remember` and `memory.recall`, which reach beyond the session.
         prepare: Called once in a thread before the agent is announced, for example to build an index.
     """
 
@@ -57,6 +66,9 @@ class Agent:
     outage_text: str = SORRY
     same_version: bool = False
     callable_by: Sequence[str] = ()
+    context_window: int = DEFAULT_WINDOW
+    summaries: Summaries = "extract"
+    remembers: bool = False
     prepare: Callable[[], None] | None = None
     local_tools: tuple[HostedTool, ...] = field(init=False, default=())
     selectors: tuple[str, ...] = field(init=False, default=())
@@ -75,6 +87,7 @@ class Agent:
             if not AGENT_ID.fullmatch(name):
                 raise SetupError(f"agent {self.name}: {name!r} is no agent's name")
         self._check_rules()
+        self._check_context()
         own = tuple(one for one in self.tools if isinstance(one, HostedTool))
         pins = tuple(f"{one.name}@{one.version}" if isinstance(one, HostedTool) else one for one in self.tools)
         object.__setattr__(self, "local_tools", own)
@@ -94,6 +107,17 @@ class Agent:
             raise SetupError(f"agent {self.name}: answer_within_s must be 1..{LONGEST_S} (30 days)")
         if self.asks_people and "person" in self.delegates:
             raise SetupError(f"agent {self.name}: a delegate called person and asks_people exclude each other")
+
+    def _check_context(self) -> None:
+        if not SMALLEST_WINDOW <= self.context_window <= WIDEST_WINDOW:
+            raise SetupError(f"agent {self.name}: context_window must be {SMALLEST_WINDOW}..{WIDEST_WINDOW} tokens")
+        if self.summaries not in ("extract", "model"):
+            raise SetupError(f"agent {self.name}: summaries is extract or model, not {self.summaries!r}")
+        reserved = {READ_RESULT, *(("memory.remember", "memory.recall") if self.remembers else ())}
+        for one in self.tools:
+            name = one.partition("@")[0] if isinstance(one, str) else one.name
+            if name in reserved:
+                raise SetupError(f"agent {self.name}: the mesh itself gives it {name}: leave it out of tools")
 
     @property
     def policy(self) -> Policy:

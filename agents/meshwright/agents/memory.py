@@ -1,63 +1,212 @@
-"""Session memory: earlier turns of a conversation; each task leaves its own by way of the outbox."""
+"""Session memory: what tasks leave in their session, by way of the outbox, and what the next one reads of it."""
 
 import contextlib
+import json
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from meshwright.agents import context
+from meshwright.agents.context import History
 from meshwright.agents.costs import Costs
 from meshwright.agents.escrow import Escrow
-from meshwright.agents.journal import Journal
-from meshwright.agents.models.model import Message, estimated_tokens
-from meshwright.agents.session import Sessions, session_of
+from meshwright.agents.extract import Passage, extract
+from meshwright.agents.journal import LIBRARY, Journal
+from meshwright.agents.session import KEPT_MS, Sessions, session_of
+from meshwright.agents.shortening import opening, squeezed
 from meshwright.agents.task import TaskName
-from meshwright.core.errors import TaskNotFoundError
-from meshwright.core.store import Store, partition_key
+from meshwright.core.errors import (
+    InvalidRequestError,
+    MemoryFullError,
+    SessionNotFoundError,
+    TaskNotFoundError,
+)
+from meshwright.core.ids import digest
+from meshwright.core.store import Store, partition_key, segment
+from meshwright.gen.agents.v1.session_service_pb2 import Fact, Session, Turn
 
-LOADED_TURNS = 10
-LOADED_TOKENS = 2_048
+RECENT, FOLDED_AT_ONCE = 12, 4
+"""Latest turns that the summary does not stand for, and how many more there may be before it takes them in."""
+LOADED = RECENT + FOLDED_AT_ONCE
+MOST_FOLDED = 20
+"""Turns that are taken in without a pause, where many have waited."""
+SUMMARY_CHARS = 4_000
+KEPT_SHARE = 4
+"""A summary that has grown too long is brought down to less: one part in so many is free again."""
+READ_CHARS = 4_000
+"""Of a turn's output that is looked at for the summary."""
+LINE_CHARS = 240
+MOST_FACTS, MOST_FACT_CHARS, MOST_FACTS_BYTES = 32, 1_000, 4_096
 RELAYED = 100
+PAGE = 50
+MOST_SHOWN_BYTES = 2 * 2**20
+"""Of turns in one answer; a message of gRPC takes four."""
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """One finished task of a session."""
-
-    prompt: str
-    output: str
+def holder_of(name: TaskName) -> str:
+    """Names the slot of all that a holder has beside single sessions."""
+    return segment(name.ref.rpartition("/")[0])
 
 
 class Memory:
-    """Reads sessions; a session is a stream of (task id, prompt, output) in a slot of its own."""
+    """Reads and writes sessions: each is a stream of turns with a summary and pinned facts in a slot of its own."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def load(self, name: TaskName, session_id: str) -> list[Message]:
-        """Returns the latest turns as messages, oldest first; at most `LOADED_TURNS`, about `LOADED_TOKENS`."""
+    async def load(self, name: TaskName, session_id: str) -> History:
+        """Returns what a task knows of its session; the same cost however long the session is."""
         if not session_id:
-            return []
-        key = partition_key(session_of(name, session_id), "session")
-        (items,) = await self._store.run(("XREVRANGE", key, "+", "-", "COUNT", LOADED_TURNS))
-        room = LOADED_TOKENS
-        turns: list[Turn] = []
-        for _, fields in items:
-            turn = Turn(fields[b"prompt"].decode(), fields[b"output"].decode())
-            room -= estimated_tokens(turn.prompt) + estimated_tokens(turn.output)
-            if room < 0:
+            return History()
+        session = session_of(name, session_id)
+        items, facts, about = await self._store.run(
+            ("XREVRANGE", partition_key(session, "session"), "+", "-", "COUNT", LOADED),
+            ("HGETALL", partition_key(session, "session", "facts")),
+            ("HMGET", partition_key(session, "session", "about"), "turns", "summary"),
+        )
+        turns = [context.Turn(fields[b"prompt"].decode(), fields[b"output"].decode()) for _, fields in reversed(items)]
+        return History(
+            facts=tuple(fact.text for fact in _facts(facts)),
+            summary=(about[1] or b"").decode(),
+            turns=tuple(turns),
+            is_longer=int(about[0] or 0) > len(turns),
+        )
+
+    async def settle(self, name: TaskName, session_id: str) -> None:
+        """Lists a session among its holder's, and lets its summary take in turns that are not among the latest."""
+        session = session_of(name, session_id)
+        (about,) = await self._store.run(("HGETALL", partition_key(session, "session", "about")))
+        if not about:  # deleted meanwhile
+            return
+        listed, updated = partition_key(holder_of(name), "sessions"), int(about[b"updated"])
+        await self._store.run(
+            ("ZADD", listed, "GT", updated, session_id),
+            ("ZREMRANGEBYSCORE", listed, "-inf", updated - KEPT_MS),
+            ("PEXPIRE", listed, KEPT_MS),
+        )
+        behind = int(about.get(b"turns", 0)) - int(about.get(b"folded", 0)) - RECENT
+        if behind >= FOLDED_AT_ONCE:
+            through, summary = about.get(b"through", b"").decode(), about.get(b"summary", b"").decode()
+            await self._fold(session, through, summary, behind)
+
+    async def _fold(self, session: str, through: str, summary: str, behind: int) -> None:
+        """Takes turns into the summary; where another process was faster, nothing changes."""
+        key = partition_key(session, "session")
+        while behind > 0:
+            many = min(behind, MOST_FOLDED)
+            (items,) = await self._store.run(("XRANGE", key, f"({through}" if through else "-", "+", "COUNT", many))
+            if not items:
+                return
+            turns = [context.Turn(fields[b"prompt"].decode(), fields[b"output"].decode()) for _, fields in items]
+            last, summary = items[-1][0].decode(), folded(summary, turns)
+            if not await self._call("fold", session, through, last, len(items), summary):
+                return
+            through, behind = last, behind - len(items)
+
+    async def about(self, name: TaskName, session_id: str, turns: int = 0) -> Session:
+        """Reads a session with its latest turns, at most `MOST_SHOWN_BYTES` of them.
+
+        Raises:
+            SessionNotFoundError: This holder has no such session.
+        """
+        session = session_of(name, session_id)
+        about, facts, items = await self._store.run(
+            ("HGETALL", partition_key(session, "session", "about")),
+            ("HGETALL", partition_key(session, "session", "facts")),
+            ("XREVRANGE", partition_key(session, "session"), "+", "-", "COUNT", max(1, turns)),
+        )
+        if not about:
+            raise SessionNotFoundError(f"no session {session_id}: `meshwright session list` shows those that are there")
+        found = _session(session_id, about)
+        found.summary = about.get(b"summary", b"").decode()
+        found.facts.extend(_facts(facts))
+        found.turns.extend(reversed(_showable(_turn(item) for item in items[:turns])))
+        return found
+
+    async def turns(self, name: TaskName, session_id: str) -> AsyncIterator[Turn]:
+        """Reads all turns that are kept, oldest first."""
+        key, after = partition_key(session_of(name, session_id), "session"), "-"
+        while True:
+            (items,) = await self._store.run(("XRANGE", key, after, "+", "COUNT", PAGE))
+            for item in items:
+                yield _turn(item)
+            if len(items) < PAGE:
+                return
+            after = f"({items[-1][0].decode()}"
+
+    async def page(self, holder: TaskName, before: tuple[int, str] | None, many: int) -> list[tuple[int, str]]:
+        """Lists (last used ms, session id) of a holder's sessions, the latest first, after a cursor of that form."""
+        key, offset = partition_key(holder_of(holder), "sessions"), 0
+        found: list[tuple[int, str]] = []
+        top = str(before[0]) if before else "+inf"
+        while len(found) < many:
+            scope = (top, "-inf", "BYSCORE", "REV", "LIMIT", offset, many, "WITHSCORES")
+            (reply,) = await self._store.run(("ZRANGE", key, *scope))
+            rows = [(int(score), member.decode()) for member, score in reply]
+            if not rows:
                 break
-            turns.append(turn)
-        return [
-            message
-            for turn in reversed(turns)
-            for message in (Message("user", turn.prompt), Message("assistant", turn.output))
-        ]
+            found += [row for row in rows if before is None or row < before]
+            offset += len(rows)
+        return found[:many]
+
+    async def abouts(self, holder: TaskName, session_ids: Sequence[str]) -> list[Session]:
+        """Reads what sessions are, without facts, summary and turns; those that are gone are taken off the list."""
+        keys = [partition_key(session_of(holder, one), "session", "about") for one in session_ids]
+        replies = await self._store.run(*(("HGETALL", key) for key in keys)) if keys else []
+        found = dict(zip(session_ids, replies, strict=True))
+        gone = [one for one, about in found.items() if not about]
+        if gone:
+            await self.unlist(holder, *gone)
+        return [_session(one, about) for one, about in found.items() if about]
+
+    async def unlist(self, holder: TaskName, *session_ids: str) -> None:
+        """Takes sessions off their holder's list."""
+        await self._store.run(("ZREM", partition_key(holder_of(holder), "sessions"), *session_ids))
+
+    async def pin(self, name: TaskName, session_id: str, text: str, *, task_id: str = "") -> Fact:
+        """Pins a fact to a session, once.
+
+        Args:
+            name: Any task of the holder.
+            session_id: The session; it is made where there is none.
+            text: The fact.
+            task_id: Task that pins it; empty: a person does.
+
+        Raises:
+            InvalidRequestError: It is empty or too long.
+            MemoryFullError: The session has as many facts as it may have.
+        """
+        plain = " ".join(text.split())
+        if not 0 < len(plain) <= MOST_FACT_CHARS:
+            problem = f"must have 1..{MOST_FACT_CHARS} characters"
+            raise InvalidRequestError(f"the fact {problem}", fields={"text": problem})
+        session, fact_id = session_of(name, session_id), digest("fact", plain)[:16]
+        ((seconds, micros),) = await self._store.run(("TIME",))
+        at_ms = int(seconds) * 1000 + int(micros) // 1000
+        fresh = json.dumps({"text": plain, "at": at_ms, "task": task_id}, ensure_ascii=False)
+        kept = await self._call("pin", session, fact_id, fresh, MOST_FACTS, MOST_FACTS_BYTES, KEPT_MS)
+        if kept is None:
+            most = f"at most {MOST_FACTS} facts and {MOST_FACTS_BYTES} bytes of them"
+            raise MemoryFullError(f"session {session_id} has room for {most}: unpin one first")
+        await self.settle(name, session_id)
+        return _fact(fact_id, kept)
+
+    async def unpin(self, name: TaskName, session_id: str, fact_id: str) -> None:
+        """Removes a pinned fact, if it is there."""
+        await self._store.run(("HDEL", partition_key(session_of(name, session_id), "session", "facts"), fact_id))
+
+    async def _call(self, function: str, session: str, *arguments: str | int) -> Any:
+        slot = partition_key(session, "session")
+        return await self._store.call(LIBRARY.function(function), slot, session, *arguments)
 
 
 class Outbox:
     """Applies what finished tasks leave behind outside of their partition; every entry may be applied again."""
 
-    def __init__(self, journal: Journal, sessions: Sessions, escrow: Escrow, costs: Costs) -> None:
+    def __init__(self, journal: Journal, sessions: Sessions, memory: Memory, *, escrow: Escrow, costs: Costs) -> None:
         self._journal = journal
         self._sessions = sessions
+        self._memory = memory
         self._escrow = escrow
         self._costs = costs
 
@@ -70,9 +219,95 @@ class Outbox:
                 response = await self._journal.response(name)
                 if record.session_id:
                     await self._sessions.leave(name, record.request, response)
+                    await self._memory.settle(name, record.session_id)
                 if not record.parent_id and record.usage.cost_micros:
                     await self._costs.count(record, response)
                 if not record.parent_id:
                     await self._escrow.give_back(record)
             await self._journal.outbox_done(partition, entry_id)
         return len(entries)
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A line of a summary and its place."""
+
+    place: int
+    text: str
+
+
+def folded(summary: str, turns: Sequence[context.Turn]) -> str:
+    """Takes turns into a summary: a line each, made of their own sentences; the lines that say least make room. Pure.
+
+    Args:
+        summary: What there is.
+        turns: Oldest first.
+
+    Returns:
+        At most `SUMMARY_CHARS` characters; the same input always gives the same text.
+    """
+    lines = [line for line in summary.split("\n") if line] + [_line_of(turn) for turn in turns]
+    if sum(len(line) + 1 for line in lines) <= SUMMARY_CHARS:
+        return "\n".join(lines)
+    room = SUMMARY_CHARS - SUMMARY_CHARS // KEPT_SHARE
+    numbered = [_Line(place, line) for place, line in enumerate(lines)]
+    kept: list[_Line] = []
+    for line in [*reversed(numbered[-RECENT:]), *_telling(numbered[:-RECENT])]:
+        room -= len(line.text) + 1
+        if room < 0:
+            break
+        kept.append(line)
+    return "\n".join(line.text for line in sorted(kept, key=lambda line: line.place))
+
+
+def _line_of(turn: context.Turn) -> str:
+    """Writes a turn by the opening of its prompt and the sentence of its answer that says most about it."""
+    answer = squeezed(turn.output[:READ_CHARS])
+    best = extract(turn.prompt[:READ_CHARS], [Passage("", answer)], most=1)
+    said = opening(best[0].sentence if best else answer, LINE_CHARS)
+    return f"- Asked: {opening(squeezed(turn.prompt), LINE_CHARS)} Answered: {said}"
+
+
+def _telling(lines: Sequence[_Line]) -> list[_Line]:
+    """Orders lines by how much they say of what all of them speak of, the most telling first."""
+    ranked = extract("", [Passage(str(line.place), line.text.removeprefix("- ")) for line in lines], most=len(lines))
+    by_place = {str(line.place): line for line in lines}
+    return list(dict.fromkeys(by_place[one.source] for one in ranked))
+
+
+def _session(session_id: str, about: dict[bytes, bytes]) -> Session:
+    session = Session(session_id=session_id, turn_count=int(about.get(b"turns", 0)))
+    session.create_time.FromMilliseconds(int(about[b"created"]))
+    session.update_time.FromMilliseconds(int(about[b"updated"]))
+    return session
+
+
+def _showable(turns: Iterable[Turn]) -> list[Turn]:
+    """Takes turns as long as they fit into one answer."""
+    room, shown = MOST_SHOWN_BYTES, list[Turn]()
+    for turn in turns:
+        room -= turn.ByteSize()
+        if room < 0:
+            break
+        shown.append(turn)
+    return shown
+
+
+def _facts(entries: dict[bytes, bytes]) -> list[Fact]:
+    facts = [_fact(fact_id.decode(), entry) for fact_id, entry in entries.items()]
+    return sorted(facts, key=lambda fact: (fact.create_time.ToMilliseconds(), fact.fact_id))
+
+
+def _fact(fact_id: str, entry: bytes) -> Fact:
+    kept = json.loads(entry)
+    fact = Fact(fact_id=fact_id, text=kept["text"], task_id=kept["task"])
+    fact.create_time.FromMilliseconds(kept["at"])
+    return fact
+
+
+def _turn(item: tuple[bytes, dict[bytes, bytes]]) -> Turn:
+    turn_id, fields = item
+    text = {name.decode(): value.decode() for name, value in fields.items()}
+    turn = Turn(task_id=text["task"], agent_id=text.get("agent", ""), prompt=text["prompt"], output=text["output"])
+    turn.time.FromMilliseconds(int(turn_id.partition(b"-")[0]))
+    return turn

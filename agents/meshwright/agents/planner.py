@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from meshwright.agents import inputs
 from meshwright.agents.agent import Agent
 from meshwright.agents.budget import Allowance, Shortfall
+from meshwright.agents.context import READ_RESULT, ContextManager, Conversation, Cut
 from meshwright.agents.degradation import notice_of_what_is_down, without_what_is_down
 from meshwright.agents.feed import Feeds
 from meshwright.agents.inputs import ASK_PERSON, Approval
@@ -15,7 +16,9 @@ from meshwright.agents.models.model import Answer, Call, Message, Prompt, ToolSp
 from meshwright.agents.models.router import Router
 from meshwright.agents.passing import Passing
 from meshwright.agents.purse import Purse
+from meshwright.agents.reading import READING, read_on
 from meshwright.agents.run import Run
+from meshwright.agents.summary import Summarizer
 from meshwright.agents.supervisor import Supervisor
 from meshwright.agents.task import TOKENS, TaskName
 from meshwright.agents.toolbox import Pin
@@ -85,6 +88,8 @@ class Planner:
         self._router = router
         self._supervisor = supervisor
         self._purse = purse
+        self._contexts = ContextManager(agent.context_window)
+        self._summarizer = Summarizer(agent.name, router, purse)
 
     @property
     def agent_id(self) -> str:
@@ -97,7 +102,7 @@ class Planner:
         return self._agent.policy
 
     async def prompt(self, run: Run) -> Prompt | Shortfall:
-        """Builds the prompt: history, the task's prompt, the conversation so far; sets aside what its call may cost.
+        """Builds the prompt: what of session and task fits, and the tools; sets aside what its call may cost.
 
         Raises:
             PriceUnknownError: A budget counts money, and nobody has said what the model costs.
@@ -107,12 +112,27 @@ class Planner:
         tools: list[ToolSpec] = [pin.spec for pin in run.tools.values()]
         tools += await self._supervisor.specs(run)
         tools += [ASKING] if self._agent.asks_people else []
-        messages = (*run.history, Message("user", run.request.prompt), *run.state.messages)
+        messages = await self._messages(run, tools)
+        tools += [READING] if run.state.compacted else []
         name, instructions = self._agent.name, self._agent.instructions
-        room = run.budget.room(run.state, instructions, messages)
+        left = self._contexts.answer(instructions, tools, messages)
+        room = min(left, run.budget.room(run.state, instructions, messages))
         if not room:
             return Shortfall(FINISH_REASON_TOKEN_BUDGET_EXCEEDED)
         return await self._purse.opened(run, Prompt(name, instructions, messages, tuple(tools), run.state.step, room))
+
+    async def _messages(self, run: Run, tools: Sequence[ToolSpec]) -> tuple[Message, ...]:
+        """Builds the prompt's messages; what is left out from now on is journaled before the model is asked."""
+        agent, left = self._agent, run.budget.left(run.state)
+        room = self._contexts.room(agent.instructions, [*tools, READING], budget=run.budget.tokens, left=left)
+        while True:
+            cut = Cut.read(run.state.compacted, run.history)
+            context = self._contexts.build(conversation_of(run), cut, room)
+            if context.compacted is None:
+                return context.messages
+            if agent.summaries == "model":
+                await self._summarizer.improve(run, context, room)
+            await run.append(f"context:{run.state.sequence}", run.event(context_compacted=context.compacted))
 
     async def ask(self, run: Run, prompt: Prompt) -> list[StepEvent]:
         """Calls the model and returns the step's events: its answer, then an intent (or a refusal) for each call.
@@ -179,6 +199,8 @@ class Planner:
                 return [run.event(step, delegation=self._supervisor.intent(run, step, call, allowance))]
             if call.tool == ASK_PERSON and self._agent.asks_people:
                 return [run.event(step, input_requested=inputs.question(self._asked(inputs.QUESTION, run, call), call))]
+            if call.tool == READ_RESULT:
+                return [run.event(step, tool_result=read_on(conversation_of(run), call))]
             pin = checked_pin(run, call)
             allowance.take(call.tool, pin.tool.cost_micros)
             intent = tool_intent(run, step, call, pin)
@@ -203,6 +225,11 @@ class Planner:
         own = RULES.get(pin.tool.approval, "never")
         rule = inputs.strictest(own, self._agent.approval_of(pin.tool.name))
         return rule == "always" or (rule == "when_tainted" and run.is_tainted)
+
+
+def conversation_of(run: Run) -> Conversation:
+    """Returns all that a run's prompts may hold."""
+    return Conversation(run.history, run.request.prompt, run.state.messages)
 
 
 def with_ids(answer: Answer, step: int) -> list[Call]:

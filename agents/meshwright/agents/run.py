@@ -9,9 +9,9 @@ from typing import Any, ParamSpec, TypeVar
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from meshwright.agents.budget import NEAR, Budget, notices
+from meshwright.agents.context import History
 from meshwright.agents.feed import Feeds
 from meshwright.agents.journal import Appended, Claim, Journal, Short
-from meshwright.agents.models.model import Message
 from meshwright.agents.models.routing import Wish
 from meshwright.agents.state import RunState
 from meshwright.agents.task import Record, stamp
@@ -61,7 +61,7 @@ class Run:
         state: What its journal adds up to.
         tools: Pinned tools by name.
         delegates: Agents that it may hand work to.
-        history: Earlier turns of its session.
+        history: What it knows of its session.
         deadline: When its time is over, on the monotonic clock.
         ahead: By call id, calls that were begun before they are journaled, since they leave no trace.
         submitted: Calls whose child this process has submitted.
@@ -78,7 +78,7 @@ class Run:
     state: RunState = field(default_factory=RunState)
     tools: dict[str, Pin] = field(default_factory=dict)
     delegates: Sequence[str] = ()
-    history: list[Message] = field(default_factory=list)
+    history: History = field(default_factory=History)
     deadline: float = 0.0
     ahead: dict[str, asyncio.Task[Outcome]] = field(default_factory=dict)
     submitted: set[str] = field(default_factory=set)

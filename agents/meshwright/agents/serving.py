@@ -10,6 +10,8 @@ from meshwright.agents.actor import Actor
 from meshwright.agents.agent import Agent
 from meshwright.agents.costs import Costs
 from meshwright.agents.desk import Desk
+from meshwright.agents.embedders.catalog import embedder_from
+from meshwright.agents.erasure import Erasure
 from meshwright.agents.escrow import Escrow, SharedLimits
 from meshwright.agents.feed import Feeds
 from meshwright.agents.health import HealthView
@@ -23,9 +25,12 @@ from meshwright.agents.models.router import router_from
 from meshwright.agents.planner import Planner
 from meshwright.agents.pressure import Pressure
 from meshwright.agents.purse import Purse
+from meshwright.agents.recall import LongTermMemory, Origins
+from meshwright.agents.remembering import memory_tools
 from meshwright.agents.runner import Runner
 from meshwright.agents.service import AgentService
 from meshwright.agents.session import Sessions
+from meshwright.agents.session_service import SessionService
 from meshwright.agents.settings import AgentSettings
 from meshwright.agents.supervisor import Supervisor
 from meshwright.agents.task_service import TaskService
@@ -39,6 +44,7 @@ from meshwright.core.process import Process, ended
 from meshwright.core.server import Server, bound
 from meshwright.core.store import Store
 from meshwright.gen.agents.v1.agent_service_pb2_grpc import add_AgentServiceServicer_to_server
+from meshwright.gen.agents.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
 from meshwright.gen.agents.v1.task_service_pb2_grpc import add_TaskServiceServicer_to_server
 from meshwright.gen.registry.v1.agent_directory_service_pb2 import AgentCard, Endpoint
 from meshwright.gen.tools.v1.tool_service_pb2_grpc import add_ToolServiceServicer_to_server
@@ -70,8 +76,13 @@ class AgentProcess:
         self.router = router_from(chosen, model_from, file=settings.models, timeout_s=settings.model_timeout_s)
         self.journal = Journal(self.store, self.instance_id, lease_s=settings.lease_s, limits=limits_of(settings))
         self.feeds = Feeds(self.journal)
-        self.host = ToolHost(agent.local_tools, Ledger(self.store, settings.audit_kept), settings)
-        self.toolbox = Toolbox(agent.selectors, self.host, self.registry, self.channels)
+        self.memory = Memory(self.store)
+        self.embedder = embedder_from(settings.embedder)
+        long_term = LongTermMemory(self.store, self.embedder)
+        built_in = memory_tools(long_term, self.memory, self.journal) if agent.remembers else ()
+        self.host = ToolHost((*agent.local_tools, *built_in), Ledger(self.store, settings.audit_kept), settings)
+        self.selectors = (*agent.selectors, *(f"{one.name}@{one.version}" for one in built_in))
+        self.toolbox = Toolbox(self.selectors, self.host, self.registry, self.channels)
         self.supervisor = Supervisor(agent, self.registry, self.channels)
         self.sessions = Sessions(self.journal)
         self.escrow = Escrow(self.journal, shared_limits_of(settings))
@@ -89,7 +100,7 @@ class AgentProcess:
             Actor(self.toolbox, self.supervisor, self.agent.policy),
             self.toolbox,
             sessions=self.sessions,
-            memory=Memory(self.store),
+            memory=self.memory,
             version=self.agent.version,
             outage=self.agent.outage,
         )
@@ -98,7 +109,7 @@ class AgentProcess:
             self.journal,
             self.feeds,
             runner,
-            outbox=Outbox(self.journal, self.sessions, self.escrow, self.costs),
+            outbox=Outbox(self.journal, self.sessions, self.memory, escrow=self.escrow, costs=self.costs),
             inbox=self.inbox,
             pressure=Pressure(self.store),
             signer=self.signer,
@@ -119,10 +130,13 @@ class AgentProcess:
             callable_by=self.agent.callable_by,
             models=self.router.names,
         )
+        origins = Origins(self.store)
+        sessions = SessionService(self.memory, origins, Erasure(self.journal, self.memory, origins))
         agent_service = AgentService(desk, self.agent.name, self.health.response)
         services = {
             "agents.v1.AgentService": bound(add_AgentServiceServicer_to_server, agent_service),
             "agents.v1.TaskService": bound(add_TaskServiceServicer_to_server, TaskService(desk)),
+            "agents.v1.SessionService": bound(add_SessionServiceServicer_to_server, sessions),
             "tools.v1.ToolService": bound(add_ToolServiceServicer_to_server, ToolService(self.host)),
         }
         return Server(self.settings, services, Verifier(self.registry.key))
@@ -136,7 +150,7 @@ class AgentProcess:
             version=agent.version,
             description=agent.description or agent.instructions,
             skills=agent.skills,
-            tools=agent.selectors,
+            tools=self.selectors,
             delegates=agent.delegates,
             callable_by=agent.callable_by,
             contract_digest=self.health.contract_digest,
@@ -181,6 +195,7 @@ class AgentProcess:
         await self.server.stop()
         await self.feeds.close()
         await self.router.close()
+        await self.embedder.close()
         await self.channels.close()
         await self.store.close()
         telemetry.flush()

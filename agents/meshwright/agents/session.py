@@ -2,13 +2,16 @@
 
 from meshwright.agents.journal import LIBRARY, Journal
 from meshwright.agents.reader import parse_ref
+from meshwright.agents.shortening import shortened
 from meshwright.agents.task import TaskName
 from meshwright.core.errors import SessionBusyError, TaskNotFoundError
 from meshwright.core.store import partition_key, segment
 from meshwright.gen.agents.v1.task_pb2 import TASK_STATUS_COMPLETED, TaskRequest, TaskResponse
 
-KEPT_TURNS = 100
+KEPT_TURNS = 1_000
 KEPT_MS = 30 * 86_400_000
+MAX_TURN_CHARS = 16_384
+"""Of a prompt and of an output as a session keeps them; the task's own record has all of it as long as it is kept."""
 ACCEPTED_WITHIN_MS = 10_000
 """A task may stand in line that long before it is accepted; after that its caller is taken for lost."""
 
@@ -64,7 +67,7 @@ class Sessions:
             record = await self._journal.record(head)
         except TaskNotFoundError:
             if age_ms > ACCEPTED_WITHIN_MS:
-                await self._leave(head, session_id)
+                await self.abandon(head, session_id)
             return age_ms > ACCEPTED_WITHIN_MS
         if record.is_terminal:
             await self.leave(head, record.request, await self._journal.response(head))
@@ -73,17 +76,18 @@ class Sessions:
     async def leave(self, name: TaskName, request: TaskRequest, response: TaskResponse) -> None:
         """Ends a task's turn: what it said is remembered, and the next one is woken."""
         if request.session_id:
-            is_kept = response.status == TASK_STATUS_COMPLETED
-            await self._leave(name, request.session_id, request.prompt, response.output if is_kept else "")
+            output = response.output if response.status == TASK_STATUS_COMPLETED else ""
+            turn = (shortened(request.prompt, MAX_TURN_CHARS), shortened(output, MAX_TURN_CHARS))
+            facts = (name.task_id, response.agent_id, *turn, KEPT_TURNS, KEPT_MS)
+            await self._step_out("leave", name, request.session_id, *facts)
 
     async def abandon(self, name: TaskName, session_id: str) -> None:
         """Takes a task out of the line that was not accepted after all."""
-        await self._leave(name, session_id)
+        await self._step_out("abandon", name, session_id)
 
-    async def _leave(self, name: TaskName, session_id: str, prompt: str = "", output: str = "") -> None:
+    async def _step_out(self, function: str, name: TaskName, session_id: str, *facts: str | int) -> None:
         session = session_of(name, session_id)
-        slot, function = partition_key(session, "turns"), LIBRARY.function("leave")
-        turn = (name.task_id, prompt, output)
-        head = await self._journal.store.call(function, slot, session, name.ref, *turn, KEPT_TURNS, KEPT_MS)
+        slot = partition_key(session, "turns")
+        head = await self._journal.store.call(LIBRARY.function(function), slot, session, name.ref, *facts)
         if head:
             await self._journal.nudge(parse_ref(head.decode()))

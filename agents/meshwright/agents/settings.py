@@ -47,6 +47,9 @@ class AgentSettings(HostSettings):
         default=0, ge=0, le=10**15, description="The same of a tenant's tasks of one day"
     )
     budget_global_day_micros: int = Field(default=0, ge=0, le=10**15, description="The same of all tasks of one day")
+    embedder: str = Field(
+        default="hashing", description="What long-term memories are found by: hashing or openai:MODEL[@URL]"
+    )
     docs: str = Field(default="", description="Folder that the researcher searches")
 
     @field_validator("prices")

@@ -22,10 +22,10 @@ from meshwright.gen.agents.v1.step_event_pb2 import (
     NOTICE_KIND_DEGRADED,
     NOTICE_KIND_PARKED,
     TOOL_OUTCOME_OK,
+    ContextCompacted,
     Delegation,
     InputResolved,
     LlmCall,
-    RunnerNotice,
     StepEvent,
     ToolCall,
     ToolResult,
@@ -79,6 +79,7 @@ class RunState:
         is_degraded: Whether a fallback answered, or less was given than should be; a child's counts too.
         down: Tools that could not be reached.
         without: Those of them that the journal says the task goes on without.
+        compacted: What is left out of its prompts; None: nothing.
     """
 
     messages: list[Message] = field(default_factory=list)
@@ -105,6 +106,7 @@ class RunState:
     is_degraded: bool = False
     down: frozenset[str] = frozenset()
     without: frozenset[str] = frozenset()
+    compacted: ContextCompacted | None = None
 
     @property
     def tokens(self) -> int:
@@ -181,8 +183,8 @@ class RunState:
                 self._settle(event.tool_result.call_id, tool_text(event.tool_result))
             case "child":
                 self._child(event)
-            case "notice":
-                self._note(event.notice)
+            case "notice" | "context_compacted":
+                self._note(event)
 
     def _planned(self, step: int, answer: LlmCall) -> None:
         self.step = step
@@ -193,7 +195,12 @@ class RunState:
         self._was_tainted = self.is_tainted
         self.messages.append(Message("assistant", answer.text, self.planned))
 
-    def _note(self, notice: RunnerNotice) -> None:
+    def _note(self, event: StepEvent) -> None:
+        """Takes what the machinery did."""
+        if event.HasField("context_compacted"):
+            self.compacted = event.context_compacted
+            return
+        notice = event.notice
         self.is_parked = notice.kind == NOTICE_KIND_PARKED
         self.is_degraded |= notice.kind == NOTICE_KIND_DEGRADED
         if notice.level == DEGRADATION_LEVEL_WITHOUT_TOOLS:

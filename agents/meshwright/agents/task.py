@@ -32,6 +32,7 @@ STATUS: dict[str, TaskStatus.ValueType] = {
     "CANCELLED": TASK_STATUS_CANCELLED,
 }
 TERMINAL = frozenset({TASK_STATUS_COMPLETED, TASK_STATUS_FAILED, TASK_STATUS_CANCELLED})
+TERMINAL_STATES = frozenset(state for state, status in STATUS.items() if status in TERMINAL)
 LONGEST_MS = 2**32 - 1
 TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
 COUNTERS = (*TOKENS, "model_calls", "tool_calls", "cost_micros", "estimated_cost_micros")
@@ -286,6 +287,10 @@ def counters_of(event: StepEvent) -> dict[str, int]:
                 if value := getattr(usage, name):
                     counters[name] = value
             return counters | counters_of_money(inner)
+        case "context_compacted":
+            usage = inner.context_compacted.usage
+            names = (*TOKENS, "model_calls", "cost_micros")
+            return {name: value for name in names if (value := getattr(usage, name))}
         case "tool_result":
             return {"tool_calls": 1} | counters_of_money(inner)
         case "reservation" | "tool_call":

@@ -191,7 +191,7 @@ def is_wanted(request: ListTasksRequest, task: TaskResponse) -> bool:
 
 
 def token_of(cursor: tuple[int, str]) -> str:
-    """Writes a listing's cursor as an opaque token."""
+    """Writes a listing's cursor, a time and an id, as an opaque token."""
     return base64.urlsafe_b64encode(f"{cursor[0]} {cursor[1]}".encode()).decode()
 
 

@@ -13,6 +13,7 @@ from meshwright.core.errors import InternalError, MeshError, SetupError, Unavail
 from meshwright.core.ids import uuid7
 from meshwright.gen.agents.v1.agent_service_pb2 import HealthRequest, HealthResponse
 from meshwright.gen.agents.v1.agent_service_pb2_grpc import AgentServiceStub
+from meshwright.gen.agents.v1.session_service_pb2_grpc import SessionServiceStub
 from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
 from meshwright.gen.agents.v1.task_pb2 import TaskRequest, TaskResponse
 from meshwright.gen.agents.v1.task_service_pb2 import WatchTaskRequest
@@ -43,6 +44,7 @@ class Edge:
         self._channel = channel.dial(f"{parts.hostname}:{parts.port or 80}")
         self.agents = AgentServiceStub(self._channel)
         self.tasks = TaskServiceStub(self._channel)
+        self.sessions = SessionServiceStub(self._channel)
         self.directory = AgentDirectoryServiceStub(self._channel)
         self.tools = ToolRegistryServiceStub(self._channel)
 

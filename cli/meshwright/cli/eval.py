@@ -17,7 +17,6 @@ from meshwright.cli.eval_report import Form, score, show_verdicts
 from meshwright.cli.eval_target import suites
 from meshwright.core import telemetry
 from meshwright.core.errors import InvalidRequestError, SetupError
-from meshwright.core.settings import provider_key
 
 BELOW, WRONG = 1, 2
 """Exit codes: too few cases passed; a set, or the command line, is wrong."""
@@ -70,7 +69,7 @@ def judged_by(model: str, judge: str) -> Judge | None:
     if judge.startswith("offline"):
         raise SetupError("the offline model cannot judge: name a language model with --judge openai:NAME@URL")
     spec = judge or ("" if model.startswith(SILENT) else model)
-    return Judge(model_from(spec, api_key=provider_key("openai"))) if spec else None
+    return Judge(model_from(spec)) if spec else None
 
 
 async def _run(chosen: Sequence[Suite], model: str | None, judge: Judge | None, parallel: int) -> list[Verdict]:

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from meshwright.cli import agent, bench, cost, demo, dev, eval, run, task, tool  # noqa: A004 - the command's name
+from meshwright.cli import agent, bench, cost, demo, dev, eval, run, session, task, tool  # noqa: A004 - the command's name
 from meshwright.cli.chaos import command
 from meshwright.core.errors import MeshError
 
@@ -17,6 +17,7 @@ app.command("chaos")(command.chaos)
 app.command("bench")(bench.bench)
 app.command("cost")(cost.cost)
 app.add_typer(task.app, name="task")
+app.add_typer(session.app, name="session")
 app.add_typer(agent.app, name="agent")
 app.add_typer(tool.app, name="tool")
 

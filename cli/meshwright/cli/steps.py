@@ -89,6 +89,12 @@ def delegated(event: StepEvent) -> tuple[str, str, str]:
     return "↳", "magenta", f"asks {asked.agent_id}, with up to {asked.granted_tokens} tokens"
 
 
+def compacted(event: StepEvent) -> tuple[str, str, str]:
+    """Describes that the conversation was shortened."""
+    tokens = event.context_compacted
+    return "≈", "cyan", f"conversation shortened from about {tokens.from_tokens} to {tokens.to_tokens} tokens"
+
+
 def noted(event: StepEvent) -> tuple[str, str, str]:
     """Describes what the machinery did."""
     kind = NoticeKind.Name(event.notice.kind).removeprefix("NOTICE_KIND_").lower().replace("_", " ")
@@ -164,6 +170,7 @@ DESCRIBED = {
     "progress": reported,
     "tool_result": result_of,
     "delegation": delegated,
+    "context_compacted": compacted,
     "notice": noted,
     "budget": warned,
     "input_requested": asked,

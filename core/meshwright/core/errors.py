@@ -105,6 +105,13 @@ class ToolNotFoundError(MeshError):
     reason = "TOOL_NOT_FOUND"
 
 
+class SessionNotFoundError(MeshError):
+    """The caller has no such session."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    reason = "SESSION_NOT_FOUND"
+
+
 class KeyNotFoundError(MeshError):
     """No living instance signs with this key."""
 
@@ -234,6 +241,20 @@ class SessionBusyError(MeshError):
 
     code = grpc.StatusCode.FAILED_PRECONDITION
     reason = "SESSION_BUSY"
+
+
+class MemoryFullError(MeshError):
+    """There is no room for one more pinned fact."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    reason = "MEMORY_FULL"
+
+
+class ContextTooSmallError(MeshError):
+    """What every prompt of the agent has to hold does not fit into its model's window."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "CONTEXT_TOO_SMALL"
 
 
 class InputNotPendingError(MeshError):

@@ -19,6 +19,7 @@ FILTERS = TYPE + "envoy.extensions.filters.http."
 SERVICES = [
     "agents.v1.AgentService",
     "agents.v1.TaskService",
+    "agents.v1.SessionService",
     "registry.v1.ToolRegistryService",
     "registry.v1.AgentDirectoryService",
     "gateway.v1.EdgeService",

@@ -58,8 +58,9 @@ class Execution:
             call.key,
             grant.agent_id,
             grant.session_id,
-            self._ends,
-            reporter,
+            is_tainted=grant.tainted,
+            ends=self._ends,
+            reporter=reporter,
         )
         is_failure = False
         running, threads = INVOCATION.set(invocation), THREADS.set(self._hosted.threads)

@@ -18,6 +18,7 @@ class Invocation:
         key: The same for every repetition of the same call: hand it to a backend that can deduplicate.
         agent_id: Agent that calls; `registry`: a call from outside of any task.
         session_id: Session of the task; empty: it has none. Of a child too: the session is its root's affair.
+        is_tainted: Whether content that others wrote has entered the conversation of the task.
         ends: When the call's time is over, on the monotonic clock.
         reporter: Where progress goes; None: nobody watches.
     """
@@ -28,6 +29,7 @@ class Invocation:
     key: str
     agent_id: str = ""
     session_id: str = ""
+    is_tainted: bool = False
     ends: float = float("inf")
     reporter: Reporter | None = field(default=None, repr=False, compare=False)
 

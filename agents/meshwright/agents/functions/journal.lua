@@ -71,7 +71,7 @@ local function accept(keys, a)
     if known[2] and a[19] ~= '' and string.match(known[2], '%-(.*)$') == a[19] then return {'new', known[2], now} end
     return {'known', known[1] == a[5] and 1 or 0}
   end
-  if redis.call('EXISTS', key(p, 'tomb', ref)) == 1 then return {'expired'} end
+  if is_buried(p, ref) then return {'expired'} end
   local parent = a[9] ~= '' and parent_ref(ref, a[9]) or nil
   local deadline = now + tonumber(a[7])
   if parent then
@@ -93,6 +93,7 @@ local function accept(keys, a)
   redis.call('ZADD', key(p, 'deadlines'), deadline, ref)
   redis.call('ZADD', key(p, 'index', holder_of(ref)), now, a[3])
   if parent then redis.call('SADD', key(p, 'children', parent), ref) end
+  if a[15] ~= '' then redis.call('SADD', key(p, 'members', in_session(ref, a[15])), ref) end
   if a[18] == '' or not may_run_at_once(p, agent, tenant, tonumber(a[21])) then
     enqueue(p, ref, now, parent ~= nil)
     return {'new', '', now}

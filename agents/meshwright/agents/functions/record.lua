@@ -40,6 +40,20 @@ local function id_of(ref)
   return string.match(ref, '[^/]*$')
 end
 
+-- Where a holder's session is listed among its tasks.
+local function in_session(ref, session)
+  return holder_of(ref) .. '/' .. session
+end
+
+-- A tombstone keeps an id that was deleted from being taken again; it does not tell which id that was.
+local function bury(p, ref, kept_ms)
+  redis.call('SET', key(p, 'tomb', redis.sha1hex(ref)), 1, 'PX', kept_ms)
+end
+
+local function is_buried(p, ref)
+  return redis.call('EXISTS', key(p, 'tomb', redis.sha1hex(ref))) == 1
+end
+
 -- Refuses what a newer version wrote in a form that is not known here.
 local function is_newer(p, ref)
   return tonumber(task(p, ref, 'v')[1] or MAJOR) > MAJOR

@@ -66,18 +66,48 @@ local function sweep(keys, a)
   return {taken, idle, due(p, 'lapses', now), due(p, 'pinned', now - 3 * lease_ms)}
 end
 
+-- Deletes a task that has ended; only its tombstone is left.
+local function remove_task(p, ref, tombstone_ms)
+  local session = task(p, ref, 'session')[1]
+  if session and session ~= '' then redis.call('SREM', key(p, 'members', in_session(ref, session)), ref) end
+  for _, noun in ipairs({'task', 'log', 'seen', 'blob', 'children', 'inputs', 'ledger'}) do
+    redis.call('UNLINK', key(p, noun, ref))
+  end
+  redis.call('ZREM', key(p, 'index', holder_of(ref)), id_of(ref))
+  redis.call('ZREM', key(p, 'dead', holder_of(ref)), id_of(ref))
+  redis.call('ZREM', key(p, 'expiry'), ref)
+  bury(p, ref, tombstone_ms)
+end
+
 -- purge: p tombstone_ms. Deletes what has expired; returns how many.
 local function purge(keys, a)
-  local p = a[1]
-  local expired = due(p, 'expiry', now_ms())
-  for _, ref in ipairs(expired) do
-    for _, noun in ipairs({'task', 'log', 'seen', 'blob', 'children', 'inputs', 'ledger'}) do
-      redis.call('UNLINK', key(p, noun, ref))
-    end
-    redis.call('ZREM', key(p, 'index', holder_of(ref)), id_of(ref))
-    redis.call('ZREM', key(p, 'dead', holder_of(ref)), id_of(ref))
-    redis.call('ZREM', key(p, 'expiry'), ref)
-    redis.call('SET', key(p, 'tomb', ref), 1, 'PX', a[2])
-  end
+  local expired = due(a[1], 'expiry', now_ms())
+  for _, ref in ipairs(expired) do remove_task(a[1], ref, a[2]) end
   return #expired
+end
+
+-- A task and all below it; nothing where one of them has not ended.
+local function ended_tree(p, ref)
+  local tree, at = {ref}, 1
+  while tree[at] do
+    local state = task(p, tree[at], 'state')[1]
+    if state and not TERMINAL[state] then return nil end
+    for _, child in ipairs(redis.call('SMEMBERS', key(p, 'children', tree[at]))) do tree[#tree + 1] = child end
+    at = at + 1
+  end
+  return tree
+end
+
+-- erase: p session_ref tombstone_ms. Deletes tasks of a session with all below them, some at a time; returns how many
+-- roots, fewer than AT_ONCE: all are gone, or -1: one has not ended, and it and those not looked at yet are left.
+local function erase(keys, a)
+  local p, members = a[1], key(a[1], 'members', a[2])
+  local roots = redis.call('SRANDMEMBER', members, AT_ONCE)
+  for _, root in ipairs(roots) do
+    local tree = ended_tree(p, root)
+    if not tree then return -1 end
+    for _, ref in ipairs(tree) do remove_task(p, ref, a[3]) end
+    redis.call('SREM', members, root)
+  end
+  return #roots
 end

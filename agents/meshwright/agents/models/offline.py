@@ -10,6 +10,7 @@ from meshwright.agents.models.rules.delegation import delegation
 from meshwright.agents.models.rules.documents import documents
 from meshwright.agents.models.rules.own_tools import own_tool_first, own_tools
 from meshwright.agents.models.rules.plans import plans
+from meshwright.agents.models.rules.remembered import remembered
 from meshwright.agents.models.rules.reviews import reviews
 from meshwright.agents.models.rules.shape import shaped
 from meshwright.agents.models.rules.situation import Do, Rule, Say, situation_of
@@ -27,6 +28,7 @@ RULES: tuple[Rule, ...] = (
     own_tools,
     arithmetic,
     excerpt,
+    remembered,
     confession,
 )
 """In this order; the first one that decides on a move decides it."""

@@ -262,6 +262,10 @@ const TOLD = {
     const parts = { answer, arguments: edited, reason, digest: body.intent_digest };
     return ["✓", "good", "decision", [decisionOf(body.decision), person, reason].filter(Boolean).join(" · "), parts];
   },
+  context_compacted(body) {
+    const size = `from about ${plural(body.from_tokens, "token")} to ${body.to_tokens}`;
+    return ["≈", "info", "shortened", `the conversation, ${size}`, { summary: body.summary }];
+  },
   notice: (body) => ["!", "warn", "notice", `${word(body.kind, "NOTICE_KIND_")}: ${body.detail}`, {}],
   result(body) {
     const { output, error } = body;

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from meshwright.agents.context import HEADING
 from meshwright.agents.models.estimate import input_tokens
 from meshwright.agents.models.model import Call, JsonObject, Message, Prompt, ToolSpec
 
@@ -55,6 +56,7 @@ class Situation:
         task: What is asked.
         tools: What may be called.
         outcomes: What was called, oldest first.
+        known: Pinned facts and the summary of what was left out; empty: there are none.
         said: Tokens of the prompt, all of which the next prompt holds again.
         room: Tokens that the answer may take. What is left of a small budget shows in it, so it also bounds how much a
             rule asks to be brought into the next prompt.
@@ -65,6 +67,7 @@ class Situation:
     outcomes: tuple[Outcome, ...]
     said: int
     room: int
+    known: str = ""
 
     def tool(self, name: str) -> ToolSpec | None:
         """Finds a tool that may be called now."""
@@ -110,7 +113,9 @@ def situation_of(prompt: Prompt) -> Situation:
     start = asked[-1] if asked else 0
     task = prompt.messages[start].text.strip() if asked else ""
     outcomes = tuple(_outcomes(prompt.messages[start:]))
-    return Situation(task, prompt.tools, outcomes, input_tokens(prompt), prompt.max_output_tokens)
+    first = prompt.messages[0].text if prompt.messages else ""
+    known = first.removeprefix(HEADING).strip() if first.startswith(HEADING) else ""
+    return Situation(task, prompt.tools, outcomes, input_tokens(prompt), prompt.max_output_tokens, known)
 
 
 def _outcomes(messages: tuple[Message, ...]) -> list[Outcome]:

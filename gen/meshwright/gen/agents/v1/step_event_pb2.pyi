@@ -851,25 +851,53 @@ Global___GuardrailVerdict: _TypeAlias = GuardrailVerdict  # noqa: Y015
 
 @_typing.final
 class ContextCompacted(_message.Message):
-    """ContextCompacted says that history was shortened."""
+    """ContextCompacted says what is left out of the prompts that follow; it holds until the next one. A worker that takes the
+    task over builds the same prompts from it.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     FROM_TOKENS_FIELD_NUMBER: _builtins.int
     TO_TOKENS_FIELD_NUMBER: _builtins.int
+    TURNS_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    RESULT_CHARACTERS_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     from_tokens: _builtins.int
     """Tokens of the conversation before, estimated."""
     to_tokens: _builtins.int
     """Tokens of the conversation after, estimated."""
+    turns: _builtins.int
+    """Latest turns of the session that stand in prompts as they were, from here on."""
+    messages: _builtins.int
+    """Messages of the task's own conversation, from its beginning, that `summary` stands for."""
+    summary: _builtins.str
+    """What stands for all that was left out."""
+    result_characters: _builtins.int
+    """Tool results longer than so many characters stand by their beginning and their end; 0: they stand as they are."""
+    model: _builtins.str
+    """Model that wrote the summary; empty: it was put together from sentences as they stood."""
+    @_builtins.property
+    def usage(self) -> _task_pb2.Usage:
+        """What writing the summary took; unset: nothing."""
+
     def __init__(
         self,
         *,
         from_tokens: _builtins.int = ...,
         to_tokens: _builtins.int = ...,
+        turns: _builtins.int = ...,
+        messages: _builtins.int = ...,
+        summary: _builtins.str = ...,
+        result_characters: _builtins.int = ...,
+        model: _builtins.str = ...,
+        usage: _task_pb2.Usage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_tokens", b"from_tokens", "to_tokens", b"to_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_tokens", b"from_tokens", "messages", b"messages", "model", b"model", "result_characters", b"result_characters", "summary", b"summary", "to_tokens", b"to_tokens", "turns", b"turns", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,1 @@
+"""Embedders: what long-term memories are found by."""

@@ -1,0 +1,286 @@
+"""Long-term memory: what was remembered is found by what it is about, by its holder and its agent alone."""
+
+import asyncio
+import json
+
+import grpc
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshwright.agents.agent import Agent
+from meshwright.agents.embedders.catalog import embedder_from
+from meshwright.agents.embedders.embedder import DIMENSIONS
+from meshwright.agents.embedders.hashing import HashingEmbedder, hashed
+from meshwright.agents.embedders.openai import OpenAIEmbedder
+from meshwright.agents.erasure import Erasure
+from meshwright.agents.memory import Memory
+from meshwright.agents.recall import LongTermMemory, Origin, Origins, Place, nearest, packed
+from meshwright.agents.remembering import caller_of
+from meshwright.core.errors import (
+    MeshError,
+    ModelRejectedError,
+    ModelUnavailableError,
+    PermissionDeniedError,
+    RateLimitedError,
+    SetupError,
+)
+from meshwright.gen.agents.v1.session_service_pb2 import DeleteSessionRequest
+from meshwright.gen.agents.v1.session_service_pb2_grpc import SessionServiceStub
+from meshwright.registry.invocation import Invocation
+
+FACTS = (
+    "The customer's boat is called Albatross and lies in Hamburg.",
+    "Invoices are sent on the first Monday of a month.",
+    "Ann prefers short answers without tables.",
+    "The pump was replaced in March by a stronger one.",
+)
+
+
+@pytest.fixture
+def long_term(store):
+    return LongTermMemory(store, HashingEmbedder())
+
+
+@pytest.fixture
+def place(made):
+    return Place(made.name(), "worker")
+
+
+def origin(session="s1", *, is_tainted=False):
+    return Origin("t1", session, is_tainted)
+
+
+async def fill(long_term, place, facts=FACTS, session="s1"):
+    for number, fact in enumerate(facts):
+        await long_term.remember(place, f"key-{session}-{number}", fact, origin(session))
+
+
+class TestRecall:
+    @pytest.mark.parametrize(
+        ("question", "found"),
+        [
+            ("Where is the boat?", 0),
+            ("When do we send an invoice?", 1),
+            ("How long should answers for Ann be?", 2),
+            ("Which pumps were replaced?", 3),
+        ],
+    )
+    async def test_a_question_finds_what_it_is_about(self, long_term, place, question, found):
+        await fill(long_term, place)
+        hits = await long_term.recall(place, question, 3)
+        assert hits[0].memory.text == FACTS[found]
+        assert [hit.similarity for hit in hits] == sorted((hit.similarity for hit in hits), reverse=True)
+
+    async def test_a_hit_says_where_it_comes_from(self, long_term, place):
+        kept = await long_term.remember(place, "k1", FACTS[0], origin("s7", is_tainted=True))
+        (hit,) = await long_term.recall(place, FACTS[0], 1)
+        assert hit.memory == kept
+        assert (kept.task_id, kept.session_id, kept.agent_id, kept.tainted) == ("t1", "s7", "worker", True)
+        assert kept.create_time.ToMilliseconds() > 0
+        assert hit.similarity == pytest.approx(1, abs=0.02)
+
+    async def test_what_has_nothing_in_common_is_not_found(self, long_term, place):
+        await fill(long_term, place)
+        assert await long_term.recall(place, "zzz qqq", 5) == []
+        assert await long_term.recall(Place(place.holder, "other"), FACTS[0], 5) == []
+
+    async def test_the_same_key_remembers_once(self, long_term, place):
+        first = await long_term.remember(place, "k1", FACTS[0], origin())
+        again = await long_term.remember(place, "k1", FACTS[0], origin())
+        assert again == first
+        assert len(await long_term.recall(place, FACTS[0], 5)) == 1
+
+    async def test_memories_of_others_are_not_found(self, long_term, made, place):
+        await fill(long_term, place)
+        for holder in (made.name(principal="bob"), made.name(tenant="acme")):
+            assert await long_term.recall(Place(holder, "worker"), FACTS[0], 5) == []
+
+    async def test_beyond_the_bound_the_oldest_go_without_a_trace(self, long_term, place, made, store, monkeypatch):
+        monkeypatch.setattr("meshwright.agents.recall.MOST_MEMORIES", 2)
+        await fill(long_term, place)
+        assert [hit.memory.text for hit in await long_term.recall(place, FACTS[0], 5)][:1] != [FACTS[0]]
+        assert [memory.text async for memory in Origins(store).memories(made.name(), "s1")] == list(FACTS[2:])
+        for noun in ("memory", "vectors"):
+            keys = [key async for key in store.client.scan_iter(f"*:{noun}:*")]
+            assert [await store.client.hlen(key) for key in keys] == [2]
+
+    async def test_memories_of_a_session_go_with_it(self, long_term, place, made, store, journal):
+        await fill(long_term, place)
+        await fill(long_term, place, ["It rains in Bremen."], session="s2")
+        deleted = await Erasure(journal, Memory(store), Origins(store)).erase(made.name(), "s1")
+        assert deleted.memories == len(FACTS)
+        assert [memory.text async for memory in Origins(store).memories(made.name(), "s1")] == []
+        assert {hit.memory.session_id for hit in await long_term.recall(place, "Albatross", 5)} <= {"s2"}
+        assert len(await long_term.recall(place, "Does it rain?", 5)) == 1
+        await Erasure(journal, Memory(store), Origins(store)).erase(made.name(), "s2")
+        assert [key async for key in store.client.scan_iter("*") if b"{mesh}" not in key] == []
+
+
+class TestEmbedding:
+    @given(st.text(max_size=300))
+    def test_a_vector_has_length_one_and_is_always_the_same(self, text):
+        vector = hashed(text)
+        assert len(vector) == DIMENSIONS
+        assert vector == hashed(text)
+        assert sum(number * number for number in vector) == pytest.approx(1) or not any(vector)
+
+    @given(st.lists(st.floats(-1, 1), min_size=DIMENSIONS, max_size=DIMENSIONS))
+    def test_any_vector_can_be_kept(self, vector):
+        assert len(packed(vector)) == DIMENSIONS
+
+    def test_vectors_of_another_length_are_passed_over(self):
+        assert nearest(hashed("boat"), {b"a": b"\1\2", b"b": packed(hashed("boat"))}, 5)[0][1] == b"b"
+
+    @pytest.mark.parametrize("spec", ["", "hash", "openai:", "openai:m@ftp://x", "openai:two words"])
+    def test_an_unknown_embedder_is_refused(self, spec):
+        with pytest.raises(SetupError, match="hashing"):
+            embedder_from(spec)
+
+
+class Endpoint:
+    """A server that speaks the wire format of OpenAI's embeddings."""
+
+    def __init__(self):
+        self.asked = []
+        self.status, self.dimensions = 200, DIMENSIONS
+        self.url = ""
+
+    async def serve(self, reader, writer):
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            length = int(
+                next(line for line in head.lower().splitlines() if line.startswith("content-length")).split()[1]
+            )
+            request = json.loads(await reader.readexactly(length))
+            self.asked.append((head, request))
+            data = [
+                {"object": "embedding", "index": place, "embedding": [*([0.0] * (self.dimensions - 1)), 2.0]}
+                for place, _ in reversed(list(enumerate(request["input"])))
+            ]
+            body = json.dumps({"object": "list", "model": "m", "data": data, "usage": {"prompt_tokens": 1}}).encode()
+            if self.status != 200:
+                body = json.dumps({"error": {"message": "no sk-planted"}}).encode()
+            kind = f"HTTP/1.1 {self.status} X\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+            writer.write(kind.encode() + body)
+            await writer.drain()
+        finally:
+            writer.close()
+
+
+@pytest.fixture
+async def endpoint():
+    """An endpoint that answers as a test says."""
+    served = Endpoint()
+    server = await asyncio.start_server(served.serve, "127.0.0.1", 0)
+    served.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    yield served
+    server.close()
+
+
+@pytest.fixture
+async def openai_embedder(endpoint):
+    """An embedder that asks the endpoint."""
+    embedder = OpenAIEmbedder("small/3", endpoint.url, "sk-planted")
+    yield embedder
+    await embedder.close()
+
+
+class TestOpenAI:
+    async def test_vectors_come_in_the_order_of_the_texts_with_length_one(self, endpoint, openai_embedder):
+        vectors = await openai_embedder.embed(["one", ""])
+        assert vectors == 2 * [[*([0.0] * (DIMENSIONS - 1)), 1.0]]
+        head, request = endpoint.asked[0]
+        assert head.startswith("POST /v1/embeddings ")
+        assert (request["model"], request["dimensions"], request["input"]) == ("small/3", DIMENSIONS, ["one", " "])
+
+    async def test_its_name_can_stand_in_a_key(self, openai_embedder):
+        assert openai_embedder.name == "openai-small-3"
+
+    @pytest.mark.parametrize(
+        ("status", "error"),
+        [(429, RateLimitedError), (500, ModelUnavailableError), (401, ModelRejectedError), (404, ModelRejectedError)],
+    )
+    async def test_failures_are_typed_and_do_not_tell_the_key(self, endpoint, openai_embedder, status, error):
+        endpoint.status = status
+        with pytest.raises(error) as failed:
+            await openai_embedder.embed(["one"])
+        assert "planted" not in failed.value.message
+        assert len(endpoint.asked) == 1
+
+    async def test_a_model_with_another_length_is_refused(self, endpoint, openai_embedder):
+        endpoint.dimensions = 3
+        with pytest.raises(ModelRejectedError, match="dimensions"):
+            await openai_embedder.embed(["one"])
+
+    async def test_a_server_that_is_not_there_may_come(self):
+        embedder = OpenAIEmbedder("m", "http://127.0.0.1:1/v1", "")
+        with pytest.raises(ModelUnavailableError):
+            await embedder.embed(["one"])
+        await embedder.close()
+
+
+class TestTools:
+    @pytest.fixture
+    def start(self, mesh, dial):
+        async def started(*replies):
+            script = json.dumps({"agents": {"default": list(replies)}})
+            process = await mesh.agent(Agent("worker", "Work.", remembers=True), script=script)
+            return process, dial(process)
+
+        return started
+
+    def call(self, name, **arguments):
+        return {"tool_calls": [{"name": f"memory.{name}", "arguments": arguments}]}
+
+    async def test_a_fact_of_one_session_is_recalled_in_another_and_goes_with_the_first(self, start):
+        process, client = await start(
+            self.call("remember", fact=FACTS[0]), self.call("recall", about="Where is the boat?"), {"text": "Done."}
+        )
+        await client.run(session_id="s1", task_id="t1")
+        events = await client.steps(session_id="s2", task_id="t2")
+        found = next(e.tool_result for e in events if e.tool_result.call_id and e.step == 2).result.list_value
+        hit = found.values[0].struct_value.fields
+        assert hit["text"].string_value == FACTS[0]
+        assert {hit["session_id"].string_value, found.values[1].struct_value["session_id"]} == {"s1", "s2"}
+        assert hit["agent_id"].string_value == "worker"
+        async with grpc.aio.insecure_channel(process.server.target) as channel:
+            stub = SessionServiceStub(channel)
+            assert (await stub.DeleteSession(DeleteSessionRequest(session_id="s1"))).memories == 1
+
+    async def test_a_pinned_fact_stands_in_the_next_prompts_of_the_session(self, start, store, made):
+        _, client = await start(self.call("remember", fact="The code is 7319.", pin=True), {"text": "Done."})
+        await client.run(session_id="s1", task_id="t1")
+        assert (await Memory(store).load(made.name(), "s1")).facts == ("The code is 7319.",)
+        about = await Memory(store).about(made.name(), "s1")
+        assert about.facts[0].task_id == "t1"
+
+    async def test_what_a_task_below_remembers_goes_with_the_session_above(self, start, mesh, dial, store, made):
+        await start(self.call("remember", fact=FACTS[0]), {"text": "Done."})
+        asks = {"tool_calls": [{"name": "ask.worker", "arguments": {"prompt": "Remember it."}}]}
+        script = json.dumps({"agents": {"default": [asks, {"text": "Done."}]}})
+        boss = dial(await mesh.agent(Agent("boss", "Lead.", delegates=["worker"]), script=script))
+        await boss.run(session_id="s1")
+        assert [memory.text async for memory in Origins(store).memories(made.name(), "s1")] == [FACTS[0]]
+
+    @pytest.mark.parametrize("agent_id", ["", "registry"])
+    def test_a_call_from_outside_of_any_task_has_no_memories(self, agent_id):
+        with pytest.raises(PermissionDeniedError):
+            caller_of(Invocation("default", "default", "call-1", "key", agent_id))
+
+    async def test_without_a_session_there_is_nothing_to_pin_to(self, start):
+        _, client = await start(self.call("remember", fact="The code is 7319.", pin=True), {"text": "Done."})
+        events = await client.steps()
+        (error,) = [e.tool_result.error for e in events if e.HasField("tool_result")]
+        assert "arguments/pin" in MeshError.from_status(error).fields
+
+    async def test_an_agent_that_does_not_remember_has_no_such_tools(self, mesh, dial):
+        script = json.dumps({"agents": {"default": [self.call("recall", about="x"), {"text": "Done."}]}})
+        client = dial(await mesh.agent(Agent("plain", "Work."), script=script))
+        events = await client.steps()
+        (error,) = [e.tool_result.error for e in events if e.HasField("tool_result")]
+        assert MeshError.from_status(error).reason == "PERMISSION_DENIED"
+
+    def test_their_names_are_the_meshs(self):
+        with pytest.raises(SetupError, match=r"memory\.recall"):
+            Agent("a", "b", tools=["memory.recall@^1"], remembers=True)
