@@ -6,6 +6,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from meshwright.agents import inputs
+from meshwright.agents.guard import Guard
 from meshwright.agents.inputs import Policy
 from meshwright.agents.models.model import Call, JsonObject
 from meshwright.agents.parking import wait_for_others
@@ -59,7 +60,8 @@ CALL_GRACE_S = 10.0
 class Actor:
     """Does what the model asked for, by tools and by other agents."""
 
-    def __init__(self, toolbox: Toolbox, supervisor: Supervisor, policy: Policy) -> None:
+    def __init__(self, toolbox: Toolbox, supervisor: Supervisor, guard: Guard, policy: Policy) -> None:
+        self._guard = guard
         self._toolbox = toolbox
         self._policy = policy
         self._supervisor = supervisor
@@ -77,7 +79,7 @@ class Actor:
             assert isinstance(delegation, Delegation)
             work.append(self._supervisor.submit(run, call, delegation))
         await together(work)
-        if run.state.open_calls:
+        if run.state.is_waiting:
             await wait_for_others(run)
 
     async def ahead(self, run: Run, step: Sequence[StepEvent]) -> list[StepEvent]:
@@ -97,8 +99,11 @@ class Actor:
         if run.ahead:
             await asyncio.sleep(0)  # a tool that waits for nothing has ended after one turn of the loop
         ended = [call_id for call_id, work in run.ahead.items() if work.done() and not work.exception()]
-        results = (result_of(call_id, run.ahead.pop(call_id).result()) for call_id in ended)
-        return [run.event(step[0].step, tool_result=result) for result in results]
+        events: list[StepEvent] = []
+        for call_id in ended:
+            result = result_of(call_id, run.ahead.pop(call_id).result())
+            events += await self._guard.result(run, planned[call_id].tool, result, step[0].step)
+        return events
 
     async def _call(self, run: Run, call: Call) -> None:
         started = time.perf_counter()
@@ -116,7 +121,7 @@ class Actor:
         except MeshError as error:
             result = failure_of(call.call_id, error, TOOL_OUTCOME_ERROR)
         result.latency_ms = int((time.perf_counter() - started) * 1000)
-        await run.append(f"result:{run.state.step}:{call.call_id}", run.event(tool_result=result))
+        await run.append(f"result:{run.state.step}:{call.call_id}", *await self._guard.result(run, call.tool, result))
 
     async def _intent(self, run: Run, call: Call) -> ToolCall:
         """Returns what was journaled before the call; one that a person has run again gets a key of its own."""

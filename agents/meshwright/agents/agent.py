@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from meshwright.agents.guardrails.guardrail import Guardrail
+from meshwright.agents.guardrails.policy import DEFAULT, check_guardrails
 from meshwright.agents.inputs import LONGEST_S, STRICTNESS, Approval, Policy, Silence
 from meshwright.agents.models.model import Model
 from meshwright.core.errors import SetupError
@@ -33,6 +35,8 @@ class Agent:
         on_silence: What follows when nobody answers: `refuse` what was asked for and go on, or `fail`.
         same_version: A task stays with the version that began it; otherwise any version goes on with it.
         callable_by: Who may give it tasks: agents' names, `outside` for callers that are no agents; empty: everyone.
+        guardrails: Rules for what goes in and comes out, in their order; see docs/guardrails.md. `()` switches all
+            off, and the marks around content of others too.
         prepare: Called once in a thread before the agent is announced, for example to build an index.
     """
 
@@ -50,6 +54,7 @@ class Agent:
     on_silence: Silence = "refuse"
     same_version: bool = False
     callable_by: Sequence[str] = ()
+    guardrails: Sequence[Guardrail] = DEFAULT
     prepare: Callable[[], None] | None = None
     local_tools: tuple[HostedTool, ...] = field(init=False, default=())
     selectors: tuple[str, ...] = field(init=False, default=())
@@ -68,6 +73,7 @@ class Agent:
             if not AGENT_ID.fullmatch(name):
                 raise SetupError(f"agent {self.name}: {name!r} is no agent's name")
         self._check_rules()
+        check_guardrails(self.name, self.guardrails)
         own = tuple(one for one in self.tools if isinstance(one, HostedTool))
         pins = tuple(f"{one.name}@{one.version}" if isinstance(one, HostedTool) else one for one in self.tools)
         object.__setattr__(self, "local_tools", own)

@@ -6,6 +6,7 @@ import time
 from meshwright.agents import inputs
 from meshwright.agents.agent import Agent
 from meshwright.agents.feed import Feeds
+from meshwright.agents.guard import Guard, Said
 from meshwright.agents.inputs import ASK_PERSON, Approval
 from meshwright.agents.journal import Journal
 from meshwright.agents.models.model import Answer, Call, Message, Model, Prompt, ToolSpec
@@ -65,10 +66,14 @@ class Planner:
         agent: Whose instructions and tools count.
         model: The model.
         supervisor: Knows who work can be delegated to.
+        guard: Looks at what the model says and wants to do.
         limit_s: Seconds for one model call.
     """
 
-    def __init__(self, agent: Agent, model: Model, supervisor: Supervisor, *, limit_s: float = 120.0) -> None:
+    def __init__(
+        self, agent: Agent, model: Model, supervisor: Supervisor, guard: Guard, *, limit_s: float = 120.0
+    ) -> None:
+        self._guard = guard
         self._limit_s = limit_s
         self._agent = agent
         self._model = model
@@ -97,17 +102,21 @@ class Planner:
         """
         started = time.perf_counter()
         deltas = Deltas(run.journal, run.feeds, run.record.name, run.state.step + 1)
+        screen = self._guard.screen(run, deltas.add)
         try:
             with run.awaiting(self._limit_s), Limit(self._limit_s):
-                answer = await self._model.answer(prompt, deltas.add)
+                answer = await self._model.answer(self._guard.marked(run, prompt), screen.add)
         except TimeoutError:
             raise ModelUnavailableError(f"the model did not answer within {self._limit_s:g} s") from None
         finally:
+            screen.close()
             await deltas.close()
-        calls = with_ids(answer, run.state.step + 1)
-        return self._events(run, answer, calls, int((time.perf_counter() - started) * 1000))
+        latency_ms = int((time.perf_counter() - started) * 1000)
+        said = await self._guard.said(run, answer.text, with_ids(answer, run.state.step + 1))
+        return self._events(run, answer, said, latency_ms)
 
-    def _events(self, run: Run, answer: Answer, calls: list[Call], latency_ms: int) -> list[StepEvent]:
+    def _events(self, run: Run, answer: Answer, checked: Said, latency_ms: int) -> list[StepEvent]:
+        calls = checked.calls
         step = run.state.step + 1
         agent, usage = self._agent.name, answer.usage
         telemetry.STEPS.labels(agent).inc()
@@ -117,7 +126,7 @@ class Planner:
         said = LlmCall(
             provider=answer.provider,
             model=answer.model,
-            text=fitting(answer.text),
+            text=fitting(checked.text),
             planned_calls=[planned_call(call.call_id, call.tool, call.arguments) for call in calls],
             stop_reason=answer.stop_reason,
             usage=Usage(model_calls=1),
@@ -128,11 +137,13 @@ class Planner:
                 setattr(said.usage, name, tokens)
         children = sum(call.tool in self._supervisor.names for call in calls)
         spent = usage.input_tokens + usage.output_tokens
-        intents = [self._intents(run, step, call, children, spent) for call in calls]
-        return [run.event(step, llm_call=said), *itertools.chain.from_iterable(intents)]
+        intents = [self._intents(run, call, children, spent, checked) for call in calls]
+        return [run.event(step, llm_call=said), *checked.events, *itertools.chain.from_iterable(intents)]
 
-    def _intents(self, run: Run, step: int, call: Call, children: int, spent: int) -> list[StepEvent]:
+    def _intents(self, run: Run, call: Call, children: int, spent: int, checked: Said) -> list[StepEvent]:
+        step = run.state.step + 1
         try:
+            checked.check(call)
             if call.tool in self._supervisor.names:
                 return [run.event(step, delegation=self._supervisor.intent(run, step, call, children, spent))]
             if call.tool == ASK_PERSON and self._agent.asks_people:
@@ -140,17 +151,19 @@ class Planner:
             pin = checked_pin(run, call)
             intent = tool_intent(run, step, call, pin)
             events = [run.event(step, tool_call=intent)]
-            if not self._needs_approval(run, pin):
+            if not self._needs_approval(run, pin) and call.call_id not in checked.asking:
                 return events
-            pending = inputs.about(self._asked(inputs.APPROVAL, run, call), intent)
+            pending = inputs.about(
+                self._asked(inputs.APPROVAL, run, call, checked.asking.get(call.call_id, "")), intent
+            )
             return [*events, run.event(step, input_requested=pending)]
         except MeshError as error:
             refused = TOOL_OUTCOME_INVALID_ARGUMENTS if isinstance(error, InvalidRequestError) else TOOL_OUTCOME_DENIED
             outcome = ToolResult(call_id=call.call_id, outcome=refused, error=error.to_status())
             return [run.event(step, tool_result=outcome)]
 
-    def _asked(self, kind: inputs.Kind, run: Run, call: Call) -> PendingInput:
-        prompt = f"{self._agent.name} wants to call {call.tool}: may it?"
+    def _asked(self, kind: inputs.Kind, run: Run, call: Call, why: str = "") -> PendingInput:
+        prompt = f"{self._agent.name} wants to call {call.tool}: may it?" + (f" ({why})" if why else "")
         turn = str(run.state.step + 1)
         return inputs.asked(
             kind, run.task_id, prompt, self._agent.policy, now_ms=run.store_ms, call_id=call.call_id, turn=turn

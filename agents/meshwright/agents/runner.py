@@ -8,15 +8,23 @@ import structlog
 
 from meshwright.agents.actor import Actor
 from meshwright.agents.authority import is_allowed
+from meshwright.agents.guard import Guard, is_answer
 from meshwright.agents.memory import Memory
 from meshwright.agents.parking import Parked, wait_for_turn
 from meshwright.agents.planner import Planner
-from meshwright.agents.result import STATES, STOP, End, cancelled, result_of, timed_out
+from meshwright.agents.result import STATES, STOP, End, cancelled, failed, result_of, timed_out
 from meshwright.agents.run import Run, persistently
 from meshwright.agents.session import Sessions
 from meshwright.agents.toolbox import Pin, Toolbox
 from meshwright.core import telemetry
-from meshwright.core.errors import FencedError, InternalError, MeshError, RejectedError, TaskCancelledError
+from meshwright.core.errors import (
+    FencedError,
+    GuardrailBlockedError,
+    InternalError,
+    MeshError,
+    RejectedError,
+    TaskCancelledError,
+)
 from meshwright.core.limit import Limit
 from meshwright.gen.agents.v1.step_event_pb2 import (
     NOTICE_KIND_RESUMED,
@@ -41,11 +49,20 @@ class Runner:
     """Runs claimed tasks of one agent: budget → memory → plan → act → journal, until an answer stands."""
 
     def __init__(
-        self, planner: Planner, actor: Actor, toolbox: Toolbox, *, sessions: Sessions, memory: Memory, version: str
+        self,
+        planner: Planner,
+        actor: Actor,
+        toolbox: Toolbox,
+        guard: Guard,
+        *,
+        sessions: Sessions,
+        memory: Memory,
+        version: str,
     ) -> None:
         self._planner = planner
         self._actor = actor
         self._toolbox = toolbox
+        self._guard = guard
         self._sessions = sessions
         self._memory = memory
         self._version = version
@@ -75,7 +92,7 @@ class Runner:
             this.uncancel()
             return cancelled(run.stop_reason)
         except MeshError as error:
-            return End(FINISH_REASON_ERROR, error)
+            return failed(error)
         except Exception:
             if limit.is_over:
                 return timed_out()
@@ -90,8 +107,12 @@ class Runner:
         while True:
             if run.state.verdict:
                 raise RejectedError(run.state.verdict)
-            if run.state.open_calls:
+            if run.state.blocked:
+                raise GuardrailBlockedError(run.state.blocked)
+            if run.state.is_waiting:
                 await self._actor.act(run)
+            elif run.state.is_answered:
+                return await self.finish(run, STOP)
             elif reason := run.budget.exhausted(run.state):
                 return await self.finish(run, End(reason))
             else:
@@ -99,7 +120,7 @@ class Runner:
                 if prompt is None:
                     return await self.finish(run, End(FINISH_REASON_TOKEN_BUDGET_EXCEEDED))
                 step = await self._planner.ask(run, prompt)
-                if not step[0].llm_call.planned_calls:
+                if is_answer(step):
                     return await self.finish(run, STOP, step)
                 step += await self._actor.ahead(run, step)
                 await run.append(f"step:{run.state.step + 1}", *step)
@@ -127,6 +148,7 @@ class Runner:
             if pin.tool.HasField("sunset_time"):
                 await self._say(run, NOTICE_KIND_TOOL_DEPRECATED, deprecation(pin), key=f"deprecated:{pin.id}")
         run.history = await persistently(self._memory.load, run.record.name, run.request.session_id)
+        await self._guard.admit(run)
 
     async def _say(self, run: Run, kind: NoticeKind.ValueType, detail: str, key: str = "") -> None:
         await run.notice(key or f"claim:{run.claim.fence}", RunnerNotice(kind=kind, detail=detail))
@@ -149,7 +171,8 @@ class Runner:
             end = End(FINISH_REASON_TOKEN_BUDGET_EXCEEDED)
         result = result_of(run, end, self._version)
         try:
-            await run.finish(STATES[result.status], *step, run.event(result=result))
+            verdicts = await self._guard.last_words(run, result)
+            await run.finish(STATES[result.status], *step, *verdicts, run.event(result=result))
         except FencedError:
             log.warning("end_came_too_late", task_id=run.task_id, attempt=run.record.attempt)
             return

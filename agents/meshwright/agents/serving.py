@@ -10,6 +10,7 @@ from meshwright.agents.actor import Actor
 from meshwright.agents.agent import Agent
 from meshwright.agents.desk import Desk
 from meshwright.agents.feed import Feeds
+from meshwright.agents.guard import Guard
 from meshwright.agents.health import HealthView
 from meshwright.agents.inbox import Inbox
 from meshwright.agents.journal import LIBRARY as JOURNAL_LIBRARY
@@ -67,6 +68,7 @@ class AgentProcess:
         self.feeds = Feeds(self.journal)
         self.host = ToolHost(agent.local_tools, Ledger(self.store, settings.audit_kept), settings)
         self.toolbox = Toolbox(agent.selectors, self.host, self.registry, self.channels)
+        self.guard = Guard(agent)
         self.supervisor = Supervisor(agent, self.registry, self.channels)
         self.sessions = Sessions(self.journal)
         self.inbox = Inbox(self.journal, self.toolbox, agent.policy)
@@ -77,9 +79,10 @@ class AgentProcess:
 
     def _worker(self) -> Worker:
         runner = Runner(
-            Planner(self.agent, self.model, self.supervisor, limit_s=self.settings.model_timeout_s),
-            Actor(self.toolbox, self.supervisor, self.agent.policy),
+            Planner(self.agent, self.model, self.supervisor, self.guard, limit_s=self.settings.model_timeout_s),
+            Actor(self.toolbox, self.supervisor, self.guard, self.agent.policy),
             self.toolbox,
+            self.guard,
             sessions=self.sessions,
             memory=Memory(self.store),
             version=self.agent.version,

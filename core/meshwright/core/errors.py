@@ -276,6 +276,13 @@ class RejectedError(MeshError):
     reason = "REJECTED"
 
 
+class GuardrailBlockedError(MeshError):
+    """A guardrail does not let it pass."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+    reason = "GUARDRAIL_BLOCKED"
+
+
 class NoDeadLetterError(MeshError):
     """The task was not given up."""
 

@@ -43,6 +43,9 @@ TAKEOVERS = Labelled(Counter("meshwright_takeovers", "Tasks claimed after their 
 STEPS = Labelled(Counter("meshwright_steps", "Plan-act-observe rounds", ["agent"]))
 TOKENS = Labelled(Counter("meshwright_tokens", "Model tokens", ["agent", "model", "kind"]))
 TOOL_CALLS = Labelled(Counter("meshwright_tool_calls", "Tool calls", ["tool", "outcome"]))
+GUARDRAIL_VERDICTS = Labelled(
+    Counter("meshwright_guardrail_verdicts", "What guardrails said beyond allow", ["agent", "rule", "point", "action"])
+)
 TOOL_CIRCUIT = Labelled(Gauge("meshwright_tool_circuit", "Circuit: 0 closed, 1 on trial, 2 open", ["tool"]))
 
 W3C = TraceContextTextMapPropagator()

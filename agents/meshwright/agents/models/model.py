@@ -70,6 +70,8 @@ class Prompt:
         tools: What may be called; empty: answer in words.
         turn: Which model call of the task this is, from 0.
         max_output_tokens: Upper bound for the answer.
+        boundary: Random text of this task with which a model is shown where content of others begins and ends; see
+            `models.untrusted`. Empty: nothing is marked.
     """
 
     agent: str
@@ -78,6 +80,7 @@ class Prompt:
     tools: tuple[ToolSpec, ...] = ()
     turn: int = 0
     max_output_tokens: int = 4096
+    boundary: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable
 
 from meshwright.agents.models.model import JsonObject, Message, Prompt
+from meshwright.agents.models.untrusted import instructions_of, text_of
 
 LONGEST_NAME = 64
 """Characters of a tool's name."""
@@ -78,13 +79,14 @@ def request_of(prompt: Prompt, model: str, names: WireNames, bound: str) -> Json
 
 
 def _messages(prompt: Prompt, names: WireNames) -> list[JsonObject]:
-    system = [{"role": "system", "content": prompt.instructions}] if prompt.instructions else []
-    return system + [_message(message, names) for message in prompt.messages]
+    instructions = instructions_of(prompt)
+    system = [{"role": "system", "content": instructions}] if instructions else []
+    return system + [_message(message, names, prompt.boundary) for message in prompt.messages]
 
 
-def _message(message: Message, names: WireNames) -> JsonObject:
+def _message(message: Message, names: WireNames, boundary: str) -> JsonObject:
     if message.role == "tool":
-        return {"role": "tool", "tool_call_id": message.call_id, "content": message.text}
+        return {"role": "tool", "tool_call_id": message.call_id, "content": text_of(message, boundary)}
     if not message.calls:
         return {"role": message.role, "content": message.text}
     calls = [

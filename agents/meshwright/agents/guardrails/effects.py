@@ -1,0 +1,75 @@
+"""Calls that change something, after content that others wrote may have asked for them. Pure."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from meshwright.agents.guardrails.guardrail import ALLOW, Point, Subject, Verdict
+
+_DESTINATION = re.compile(
+    r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,4}|https?://[^\s\"'<>]{4,256}|\b(?:[a-z0-9-]{1,63}\.){1,4}[a-z]{2,12}\b|"
+    r"\b[a-z]{2}\d{2}[ a-z0-9]{11,32}\b|\b\d(?:[ -]?\d){7,30}\b"
+)
+_SEPARATOR = re.compile(r"[._]")
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Has a person asked before a call that changes something, where content of others may be behind it.
+
+    That is so, for tools that are not pure, after a guardrail has asked for care with something that was read; where
+    what was read names the tool; and where an address in the arguments (mail, web, account) stands in what was read
+    and not in the task. `approvals` of the agent that say `never` silence the last two.
+
+    Attributes:
+        strict: Asks before every call of a non-idempotent tool once anything of others was read, as
+            `approvals={"*": "when_tainted"}` does for every tool.
+        name: In the journal.
+    """
+
+    strict: bool = False
+    name: str = "effects"
+    points: Sequence[Point] = field(default=("tool_arguments",), init=False)
+
+    def check(self, subject: Subject) -> Verdict:
+        """Decides on one call."""
+        why = self._why(subject)
+        return Verdict("ask", why) if why else ALLOW
+
+    def _why(self, subject: Subject) -> str:
+        """Says why a person is asked; empty: nobody is."""
+        if not subject.is_tainted or subject.effect not in ("idempotent", "non_idempotent"):
+            return ""
+        if subject.is_suspect:
+            return f"{subject.tool} changes something, and what was read before gives orders to the model"
+        if subject.approval:
+            return ""
+        if self.strict and subject.effect == "non_idempotent":
+            return f"{subject.tool} changes something, after content that others wrote"
+        return chosen_by_others(subject)
+
+
+def chosen_by_others(subject: Subject) -> str:
+    """Says what of a call comes from what was read; empty: nothing that tells."""
+    read, trusted = [text.lower() for text in subject.untrusted], subject.trusted.lower()
+    if is_named(subject.tool, read) and subject.tool not in trusted:
+        return f"what was read before names {subject.tool}"
+    if any(is_in(one, read) for one in destinations(subject.text) if one not in trusted):
+        return f"an address in the arguments of {subject.tool} comes from what was read, not from the task"
+    return ""
+
+
+def is_named(tool: str, read: Sequence[str]) -> bool:
+    """Whether a text holds a tool's name, in one of its spellings; a plain word is no name."""
+    spellings = {tool, _SEPARATOR.sub("_", tool), _SEPARATOR.sub("__", tool)} if _SEPARATOR.search(tool) else set[str]()
+    return any(is_in(spelling, read) for spelling in spellings)
+
+
+def destinations(text: str) -> Iterator[str]:
+    """Finds addresses, in small letters."""
+    yield from (match[0] for match in _DESTINATION.finditer(text.lower()))
+
+
+def is_in(piece: str, texts: Sequence[str]) -> bool:
+    """Whether a piece stands in one of some texts."""
+    return any(piece in text for text in texts)
