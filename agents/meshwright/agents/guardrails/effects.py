@@ -5,11 +5,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from meshwright.agents.guardrails.guardrail import ALLOW, Point, Subject, Verdict
+from meshwright.agents.guardrails.leaves import END, NAME_END
 
 _DESTINATION = re.compile(
     r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,4}|https?://[^\s\"'<>]{4,256}|\b(?:[a-z0-9-]{1,63}\.){1,4}[a-z]{2,12}\b|"
     r"\b[a-z]{2}\d{2}[ a-z0-9]{11,32}\b|\b\d(?:[ -]?\d){7,30}\b"
 )
+LEAST_LETTERS, LEAST_DIGITS = 4, 3
+"""Characters of a value that is no coincidence."""
 _SEPARATOR = re.compile(r"[._]")
 
 
@@ -18,8 +21,9 @@ class Effects:
     """Has a person asked before a call that changes something, where content of others may be behind it.
 
     That is so, for tools that are not pure, after a guardrail has asked for care with something that was read; where
-    what was read names the tool; and where an address in the arguments (mail, web, account) stands in what was read
-    and not in the task. `approvals` of the agent that say `never` silence the last two.
+    what was read names the tool; where an address in the arguments (mail, web, account) stands in what was read and
+    not in the task; and, for non-idempotent tools, where any value does. Rules in `approvals` of the agent take the
+    place of all but the first.
 
     Attributes:
         strict: Asks before every call of a non-idempotent tool once anything of others was read, as
@@ -54,8 +58,10 @@ def chosen_by_others(subject: Subject) -> str:
     read, trusted = [text.lower() for text in subject.untrusted], subject.trusted.lower()
     if is_named(subject.tool, read) and subject.tool not in trusted:
         return f"what was read before names {subject.tool}"
-    if any(is_in(one, read) for one in destinations(subject.text) if one not in trusted):
-        return f"an address in the arguments of {subject.tool} comes from what was read, not from the task"
+    is_once = subject.effect == "non_idempotent"
+    chosen = (*destinations(subject.text), *(values_of(subject.text) if is_once else ()))
+    if any(is_in(one, read) for one in chosen if one not in trusted):
+        return f"what {subject.tool} is called with comes from what was read, not from the task"
     return ""
 
 
@@ -68,6 +74,14 @@ def is_named(tool: str, read: Sequence[str]) -> bool:
 def destinations(text: str) -> Iterator[str]:
     """Finds addresses, in small letters."""
     yield from (match[0] for match in _DESTINATION.finditer(text.lower()))
+
+
+def values_of(text: str) -> Iterator[str]:
+    """Returns the values among laid out arguments that are long enough to be no coincidence, in small letters."""
+    for piece in text.lower().split(END):
+        value = piece.partition(NAME_END)[2].strip()
+        if len(value) >= (LEAST_DIGITS if value.isdigit() else LEAST_LETTERS):
+            yield value
 
 
 def is_in(piece: str, texts: Sequence[str]) -> bool:

@@ -38,7 +38,7 @@ _APART = re.compile(r" \w \w \w \w")
 _DOTTED = re.compile(r"[.*-]\w[.*-]\w[.*-]\w[.*-]")
 _SPACED = re.compile(r"\b(?:[^\W\d_][ ._*-]){4,64}[^\W\d_]\b")
 _IS_LEET = re.compile(r"[013457@$!|][a-z]")
-_LEET_WORD = re.compile(r"[a-z0134578@$!|]{4,24}")
+_LEET_WORD = re.compile(r"[a-z0134578@$!|]{3,24}")
 _LONGEST_WORD = 20
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{20,}={0,2}")
 _HEX = re.compile(r"[2-7][0-9a-fA-F](?:[ ,]?[2-7][0-9a-fA-F]){11,}")
