@@ -12,7 +12,7 @@ from pathlib import Path
 
 import grpc
 
-from benchmarks import arguments, catalog, durable, flat, idle, report, startup, toolstep, unary, watchers
+from benchmarks import arguments, catalog, durable, flat, guardrails, idle, report, startup, toolstep, unary, watchers
 from benchmarks.findings import TOLERANCE, Finding
 from benchmarks.parts import BenchmarkError, Scene, Stage
 from benchmarks.rounds import Effort
@@ -32,6 +32,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "idle": idle.run,
     "tool_step": toolstep.run,
     "arguments": arguments.run,
+    "guardrails": guardrails.run,
     "catalog": catalog.run,
     "startup": startup.run,
     "flat": flat.run,  # last: it fills the store

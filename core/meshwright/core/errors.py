@@ -1,8 +1,4 @@
-"""The one tree of errors: a class carries its gRPC code, a stable reason and whether trying again can help.
-
-Servers turn a `MeshError` into a google.rpc.Status with ErrorInfo, BadRequest and RetryInfo; clients turn that status
-back into the same class.
-"""
+"""The one tree of errors, on the wire a google.rpc.Status: a class has its code, a stable reason, and if trying helps."""
 
 import contextlib
 from collections.abc import Mapping
@@ -276,10 +272,9 @@ class RejectedError(MeshError):
     reason = "REJECTED"
 
 
-class GuardrailBlockedError(MeshError):
+class GuardrailBlockedError(PermissionDeniedError):
     """A guardrail does not let it pass."""
 
-    code = grpc.StatusCode.PERMISSION_DENIED
     reason = "GUARDRAIL_BLOCKED"
 
 
@@ -446,11 +441,9 @@ class SetupError(MeshError):
 
 
 # fmt: off
-BY_CODE: dict[int, type[MeshError]] = {
-    error.code.value[0]: error for error in (
-        InvalidRequestError, TaskNotFoundError, PermissionDeniedError, GrantInvalidError, RateLimitedError,
-        UnavailableError, DeadlineExceededError, AbortedError, TaskCancelledError, NotYetAvailableError,
-    )
-}
+BY_CODE: dict[int, type[MeshError]] = {error.code.value[0]: error for error in (
+    InvalidRequestError, TaskNotFoundError, PermissionDeniedError, GrantInvalidError, RateLimitedError,
+    UnavailableError, DeadlineExceededError, AbortedError, TaskCancelledError, NotYetAvailableError,
+)}
 # fmt: on
 """What a status without a known reason becomes."""

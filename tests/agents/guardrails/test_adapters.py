@@ -173,14 +173,14 @@ SCORES = {"violence": 0.1, "hate_speech": 0.85, "sexual_content": 0, "self_harm"
 class TestJudge:
     async def test_scores_are_held_against_thresholds(self):
         model = Classifier(f"Here you are: {json.dumps(SCORES)}")
-        verdict = await content_judge(model).check(Subject("input", "the text"))
+        verdict = await content_judge(model).check(Subject("input", "Some words"))
         assert (verdict.action, verdict.reason) == ("block", "judged as hate_speech")
-        verdict = await content_judge(model, thresholds={"hate_speech": 0.9}).check(Subject("input", "the text"))
+        verdict = await content_judge(model, thresholds={"hate_speech": 0.9}).check(Subject("input", "Some words"))
         assert verdict.action == "allow"
         prompt = model.prompts[0]
-        assert "the text" not in prompt.instructions
+        assert "Some words" not in prompt.instructions
         mark, text, again = prompt.messages[0].text.split("\n")
-        assert (text, again) == ("the text", mark)
+        assert (text, again) == ("Some words", mark)
         assert mark in prompt.instructions
 
     @pytest.mark.parametrize(

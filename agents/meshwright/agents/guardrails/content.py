@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from meshwright.agents.guardrails.expressions import compiled, groups
+from meshwright.agents.guardrails.expressions import Expression
 from meshwright.agents.guardrails.guardrail import ALLOW, Action, Point, Subject, Verdict
 
 Category = Literal["violence", "hate_speech", "sexual_content", "self_harm", "illegal_activities"]
@@ -33,24 +33,9 @@ _VILE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Phrase:
-    """A wording of a category: looked for only where one word of each group stands."""
-
-    category: Category
-    weight: float
-    words: tuple[frozenset[str], ...]
-    source: str
-
-    @property
-    def regex(self) -> re.Pattern[str]:
-        """The expression, compiled when it is first needed: most never are."""
-        return compiled(self.source)
-
-
-def phrase(category: Category, weight: float, words: str, source: str) -> Phrase:
-    """Writes a wording."""
-    return Phrase(category, weight, groups(words), source)
+def phrase(category: Category, weight: float, words: str, source: str) -> tuple[Category, float, Expression]:
+    """Writes a wording of a category, and how sure a hit is, 0..1."""
+    return category, weight, Expression.of(words, source)
 
 
 _GROUPS = "jews jewish muslim muslims christian christians hindus black blacks white whites asians arabs immigrant immigrants migrants refugees foreigners gay gays lesbians trans transgender homosexuals women men mexicans gypsies roma disabled africans latinos indians chinese native old"
@@ -267,10 +252,9 @@ def scores(subject: Subject) -> dict[Category, float]:
     """Returns how sure it is that a text falls into a category, 0..1; categories with nothing found are left out."""
     words, text = subject.normal.words, subject.normal.text
     doubts: dict[Category, float] = {}
-    for one in PHRASES:
-        if not any(map(words.isdisjoint, one.words)):
-            weights = [one.weight * (DISTANT if is_distant(text, match) else 1) for match in one.regex.finditer(text)]
-            doubts[one.category] = doubts.get(one.category, 1.0) * (1 - max(weights, default=0.0))
+    for category, weight, expression in PHRASES:
+        weights = [weight * (DISTANT if is_distant(text, match) else 1) for match in expression.matches(text, words)]
+        doubts[category] = doubts.get(category, 1.0) * (1 - max(weights, default=0.0))
     return {category: 1 - doubt for category, doubt in doubts.items() if doubt < 1}
 
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from meshwright.agents.guardrails.guardrail import ALLOW, Point, Subject, Verdict
 from meshwright.agents.guardrails.leaves import END, NAME_END
 
-_DESTINATION = re.compile(
-    r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,4}|https?://[^\s\"'<>]{4,256}|\b(?:[a-z0-9-]{1,63}\.){1,4}[a-z]{2,12}\b|"
-    r"\b[a-z]{2}\d{2}[ a-z0-9]{11,32}\b|\b\d(?:[ -]?\d){7,30}\b"
-)
+_HOST = re.compile(r"[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63}){0,4}\.[a-z]{2,12}(?:[:/].*)?")
+_ACCOUNT = re.compile(r"\d(?:[ -]?\d){7,30}")
+_AROUND = "<>()[]{}\"',;.!?"
 LEAST_LETTERS, LEAST_DIGITS = 4, 3
 """Characters of a value that is no coincidence."""
 _SEPARATOR = re.compile(r"[._]")
@@ -55,6 +54,8 @@ class Effects:
 
 def chosen_by_others(subject: Subject) -> str:
     """Says what of a call comes from what was read; empty: nothing that tells."""
+    if not subject.untrusted:
+        return ""
     read, trusted = [text.lower() for text in subject.untrusted], subject.trusted.lower()
     if is_named(subject.tool, read) and subject.tool not in trusted:
         return f"what was read before names {subject.tool}"
@@ -72,8 +73,13 @@ def is_named(tool: str, read: Sequence[str]) -> bool:
 
 
 def destinations(text: str) -> Iterator[str]:
-    """Finds addresses, in small letters."""
-    yield from (match[0] for match in _DESTINATION.finditer(text.lower()))
+    """Finds addresses of mail, web and accounts, in small letters."""
+    lowered = text.lower()
+    for word in lowered.split():
+        bare = word.strip(_AROUND)
+        if "@" in bare or "://" in bare or ("." in bare and _HOST.fullmatch(bare)):
+            yield bare
+    yield from (match[0] for match in _ACCOUNT.finditer(lowered))
 
 
 def values_of(text: str) -> Iterator[str]:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from meshwright.agents.guardrails.expressions import compiled, groups
+from meshwright.agents.guardrails.expressions import Expression
 from meshwright.agents.guardrails.guardrail import ALLOW, Action, Point, Subject, Verdict
 
 THRESHOLD = 0.8
@@ -29,29 +29,9 @@ _HIDDEN = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Pattern:
-    """A way to give an order: looked for only where one word of each group stands.
-
-    Attributes:
-        weight: 0..1, how sure a hit is.
-        words: Of each group, at least one is in the text.
-        source: Regular expression over normalised text; linear.
-    """
-
-    weight: float
-    words: tuple[frozenset[str], ...]
-    source: str
-
-    @property
-    def regex(self) -> re.Pattern[str]:
-        """The expression, compiled when it is first needed: most never are."""
-        return compiled(self.source)
-
-
-def pattern(weight: float, words: str, source: str) -> Pattern:
-    """Writes a pattern."""
-    return Pattern(weight, groups(words), source)
+def pattern(weight: float, words: str, source: str) -> tuple[float, Expression]:
+    """Writes a way to give an order, and how sure a hit is, 0..1."""
+    return weight, Expression.of(words, source)
 
 
 PATTERNS = (
@@ -254,10 +234,9 @@ class Injection:
 def score(subject: Subject) -> float:
     """Returns how sure it is that a text is an injection, 0..1."""
     words, text, doubt = subject.normal.words, subject.normal.text, 1.0
-    for one in PATTERNS:
-        if not any(map(words.isdisjoint, one.words)):
-            weights = [one.weight * (QUOTED if is_quoted(text, match) else 1) for match in one.regex.finditer(text)]
-            doubt *= 1 - max(weights, default=0.0)
+    for weight, expression in PATTERNS:
+        weights = [weight * (QUOTED if is_quoted(text, match) else 1) for match in expression.matches(text, words)]
+        doubt *= 1 - max(weights, default=0.0)
     return 1 - doubt
 
 

@@ -39,7 +39,7 @@ _DOTTED = re.compile(r"[.*-]\w[.*-]\w[.*-]\w[.*-]")
 _SPACED = re.compile(r"\b(?:[^\W\d_][ ._*-]){4,64}[^\W\d_]\b")
 _IS_LEET = re.compile(r"[013457@$!|][a-z]")
 _LEET_WORD = re.compile(r"[a-z0134578@$!|]{3,24}")
-_LONGEST_WORD = 20
+_LONG_WORD = 20
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{20,}={0,2}")
 _HEX = re.compile(r"[2-7][0-9a-fA-F](?:[ ,]?[2-7][0-9a-fA-F]){11,}")
 """ASCII letters, digits and blanks, and nothing else."""
@@ -87,8 +87,7 @@ class Normal:
             yield plain[::-1]
         if _ROTATED.search(plain):
             yield codecs.decode(plain, "rot13")
-        is_long = max(map(len, pieces), default=0) >= _LONGEST_WORD
-        yield from (" ".join(folded(hidden).split()) for hidden in decoded(self._given, is_long=is_long))
+        yield from (" ".join(folded(hidden).split()) for hidden in decoded(self._given))
 
 
 def changed(before: str, after: str) -> list[str]:
@@ -119,28 +118,27 @@ def visible(text: str) -> str:
     return text.translate(_CONFUSABLE) if _IS_ALIKE.search(text) else text
 
 
-def decoded(text: str, *, is_long: bool = True) -> list[str]:
+def decoded(text: str) -> list[str]:
     """Returns what stands in a text as base64, hexadecimal or percent signs, if it is readable text.
 
     Args:
         text: Where to look; what was found is looked at once more.
-        is_long: Whether it holds a word that is long enough for base64.
     """
     found: list[str] = []
     layer = [text]
     for _ in range(MAX_LAYERS):
-        layer = [piece for one in layer for piece in _pieces(one, is_long=is_long)][: MAX_DECODED - len(found)]
+        layer = [piece for one in layer for piece in _pieces(one)][: MAX_DECODED - len(found)]
         found += layer
         if not layer or len(found) >= MAX_DECODED:
             break
-        is_long = True
     return found
 
 
-def _pieces(text: str, *, is_long: bool) -> Iterator[str]:
-    for match in _BASE64.finditer(text) if is_long else ():
-        if piece := _readable(_from_base64(match[0][:MAX_PIECE])):
-            yield piece
+def _pieces(text: str) -> Iterator[str]:
+    for word in (word for word in text.split() if len(word) >= _LONG_WORD):
+        for match in _BASE64.finditer(word):
+            if piece := _readable(_from_base64(match[0][:MAX_PIECE])):
+                yield piece
     bare = _HEX_PREFIX.sub("", text) if "\\x" in text or "0x" in text else text
     for match in _HEX.finditer(bare):
         digits = match[0][: 4 * MAX_PIECE].replace(" ", "").replace(",", "")

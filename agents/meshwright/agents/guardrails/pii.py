@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from meshwright.agents.guardrails.expressions import compiled
+from meshwright.agents.guardrails.expressions import compiled, windows
 from meshwright.agents.guardrails.guardrail import ALLOW, Action, Point, Subject, Verdict
 from meshwright.agents.guardrails.spans import Span, said, without
 
@@ -34,7 +34,9 @@ _PHONE_WORD = re.compile(
     r"(?i)\b(?:tel|telephone|telefon|t[eé]l[eé]phone|phone|mobile|mobil|cell|cellphone|fax|call|ring|handy|whatsapp|sms|text|dial|"
     r"hotline|callback|reach|contact|ph|m[oó]vil|portable)\b[^\d\n]{0,24}$"
 )
-_LETTERED = re.compile(r"\d{4}[A-Z]|\d{2}[A-Z]\d{2}")
+_LETTERED = re.compile(r"\d{2}(?:\d{2}[A-Z]|[A-Z]\d{2})")
+Windows = Sequence[tuple[int, int]]
+"""Parts of a text in which numbers stand."""
 _REGIONS = ("US", "GB", "DE", "FR", "ES", "IT", "NL", "IN", "BR", "AU")
 """Whose spellings of numbers without a country are tried."""
 
@@ -79,6 +81,31 @@ ISSUERS: tuple[tuple[str, str, Sequence[int]], ...] = (
     ("67", "67", range(12, 20)),
 )
 """Beginnings of card numbers, from the first to the last, and how many digits they may have (ISO/IEC 7812)."""
+_ID_MARKS = (
+    "ssn",
+    "social",
+    "nhs",
+    "sin ",
+    "sin:",
+    "sin\x1f",
+    "steuer",
+    "idnr",
+    "tax",
+    "bsn",
+    "burger",
+    "sofi",
+    "pesel",
+    "person",
+    "pnr",
+    "cpf",
+    "aadh",
+    "uidai",
+    "tfn",
+)
+_ID_SHAPE = re.compile(
+    r"\d(?:\d{2}-\d{2}-\d{4}|\d{2}\.\d{3}\.\d{3}-|\d\.\d{2}\.\d{2}-|56\.\d{4}|\d{6,7}-?[A-Z]|\d{5}[-+A]\d{3}[0-9A-Y]| ?\d{2} ?[01]\d)"
+)
+"""What every number that counts without a word has in it, letters between digits aside."""
 NATIONAL_IDS = (
     national_id(r"\d{3}-\d{2}-\d{4}", "stdnum.us.ssn"),
     national_id(r"\d{9}", "stdnum.us.ssn", "ssn|social security(?: number| no)?"),
@@ -126,28 +153,32 @@ class Pii:
 
     def check(self, subject: Subject) -> Verdict:
         """Looks for personal data."""
-        found = spans(subject.text, self.kinds)
-        if not found:
+        pieces = spans(subject.text, self.kinds)
+        if not pieces:
             return ALLOW
-        return Verdict(self.action, said(found), without(subject.text, found) if self.action == "redact" else "")
+        return Verdict(self.action, said(pieces), without(subject.text, pieces) if self.action == "redact" else "")
 
 
 def spans(text: str, kinds: Sequence[Kind] = KINDS) -> list[Span]:
     """Finds personal data in a text; the time is linear in its length."""
-    is_bare = not _NUMBER.search(text)
-    is_plain = is_bare and not _LETTERED.search(text)
-    without_number = {"card": is_bare, "phone": is_bare, "iban": is_bare, "national id": is_plain}
-    return [span for kind in kinds if not without_number.get(kind) for span in FINDERS[kind](text)]
+    numbers = list(windows((match.span() for match in _NUMBER.finditer(text)), CONTEXT))
+    return [span for kind in kinds for span in FINDERS[kind](text, numbers)]
 
 
-def _emails(text: str) -> Iterator[Span]:
+def found(form: re.Pattern[str], text: str, places: Windows) -> Iterator[re.Match[str]]:
+    """Finds a form in parts of a text."""
+    for begin, end in places:
+        yield from form.finditer(text, begin, end)
+
+
+def _emails(text: str, _: Windows) -> Iterator[Span]:
     if "@" in text or "at]" in text or "at)" in text:
         for match in _EMAIL.finditer(text):
             yield Span(match.start(), match.end(), "e-mail")
 
 
-def _cards(text: str) -> Iterator[Span]:
-    for match in _CARD.finditer(text):
+def _cards(text: str, numbers: Windows) -> Iterator[Span]:
+    for match in found(_CARD, text, numbers):
         digits = digits_of(match[0])
         if is_card(digits):
             yield Span(match.start(), match.end(), "card")
@@ -165,8 +196,8 @@ def is_luhn(digits: str) -> bool:
     return (total + sum(sum(divmod(2 * int(digit), 10)) for digit in digits[-2::-2])) % 10 == 0
 
 
-def _ibans(text: str) -> Iterator[Span]:
-    for match in _IBAN.finditer(text):
+def _ibans(text: str, numbers: Windows) -> Iterator[Span]:
+    for match in found(_IBAN, text, numbers):
         start = match.start() - 2
         written = text[start : match.end()]
         for end in word_ends(written):
@@ -187,9 +218,16 @@ def is_iban(plain: str) -> bool:
     return bool(iban.is_valid(plain))
 
 
-def _national_ids(text: str) -> Iterator[Span]:
+def _national_ids(text: str, numbers: Windows) -> Iterator[Span]:
+    lettered = list(windows((match.span() for match in _LETTERED.finditer(text)), CONTEXT))
+    both = list(windows(sorted([*numbers, *lettered]), 0))
+    lowered = text.lower() if both else ""
+    is_named = any(mark in lowered for mark in _ID_MARKS)
+    is_shaped = bool(lettered) or any(found(_ID_SHAPE, text, both))
     for one in NATIONAL_IDS:
-        for match in compiled(one.form).finditer(text):
+        if not (is_named if one.word else is_shaped):
+            continue
+        for match in found(compiled(one.form), text, both):
             before = text[max(0, match.start() - CONTEXT) : match.start()]
             if (not one.word or compiled(one.word).search(before)) and _is_valid(one.checker, match[0]):
                 yield Span(match.start(), match.end(), "national id")
@@ -201,7 +239,7 @@ def _is_valid(checker: str, number: str) -> bool:
     return bool(importlib.import_module(checker).is_valid(number))
 
 
-def _addresses(text: str) -> Iterator[Span]:
+def _addresses(text: str, _: Windows) -> Iterator[Span]:
     for form in (_IPV4, *([_IPV6] if _HAS_IPV6.search(text) else ())):
         for match in form.finditer(text):
             if is_public(match[0]) and not _NO_ADDRESS.search(text, max(0, match.start() - CONTEXT), match.start()):
@@ -211,18 +249,18 @@ def _addresses(text: str) -> Iterator[Span]:
 def is_public(address: str) -> bool:
     """Whether an IP address is one that leads to somebody."""
     try:
-        found = ipaddress.ip_address(address)
+        parsed = ipaddress.ip_address(address)
     except ValueError:
         return False
-    return found.is_global and not found.is_multicast
+    return parsed.is_global and not parsed.is_multicast
 
 
-def _phones(text: str) -> Iterator[Span]:
-    for match in _ABROAD.finditer(text):
+def _phones(text: str, numbers: Windows) -> Iterator[Span]:
+    for match in found(_ABROAD, text, numbers):
         number = "+" + match[0][2:] if match[0].startswith("00") else match[0]
         if is_phone(number, ()):
             yield Span(match.start(), match.end(), "phone")
-    for match in _AT_HOME.finditer(text):
+    for match in found(_AT_HOME, text, numbers):
         if _PHONE_WORD.search(text, max(0, match.start() - CONTEXT), match.start()) and is_phone(match[0], _REGIONS):
             yield Span(match.start(), match.end(), "phone")
 
@@ -245,7 +283,7 @@ def digits_of(text: str) -> str:
     return "".join(char for char in text if char.isdigit())
 
 
-FINDERS: dict[Kind, Callable[[str], Iterator[Span]]] = {
+FINDERS: dict[Kind, Callable[[str, Windows], Iterator[Span]]] = {
     "e-mail": _emails,
     "phone": _phones,
     "card": _cards,
