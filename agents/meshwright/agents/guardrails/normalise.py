@@ -43,8 +43,8 @@ _LONG_WORD = 20
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{20,}={0,2}")
 _HEX = re.compile(r"[2-7][0-9a-fA-F](?:[ ,]?[2-7][0-9a-fA-F]){11,}")
 """ASCII letters, digits and blanks, and nothing else."""
-_TURNED_ROUND = re.compile("snoitcurtsni|tpmorp metsys|erongi|dragersid")
-_ROTATED = re.compile("vafgehpgvba|flfgrz cebzcg|vtaber nyy|qvfertneq")
+_TURNED_ROUND = ("snoitcurtsni", "tpmorp metsys", "erongi", "dragersid")
+_ROTATED = ("vafgehpgvba", "flfgrz cebzcg", "vtaber nyy", "qvfertneq")
 _HEX_PREFIX = re.compile(r"\\x|0x")
 _PERCENT = re.compile(r"%[0-9a-fA-F]{2}(?:[\w.+-]{0,40}%[0-9a-fA-F]{2}){2,}[\w.+-]{0,40}")
 _LEAST_READABLE = 0.85
@@ -83,9 +83,9 @@ class Normal:
             yield from changed(plain, _SPACED.sub(_joined, plain))
         if _IS_LEET.search(plain):
             yield from changed(plain, _LEET_WORD.sub(_unleeted, plain))
-        if _TURNED_ROUND.search(plain):
+        if any(mark in plain for mark in _TURNED_ROUND):
             yield plain[::-1]
-        if _ROTATED.search(plain):
+        if any(mark in plain for mark in _ROTATED):
             yield codecs.decode(plain, "rot13")
         yield from (" ".join(folded(hidden).split()) for hidden in decoded(self._given))
 

@@ -221,8 +221,8 @@ def is_iban(plain: str) -> bool:
 def _national_ids(text: str, numbers: Windows) -> Iterator[Span]:
     lettered = list(windows((match.span() for match in _LETTERED.finditer(text)), CONTEXT))
     both = list(windows(sorted([*numbers, *lettered]), 0))
-    lowered = text.lower() if both else ""
-    is_named = any(mark in lowered for mark in _ID_MARKS)
+    near = " ".join(text[begin:end] for begin, end in both).lower()
+    is_named = any(mark in near for mark in _ID_MARKS)
     is_shaped = bool(lettered) or any(found(_ID_SHAPE, text, both))
     for one in NATIONAL_IDS:
         if not (is_named if one.word else is_shaped):
