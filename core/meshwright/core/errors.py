@@ -1,4 +1,4 @@
-"""The one tree of errors, on the wire a google.rpc.Status: a class has its code, a stable reason, and if trying helps."""
+"""The one tree of errors, sent as google.rpc.Status: a class has its code, a stable reason, and if a retry may help."""
 
 import contextlib
 from collections.abc import Mapping
