@@ -159,7 +159,10 @@ class Guard:
         def passed(piece: str) -> str | None:
             subject = self._subject(run, "output", piece)
             for rule in self._rules["output"]:
-                verdict = self._at_once(rule, subject)
+                try:
+                    verdict = self._at_once(rule, subject)
+                except Exception:  # noqa: BLE001 - it is logged where the whole answer is looked at
+                    return None
                 if verdict.action in ("block", "ask"):
                     return None
                 subject = replace(subject, text=verdict.text) if verdict.action == "redact" else subject
@@ -191,7 +194,10 @@ class Guard:
             effect=EFFECTS.get(pin.tool.effect, "non_idempotent") if pin else "",
             approval=self._agent.approvals.get(call.tool, self._agent.approvals.get("*", "")),
             trusted="\n".join([run.request.prompt, *(one.text for one in run.history if one.role == "user")]),
-            untrusted=[one.text for one in (*run.history, *run.state.messages) if one.role != "user"],
+            untrusted=[
+                *(one.text for one in run.history if one.role != "user"),
+                *(one.text for one in run.state.messages if one.role == "tool"),
+            ],
             is_tainted=run.is_tainted,
             is_suspect=run.state.is_suspect,
         )

@@ -217,6 +217,11 @@ class TestInjectedDocument:
         assert (await client.run()).output == "Done."
         assert done == [("switch", True)]
 
+    async def test_what_the_model_itself_says_holds_no_call(self, start):
+        plain = ["I read, then use lamp.switch.", ("docs.read", {"name": "plain"})]
+        client = await start(plain, [("lamp.switch", {})], "Done.")
+        assert (await client.run()).output == "Done."
+
     async def test_it_stays_known_after_a_takeover(self, start, mesh, dial):
         client = await start(READ, [("lamp.switch", {})], "Done.", lease_s=0.6)
         (pending,) = (await client.run(task_id="t1")).pending_inputs
@@ -377,6 +382,12 @@ class TestBlock:
         response = await client.run()
         assert response.finish_reason == FINISH_REASON_BLOCKED
         assert "it broke" not in str(response)
+
+    async def test_a_rule_that_fails_on_an_answer_shows_nothing_of_it(self, start):
+        client = await start("One. Two.", guardrails=[Fixed("output", ValueError("it broke"))])
+        events = [event async for event in client.agent.StreamSteps(TaskRequest(prompt="Go."))]
+        assert not [event for event in events if event.HasField("delta")]
+        assert events[-1].result.finish_reason == FINISH_REASON_BLOCKED
 
     async def test_a_rule_that_hangs_blocks(self, start, monkeypatch):
         class Hanging(Fixed):
