@@ -44,6 +44,10 @@ demo: .venv/.runtime ## Start a mesh, ask it a real question, watch every step: 
 test: .venv/.dev ## The whole suite, on real Valkey, Envoy and servers
 	$(BIN)/python -m pytest
 
+.PHONY: guardrails
+guardrails: .venv/.dev ## How often guardrails are right: precision and recall on the sets of the tests
+	$(BIN)/python -m pytest -n0 -q -s tests/agents/guardrails/test_sets.py
+
 .PHONY: chaos
 chaos: .venv/.dev ## Break a mesh on purpose, in short: which promises hold? ONLY="kills power" SEED=7
 	$(BIN)/meshwright chaos $(ONLY) $(if $(SEED),--seed $(SEED))

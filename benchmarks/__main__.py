@@ -12,7 +12,20 @@ from pathlib import Path
 
 import grpc
 
-from benchmarks import arguments, catalog, context, durable, flat, idle, report, startup, toolstep, unary, watchers
+from benchmarks import (
+    arguments,
+    catalog,
+    context,
+    durable,
+    flat,
+    guardrails,
+    idle,
+    report,
+    startup,
+    toolstep,
+    unary,
+    watchers,
+)
 from benchmarks.findings import TOLERANCE, Finding
 from benchmarks.parts import BenchmarkError, Scene, Stage
 from benchmarks.rounds import Effort
@@ -33,6 +46,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "tool_step": toolstep.run,
     "arguments": arguments.run,
     "context": context.run,
+    "guardrails": guardrails.run,
     "catalog": catalog.run,
     "startup": startup.run,
     "flat": flat.run,  # last: it fills the store

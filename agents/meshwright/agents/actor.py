@@ -6,6 +6,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from meshwright.agents import inputs
+from meshwright.agents.guard import Guard
 from meshwright.agents.inputs import Policy
 from meshwright.agents.models.model import Call, JsonObject
 from meshwright.agents.parking import wait_for_others
@@ -61,7 +62,8 @@ CALL_GRACE_S = 10.0
 class Actor:
     """Does what the model asked for, by tools and by other agents."""
 
-    def __init__(self, toolbox: Toolbox, supervisor: Supervisor, policy: Policy) -> None:
+    def __init__(self, toolbox: Toolbox, supervisor: Supervisor, guard: Guard, policy: Policy) -> None:
+        self._guard = guard
         self._toolbox = toolbox
         self._policy = policy
         self._supervisor = supervisor
@@ -79,7 +81,7 @@ class Actor:
             assert isinstance(delegation, Delegation)
             work.append(self._supervisor.submit(run, call, delegation))
         await together(work)
-        if run.state.open_calls:
+        if run.state.is_waiting:
             await wait_for_others(run)
 
     async def ahead(self, run: Run, step: Sequence[StepEvent]) -> list[StepEvent]:
@@ -100,11 +102,12 @@ class Actor:
             await asyncio.sleep(0)  # a tool that waits for nothing has ended after one turn of the loop
         ended = [call_id for call_id, work in run.ahead.items() if work.done() and not work.exception()]
         intents = {event.tool_call.call_id: event.tool_call for event in step}
-        results = [result_of(call_id, run.ahead.pop(call_id).result()) for call_id in ended]
-        for result in results:
-            intent = intents[result.call_id]
+        events: list[StepEvent] = []
+        for call_id in ended:
+            result, intent = result_of(call_id, run.ahead.pop(call_id).result()), intents[call_id]
             pay(result, run.record.agent_id, intent.tool, intent.cost_micros)
-        return [run.event(step[0].step, tool_result=result) for result in results]
+            events += await self._guard.result(run, intent.tool, result, step[0].step)
+        return events
 
     async def _call(self, run: Run, call: Call) -> None:
         started, is_free = time.perf_counter(), False
@@ -124,7 +127,7 @@ class Actor:
             is_free = isinstance(error, NOT_BEGUN)
         result.latency_ms = int((time.perf_counter() - started) * 1000)
         pay(result, run.record.agent_id, call.tool, run.state.account.held_for(call.call_id), is_free=is_free)
-        await run.append(f"result:{run.state.step}:{call.call_id}", run.event(tool_result=result))
+        await run.append(f"result:{run.state.step}:{call.call_id}", *await self._guard.result(run, call.tool, result))
 
     async def _intent(self, run: Run, call: Call) -> ToolCall:
         """Returns what was journaled before the call; one that a person has run again gets a key of its own."""

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from meshwright.agents.context import DEFAULT_WINDOW, READ_RESULT, SMALLEST_WINDOW
+from meshwright.agents.guardrails.guardrail import Guardrail
+from meshwright.agents.guardrails.policy import DEFAULT, check_guardrails
 from meshwright.agents.inputs import LONGEST_S, STRICTNESS, Approval, Policy, Silence
 from meshwright.agents.models.model import Model
 from meshwright.agents.outage import MAX_TEXT, SORRY, OnOutage, Outage
@@ -47,6 +49,8 @@ class Agent:
         summaries: What stands for what is left out of prompts: `extract`, sentences as they stood, or `model`: a
             summary that the model writes, paid from the task's budget.
         remembers: Whether it has `memory.remember` and `memory.recall`, which reach beyond the session.
+        guardrails: Rules for what goes in and comes out, in their order; see docs/guardrails.md. `()` switches all
+            off, and the marks around content of others too.
         prepare: Called once in a thread before the agent is announced, for example to build an index.
     """
 
@@ -69,6 +73,7 @@ class Agent:
     context_window: int = DEFAULT_WINDOW
     summaries: Summaries = "extract"
     remembers: bool = False
+    guardrails: Sequence[Guardrail] = DEFAULT
     prepare: Callable[[], None] | None = None
     local_tools: tuple[HostedTool, ...] = field(init=False, default=())
     selectors: tuple[str, ...] = field(init=False, default=())
@@ -88,6 +93,7 @@ class Agent:
                 raise SetupError(f"agent {self.name}: {name!r} is no agent's name")
         self._check_rules()
         self._check_context()
+        check_guardrails(self.name, self.guardrails)
         own = tuple(one for one in self.tools if isinstance(one, HostedTool))
         pins = tuple(f"{one.name}@{one.version}" if isinstance(one, HostedTool) else one for one in self.tools)
         object.__setattr__(self, "local_tools", own)

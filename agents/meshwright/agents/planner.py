@@ -10,6 +10,8 @@ from meshwright.agents.budget import Allowance, Shortfall
 from meshwright.agents.context import READ_RESULT, ContextManager, Conversation, Cut
 from meshwright.agents.degradation import notice_of_what_is_down, without_what_is_down
 from meshwright.agents.feed import Feeds
+from meshwright.agents.guard import Guard, Said
+from meshwright.agents.guardrails.screen import Open, Screen
 from meshwright.agents.inputs import ASK_PERSON, Approval
 from meshwright.agents.journal import Journal
 from meshwright.agents.models.model import Answer, Call, Message, Prompt, ToolSpec
@@ -81,9 +83,11 @@ class Planner:
         router: Asks the models.
         supervisor: Knows who work can be delegated to.
         purse: Pays.
+        guard: Looks at what the model says and wants to do.
     """
 
-    def __init__(self, agent: Agent, router: Router, supervisor: Supervisor, purse: Purse) -> None:
+    def __init__(self, agent: Agent, router: Router, supervisor: Supervisor, *, purse: Purse, guard: Guard) -> None:
+        self._guard = guard
         self._agent = agent
         self._router = router
         self._supervisor = supervisor
@@ -119,7 +123,8 @@ class Planner:
         room = min(left, run.budget.room(run.state, instructions, messages))
         if not room:
             return Shortfall(FINISH_REASON_TOKEN_BUDGET_EXCEEDED)
-        return await self._purse.opened(run, Prompt(name, instructions, messages, tuple(tools), run.state.step, room))
+        prompt = Prompt(name, instructions, messages, tuple(tools), run.state.step, room)
+        return await self._purse.opened(run, self._guard.marked(run, prompt))
 
     async def _messages(self, run: Run, tools: Sequence[ToolSpec]) -> tuple[Message, ...]:
         """Builds the prompt's messages; what is left out from now on is journaled before the model is asked."""
@@ -142,26 +147,30 @@ class Planner:
         """
         started = time.perf_counter()
         deltas = Deltas(run.journal, run.feeds, run.record.name, run.state.step + 1)
-        notices = Notices(run, deltas)
+        screen = self._guard.screen(run, deltas.add)
+        notices = Notices(run, deltas, screen)
         if lacking := notice_of_what_is_down(run.state, self._agent.outage):
             await run.notice(f"without:{run.state.step}", lacking)
         prompt = without_what_is_down(prompt, run.state, self._agent.outage)
         try:
             with run.awaiting(self._router.limit_s):
-                answer = await self._router.answer(prompt, deltas.add, wish=run.wish, on_notice=notices.tell)
+                answer = await self._router.answer(prompt, screen.add, wish=run.wish, on_notice=notices.tell)
         except (RateLimitedError, ModelRejectedError):  # anything else may have cost something
             await self._purse.release(run)
             raise
         finally:
+            screen.close()
             await deltas.close()
-        calls = with_ids(answer, run.state.step + 1)
-        return self._events(run, answer, calls, int((time.perf_counter() - started) * 1000))
+        latency_ms = int((time.perf_counter() - started) * 1000)
+        said = await self._guard.said(run, answer.text, with_ids(answer, run.state.step + 1))
+        return self._events(run, answer, said, latency_ms)
 
     async def journal(self, run: Run, step: Sequence[StepEvent]) -> None:
         """Writes a step with the intents of its calls, before any of them leaves a trace."""
         await self._purse.journal(run, f"step:{run.state.step + 1}", step)
 
-    def _events(self, run: Run, answer: Answer, calls: list[Call], latency_ms: int) -> list[StepEvent]:
+    def _events(self, run: Run, answer: Answer, checked: Said, latency_ms: int) -> list[StepEvent]:
+        calls = checked.calls
         step = run.state.step + 1
         agent, usage = self._agent.name, answer.usage
         telemetry.STEPS.labels(agent).inc()
@@ -174,7 +183,7 @@ class Planner:
         said = LlmCall(
             provider=answer.provider,
             model=answer.model,
-            text=fitting(answer.text),
+            text=fitting(checked.text),
             planned_calls=[planned_call(call.call_id, call.tool, call.arguments) for call in calls],
             stop_reason=answer.stop_reason,
             usage=Usage(model_calls=1, cost_micros=cost),
@@ -189,12 +198,14 @@ class Planner:
         children = sum(call.tool in self._supervisor.names for call in calls)
         spent = usage.input_tokens + usage.output_tokens
         allowance = run.budget.allowance(run.state, children, spent, cost)
-        intents = [self._intents(run, step, call, allowance) for call in calls]
+        intents = [self._intents(run, call, checked, allowance) for call in calls]
         warnings = run.budget_notices(tokens=spent, micros=cost, steps=1)
-        return [run.event(step, llm_call=said), *itertools.chain.from_iterable(intents), *warnings]
+        return [run.event(step, llm_call=said), *checked.events, *itertools.chain.from_iterable(intents), *warnings]
 
-    def _intents(self, run: Run, step: int, call: Call, allowance: Allowance) -> list[StepEvent]:
+    def _intents(self, run: Run, call: Call, checked: Said, allowance: Allowance) -> list[StepEvent]:
+        step = run.state.step + 1
         try:
+            checked.check(call)
             if call.tool in self._supervisor.names:
                 return [run.event(step, delegation=self._supervisor.intent(run, step, call, allowance))]
             if call.tool == ASK_PERSON and self._agent.asks_people:
@@ -205,17 +216,19 @@ class Planner:
             allowance.take(call.tool, pin.tool.cost_micros)
             intent = tool_intent(run, step, call, pin)
             events = [run.event(step, tool_call=intent)]
-            if not self._needs_approval(run, pin):
+            if not self._needs_approval(run, pin) and call.call_id not in checked.asking:
                 return events
-            pending = inputs.about(self._asked(inputs.APPROVAL, run, call), intent)
+            pending = inputs.about(
+                self._asked(inputs.APPROVAL, run, call, checked.asking.get(call.call_id, "")), intent
+            )
             return [*events, run.event(step, input_requested=pending)]
         except MeshError as error:
             refused = TOOL_OUTCOME_INVALID_ARGUMENTS if isinstance(error, InvalidRequestError) else TOOL_OUTCOME_DENIED
             outcome = ToolResult(call_id=call.call_id, outcome=refused, error=error.to_status())
             return [run.event(step, tool_result=outcome)]
 
-    def _asked(self, kind: inputs.Kind, run: Run, call: Call) -> PendingInput:
-        prompt = f"{self._agent.name} wants to call {call.tool}: may it?"
+    def _asked(self, kind: inputs.Kind, run: Run, call: Call, why: str = "") -> PendingInput:
+        prompt = f"{self._agent.name} wants to call {call.tool}: may it?" + (f" ({why})" if why else "")
         turn = str(run.state.step + 1)
         return inputs.asked(
             kind, run.task_id, prompt, self._agent.policy, now_ms=run.store_ms, call_id=call.call_id, turn=turn
@@ -229,7 +242,7 @@ class Planner:
 
 def conversation_of(run: Run) -> Conversation:
     """Returns all that a run's prompts may hold."""
-    return Conversation(run.history, run.request.prompt, run.state.messages)
+    return Conversation(run.history, run.state.prompt or run.request.prompt, run.state.messages)
 
 
 def with_ids(answer: Answer, step: int) -> list[Call]:
@@ -286,14 +299,16 @@ class Notices:
     Their keys hold the claim's fence, so that those of a worker before are no obstacle.
     """
 
-    def __init__(self, run: Run, deltas: "Deltas") -> None:
+    def __init__(self, run: Run, deltas: "Deltas", screen: Screen | Open) -> None:
         self._run = run
         self._deltas = deltas
+        self._screen = screen
         self._number = 0
 
     async def tell(self, notice: RunnerNotice) -> None:
         """Journals a notice; where another model takes over, its words begin anew."""
         if notice.kind == NOTICE_KIND_FELL_BACK:
+            self._screen.restart()
             self._deltas.restart()
         self._number += 1
         run = self._run

@@ -7,6 +7,7 @@ from meshwright.agents.run import Run
 from meshwright.agents.task import Record
 from meshwright.core.errors import (
     BudgetExceededError,
+    GuardrailBlockedError,
     MeshError,
     PoisonTaskError,
     TaskCancelledError,
@@ -80,6 +81,12 @@ def cancelled(reason: str) -> End:
     return End(FINISH_REASON_CANCELLED, TaskCancelledError(reason))
 
 
+def failed(error: MeshError) -> End:
+    """The end of a task that goes no further."""
+    is_blocked = isinstance(error, GuardrailBlockedError)
+    return End(FINISH_REASON_BLOCKED if is_blocked else FINISH_REASON_ERROR, error)
+
+
 def result_of(run: Run, end: End, version: str) -> TaskResponse:
     """Builds the result of a run that ends now; the store adds number, end and duration."""
     state = run.state
@@ -87,8 +94,9 @@ def result_of(run: Run, end: End, version: str) -> TaskResponse:
     response = run.record.response()
     response.status = status
     response.finish_reason = end.reason
-    said = state.text if end.reason == FINISH_REASON_STOP else state.partial_output
-    response.output = (end.output or said)[:MAX_OUTPUT_CHARS]
+    if end.reason != FINISH_REASON_BLOCKED:
+        said = state.text if end.reason == FINISH_REASON_STOP else state.partial_output
+        response.output = (end.output or said)[:MAX_OUTPUT_CHARS]
     response.degraded = state.is_degraded
     response.steps_used = state.step
     response.tokens_used = state.tokens

@@ -11,17 +11,25 @@ from meshwright.agents.actor import Actor
 from meshwright.agents.authority import is_allowed
 from meshwright.agents.budget import Shortfall
 from meshwright.agents.degradation import less_of, notice_of_what_is_missing
+from meshwright.agents.guard import Guard, is_answer
 from meshwright.agents.memory import Memory
 from meshwright.agents.outage import Outage
 from meshwright.agents.parking import Parked, wait_for_turn
 from meshwright.agents.planner import Planner
-from meshwright.agents.result import OUT_OF_BUDGET, STATES, STOP, End, cancelled, result_of, timed_out
+from meshwright.agents.result import OUT_OF_BUDGET, STATES, STOP, End, cancelled, failed, result_of, timed_out
 from meshwright.agents.run import Run, persistently
 from meshwright.agents.session import Sessions
 from meshwright.agents.shortfall import is_covered
 from meshwright.agents.toolbox import Pin, Toolbox
 from meshwright.core import telemetry
-from meshwright.core.errors import FencedError, InternalError, MeshError, RejectedError, TaskCancelledError
+from meshwright.core.errors import (
+    FencedError,
+    GuardrailBlockedError,
+    InternalError,
+    MeshError,
+    RejectedError,
+    TaskCancelledError,
+)
 from meshwright.core.limit import Limit
 from meshwright.gen.agents.v1.step_event_pb2 import (
     NOTICE_KIND_RESUMED,
@@ -52,6 +60,7 @@ class Runner:
         planner: Planner,
         actor: Actor,
         toolbox: Toolbox,
+        guard: Guard,
         *,
         sessions: Sessions,
         memory: Memory,
@@ -61,6 +70,7 @@ class Runner:
         self._planner = planner
         self._actor = actor
         self._toolbox = toolbox
+        self._guard = guard
         self._sessions = sessions
         self._memory = memory
         self._version = version
@@ -91,7 +101,7 @@ class Runner:
             this.uncancel()
             return cancelled(run.stop_reason)
         except MeshError as error:
-            return End(FINISH_REASON_ERROR, error)
+            return failed(error)
         except Exception:
             if limit.is_over:
                 return timed_out()
@@ -106,14 +116,18 @@ class Runner:
         while True:
             if run.state.verdict:
                 raise RejectedError(run.state.verdict)
-            if run.state.open_calls:
+            if run.state.blocked:
+                raise GuardrailBlockedError(run.state.blocked)
+            if run.state.is_waiting:
                 await self._actor.act(run)
+            elif run.state.is_answered:
+                return await self.finish(run, STOP)
             elif isinstance(prompt := await self._planner.prompt(run), Shortfall):
                 if not await is_covered(run, prompt, self._planner.policy):
                     return await self.finish(run, End(prompt.reason))
             else:
                 step = await self._planner.ask(run, prompt)
-                if not step[0].llm_call.planned_calls:
+                if is_answer(step):
                     return await self.finish(run, STOP, step)
                 step += await self._actor.ahead(run, step)
                 await self._planner.journal(run, step)
@@ -140,6 +154,7 @@ class Runner:
             if pin.tool.HasField("sunset_time"):
                 await self._say(run, NOTICE_KIND_TOOL_DEPRECATED, deprecation(pin), key=f"deprecated:{pin.id}")
         run.history = await persistently(self._memory.load, run.record.name, run.request.session_id)
+        await self._guard.admit(run)
 
     async def _tools(self, run: Run) -> dict[str, Pin]:
         """Returns the task's tools; an agent that degrades waits for a registry that is down no longer than it must."""
@@ -181,6 +196,7 @@ class Runner:
         add(run.state.usage, run.state.account.end())
         result = result_of(run, end, self._version)
         try:
+            told += await self._guard.last_words(run, result)
             await run.finish(STATES[result.status], *step, *told, run.event(result=result))
         except FencedError:
             log.warning("end_came_too_late", task_id=run.task_id, attempt=run.record.attempt)

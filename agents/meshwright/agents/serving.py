@@ -14,6 +14,7 @@ from meshwright.agents.embedders.catalog import embedder_from
 from meshwright.agents.erasure import Erasure
 from meshwright.agents.escrow import Escrow, SharedLimits
 from meshwright.agents.feed import Feeds
+from meshwright.agents.guard import Guard
 from meshwright.agents.health import HealthView
 from meshwright.agents.inbox import Inbox
 from meshwright.agents.journal import LIBRARY as JOURNAL_LIBRARY
@@ -83,6 +84,7 @@ class AgentProcess:
         self.host = ToolHost((*agent.local_tools, *built_in), Ledger(self.store, settings.audit_kept), settings)
         self.selectors = (*agent.selectors, *(f"{one.name}@{one.version}" for one in built_in))
         self.toolbox = Toolbox(self.selectors, self.host, self.registry, self.channels)
+        self.guard = Guard(agent)
         self.supervisor = Supervisor(agent, self.registry, self.channels)
         self.sessions = Sessions(self.journal)
         self.escrow = Escrow(self.journal, shared_limits_of(settings))
@@ -96,9 +98,10 @@ class AgentProcess:
 
     def _worker(self) -> Worker:
         runner = Runner(
-            Planner(self.agent, self.router, self.supervisor, self.purse),
-            Actor(self.toolbox, self.supervisor, self.agent.policy),
+            Planner(self.agent, self.router, self.supervisor, purse=self.purse, guard=self.guard),
+            Actor(self.toolbox, self.supervisor, self.guard, self.agent.policy),
             self.toolbox,
+            self.guard,
             sessions=self.sessions,
             memory=self.memory,
             version=self.agent.version,

@@ -19,11 +19,17 @@ from meshwright.core.errors import (
 from meshwright.core.grant import approval_of
 from meshwright.gen.agents.v1.step_event_pb2 import (
     DEGRADATION_LEVEL_WITHOUT_TOOLS,
+    GUARDRAIL_ACTION_ASK,
+    GUARDRAIL_ACTION_BLOCK,
+    GUARDRAIL_POINT_INPUT,
+    GUARDRAIL_POINT_TOOL_ARGUMENTS,
+    GUARDRAIL_POINT_TOOL_RESULT,
     NOTICE_KIND_DEGRADED,
     NOTICE_KIND_PARKED,
     TOOL_OUTCOME_OK,
     ContextCompacted,
     Delegation,
+    GuardrailVerdict,
     InputResolved,
     LlmCall,
     StepEvent,
@@ -47,6 +53,8 @@ from meshwright.gen.agents.v1.task_pb2 import (
 
 OUT_OF_REACH = frozenset(error.reason for error in (UnavailableError, BackendUnavailableError, ToolCircuitOpenError))
 """What a tool's outcome says where its host, or the service behind it, is down."""
+HELD = "output"
+"""The argument of a question that holds an answer back."""
 TEXT = json.JSONEncoder(ensure_ascii=False)
 """How a model reads what is no text."""
 
@@ -69,6 +77,10 @@ class RunState:
         approved: By call id, the intent digest of what a person has allowed of the step.
         verdict: Why a person ended the task; empty: nobody did.
         is_tainted: Whether content that others wrote has entered the conversation.
+        is_suspect: Whether a guardrail has asked for care with some of it.
+        blocked: Why a guardrail ended the task; empty: none did.
+        prompt: What the model reads in place of the task's prompt; empty: that.
+        is_admitted: Whether guardrails have looked at the prompt.
         usage: What was spent, children included.
         account: Who spent it, and what is set aside for calls under way.
         raised: Limits of the request that a person has raised, by field.
@@ -96,6 +108,10 @@ class RunState:
     verdict: str = ""
     _was_tainted: bool = False
     is_tainted: bool = False
+    is_suspect: bool = False
+    blocked: str = ""
+    prompt: str = ""
+    is_admitted: bool = False
     usage: Usage = field(default_factory=Usage)
     account: Account = field(default_factory=Account)
     raised: dict[str, int] = field(default_factory=dict)
@@ -117,6 +133,16 @@ class RunState:
     def open_calls(self) -> list[Call]:
         """Calls of the last answer that have no outcome yet."""
         return [call for call in self.planned if call.call_id not in self.outcomes]
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether something has to happen before the model is asked again."""
+        return bool(self.open_calls or self.asking)
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the last words stand: an answer that a person had to let pass first."""
+        return bool(self.messages) and self.messages[-1].role == "assistant" and not self.planned
 
     @property
     def was_tainted(self) -> bool:
@@ -169,10 +195,9 @@ class RunState:
                 self.version = event.started.agent_version
             case "llm_call":
                 self._planned(event.step, event.llm_call)
-            case "tool_call":
-                self.intents[event.tool_call.call_id] = event.tool_call
-            case "delegation":
-                self.intents[event.delegation.call_id] = event.delegation
+            case "tool_call" | "delegation" as kind:
+                intent: ToolCall | Delegation = getattr(event, kind)
+                self.intents[intent.call_id] = intent
             case "input_requested":
                 self._ask(event.input_requested)
             case "input_resolved":
@@ -183,8 +208,17 @@ class RunState:
                 self._settle(event.tool_result.call_id, tool_text(event.tool_result))
             case "child":
                 self._child(event)
-            case "notice" | "context_compacted":
+            case "notice" | "context_compacted" | "guardrail":
                 self._note(event)
+
+    def _guard(self, verdict: GuardrailVerdict) -> None:
+        if verdict.point == GUARDRAIL_POINT_INPUT:
+            self.is_admitted = True
+            self.prompt = verdict.prompt or self.prompt
+        if verdict.point == GUARDRAIL_POINT_TOOL_RESULT:
+            self.is_suspect |= verdict.action == GUARDRAIL_ACTION_ASK
+        elif verdict.point != GUARDRAIL_POINT_TOOL_ARGUMENTS and verdict.action == GUARDRAIL_ACTION_BLOCK:
+            self.blocked = f"{verdict.rule}: {verdict.reason}"
 
     def _planned(self, step: int, answer: LlmCall) -> None:
         self.step = step
@@ -197,11 +231,13 @@ class RunState:
 
     def _note(self, event: StepEvent) -> None:
         """Takes what the machinery did."""
+        notice = event.notice
         if event.HasField("context_compacted"):
             self.compacted = event.context_compacted
-            return
-        notice = event.notice
-        self.is_parked = notice.kind == NOTICE_KIND_PARKED
+        elif event.HasField("guardrail"):
+            self._guard(event.guardrail)
+        else:
+            self.is_parked = notice.kind == NOTICE_KIND_PARKED
         self.is_degraded |= notice.kind == NOTICE_KIND_DEGRADED
         if notice.level == DEGRADATION_LEVEL_WITHOUT_TOOLS:
             self.without = self.down
@@ -228,7 +264,10 @@ class RunState:
             return
         self.decided[call_id] = resolved
         if resolved.decision == DECISION_APPROVE:
-            self.approved[call_id] = pending.intent_digest
+            if call_id:
+                self.approved[call_id] = pending.intent_digest
+            elif HELD in pending.arguments.fields:
+                self.messages[-1] = replace(self.messages[-1], text=pending.arguments.fields[HELD].string_value)
         elif resolved.decision == DECISION_RETRY:
             self.approved[call_id] = pending.intent_digest
             self.retries[call_id] = self.retries.get(call_id, 0) + 1

@@ -292,6 +292,12 @@ class RejectedError(MeshError):
     reason = "REJECTED"
 
 
+class GuardrailBlockedError(PermissionDeniedError):
+    """A guardrail does not let it pass."""
+
+    reason = "GUARDRAIL_BLOCKED"
+
+
 class NoDeadLetterError(MeshError):
     """The task was not given up."""
 

@@ -7,6 +7,7 @@ import anthropic
 from meshwright.agents.models.model import JsonObject, Message, Prompt, ToolSpec
 from meshwright.agents.models.names import WireNames
 from meshwright.agents.models.strictness import is_closed
+from meshwright.agents.models.untrusted import note_of, text_of
 
 CACHED: JsonObject = {"cache_control": {"type": "ephemeral"}}
 """Marks the end of what the provider keeps for the next call: the same tools and instructions begin every prompt."""
@@ -26,6 +27,8 @@ def request_of(prompt: Prompt, model: str, names: WireNames) -> JsonObject:
         "messages": _messages(prompt, names),
     }
     system = [_text(prompt.instructions) | CACHED] if prompt.instructions.strip() else []
+    if note := note_of(prompt):  # its mark is another one in each task: it must not end what is kept
+        system.append(_text(note))
     if prompt.output_schema is not None:
         if is_closed(prompt.output_schema):
             schema = anthropic.transform_schema(prompt.output_schema)
@@ -63,7 +66,7 @@ def _messages(prompt: Prompt, names: WireNames) -> list[JsonObject]:
     joined: list[JsonObject] = []
     for message in prompt.messages:
         role = "assistant" if message.role == "assistant" else "user"
-        blocks = _blocks(message, names)
+        blocks = _blocks(message, names, prompt.boundary)
         if joined and joined[-1]["role"] == role:
             joined[-1]["content"] += blocks
         elif blocks:
@@ -71,9 +74,9 @@ def _messages(prompt: Prompt, names: WireNames) -> list[JsonObject]:
     return joined
 
 
-def _blocks(message: Message, names: WireNames) -> list[JsonObject]:
+def _blocks(message: Message, names: WireNames, boundary: str) -> list[JsonObject]:
     """Spells a message; the provider takes no text that is blank."""
-    text = [_text(message.text)] if message.text.strip() else []
+    text = [_text(text_of(message, boundary))] if message.text.strip() else []
     if message.role == "tool":
         return [{"type": "tool_result", "tool_use_id": message.call_id, "content": text}]
     calls = [

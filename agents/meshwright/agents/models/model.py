@@ -72,6 +72,8 @@ class Prompt:
         max_output_tokens: Upper bound for the answer.
         output_schema: JSON Schema 2020-12 of type object that the answer's words are to satisfy as JSON. Models do
             what they can; whoever asks checks.
+        boundary: Random text of this task with which a model is shown where content of others begins and ends; see
+            `models.untrusted`. Empty: nothing is marked.
     """
 
     agent: str
@@ -81,6 +83,7 @@ class Prompt:
     turn: int = 0
     max_output_tokens: int = 4096
     output_schema: JsonObject | None = None
+    boundary: str = ""
 
 
 @dataclass(frozen=True, slots=True)

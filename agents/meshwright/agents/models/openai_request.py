@@ -5,6 +5,7 @@ import json
 from meshwright.agents.models.model import JsonObject, Message, Prompt
 from meshwright.agents.models.names import WireNames
 from meshwright.agents.models.strictness import is_strict
+from meshwright.agents.models.untrusted import instructions_of, text_of
 
 
 def request_of(prompt: Prompt, model: str, names: WireNames, bound: str) -> JsonObject:
@@ -46,13 +47,14 @@ def _format(schema: JsonObject) -> JsonObject:
 
 
 def _messages(prompt: Prompt, names: WireNames) -> list[JsonObject]:
-    system = [{"role": "system", "content": prompt.instructions}] if prompt.instructions else []
-    return system + [_message(message, names) for message in prompt.messages]
+    instructions = instructions_of(prompt)
+    system = [{"role": "system", "content": instructions}] if instructions else []
+    return system + [_message(message, names, prompt.boundary) for message in prompt.messages]
 
 
-def _message(message: Message, names: WireNames) -> JsonObject:
+def _message(message: Message, names: WireNames, boundary: str) -> JsonObject:
     if message.role == "tool":
-        return {"role": "tool", "tool_call_id": message.call_id, "content": message.text}
+        return {"role": "tool", "tool_call_id": message.call_id, "content": text_of(message, boundary)}
     if not message.calls:
         return {"role": message.role, "content": message.text}
     calls = [

@@ -132,9 +132,13 @@ class _GuardrailActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Guard
     GUARDRAIL_ACTION_REDACT: _GuardrailAction.ValueType  # 2
     """Goes on with the offending parts taken out."""
     GUARDRAIL_ACTION_BLOCK: _GuardrailAction.ValueType  # 3
-    """Stops here: a call is DENIED; on input or output the task ends FAILED with FINISH_REASON_BLOCKED."""
+    """Stops here: a call is DENIED, a tool's result is withheld (ERROR); on input or output the task ends FAILED with
+    FINISH_REASON_BLOCKED.
+    """
     GUARDRAIL_ACTION_ASK: _GuardrailAction.ValueType  # 4
-    """A person decides: an approval is requested."""
+    """A person decides: an approval is requested. At TOOL_RESULT the model reads the text, and a person is asked before the
+    next call of a tool that is not pure.
+    """
 
 class GuardrailAction(_GuardrailAction, metaclass=_GuardrailActionEnumTypeWrapper):
     """GuardrailAction is what a guardrail does."""
@@ -146,9 +150,13 @@ GUARDRAIL_ACTION_ALLOW: GuardrailAction.ValueType  # 1
 GUARDRAIL_ACTION_REDACT: GuardrailAction.ValueType  # 2
 """Goes on with the offending parts taken out."""
 GUARDRAIL_ACTION_BLOCK: GuardrailAction.ValueType  # 3
-"""Stops here: a call is DENIED; on input or output the task ends FAILED with FINISH_REASON_BLOCKED."""
+"""Stops here: a call is DENIED, a tool's result is withheld (ERROR); on input or output the task ends FAILED with
+FINISH_REASON_BLOCKED.
+"""
 GUARDRAIL_ACTION_ASK: GuardrailAction.ValueType  # 4
-"""A person decides: an approval is requested."""
+"""A person decides: an approval is requested. At TOOL_RESULT the model reads the text, and a person is asked before the
+next call of a tool that is not pure.
+"""
 Global___GuardrailAction: _TypeAlias = GuardrailAction  # noqa: Y015
 
 class _NoticeKind:
@@ -825,6 +833,7 @@ class GuardrailVerdict(_message.Message):
     POINT_FIELD_NUMBER: _builtins.int
     ACTION_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
     rule: _builtins.str
     """Name of the rule that decided."""
     point: Global___GuardrailPoint.ValueType
@@ -832,7 +841,9 @@ class GuardrailVerdict(_message.Message):
     action: Global___GuardrailAction.ValueType
     """What follows from it."""
     reason: _builtins.str
-    """One sentence for people, not to be parsed; may be empty."""
+    """One sentence for people, not to be parsed; may be empty. It quotes nothing of what it is about."""
+    prompt: _builtins.str
+    """On REDACT at INPUT: what the model reads in place of the task's prompt."""
     def __init__(
         self,
         *,
@@ -840,10 +851,11 @@ class GuardrailVerdict(_message.Message):
         point: Global___GuardrailPoint.ValueType = ...,
         action: Global___GuardrailAction.ValueType = ...,
         reason: _builtins.str = ...,
+        prompt: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "point", b"point", "reason", b"reason", "rule", b"rule"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "point", b"point", "prompt", b"prompt", "reason", b"reason", "rule", b"rule"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

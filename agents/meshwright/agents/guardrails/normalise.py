@@ -1,0 +1,180 @@
+"""Text as rules compare it: the tricks that hide words from a pattern are undone, within bounds. Pure."""
+
+import base64
+import binascii
+import codecs
+import html
+import re
+import unicodedata
+from collections.abc import Iterator
+from functools import cached_property
+from urllib.parse import unquote
+
+MAX_LAYERS = 2
+"""How often what was decoded is decoded again."""
+MAX_DECODED = 32
+"""Pieces that are decoded, of one text."""
+MAX_PIECE = 16_384
+"""Characters of one piece."""
+
+_ALIKE = "аеорсухіјѕһԁԛԝвкмнтгьαοερτυικνχωμβηӏɑɡıł∣ⅼøđ"  # noqa: RUF001 - that is the point
+_CONFUSABLE = str.maketrans(_ALIKE, "aeopcyxijshdqwbkmhtrbaoeptuiknxwubnlagilllod")
+"""Cyrillic, Greek and other letters that look like Latin ones, and that NFKD leaves as they are."""
+_IS_ALIKE = re.compile(f"[{_ALIKE}]")
+_TAGS = re.compile("[\U000e0020-\U000e007e]+")
+"""Unicode's tag characters show nothing and spell ASCII."""
+_TAG_BASE = 0xE0000
+_QUOTES = str.maketrans("‘’‚‛“”„«»´", "''''\"\"\"\"\"'")  # noqa: RUF001 - what it folds
+_IS_SPECIAL = re.compile("[‘’‚‛“”„«»´\U000e0020-\U000e007e]")  # noqa: RUF001 - the same
+_UNSEEN = re.compile(
+    "[\u00ad\u0300-\u036f\u061c\u115f\u1160\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]+"
+)
+"""Accents, variation selectors, what joins or turns letters, what has no width."""
+_LEET = str.maketrans("01345678@$!|", "oieasbtbasil")
+_PUNCTUATION = str.maketrans(dict.fromkeys("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~\x1e\x1f", " "))
+_EMPHASIS = str.maketrans("", "", "*`~")
+_TAG = re.compile(r"</?[a-z][a-z0-9]{0,15}(?:\s[^<>]{0,200})?/?>")
+_APART = re.compile(r" \w \w \w \w")
+_DOTTED = re.compile(r"[.*-]\w[.*-]\w[.*-]\w[.*-]")
+_SPACED = re.compile(r"\b(?:[^\W\d_][ ._*-]){4,64}[^\W\d_]\b")
+_IS_LEET = re.compile(r"[013457@$!|][a-z]")
+_LEET_WORD = re.compile(r"[a-z0134578@$!|]{3,24}")
+_LONG_WORD = 20
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{20,}={0,2}")
+_HEX = re.compile(r"[2-7][0-9a-fA-F](?:[ ,]?[2-7][0-9a-fA-F]){11,}")
+"""ASCII letters, digits and blanks, and nothing else."""
+_TURNED_ROUND = ("snoitcurtsni", "tpmorp metsys", "erongi", "dragersid")
+_ROTATED = ("vafgehpgvba", "flfgrz cebzcg", "vtaber nyy", "qvfertneq")
+_HEX_PREFIX = re.compile(r"\\x|0x")
+_PERCENT = re.compile(r"%[0-9a-fA-F]{2}(?:[\w.+-]{0,40}%[0-9a-fA-F]{2}){2,}[\w.+-]{0,40}")
+_LEAST_READABLE = 0.85
+
+
+class Normal:
+    """A text in several readings: as it is, folded to plain small letters, and what was hidden in it.
+
+    Args:
+        text: Of any length; the time is linear in it.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._given = text
+
+    @cached_property
+    def text(self) -> str:
+        """All readings, folded, one after the other on lines of their own."""
+        return "\n".join(self._readings())
+
+    @cached_property
+    def tokens(self) -> list[str]:
+        """The words of all readings, in their order."""
+        return self.text.translate(_PUNCTUATION).split()
+
+    @cached_property
+    def words(self) -> frozenset[str]:
+        """The words of all readings."""
+        return frozenset(self.tokens)
+
+    def _readings(self) -> Iterator[str]:
+        pieces = folded(self._given).split()
+        plain = " ".join(pieces)
+        yield plain
+        if _APART.search(plain) or _DOTTED.search(plain):
+            yield from changed(plain, _SPACED.sub(_joined, plain))
+        if _IS_LEET.search(plain):
+            yield from changed(plain, _LEET_WORD.sub(_unleeted, plain))
+        if any(mark in plain for mark in _TURNED_ROUND):
+            yield plain[::-1]
+        if any(mark in plain for mark in _ROTATED):
+            yield codecs.decode(plain, "rot13")
+        yield from (" ".join(folded(hidden).split()) for hidden in decoded(self._given))
+
+
+def changed(before: str, after: str) -> list[str]:
+    """Returns a reading that differs from the one before."""
+    return [after] if after != before else []
+
+
+def folded(text: str) -> str:
+    """Returns a text in small plain letters: no accents, no look-alikes, nothing invisible, no markup."""
+    if not text.isascii():
+        text = visible(text)
+    if "&" in text:
+        text = html.unescape(text)
+        text = text if text.isascii() else visible(text)
+    text = text.lower()
+    if "<" in text:
+        text = _TAG.sub("", text.replace("<!--", " ").replace("-->", " "))
+    if "*" in text or "`" in text or "~" in text:
+        text = text.translate(_EMPHASIS)
+    return text.replace(" _", " ").replace("_ ", " ") if "_" in text else text
+
+
+def visible(text: str) -> str:
+    """Returns what a reader sees of a text, in ASCII letters where they look the same."""
+    if _IS_SPECIAL.search(text):
+        text = _TAGS.sub(_untagged, text).translate(_QUOTES)
+    text = _UNSEEN.sub("", unicodedata.normalize("NFKD", text)).lower()
+    return text.translate(_CONFUSABLE) if _IS_ALIKE.search(text) else text
+
+
+def decoded(text: str) -> list[str]:
+    """Returns what stands in a text as base64, hexadecimal or percent signs, if it is readable text.
+
+    Args:
+        text: Where to look; what was found is looked at once more.
+    """
+    found: list[str] = []
+    layer = [text]
+    for _ in range(MAX_LAYERS):
+        layer = [piece for one in layer for piece in _pieces(one)][: MAX_DECODED - len(found)]
+        found += layer
+        if not layer or len(found) >= MAX_DECODED:
+            break
+    return found
+
+
+def _pieces(text: str) -> Iterator[str]:
+    for word in (word for word in text.split() if len(word) >= _LONG_WORD):
+        for match in _BASE64.finditer(word):
+            if piece := _readable(_from_base64(match[0][:MAX_PIECE])):
+                yield piece
+    bare = _HEX_PREFIX.sub("", text) if "\\x" in text or "0x" in text else text
+    for match in _HEX.finditer(bare):
+        digits = match[0][: 4 * MAX_PIECE].replace(" ", "").replace(",", "")
+        if piece := _readable(bytes.fromhex(digits[: len(digits) // 2 * 2])):
+            yield piece
+    if "%" in text:
+        for match in _PERCENT.finditer(text):
+            yield unquote(match[0][:MAX_PIECE], errors="ignore")
+
+
+def _from_base64(piece: str) -> bytes:
+    plain = piece.rstrip("=").replace("-", "+").replace("_", "/")
+    plain = plain[: len(plain) - (len(plain) % 4 == 1)]
+    try:
+        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+    except binascii.Error:
+        return b""
+
+
+def _readable(data: bytes) -> str:
+    """Returns bytes as text; empty: they are none."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return ""
+    shown = sum(char.isalpha() or char in " \n.,:;'\"-" for char in text)
+    return text if text and shown >= _LEAST_READABLE * len(text) else ""
+
+
+def _untagged(match: re.Match[str]) -> str:
+    return f" {''.join(chr(ord(char) - _TAG_BASE) for char in match[0])} "
+
+
+def _joined(match: re.Match[str]) -> str:
+    return "".join(char for char in match[0] if char.isalpha())
+
+
+def _unleeted(match: re.Match[str]) -> str:
+    return match[0] if match[0].isalpha() or match[0].isdigit() else match[0].translate(_LEET)
