@@ -7,7 +7,7 @@ import pytest
 from meshwright.agents.agent import Agent
 from meshwright.agents.context import SMALLEST_WINDOW, tokens_of
 from meshwright.agents.models.model import Answer, Call, Usage
-from meshwright.core.errors import MeshError, ModelUnavailableError, SetupError
+from meshwright.core.errors import MeshError, ModelRejectedError, SetupError
 from meshwright.gen.agents.v1.task_pb2 import FINISH_REASON_TOKEN_BUDGET_EXCEEDED, TASK_STATUS_COMPLETED
 from meshwright.registry import tool
 
@@ -37,7 +37,7 @@ class Talker:
         if prompt.instructions.startswith("Summarise"):
             self.summarised.append(prompt)
             if not self.summary:
-                raise ModelUnavailableError("away")
+                raise ModelRejectedError("not for summaries")
             return self.say(self.summary)
         self.prompts.append(prompt)
         if prompt.turn < len(self.calls):

@@ -12,7 +12,9 @@ from prometheus_client import generate_latest
 
 from meshwright.agents.agent import Agent
 from meshwright.agents.guardrails import Leakage, Length, OutputSchema, Patterns, Pii, Verdict
+from meshwright.agents.models.catalog import model_from
 from meshwright.agents.models.model import Answer, Call, Usage
+from meshwright.agents.models.router import router_from
 from meshwright.core import telemetry
 from meshwright.core.errors import MeshError, SetupError
 from meshwright.gen.agents.v1.step_event_pb2 import (
@@ -491,7 +493,7 @@ class TestRulesForAnswers:
 
         client = await start("x", guardrails=[Leakage(canary=True)])
         model = Leaking("x")
-        client.process.worker.runner._planner._model = model
+        client.process.worker.runner._planner._router = router_from(model, model_from, timeout_s=10)
         response = await client.run()
         assert "Reference" in model.prompts[0].instructions
         assert response.finish_reason == FINISH_REASON_BLOCKED
