@@ -111,7 +111,6 @@ def test_all_that_is_wrong_is_named_at_once():
         {"on_budget_exceeded": BUDGET_ACTION_ASK},
         {"on_budget_exceeded": BUDGET_ACTION_DEGRADE},
         {"cost_budget_micros": 1},
-        {"output_schema": {"type": "object"}},
         {"model": "fast"},
     ],
 )

@@ -2,14 +2,20 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
 from meshwright.agents.inputs import LONGEST_S, STRICTNESS, Approval, Policy, Silence
 from meshwright.agents.models.model import Model
-from meshwright.core.errors import SetupError
+from meshwright.agents.typed import ResultType
+from meshwright.core.errors import InvalidRequestError, SetupError
 from meshwright.core.ids import AGENT_ID, VERSION
 from meshwright.registry.catalog import split_selector
 from meshwright.registry.module import members
 from meshwright.registry.tool.hosted import HostedTool
+
+ChildFailure = Literal["tell", "retry", "other"]
+CHILD_FAILURES = get_args(ChildFailure)
+MOST_CHILDREN, MOST_AT_ONCE = 100, 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,12 @@ class Agent:
         on_silence: What follows when nobody answers: `refuse` what was asked for and go on, or `fail`.
         same_version: A task stays with the version that began it; otherwise any version goes on with it.
         callable_by: Who may give it tasks: agents' names, `outside` for callers that are no agents; empty: everyone.
+        recursive: Whether it takes tasks that come from below its own; an agent among its own delegates does.
+        max_children: How many tasks one of its tasks may hand to delegates, 1..100.
+        max_children_at_once: How many of them in one answer, 1..32.
+        on_child_failure: What follows where a delegate fails: `tell` the model, `retry` once with the same agent, or
+            give it to an `other` delegate that has a skill in common.
+        output_schema: JSON Schema, of type object, of the results that it gives where a request names none; None: text.
         prepare: Called once in a thread before the agent is announced, for example to build an index.
     """
 
@@ -50,9 +62,15 @@ class Agent:
     on_silence: Silence = "refuse"
     same_version: bool = False
     callable_by: Sequence[str] = ()
+    recursive: bool = False
+    max_children: int = 32
+    max_children_at_once: int = 8
+    on_child_failure: ChildFailure = "tell"
+    output_schema: Mapping[str, Any] | None = None
     prepare: Callable[[], None] | None = None
     local_tools: tuple[HostedTool, ...] = field(init=False, default=())
     selectors: tuple[str, ...] = field(init=False, default=())
+    result_type: ResultType | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         if not AGENT_ID.fullmatch(self.name):
@@ -68,10 +86,13 @@ class Agent:
             if not AGENT_ID.fullmatch(name):
                 raise SetupError(f"agent {self.name}: {name!r} is no agent's name")
         self._check_rules()
+        self._check_delegation()
         own = tuple(one for one in self.tools if isinstance(one, HostedTool))
         pins = tuple(f"{one.name}@{one.version}" if isinstance(one, HostedTool) else one for one in self.tools)
         object.__setattr__(self, "local_tools", own)
         object.__setattr__(self, "selectors", pins)
+        if self.output_schema is not None:
+            object.__setattr__(self, "result_type", self._result_type(self.output_schema))
 
     def _check_rules(self) -> None:
         for name, rule in self.approvals.items():
@@ -83,6 +104,25 @@ class Agent:
             raise SetupError(f"agent {self.name}: answer_within_s must be 1..{LONGEST_S} (30 days)")
         if self.asks_people and "person" in self.delegates:
             raise SetupError(f"agent {self.name}: a delegate called person and asks_people exclude each other")
+
+    def _check_delegation(self) -> None:
+        if self.on_child_failure not in CHILD_FAILURES:
+            known = ", ".join(CHILD_FAILURES)
+            raise SetupError(f"agent {self.name}: on_child_failure is {known}, not {self.on_child_failure!r}")
+        for name, most in (("max_children", MOST_CHILDREN), ("max_children_at_once", MOST_AT_ONCE)):
+            if not 1 <= getattr(self, name) <= most:
+                raise SetupError(f"agent {self.name}: {name} must be 1..{most}")
+
+    def _result_type(self, schema: Mapping[str, Any]) -> ResultType:
+        try:
+            return ResultType.parse(schema)
+        except InvalidRequestError as error:
+            raise SetupError(f"agent {self.name}: {error.message}") from None
+
+    @property
+    def is_recursive(self) -> bool:
+        """Whether it takes tasks that come from below its own."""
+        return self.recursive or self.name in self.delegates
 
     @property
     def policy(self) -> Policy:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from meshwright.agents.authority import check_caller
+from meshwright.agents.authority import check_caller, check_cycle
 from meshwright.agents.feed import Feeds, Follower
 from meshwright.agents.inbox import Inbox
 from meshwright.agents.intake import new_task
@@ -31,6 +31,7 @@ from meshwright.core.store import FULL_RETRY_S
 from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
 from meshwright.gen.agents.v1.task_pb2 import SESSION_POLICY_REJECT, TaskRequest, TaskResponse
 from meshwright.gen.agents.v1.task_service_pb2 import ResolveInputRequest
+from meshwright.gen.registry.v1.agent_directory_service_pb2 import AgentCard
 from meshwright.registry.client import RegistryClient
 
 log = structlog.get_logger("desk")
@@ -85,6 +86,7 @@ class Desk:
         sessions: The lines in which tasks of one conversation stand.
         inbox: Takes decisions of people.
         callable_by: Who may give this agent tasks; empty: everyone.
+        is_recursive: Whether they may come from below its own tasks.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class Desk:
         sessions: Sessions,
         inbox: Inbox,
         callable_by: Collection[str] = (),
+        is_recursive: bool = False,
     ) -> None:
         self._worker = worker
         self._journal = journal
@@ -104,7 +107,7 @@ class Desk:
         self._registry = registry
         self._sessions = sessions
         self._inbox = inbox
-        self._callable_by = callable_by
+        self._card = AgentCard(callable_by=callable_by, recursive=is_recursive)
 
     async def queue(self, request: TaskRequest, idempotency_key: str, caller: Caller) -> Taken:
         """Accepts a task for whoever is free to run it.
@@ -158,11 +161,12 @@ class Desk:
         if self._worker.pressure.reason and not task.parent_id:
             await self._attach(task)
             return None
-        callable_by: Collection[str] = self._callable_by
+        card = self._card
         if task.agent_id != self._worker.agent_id:
-            callable_by = await self._callers_of(task.agent_id, task.name)
+            card = await self._card_of(task.agent_id, task.name)
             at_once = False
-        check_caller(task.agent_id, callable_by, caller)
+        check_caller(task.agent_id, card.callable_by, caller)
+        check_cycle(task.agent_id, caller, is_recursive=card.recursive)
         has_ticket = await self._takes_free_turn(task)
         try:
             return await self._written(task, at_once=at_once)
@@ -226,8 +230,8 @@ class Desk:
             return False
         return True
 
-    async def _callers_of(self, agent_id: str, name: TaskName) -> Collection[str]:
-        """Returns who may give tasks to another agent; one that is not here keeps those that it has.
+    async def _card_of(self, agent_id: str, name: TaskName) -> AgentCard:
+        """Returns what another agent says of itself; one that is not here keeps the tasks that it has.
 
         Raises:
             AgentNotFoundError: It is not here, and the task is new.
@@ -238,7 +242,7 @@ class Desk:
             raise UnavailableError("the registry does not answer: try again", retry_after_s=1) from None
         if card is None and not await self._is_known(name):
             raise AgentNotFoundError(f"no agent {agent_id} is here: `meshwright agent list` shows who is")
-        return card.callable_by if card else ()
+        return card or AgentCard(recursive=True)
 
     def follow(self, taken: Taken, after: int = 0) -> AsyncGenerator[StepEvent | None, None]:
         """Yields a task's events; None stands for a heartbeat that is due."""

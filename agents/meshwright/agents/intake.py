@@ -15,6 +15,7 @@ from meshwright.agents.budget import (
     MIN_TOKENS,
 )
 from meshwright.agents.task import NewTask, TaskName
+from meshwright.agents.typed import ResultType
 from meshwright.core import telemetry
 from meshwright.core.canonical import message_digest
 from meshwright.core.errors import InvalidRequestError, NotYetAvailableError
@@ -65,6 +66,7 @@ def checked_request(request: TaskRequest) -> None:
     absent = [name for name, is_asked in unserved(request) if is_asked]
     if absent:
         raise NotYetAvailableError(f"not served by this version: {', '.join(absent)}; leave it out")
+    ResultType.of(request)
 
 
 def problems_of(request: TaskRequest) -> Iterator[tuple[str, str]]:
@@ -122,7 +124,6 @@ def unserved(request: TaskRequest) -> Sequence[tuple[str, bool]]:
     return (
         ("on_budget_exceeded ASK and DEGRADE", request.on_budget_exceeded in actions),
         ("cost_budget_micros", request.cost_budget_micros > 0),
-        ("output_schema", request.HasField("output_schema")),
         ("model", bool(request.model)),
     )
 
@@ -200,4 +201,5 @@ def new_task(request: TaskRequest, agent_id: str, idempotency_key: str, caller: 
         trace=telemetry.traceparent(),
         rank=RANKS[filled.priority],
         scopes=tuple(caller.tool_scopes),
+        ancestors=(*parent.ancestors, parent.agent_id) if parent else (),
     )

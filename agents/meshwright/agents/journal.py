@@ -159,7 +159,8 @@ class Journal(Reader):
             function, partition, ref, task.name.task_id, task.agent_id, task.hash, task.request.SerializeToString(),
             task.timeout_ms, RETENTION_MS, task.parent_id, task.root_id, task.depth, task.call_id, task.trace,
             task.rank, task.session_id, limits.max_ready, limits.tenant_max_ready, owner, nonce, self.lease_ms,
-            limits.tenant_concurrency, version, json.dumps(task.scopes), len(payloads), *payloads,
+            limits.tenant_concurrency, version, json.dumps(task.scopes), " ".join(task.ancestors),
+            len(payloads), *payloads,
         )
         # fmt: on
         match reply[0]:

@@ -22,7 +22,7 @@ async def wait_for_others(run: Run) -> None:
     ends = time.monotonic() + (PARK_AFTER_S if run.state.children else 0)
     async with run.feeds.following(run.record.name) as follower:
         await run.catch_up()
-        while run.state.open_calls and not run.state.actionable and not run.state.verdict:
+        while run.state.open_calls and not (run.state.actionable or run.state.failed or run.state.verdict):
             try:
                 fresh = await follower.next(max(0.01, ends - time.monotonic()))
             except TimeoutError:

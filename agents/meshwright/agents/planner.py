@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from collections.abc import Sequence
 
 from meshwright.agents import inputs
 from meshwright.agents.agent import Agent
@@ -14,6 +15,7 @@ from meshwright.agents.run import Run
 from meshwright.agents.supervisor import Supervisor
 from meshwright.agents.task import TOKENS, TaskName
 from meshwright.agents.toolbox import Pin
+from meshwright.agents.typed import correction
 from meshwright.agents.values import TOO_DEEP, fitting, fitting_arguments, planned_call
 from meshwright.core import telemetry
 from meshwright.core.canonical import digest, to_struct
@@ -87,7 +89,8 @@ class Planner:
         messages = (*run.history, Message("user", run.request.prompt), *run.state.messages)
         name, instructions = self._agent.name, self._agent.instructions
         room = run.budget.room(run.state, instructions, messages)
-        return Prompt(name, instructions, messages, tuple(tools), run.state.step, room) if room else None
+        schema = run.result_type.document if run.result_type else None
+        return Prompt(name, instructions, messages, tuple(tools), run.state.step, room, schema) if room else None
 
     async def ask(self, run: Run, prompt: Prompt) -> list[StepEvent]:
         """Calls the model and returns the step's events: its answer, then an intent (or a refusal) for each call.
@@ -126,12 +129,14 @@ class Planner:
         for name in TOKENS:
             if tokens := getattr(usage, name):
                 setattr(said.usage, name, tokens)
-        children = sum(call.tool in self._supervisor.names for call in calls)
+        children = self._supervisor.admitted(run, calls)
         spent = usage.input_tokens + usage.output_tokens
         intents = [self._intents(run, step, call, children, spent) for call in calls]
-        return [run.event(step, llm_call=said), *itertools.chain.from_iterable(intents)]
+        wrong = None if calls else correction(run.result_type, said.text, run.state.corrections)
+        corrections = [run.event(step, correction=wrong)] if wrong else []
+        return [run.event(step, llm_call=said), *itertools.chain.from_iterable(intents), *corrections]
 
-    def _intents(self, run: Run, step: int, call: Call, children: int, spent: int) -> list[StepEvent]:
+    def _intents(self, run: Run, step: int, call: Call, children: frozenset[str], spent: int) -> list[StepEvent]:
         try:
             if call.tool in self._supervisor.names:
                 return [run.event(step, delegation=self._supervisor.intent(run, step, call, children, spent))]
@@ -160,6 +165,11 @@ class Planner:
         own = RULES.get(pin.tool.approval, "never")
         rule = inputs.strictest(own, self._agent.approval_of(pin.tool.name))
         return rule == "always" or (rule == "when_tainted" and run.is_tainted)
+
+
+def is_answer(step: Sequence[StepEvent]) -> bool:
+    """Whether a step ends its task: words that are not handed back."""
+    return not step[0].llm_call.planned_calls and not any(event.HasField("correction") for event in step)
 
 
 def with_ids(answer: Answer, step: int) -> list[Call]:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from meshwright.agents.run import Run
 from meshwright.agents.task import Record
+from meshwright.agents.typed import ResultType, violated
+from meshwright.core.canonical import to_struct
 from meshwright.core.errors import (
     BudgetExceededError,
     MeshError,
@@ -72,6 +74,15 @@ def cancelled(reason: str) -> End:
     return End(FINISH_REASON_CANCELLED, TaskCancelledError(reason))
 
 
+def settled(run: Run, end: End) -> End:
+    """Returns how a task ends that was to give a typed result: words that do not fit are no answer."""
+    is_last_word = end is STOP or (run.state.corrections and end.reason in OUT_OF_BUDGET)
+    if run.result_type is None or not is_last_word:
+        return end
+    violations = run.result_type.read(run.state.text).violations
+    return End(FINISH_REASON_ERROR, violated(violations)) if violations else end
+
+
 def result_of(run: Run, end: End, version: str) -> TaskResponse:
     """Builds the result of a run that ends now; the store adds number, end and duration."""
     state = run.state
@@ -80,6 +91,8 @@ def result_of(run: Run, end: End, version: str) -> TaskResponse:
     response.status = status
     response.finish_reason = end.reason
     response.output = (state.text if end.reason == FINISH_REASON_STOP else state.partial_output)[:MAX_OUTPUT_CHARS]
+    if status == TASK_STATUS_COMPLETED and run.result_type:
+        fill(response, run.result_type)
     response.steps_used = state.step
     response.tokens_used = state.tokens
     response.tool_calls = state.usage.tool_calls
@@ -91,6 +104,14 @@ def result_of(run: Run, end: End, version: str) -> TaskResponse:
     if status == TASK_STATUS_FAILED and error is not None:
         response.error.CopyFrom(error.with_metadata(task_id=run.task_id).to_status())
     return response
+
+
+def fill(response: TaskResponse, result_type: ResultType) -> None:
+    """Adds the typed result, where the output is one."""
+    reading = result_type.read(response.output)
+    if not reading.violations:
+        response.output = reading.text
+        response.output_data.CopyFrom(to_struct(reading.data))
 
 
 def idle_result(record: Record) -> tuple[str, StepEvent]:

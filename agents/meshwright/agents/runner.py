@@ -10,11 +10,12 @@ from meshwright.agents.actor import Actor
 from meshwright.agents.authority import is_allowed
 from meshwright.agents.memory import Memory
 from meshwright.agents.parking import Parked, wait_for_turn
-from meshwright.agents.planner import Planner
-from meshwright.agents.result import STATES, STOP, End, cancelled, result_of, timed_out
+from meshwright.agents.planner import Planner, is_answer
+from meshwright.agents.result import STATES, STOP, End, cancelled, result_of, settled, timed_out
 from meshwright.agents.run import Run, persistently
 from meshwright.agents.session import Sessions
 from meshwright.agents.toolbox import Pin, Toolbox
+from meshwright.agents.typed import ResultType
 from meshwright.core import telemetry
 from meshwright.core.errors import FencedError, InternalError, MeshError, RejectedError, TaskCancelledError
 from meshwright.core.limit import Limit
@@ -41,7 +42,15 @@ class Runner:
     """Runs claimed tasks of one agent: budget → memory → plan → act → journal, until an answer stands."""
 
     def __init__(
-        self, planner: Planner, actor: Actor, toolbox: Toolbox, *, sessions: Sessions, memory: Memory, version: str
+        self,
+        planner: Planner,
+        actor: Actor,
+        toolbox: Toolbox,
+        *,
+        sessions: Sessions,
+        memory: Memory,
+        version: str,
+        result_type: ResultType | None = None,
     ) -> None:
         self._planner = planner
         self._actor = actor
@@ -49,6 +58,7 @@ class Runner:
         self._sessions = sessions
         self._memory = memory
         self._version = version
+        self._result_type = result_type
 
     async def run(self, run: Run) -> None:
         """Works on a task until it ends, parks, or belongs to somebody else; a task's failure is its result."""
@@ -94,12 +104,14 @@ class Runner:
                 await self._actor.act(run)
             elif reason := run.budget.exhausted(run.state):
                 return await self.finish(run, End(reason))
+            elif looping := run.state.repeats.notice():
+                await run.notice(f"loop:{run.state.step}", looping)
             else:
                 prompt = await self._planner.prompt(run)
                 if prompt is None:
                     return await self.finish(run, End(FINISH_REASON_TOKEN_BUDGET_EXCEEDED))
                 step = await self._planner.ask(run, prompt)
-                if not step[0].llm_call.planned_calls:
+                if is_answer(step):
                     return await self.finish(run, STOP, step)
                 step += await self._actor.ahead(run, step)
                 await run.append(f"step:{run.state.step + 1}", *step)
@@ -120,6 +132,7 @@ class Runner:
         if run.state.version not in ("", self._version):
             detail = f"begun by version {run.state.version}, goes on with {self._version}"
             await self._say(run, NOTICE_KIND_VERSION_CHANGED, detail, key=f"version:{self._version}")
+        run.result_type = ResultType.of(run.request, self._result_type)
         await wait_for_turn(run, self._sessions)
         tools = await persistently(self._toolbox.pinned, run.state.pins)
         run.tools = narrowed(tools, run.request.allowed_tools)
@@ -145,6 +158,7 @@ class Runner:
         """Ends a task with its result; the last answer, if there is one, is written in the same script."""
         for event in step:
             run.state.apply(event)
+        end = settled(run, end)
         if end is STOP and run.budget.overspent(run.state):
             end = End(FINISH_REASON_TOKEN_BUDGET_EXCEEDED)
         result = result_of(run, end, self._version)

@@ -27,6 +27,7 @@ from meshwright.agents.task_service import TaskService
 from meshwright.agents.toolbox import Toolbox
 from meshwright.agents.worker import Worker
 from meshwright.core import telemetry
+from meshwright.core.canonical import to_struct
 from meshwright.core.channel import Channels
 from meshwright.core.errors import MeshError
 from meshwright.core.grant import Signer, Verifier
@@ -83,6 +84,7 @@ class AgentProcess:
             sessions=self.sessions,
             memory=Memory(self.store),
             version=self.agent.version,
+            result_type=self.agent.result_type,
         )
         return Worker(
             self.agent,
@@ -106,6 +108,7 @@ class AgentProcess:
             sessions=self.sessions,
             inbox=self.inbox,
             callable_by=self.agent.callable_by,
+            is_recursive=self.agent.is_recursive,
         )
         agent_service = AgentService(desk, self.agent.name, self.health.response)
         services = {
@@ -127,6 +130,8 @@ class AgentProcess:
             tools=agent.selectors,
             delegates=agent.delegates,
             callable_by=agent.callable_by,
+            recursive=agent.is_recursive,
+            output_schema=to_struct(agent.result_type.document) if agent.result_type else None,
             contract_digest=self.health.contract_digest,
         )
 

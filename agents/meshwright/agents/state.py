@@ -4,13 +4,17 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from meshwright.agents.loops import Repeats
 from meshwright.agents.models.model import Call, JsonObject, Message
 from meshwright.agents.task import counters_of
 from meshwright.agents.values import arguments_of
 from meshwright.core.canonical import digest, from_value, to_struct
-from meshwright.core.errors import InputExpiredError, MeshError
+from meshwright.core.errors import InputExpiredError, MeshError, PoisonTaskError, RejectedError
 from meshwright.core.grant import approval_of
 from meshwright.gen.agents.v1.step_event_pb2 import (
+    CHILD_FAILURE_ACTION_OTHER,
+    CHILD_FAILURE_ACTION_RETRY,
+    NOTICE_KIND_LOOPING,
     NOTICE_KIND_PARKED,
     TOOL_OUTCOME_OK,
     Delegation,
@@ -26,15 +30,23 @@ from meshwright.gen.agents.v1.task_pb2 import (
     DECISION_EDIT,
     DECISION_FAIL,
     DECISION_RETRY,
+    FINISH_REASON_ERROR,
+    FINISH_REASON_STOP,
+    FINISH_REASON_UNSPECIFIED,
     INPUT_KIND_QUESTION,
     TASK_STATUS_COMPLETED,
+    TASK_STATUS_FAILED,
+    FinishReason,
     PendingInput,
     TaskResponse,
     Usage,
 )
 
+FINAL = frozenset({RejectedError.reason, PoisonTaskError.reason})
+"""What a person decided, or what brings workers down, is not tried a second time."""
 TEXT = json.JSONEncoder(ensure_ascii=False)
 """How a model reads what is no text."""
+SORTED = json.JSONEncoder(sort_keys=True)
 
 
 @dataclass(slots=True)
@@ -59,6 +71,10 @@ class RunState:
         attempt: The highest attempt that has written here.
         sequence: Last durable event seen.
         is_parked: Whether the run gave up its place to wait.
+        corrections: How often an answer was handed back to the model.
+        repeats: How often the last calls were made in a row with the same outcome.
+        delegations: Children that it was to have, replaced ones included.
+        failed: By call id, what the child of an open call failed with that may be replaced.
     """
 
     messages: list[Message] = field(default_factory=list)
@@ -79,6 +95,10 @@ class RunState:
     attempt: int = 0
     sequence: int = 0
     is_parked: bool = False
+    corrections: int = 0
+    repeats: Repeats = field(default_factory=Repeats)
+    delegations: int = 0
+    failed: dict[str, TaskResponse] = field(default_factory=dict)
 
     @property
     def tokens(self) -> int:
@@ -116,7 +136,11 @@ class RunState:
     @property
     def children(self) -> list[Call]:
         """Open calls that other agents work on."""
-        return [call for call in self.open_calls if isinstance(self.intents[call.call_id], Delegation)]
+        return [
+            call
+            for call in self.open_calls
+            if isinstance(self.intents[call.call_id], Delegation) and call.call_id not in self.failed
+        ]
 
     @property
     def text(self) -> str:
@@ -143,26 +167,42 @@ class RunState:
             case "tool_call":
                 self.intents[event.tool_call.call_id] = event.tool_call
             case "delegation":
-                self.intents[event.delegation.call_id] = event.delegation
+                self._delegate(event.delegation)
             case "input_requested":
                 self._ask(event.input_requested)
             case "input_resolved":
                 self._decide(event.input_resolved)
             case "tool_result":
                 self.is_tainted |= event.tool_result.outcome == TOOL_OUTCOME_OK
-                self._settle(event.tool_result.call_id, tool_text(event.tool_result))
+                self._settle(event.tool_result.call_id, self._told(event.tool_result))
             case "child":
                 self._child(event)
-            case "notice":
-                self.is_parked = event.notice.kind == NOTICE_KIND_PARKED
+            case "notice" | "correction":
+                self._hear(event)
 
     def _planned(self, step: int, answer: LlmCall) -> None:
         self.step = step
         self.planned = tuple(Call(call.call_id, call.tool, arguments_of(call)) for call in answer.planned_calls)
-        for fresh in (self.intents, self.outcomes, self.decided, self.retries, self.approved):
+        for fresh in (self.intents, self.outcomes, self.decided, self.retries, self.approved, self.failed):
             fresh.clear()
         self._was_tainted = self.is_tainted
         self.messages.append(Message("assistant", answer.text, self.planned))
+
+    def _delegate(self, delegation: Delegation) -> None:
+        self.intents[delegation.call_id] = delegation
+        self.failed.pop(delegation.call_id, None)
+        self.delegations += 1
+
+    def _hear(self, event: StepEvent) -> None:
+        """Takes in what the machinery says, to people or to the model."""
+        if event.HasField("correction"):
+            self.corrections += 1
+            self.messages.append(Message("user", event.correction.text))
+            return
+        self.is_parked = event.notice.kind == NOTICE_KIND_PARKED
+        if event.notice.kind == NOTICE_KIND_LOOPING:
+            self.repeats.is_told = True
+            self.messages.append(Message("user", event.notice.detail))
 
     def _ask(self, pending: PendingInput) -> None:
         self.asking[pending.input_id] = pending
@@ -204,18 +244,35 @@ class RunState:
 
     def _child(self, event: StepEvent) -> None:
         if event.child.event.HasField("result"):
-            for call_id, intent in self.intents.items():
+            for intent in self.intents.values():
                 if isinstance(intent, Delegation) and intent.child_task_id == event.child.child_task_id:
-                    self.is_tainted = True
-                    self._settle(call_id, child_text(event.child.event.result))
+                    self._child_ended(intent, event.child.event.result)
                     break
+
+    def _child_ended(self, delegation: Delegation, result: TaskResponse) -> None:
+        self.is_tainted = True
+        if is_replaceable(delegation, result):
+            self.failed[delegation.call_id] = result
+        else:
+            self._settle(delegation.call_id, child_text(result))
+
+    def _told(self, result: ToolResult) -> str:
+        """Writes an outcome as the model reads it; that of a child which nobody took the place of is the child's."""
+        failed = self.failed.pop(result.call_id, None)
+        return child_text(failed) if failed else tool_text(result)
 
     def _settle(self, call_id: str, text: str) -> None:
         if call_id in self.outcomes or call_id not in {call.call_id for call in self.planned}:
             return
         self.outcomes[call_id] = text
         if not self.open_calls:
+            self.repeats.add((self._key_of(call), self.outcomes[call.call_id]) for call in self.planned)
             self.messages += [Message("tool", self.outcomes[c.call_id], call_id=c.call_id) for c in self.planned]
+
+    def _key_of(self, call: Call) -> str:
+        """Returns what is the same for calls that are."""
+        intent = self.intents.get(call.call_id)
+        return intent.intent_digest if isinstance(intent, ToolCall) else SORTED.encode([call.tool, call.arguments])
 
 
 def add(usage: Usage, counters: Mapping[str, int]) -> None:
@@ -240,15 +297,27 @@ def tool_text(result: ToolResult) -> str:
     return failure_text(MeshError.from_status(result.error))
 
 
+def is_replaceable(delegation: Delegation, result: TaskResponse) -> bool:
+    """Whether a child's end is not its call's outcome yet: it failed, and another one may do better."""
+    if delegation.on_failure not in (CHILD_FAILURE_ACTION_RETRY, CHILD_FAILURE_ACTION_OTHER):
+        return False
+    is_failure = result.status == TASK_STATUS_FAILED and result.finish_reason == FINISH_REASON_ERROR
+    return is_failure and MeshError.from_status(result.error).reason not in FINAL
+
+
 def child_text(result: TaskResponse) -> str:
-    """Writes a child's result as the model reads it."""
+    """Writes a child's result as the model reads it; a part of an answer is called one."""
     if result.status == TASK_STATUS_COMPLETED:
-        return result.output
+        if result.finish_reason in (FINISH_REASON_UNSPECIFIED, FINISH_REASON_STOP):
+            return result.output
+        reason = FinishReason.Name(result.finish_reason).removeprefix("FINISH_REASON_")
+        return f"(A partial answer: the agent had to stop early, {reason}.)\n\n{result.output}"
     error = MeshError.from_status(result.error)
     error.message = error.message or "the task was cancelled"
-    return failure_text(error)
+    return failure_text(error, result.output)
 
 
-def failure_text(error: MeshError) -> str:
-    """Writes a failure so that a model can act on it."""
-    return TEXT.encode({"error": {"reason": error.reason, "message": error.message}})
+def failure_text(error: MeshError, partial: str = "") -> str:
+    """Writes a failure so that a model can act on it; `partial`: what there is of a result nevertheless."""
+    told = {"reason": error.reason, "message": error.message} | ({"partial_output": partial} if partial else {})
+    return TEXT.encode({"error": told})

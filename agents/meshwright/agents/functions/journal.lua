@@ -57,7 +57,7 @@ local function may_run_at_once(p, agent, tenant, cap)
 end
 
 -- accept: p ref id agent hash request timeout retention parent root depth call trace rank session max_ready
--- tenant_max_ready owner nonce lease cap version scopes n event... ; with an owner the task is claimed at once where it may, its first events are
+-- tenant_max_ready owner nonce lease cap version scopes ancestors n event... ; with an owner the task is claimed at once where it may, its first events are
 -- written and no queue sees it.
 -- Returns {'new', fence or '', now} | {'known', hash matches} | {'expired'} | {'full'} | {'tenant full'} | {'orphan'} | {'wider'}.
 local function accept(keys, a)
@@ -85,7 +85,7 @@ local function accept(keys, a)
   redis.call('HSET', key(p, 'task', ref), 'v', MAJOR, 'state', 'PENDING', 'id', a[3], 'agent', agent, 'queue', agent,
     'tenant', tenant, 'hash', a[5], 'request', a[6], 'created', now, 'deadline', deadline, 'retention', a[8],
     'parent', a[9], 'root', a[10], 'depth', a[11], 'call', a[12], 'trace', a[13], 'rank', RANKS[a[14]], 'session', a[15],
-    'scopes', a[23])
+    'scopes', a[23], 'ancestors', a[24])
   redis.call('ZADD', key(p, 'deadlines'), deadline, ref)
   redis.call('ZADD', key(p, 'index', holder_of(ref)), now, a[3])
   if parent then redis.call('SADD', key(p, 'children', parent), ref) end
@@ -94,7 +94,7 @@ local function accept(keys, a)
     return {'new', '', now}
   end
   local fence = own(p, ref, a[18], a[19], tonumber(a[20]), a[22], now)
-  local first = record(p, ref, slice(a, 25, tonumber(a[24])), {}, now)
+  local first = record(p, ref, slice(a, 26, tonumber(a[25])), {}, now)
   if first then redis.call('HSET', key(p, 'task', ref), 'barren', 0) end
   return {'new', fence, now}
 end

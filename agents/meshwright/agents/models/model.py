@@ -70,6 +70,8 @@ class Prompt:
         tools: What may be called; empty: answer in words.
         turn: Which model call of the task this is, from 0.
         max_output_tokens: Upper bound for the answer.
+        output_schema: JSON Schema 2020-12 of type object that the answer's words are to satisfy as JSON. Models do
+            what they can; whoever asks checks.
     """
 
     agent: str
@@ -78,6 +80,7 @@ class Prompt:
     tools: tuple[ToolSpec, ...] = ()
     turn: int = 0
     max_output_tokens: int = 4096
+    output_schema: JsonObject | None = None
 
 
 @dataclass(frozen=True, slots=True)
