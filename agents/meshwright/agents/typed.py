@@ -11,7 +11,7 @@ from meshwright.core.errors import InvalidRequestError, OutputSchemaViolatedErro
 from meshwright.core.facts import FACT_BYTES, MESSAGE_BYTES, shortened
 from meshwright.gen.agents.v1.step_event_pb2 import Correction
 from meshwright.gen.agents.v1.task_pb2 import TaskRequest
-from meshwright.registry.arguments import READER
+from meshwright.registry.arguments import READER, WRITER
 from meshwright.registry.schema import Schema, Violation, explained, first_line
 
 FIELD = "output_schema"
@@ -94,8 +94,11 @@ class ResultType:
         body = json_in(text)
         try:
             value, end = READER.raw_decode(body)
+            WRITER.encode(value).encode()  # an escape may have made half a pair
         except RecursionError:
             return Reading("", [Violation("", "depth", "is nested too deeply")])
+        except UnicodeEncodeError:
+            return Reading("", [Violation("", "json", "holds half a surrogate pair")])
         except ValueError as error:
             return Reading("", [Violation("", "json", f"cannot be read as JSON: {first_line(error)}")])
         rest = body[end:].lstrip()
