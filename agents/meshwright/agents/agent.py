@@ -118,6 +118,8 @@ class Agent:
             return ResultType.parse(schema)
         except InvalidRequestError as error:
             raise SetupError(f"agent {self.name}: {error.message}") from None
+        except TypeError as error:
+            raise SetupError(f"agent {self.name}: output_schema is no JSON: {error}") from None
 
     @property
     def is_recursive(self) -> bool:

@@ -132,9 +132,10 @@ class Planner:
         children = self._supervisor.admitted(run, calls)
         spent = usage.input_tokens + usage.output_tokens
         intents = [self._intents(run, step, call, children, spent) for call in calls]
-        wrong = None if calls else correction(run.result_type, said.text, run.state.corrections)
-        corrections = [run.event(step, correction=wrong)] if wrong else []
-        return [run.event(step, llm_call=said), *itertools.chain.from_iterable(intents), *corrections]
+        events = [run.event(step, llm_call=said), *itertools.chain.from_iterable(intents)]
+        if is_answer(events) and (wrong := correction(run.result_type, said.text, run.state.corrections)):
+            events.append(run.event(step, correction=wrong))
+        return events
 
     def _intents(self, run: Run, step: int, call: Call, children: frozenset[str], spent: int) -> list[StepEvent]:
         try:
