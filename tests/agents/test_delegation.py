@@ -1,5 +1,6 @@
 """How far delegation goes: width, cycles, children that fail, and what their parents read."""
 
+import asyncio
 import json
 
 import pytest
@@ -39,8 +40,11 @@ class Moody:
     def __init__(self, failures=1):
         self.failures = failures
         self.calls = 0
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
 
     async def answer(self, prompt, on_text):
+        await self.may_answer.wait()
         self.calls += 1
         if self.calls <= self.failures:
             raise ModelRejectedError(f"mood {self.calls}")
@@ -207,7 +211,10 @@ class TestFailure:
         self, start, heard, is_parked, monkeypatch, gate, mesh, becomes
     ):
         monkeypatch.setattr("meshwright.agents.parking.PARK_AFTER_S", 0.02 if is_parked else 60)
-        await start("helper", model=Moody())
+        model = Moody()
+        if is_parked:
+            model.may_answer.clear()
+        await start("helper", model=model)
         await start("slow", HOLD, {"text": "Slow."})
         agents = ["helper", "slow"] if is_parked else ["helper"]
         boss = await start("boss", asking(*agents), DONE, delegates=["helper", "slow"], on_child_failure="retry")
@@ -216,6 +223,9 @@ class TestFailure:
         if is_parked:  # the failure is read from the journal
             await gate.holds(1)
             await becomes(lambda: mesh.agents["boss"].worker.running == 0)
+            model.may_answer.set()
+            await becomes(lambda: model.calls == 2)  # while the other one is still at work
+            assert gate.waiting == 1
         gate.open()
         assert (await boss.ended("t1")).output == "All done."
         assert prompts[1].messages[-len(agents)].text == "answer 2"

@@ -61,7 +61,7 @@ class TestSchema:
     def test_an_agent_with_such_a_schema_does_not_start(self):
         with pytest.raises(SetupError, match="agent typist: output_schema must be of type object"):
             Agent("typist", "Type.", output_schema={"type": "string"})
-        with pytest.raises(SetupError, match="output_schema is no JSON: .*set"):
+        with pytest.raises(SetupError, match="output_schema is no JSON"):
             Agent("typist", "Type.", output_schema={"type": "object", "required": {"city"}})
 
 

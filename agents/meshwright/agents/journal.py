@@ -243,6 +243,7 @@ class Journal(Reader):
         children: int = 0,
         is_turn: bool = False,
         is_held: bool = False,
+        is_eager: bool = False,
     ) -> bool:
         """Gives the task up until somebody wakes it; False: something has happened since `last_sequence`.
 
@@ -253,12 +254,13 @@ class Journal(Reader):
             children: That have not ended; the last one's end wakes the task.
             is_turn: It waits for its turn in its session.
             is_held: It waits for a person, and its clock stands still.
+            is_eager: A child's failure wakes it, too.
 
         Raises:
             FencedError: Somebody else owns the task.
         """
         partition, ref = self._place(claim.name)
-        facts = [last_sequence, children, int(is_turn), int(is_held)]
+        facts = [last_sequence, children, int(is_turn), int(is_held), int(is_eager)]
         reply = await self._call("park", partition, ref, claim.fence, *facts, event.SerializeToString())
         if reply == b"fenced":
             raise FencedError(f"task {claim.name.task_id} is owned by another process now")

@@ -71,6 +71,7 @@ async def park(run: Run, event: StepEvent, *, is_turn: bool = False) -> None:
         children=len(run.state.children),
         is_turn=is_turn,
         is_held=bool(run.state.asking),
+        is_eager=run.state.is_eager,
     )
     if is_parked:
         raise Parked

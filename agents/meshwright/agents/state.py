@@ -143,6 +143,11 @@ class RunState:
         ]
 
     @property
+    def is_eager(self) -> bool:
+        """Whether there is something to do as soon as a child fails."""
+        return any(may_be_replaced(self.intents[call.call_id]) for call in self.children)
+
+    @property
     def text(self) -> str:
         """The last words of the model: the output so far."""
         said = (message.text for message in reversed(self.messages) if message.role == "assistant" and message.text)
@@ -251,7 +256,7 @@ class RunState:
 
     def _child_ended(self, delegation: Delegation, result: TaskResponse) -> None:
         self.is_tainted = True
-        if is_replaceable(delegation, result):
+        if may_be_replaced(delegation) and is_failure(result):
             self.failed[delegation.call_id] = result
         else:
             self._settle(delegation.call_id, child_text(result))
@@ -297,12 +302,16 @@ def tool_text(result: ToolResult) -> str:
     return failure_text(MeshError.from_status(result.error))
 
 
-def is_replaceable(delegation: Delegation, result: TaskResponse) -> bool:
-    """Whether a child's end is not its call's outcome yet: it failed, and another one may do better."""
-    if delegation.on_failure not in (CHILD_FAILURE_ACTION_RETRY, CHILD_FAILURE_ACTION_OTHER):
-        return False
-    is_failure = result.status == TASK_STATUS_FAILED and result.finish_reason == FINISH_REASON_ERROR
-    return is_failure and MeshError.from_status(result.error).reason not in FINAL
+def may_be_replaced(intent: ToolCall | Delegation | PendingInput) -> bool:
+    """Whether another child follows where the one that is meant fails."""
+    actions = (CHILD_FAILURE_ACTION_RETRY, CHILD_FAILURE_ACTION_OTHER)
+    return isinstance(intent, Delegation) and intent.on_failure in actions
+
+
+def is_failure(result: TaskResponse) -> bool:
+    """Whether another child may do better than one that ended so."""
+    is_error = result.status == TASK_STATUS_FAILED and result.finish_reason == FINISH_REASON_ERROR
+    return is_error and MeshError.from_status(result.error).reason not in FINAL
 
 
 def child_text(result: TaskResponse) -> str:

@@ -42,10 +42,10 @@ local function conclude(p, ref, state, now)
   cancel_tree(p, ref, 'the parent task ended', false)
   if facts[1] and facts[1] ~= '' then
     local parent = parent_ref(ref, facts[1])
-    local above = task(p, parent, 'state', 'waiting')
-    if above[1] == 'PARKED' and tonumber(above[2] or '0') > 0 and
-      redis.call('HINCRBY', key(p, 'task', parent), 'waiting', -1) == 0 then
-      enqueue(p, parent, now, true)
+    local above = task(p, parent, 'state', 'waiting', 'eager')
+    if above[1] == 'PARKED' and tonumber(above[2] or '0') > 0 then
+      local waiting = redis.call('HINCRBY', key(p, 'task', parent), 'waiting', -1)
+      if waiting == 0 or (above[3] == '1' and state == 'FAILED') then enqueue(p, parent, now, true) end
     end
   end
 end
@@ -122,8 +122,9 @@ local function append(keys, a)
   return {first, now, facts[2] or ''}
 end
 
--- park: p ref fence last_sequence waiting is_turn is_held event; `waiting`: children that have not ended; `is_turn`: for
--- its turn in a session; `is_held`: for a person. Returns 'parked' | 'changed' | 'fenced'.
+-- park: p ref fence last_sequence waiting is_turn is_held is_eager event; `waiting`: children that have not ended;
+-- `is_turn`: for its turn in a session; `is_held`: for a person; `is_eager`: a child's failure wakes it, too.
+-- Returns 'parked' | 'changed' | 'fenced'.
 local function park(keys, a)
   local p, ref = a[1], a[2]
   local facts = task(p, ref, 'fence', 'seq', 'cancel', 'nudged')
@@ -134,9 +135,9 @@ local function park(keys, a)
     return 'changed'
   end
   local now = now_ms()
-  record(p, ref, {a[8]}, {}, now)
+  record(p, ref, {a[9]}, {}, now)
   disown(p, ref)
-  redis.call('HSET', key(p, 'task', ref), 'state', 'PARKED', 'waiting', a[5], 'turn', a[6], 'barren', 0)
+  redis.call('HSET', key(p, 'task', ref), 'state', 'PARKED', 'waiting', a[5], 'turn', a[6], 'eager', a[8], 'barren', 0)
   if a[7] == '1' then freeze(p, ref, now) end
   return 'parked'
 end

@@ -10,7 +10,7 @@
 --   ancestors                                                       agents of the tasks above, the root's first
 --   created, started, ended, deadline, expire                       store time, ms
 --   queue, owner, fence, fences, attempt, barren, poison            ownership
---   seq, blobs, waiting, turn, nudged, cancel, retention            journal, parking, cancellation
+--   seq, blobs, waiting, turn, eager, nudged, cancel, retention     journal, parking, cancellation
 --   asks, held, frozen, frozen_at                                   questions to people: see inputs.lua
 --   steps, input_tokens, ...                                        counters, this task with its children
 -- Its log is a stream whose ids are 0-<sequence>; an entry holds t (ms), e (event) or b (size of the blob that holds
