@@ -130,6 +130,14 @@ class TestCorrection:
         fields = violated(self.city.read(WRONG).violations).fields
         assert set(fields) == {"output_data/city", "output_data/people"}
 
+    def test_many_and_long_violations_are_all_told_within_bounds(self):
+        names = [f"{'x' * 60}{number}" for number in range(10)]
+        schema = {"type": "object", "properties": {name: {"type": "string", "maxLength": 1} for name in names}}
+        many = ResultType.parse(schema)
+        told = correction(many, json.dumps(dict.fromkeys(names, "y" * 500)), 0).text
+        assert all(f"/{name}: " in told for name in names)
+        assert len(correction(ResultType.parse(CITY), json.dumps({"z" * 200_000: 1}), 0).text) < 9_000
+
     def test_an_answer_is_handed_back_twice_at_the_most(self):
         assert correction(self.city, WRONG, MAX_CORRECTIONS - 1)
         assert correction(self.city, WRONG, MAX_CORRECTIONS) is None

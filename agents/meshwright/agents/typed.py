@@ -18,6 +18,9 @@ FIELD = "output_schema"
 MAX_CORRECTIONS = 2
 """How often an answer is handed back to the model."""
 MAX_BYTES = 256 * 2**10
+MAX_TOLD = 8 * 2**10
+WRONG = "the answer does not satisfy the schema of the result"
+AGAIN = "Answer again, with one JSON object that satisfies it, and nothing else."
 FENCE = "```"
 LANGUAGES = frozenset({"", "json"})
 """What may stand behind the fence that opens a block of JSON."""
@@ -126,8 +129,8 @@ def correction(result_type: ResultType | None, text: str, corrected: int) -> Cor
     violations = result_type.read(text).violations
     if not violations:
         return None
-    told = f"{violated(violations).message}. Answer again, with one JSON object that does and nothing else."
-    return Correction(reason=OutputSchemaViolatedError.reason, text=told)
+    told = shortened(f"{WRONG}: {explained(list(violations))}", MAX_TOLD)
+    return Correction(reason=OutputSchemaViolatedError.reason, text=f"{told}\n{AGAIN}")
 
 
 def violated(violations: Sequence[Violation]) -> OutputSchemaViolatedError:
@@ -136,5 +139,5 @@ def violated(violations: Sequence[Violation]) -> OutputSchemaViolatedError:
     for violation in violations:
         place = f"output_data{shortened(violation.pointer, FACT_BYTES)}"
         problems[place] = f"{problems[place]}; {violation.message}" if place in problems else violation.message
-    message = f"the answer does not satisfy the schema of the result: {explained(list(violations))}"
-    return OutputSchemaViolatedError(shortened(message, MESSAGE_BYTES), fields=problems)
+    message = shortened(f"{WRONG}: {explained(list(violations))}", MESSAGE_BYTES)
+    return OutputSchemaViolatedError(message, fields=problems)
