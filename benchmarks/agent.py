@@ -6,9 +6,9 @@ from meshwright.registry import tool
 
 
 @tool(effect="pure")
-async def nothing() -> bool:
-    """Does nothing."""
-    return True
+async def nothing(turn: int) -> int:
+    """Does nothing; a turn has its number, since turns that are all alike are stopped."""
+    return turn
 
 
 class Asking:
@@ -22,7 +22,8 @@ class Asking:
         rounds, calls = map(int, prompt.messages[0].text.split("x"))
         if prompt.turn >= rounds:
             return Answer("Done.", (), Usage(), self.provider, self.name)
-        wanted = tuple(Call(f"call_{prompt.turn}_{number}", "nothing", {}) for number in range(calls))
+        this = {"turn": prompt.turn}
+        wanted = tuple(Call(f"call_{prompt.turn}_{number}", "nothing", this) for number in range(calls))
         return Answer("", wanted, Usage(), self.provider, self.name, "tool_calls")
 
     async def close(self) -> None:

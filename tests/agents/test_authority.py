@@ -6,10 +6,11 @@ import grpc
 import pytest
 
 from meshwright.agents.agent import Agent
-from meshwright.agents.authority import narrow
+from meshwright.agents.authority import check_cycle, narrow
 from meshwright.agents.task import TaskName, leaf
-from meshwright.core.errors import MeshError, PermissionDeniedError, SetupError
-from meshwright.core.grant import METADATA_KEY
+from meshwright.core.errors import DelegationCycleError, MeshError, PermissionDeniedError, SetupError
+from meshwright.core.grant import METADATA_KEY, REGISTRY
+from meshwright.core.interceptors import Caller
 from meshwright.gen.agents.v1.grant_pb2 import Grant
 from meshwright.gen.agents.v1.step_event_pb2 import TOOL_OUTCOME_DENIED
 from meshwright.gen.agents.v1.task_pb2 import TASK_STATUS_COMPLETED, TaskRequest
@@ -50,6 +51,20 @@ async def refused(call):
 
 def outcomes(events):
     return [leaf(event).tool_result for event in events if leaf(event).HasField("tool_result")]
+
+
+class TestCycle:
+    chain = Caller(grant=Grant(ancestors=["boss"], agent_id="helper", root_task_id="t1"))
+
+    @pytest.mark.parametrize("agent_id", ["boss", "helper"])
+    def test_an_agent_that_is_above_is_not_asked_unless_it_allows_it(self, agent_id):
+        with pytest.raises(DelegationCycleError, match="boss -> helper -> "):
+            check_cycle(agent_id, self.chain, is_recursive=False)
+        check_cycle(agent_id, self.chain, is_recursive=True)
+
+    @pytest.mark.parametrize("caller", [chain, Caller(), Caller(grant=Grant(agent_id=REGISTRY))])
+    def test_all_others_are(self, caller):
+        check_cycle("registry", caller, is_recursive=False)
 
 
 class TestNarrow:

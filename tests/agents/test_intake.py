@@ -10,7 +10,6 @@ from meshwright.agents.intake import new_task, task_id_of
 from meshwright.core.errors import (
     DepthExceededError,
     InvalidRequestError,
-    NotYetAvailableError,
     PermissionDeniedError,
     TaskTimeoutError,
 )
@@ -102,17 +101,6 @@ def test_all_that_is_wrong_is_named_at_once():
     with pytest.raises(InvalidRequestError) as refused:
         accepted(prompt="", max_steps=26, token_budget=1)
     assert set(refused.value.fields) == {"prompt", "max_steps", "token_budget"}
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"output_schema": {"type": "object"}},
-    ],
-)
-def test_what_this_version_does_not_do_is_said_instead_of_ignored(fields):
-    with pytest.raises(NotYetAvailableError, match=next(iter(fields))):
-        accepted(**fields)
 
 
 def test_defaults_are_filled_in():

@@ -11,7 +11,8 @@ import grpc
 import pytest
 
 from meshwright.agents.agent import Agent
-from meshwright.core.errors import MeshError
+from meshwright.agents.models.model import Answer, Usage
+from meshwright.core.errors import MeshError, ModelRejectedError
 from meshwright.gen.agents.v1.step_event_pb2 import NOTICE_KIND_TAKEN_OVER, TOOL_OUTCOME_OK, TOOL_OUTCOME_UNKNOWN
 from meshwright.gen.agents.v1.task_pb2 import (
     DECISION_SKIP,
@@ -19,7 +20,12 @@ from meshwright.gen.agents.v1.task_pb2 import (
     TASK_STATUS_COMPLETED,
     TASK_STATUS_FAILED,
 )
-from meshwright.gen.agents.v1.task_service_pb2 import DropDeadLetterRequest, ListTasksRequest, RetryDeadLetterRequest
+from meshwright.gen.agents.v1.task_service_pb2 import (
+    DropDeadLetterRequest,
+    ListTasksRequest,
+    RetryDeadLetterRequest,
+    WatchTaskRequest,
+)
 
 AGENT = '''
 """An agent whose effects are lines in a file."""
@@ -73,7 +79,9 @@ async def doom() -> str:
     return "never"
 
 
-agent = Agent("courier", "Deliver.", tools=[send, crash, look, doom])
+agent = Agent(
+    "courier", "Deliver.", tools=[send, crash, look, doom], delegates=["helper"], on_child_failure="retry"
+)
 '''
 
 
@@ -157,8 +165,8 @@ async def begin(dial):
     """Runs a task in the process that is called; the call may break."""
     calls = []
 
-    async def run(instance):
-        calls.append(asyncio.create_task(dial(instance.target).steps(task_id="t1")))
+    async def run(instance, **fields):
+        calls.append(asyncio.create_task(dial(instance.target).steps(task_id="t1", **fields)))
 
     yield run
     await asyncio.gather(*calls, return_exceptions=True)
@@ -177,6 +185,17 @@ async def has_outcomes(client, many):
             with contextlib.suppress(grpc.aio.AioRpcError):  # not accepted yet
                 if (await client.get("t1")).tool_calls >= many:
                     return
+            await asyncio.sleep(0.01)
+
+
+async def has_written(client, kind):
+    """Waits until a task's journal has an event of a kind."""
+    async with asyncio.timeout(10):
+        while True:
+            with contextlib.suppress(grpc.aio.AioRpcError):  # not accepted yet
+                async for event in client.tasks.WatchTask(WatchTaskRequest(task_id="t1")):
+                    if event.HasField(kind):
+                        return
             await asyncio.sleep(0.01)
 
 
@@ -231,6 +250,53 @@ async def test_a_call_without_effect_is_simply_made_again(courier, elsewhere, be
     assert (response.output, response.attempt) == ("Done.", 2)
     (result,) = by_kind(await elsewhere.watch("t1"), "tool_result")
     assert (result.outcome, result.result.string_value) == (TOOL_OUTCOME_OK, "saw sky")
+
+
+async def test_an_answer_that_was_handed_back_is_not_asked_for_again(courier, elsewhere, begin, kinds):
+    first, _ = await courier.pair(({"text": "No JSON."}, SLOW), (FAILS, {"text": '{"a": 1}'}))
+    await begin(first, output_schema={"type": "object", "required": ["a"]})
+    await has_written(elsewhere, "correction")
+    await first.kill()
+    response = await elsewhere.ended("t1")
+    assert (response.output, response.attempt, response.steps_used) == ('{"a": 1}', 2, 2)
+    told = kinds(await elsewhere.watch("t1"))
+    assert told == ["started", "llm_call", "correction", "notice", "llm_call", "result"]
+
+
+class Stumbling:
+    """A model that fails the first task it is asked in, when it is told to, and answers in all others."""
+
+    provider = name = "stumbling"
+
+    def __init__(self):
+        self.may_fail = asyncio.Event()
+        self.asked = 0
+
+    async def answer(self, prompt, on_text):
+        self.asked += 1
+        if self.asked == 1:
+            await self.may_fail.wait()
+            raise ModelRejectedError("stumbled")
+        return Answer("Here.", (), Usage(1, 1), self.provider, self.name)
+
+    async def close(self):
+        pass
+
+
+async def test_a_child_that_fails_while_its_parent_has_no_worker_is_replaced(courier, elsewhere, begin, mesh, becomes):
+    model = Stumbling()
+    await mesh.agent(Agent("helper", "Help.", model=model))
+    ask = {"tool_calls": [{"name": "ask.helper", "arguments": {"prompt": "Help."}}]}
+    first, _ = await courier.pair((ask, DONE), (FAILS, DONE))
+    await begin(first)
+    await becomes(lambda: model.asked)
+    await first.kill()
+    model.may_fail.set()
+    response = await elsewhere.ended("t1")
+    assert (response.status, response.output, response.attempt) == (TASK_STATUS_COMPLETED, "Done.", 2)
+    failed, second = by_kind(await elsewhere.watch("t1"), "delegation")
+    assert second.replaces_task_id == failed.child_task_id
+    assert model.asked == 2
 
 
 async def test_a_process_that_is_told_to_stop_hands_its_task_back(courier, elsewhere, begin):

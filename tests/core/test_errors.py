@@ -7,7 +7,6 @@ from google.rpc import error_details_pb2, status_pb2
 
 from meshwright.core import errors, facts
 from meshwright.core.errors import (
-    BY_CODE,
     DETAILS_KEY,
     DOMAIN,
     InternalError,
@@ -72,7 +71,7 @@ def test_the_status_holds_the_standard_details():
     assert bad.field_violations[0].field == "tool.version"
 
 
-@pytest.mark.parametrize(("code", "error"), BY_CODE.items(), ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.parametrize(("code", "error"), MeshError.by_code.items(), ids=lambda value: getattr(value, "__name__", ""))
 def test_a_reason_that_is_not_known_falls_back_to_the_code(code, error):
     info = any_pb2.Any()
     info.Pack(error_details_pb2.ErrorInfo(reason="FROM_THE_FUTURE", domain=DOMAIN, metadata={"a": "b"}))

@@ -80,6 +80,8 @@ class Actor:
             delegation = run.state.intents[call.call_id]
             assert isinstance(delegation, Delegation)
             work.append(self._supervisor.submit(run, call, delegation))
+        bereft = [call for call in run.state.open_calls if call.call_id in run.state.failed]
+        work += [self._supervisor.replace(run, call) for call in bereft]
         await together(work)
         if run.state.is_waiting:
             await wait_for_others(run)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from meshwright.agents.context import DEFAULT_WINDOW, READ_RESULT, SMALLEST_WINDOW
 from meshwright.agents.guardrails.guardrail import Guardrail
@@ -10,7 +10,8 @@ from meshwright.agents.guardrails.policy import DEFAULT, check_guardrails
 from meshwright.agents.inputs import LONGEST_S, STRICTNESS, Approval, Policy, Silence
 from meshwright.agents.models.model import Model
 from meshwright.agents.outage import MAX_TEXT, SORRY, OnOutage, Outage
-from meshwright.core.errors import SetupError
+from meshwright.agents.typed import ResultType
+from meshwright.core.errors import InvalidRequestError, SetupError
 from meshwright.core.ids import AGENT_ID, VERSION
 from meshwright.registry.catalog import split_selector
 from meshwright.registry.module import members
@@ -18,6 +19,9 @@ from meshwright.registry.tool.hosted import HostedTool
 
 Summaries = Literal["extract", "model"]
 WIDEST_WINDOW = 10_000_000
+ChildFailure = Literal["tell", "retry", "other"]
+CHILD_FAILURES = get_args(ChildFailure)
+MOST_CHILDREN, MOST_AT_ONCE = 100, 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,12 @@ class Agent:
         remembers: Whether it has `memory.remember` and `memory.recall`, which reach beyond the session.
         guardrails: Rules for what goes in and comes out, in their order; see docs/guardrails.md. `()` switches all
             off, and the marks around content of others too.
+        recursive: Whether it takes tasks that come from below its own; an agent among its own delegates does.
+        max_children: How many tasks one of its tasks may hand to delegates, 1..100.
+        max_children_at_once: How many of them in one answer, 1..32.
+        on_child_failure: What follows where a delegate fails: `tell` the model, `retry` once with the same agent, or
+            give it to an `other` delegate that has a skill in common.
+        output_schema: JSON Schema, of type object, of the results that it gives where a request names none; None: text.
         prepare: Called once in a thread before the agent is announced, for example to build an index.
     """
 
@@ -74,9 +84,15 @@ class Agent:
     summaries: Summaries = "extract"
     remembers: bool = False
     guardrails: Sequence[Guardrail] = DEFAULT
+    recursive: bool = False
+    max_children: int = 32
+    max_children_at_once: int = 8
+    on_child_failure: ChildFailure = "tell"
+    output_schema: Mapping[str, Any] | None = None
     prepare: Callable[[], None] | None = None
     local_tools: tuple[HostedTool, ...] = field(init=False, default=())
     selectors: tuple[str, ...] = field(init=False, default=())
+    result_type: ResultType | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         if not AGENT_ID.fullmatch(self.name):
@@ -93,11 +109,14 @@ class Agent:
                 raise SetupError(f"agent {self.name}: {name!r} is no agent's name")
         self._check_rules()
         self._check_context()
+        self._check_delegation()
         check_guardrails(self.name, self.guardrails)
         own = tuple(one for one in self.tools if isinstance(one, HostedTool))
         pins = tuple(f"{one.name}@{one.version}" if isinstance(one, HostedTool) else one for one in self.tools)
         object.__setattr__(self, "local_tools", own)
         object.__setattr__(self, "selectors", pins)
+        if self.output_schema is not None:
+            object.__setattr__(self, "result_type", self._result_type(self.output_schema))
 
     def _check_rules(self) -> None:
         for name, rule in self.approvals.items():
@@ -124,6 +143,27 @@ class Agent:
             name = one.partition("@")[0] if isinstance(one, str) else one.name
             if name in reserved:
                 raise SetupError(f"agent {self.name}: the mesh itself gives it {name}: leave it out of tools")
+
+    def _check_delegation(self) -> None:
+        if self.on_child_failure not in CHILD_FAILURES:
+            known = ", ".join(CHILD_FAILURES)
+            raise SetupError(f"agent {self.name}: on_child_failure is {known}, not {self.on_child_failure!r}")
+        for name, most in (("max_children", MOST_CHILDREN), ("max_children_at_once", MOST_AT_ONCE)):
+            if not 1 <= getattr(self, name) <= most:
+                raise SetupError(f"agent {self.name}: {name} must be 1..{most}")
+
+    def _result_type(self, schema: Mapping[str, Any]) -> ResultType:
+        try:
+            return ResultType.parse(schema)
+        except InvalidRequestError as error:
+            raise SetupError(f"agent {self.name}: {error.message}") from None
+        except TypeError as error:
+            raise SetupError(f"agent {self.name}: output_schema is no JSON: {error}") from None
+
+    @property
+    def is_recursive(self) -> bool:
+        """Whether it takes tasks that come from below its own."""
+        return self.recursive or self.name in self.delegates
 
     @property
     def policy(self) -> Policy:

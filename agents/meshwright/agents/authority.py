@@ -3,7 +3,13 @@
 import time
 from collections.abc import Collection
 
-from meshwright.core.errors import DepthExceededError, NotCallableError, PermissionDeniedError, TaskTimeoutError
+from meshwright.core.errors import (
+    DelegationCycleError,
+    DepthExceededError,
+    NotCallableError,
+    PermissionDeniedError,
+    TaskTimeoutError,
+)
 from meshwright.core.grant import CALL, MAX_DEPTH, is_call
 from meshwright.core.interceptors import Caller
 from meshwright.gen.agents.v1.grant_pb2 import Grant
@@ -26,6 +32,20 @@ def check_caller(agent_id: str, callable_by: Collection[str], caller: Caller) ->
         raise NotCallableError(f"{agent_id} takes no tasks from {who}: it lists {', '.join(sorted(callable_by))}")
     if caller.grant and agent_id not in caller.grant.delegates:
         raise PermissionDeniedError(f"{who} may not hand work to {agent_id}: it is not among its delegates")
+
+
+def check_cycle(agent_id: str, caller: Caller, *, is_recursive: bool) -> None:
+    """Lets a caller pass below whose root the agent has no task yet, and any caller of an agent that takes it again.
+
+    Raises:
+        DelegationCycleError: Work has come back to the agent.
+    """
+    if is_recursive or caller.grant is None or is_call(caller.grant):
+        return
+    above = (*caller.grant.ancestors, caller.grant.agent_id)
+    if agent_id in above:
+        chain = " -> ".join((*above, agent_id))
+        raise DelegationCycleError(f"{agent_id} waits for this very work ({chain}): do it without that agent")
 
 
 def check_reach(caller: Caller, task_id: str) -> None:

@@ -193,5 +193,6 @@ def most_input_tokens(prompt: Prompt) -> int:
     texts += [message.text for message in prompt.messages]
     texts += [call.tool + json.dumps(call.arguments) for message in prompt.messages for call in message.calls]
     texts += [tool.name + tool.description + json.dumps(tool.parameters) for tool in prompt.tools]
+    texts += [json.dumps(prompt.output_schema)] if prompt.output_schema else []
     size = sum(len(text.encode(errors="replace")) for text in texts)
     return size // BYTES_A_TOKEN + TOKENS_A_MESSAGE * (len(texts) + 1)

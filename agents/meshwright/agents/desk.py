@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from meshwright.agents.authority import check_caller
+from meshwright.agents.authority import check_caller, check_cycle
 from meshwright.agents.costs import Costs
 from meshwright.agents.escrow import Escrow
 from meshwright.agents.feed import Feeds, Follower
@@ -94,6 +94,7 @@ class Desk:
         costs: What tasks have cost.
         callable_by: Who may give this agent tasks; empty: everyone.
         models: Names of models that a task of this agent may ask for.
+        is_recursive: Whether they may come from below its own tasks.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class Desk:
         costs: Costs,
         callable_by: Collection[str] = (),
         models: Sequence[str] = (),
+        is_recursive: bool = False,
     ) -> None:
         self._worker = worker
         self._journal = journal
@@ -118,8 +120,7 @@ class Desk:
         self._inbox = inbox
         self._escrow = escrow
         self._costs = costs
-        self._callable_by = callable_by
-        self._models = models
+        self._card = AgentCard(callable_by=callable_by, recursive=is_recursive, models=models)
 
     async def queue(self, request: TaskRequest, idempotency_key: str, caller: Caller) -> Taken:
         """Accepts a task for whoever is free to run it.
@@ -173,14 +174,14 @@ class Desk:
         if self._worker.pressure.reason and not task.parent_id:
             await self._attach(task)
             return None
-        callable_by, models = self._callable_by, self._models
+        card = self._card
         if task.agent_id != self._worker.agent_id:
             card = await self._card_of(task.agent_id, task.name)
-            callable_by, models = card.callable_by, card.models
             at_once = False
-        if models:
-            check_wish(task.request.model, models)
-        check_caller(task.agent_id, callable_by, caller)
+        if card.models:
+            check_wish(task.request.model, card.models)
+        check_caller(task.agent_id, card.callable_by, caller)
+        check_cycle(task.agent_id, caller, is_recursive=card.recursive)
         await self._check_shared_budgets(task)
         has_ticket = await self._takes_free_turn(task)
         try:
@@ -260,7 +261,7 @@ class Desk:
         return True
 
     async def _card_of(self, agent_id: str, name: TaskName) -> AgentCard:
-        """Returns the card of another agent; of one that is not here an empty one: it keeps the tasks that it has.
+        """Returns what another agent says of itself; one that is not here keeps the tasks that it has.
 
         Raises:
             AgentNotFoundError: It is not here, and the task is new.
@@ -271,7 +272,7 @@ class Desk:
             raise UnavailableError("the registry does not answer: try again", retry_after_s=1) from None
         if card is None and not await self._is_known(name):
             raise AgentNotFoundError(f"no agent {agent_id} is here: `meshwright agent list` shows who is")
-        return card or AgentCard()
+        return card or AgentCard(recursive=True)
 
     def follow(self, taken: Taken, after: int = 0) -> AsyncGenerator[StepEvent | None, None]:
         """Yields a task's events; None stands for a heartbeat that is due."""

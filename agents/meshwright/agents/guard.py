@@ -4,7 +4,6 @@ import hashlib
 import hmac
 import inspect
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,9 +24,6 @@ from meshwright.core.canonical import digest, from_value, to_value
 from meshwright.core.errors import GuardrailBlockedError, MeshError
 from meshwright.core.limit import Limit
 from meshwright.gen.agents.v1.step_event_pb2 import (
-    GUARDRAIL_ACTION_ASK,
-    GUARDRAIL_ACTION_BLOCK,
-    GUARDRAIL_POINT_OUTPUT,
     TOOL_OUTCOME_ERROR,
     TOOL_OUTCOME_OK,
     GuardrailAction,
@@ -347,12 +343,4 @@ def verdict_of(rule: str, point: Point, verdict: Verdict) -> GuardrailVerdict:
         point=GuardrailPoint.Value(f"GUARDRAIL_POINT_{point.upper()}"),
         action=GuardrailAction.Value(f"GUARDRAIL_ACTION_{verdict.action.upper()}"),
         reason=fitting(verdict.reason)[:MAX_REASON],
-    )
-
-
-def is_answer(step: Sequence[StepEvent]) -> bool:
-    """Whether a step ends its task: words, with nothing to do and nothing held back."""
-    held = (GUARDRAIL_ACTION_ASK, GUARDRAIL_ACTION_BLOCK)
-    return not step[0].llm_call.planned_calls and not any(
-        event.guardrail.point == GUARDRAIL_POINT_OUTPUT and event.guardrail.action in held for event in step
     )

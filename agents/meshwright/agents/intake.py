@@ -1,7 +1,7 @@
 """Intake: a request from outside becomes a task, once; bad ones are refused with the field that is wrong."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -17,9 +17,10 @@ from meshwright.agents.budget import (
     MIN_TOKENS,
 )
 from meshwright.agents.task import NewTask, TaskName
+from meshwright.agents.typed import ResultType
 from meshwright.core import telemetry
 from meshwright.core.canonical import message_digest
-from meshwright.core.errors import InvalidRequestError, NotYetAvailableError
+from meshwright.core.errors import InvalidRequestError
 from meshwright.core.grant import is_call
 from meshwright.core.ids import AGENT_ID, CALLER_ID, TASK_ID, TOOL_NAME, root_of, uuid7
 from meshwright.core.interceptors import Caller
@@ -57,15 +58,12 @@ def checked_request(request: TaskRequest) -> None:
 
     Raises:
         InvalidRequestError: Names every field that is wrong.
-        NotYetAvailableError: It asks for something that this version does not do.
     """
     problems = dict(problems_of(request))
     if problems:
         named = ", ".join(f"{field} {problem}" for field, problem in problems.items())
         raise InvalidRequestError(f"the request is not valid: {named}", fields=problems)
-    absent = [name for name, is_asked in unserved(request) if is_asked]
-    if absent:
-        raise NotYetAvailableError(f"not served by this version: {', '.join(absent)}; leave it out")
+    ResultType.of(request)
 
 
 def problems_of(request: TaskRequest) -> Iterator[tuple[str, str]]:
@@ -124,11 +122,6 @@ def fits(timeout: Duration) -> bool:
 def in_range(value: int, least: int, most: int) -> bool:
     """Whether a limit is unset or within its range."""
     return value == 0 or least <= value <= most
-
-
-def unserved(request: TaskRequest) -> Sequence[tuple[str, bool]]:
-    """Tells which parts of the contract a request asks for that this version does not do."""
-    return (("output_schema", request.HasField("output_schema")),)
 
 
 def task_id_of(request: TaskRequest, idempotency_key: str, caller: Caller) -> str:
@@ -204,4 +197,5 @@ def new_task(request: TaskRequest, agent_id: str, idempotency_key: str, caller: 
         trace=telemetry.traceparent(),
         rank=RANKS[filled.priority],
         scopes=tuple(caller.tool_scopes),
+        ancestors=(*parent.ancestors, parent.agent_id) if parent else (),
     )

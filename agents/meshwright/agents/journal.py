@@ -174,7 +174,8 @@ class Journal(Reader):
             function, partition, ref, task.name.task_id, task.agent_id, task.hash, task.request.SerializeToString(),
             task.timeout_ms, RETENTION_MS, task.parent_id, task.root_id, task.depth, task.call_id, task.trace,
             task.rank, task.session_id, limits.max_ready, limits.tenant_max_ready, owner, nonce, self.lease_ms,
-            limits.tenant_concurrency, version, json.dumps(task.scopes), task.request.cost_budget_micros,
+            limits.tenant_concurrency, version, json.dumps(task.scopes), " ".join(task.ancestors),
+            task.request.cost_budget_micros,
             len(payloads), *payloads,
         )
         # fmt: on
@@ -281,6 +282,7 @@ class Journal(Reader):
         children: int = 0,
         is_turn: bool = False,
         is_held: bool = False,
+        is_eager: bool = False,
     ) -> bool:
         """Gives the task up until somebody wakes it; False: something has happened since `last_sequence`.
 
@@ -291,12 +293,13 @@ class Journal(Reader):
             children: That have not ended; the last one's end wakes the task.
             is_turn: It waits for its turn in its session.
             is_held: It waits for a person, and its clock stands still.
+            is_eager: A child's failure wakes it, too.
 
         Raises:
             FencedError: Somebody else owns the task.
         """
         partition, ref = self._place(claim.name)
-        facts = [last_sequence, children, int(is_turn), int(is_held)]
+        facts = [last_sequence, children, int(is_turn), int(is_held), int(is_eager)]
         reply = await self._call("park", partition, ref, claim.fence, *facts, event.SerializeToString())
         if reply == b"fenced":
             raise FencedError(f"task {claim.name.task_id} is owned by another process now")

@@ -22,7 +22,7 @@ async def wait_for_others(run: Run) -> None:
     ends = time.monotonic() + (PARK_AFTER_S if run.state.children else 0)
     async with run.feeds.following(run.record.name) as follower:
         await run.catch_up()
-        while run.state.is_waiting and not run.state.actionable and not run.state.verdict:
+        while run.state.is_waiting and not (run.state.actionable or run.state.failed or run.state.verdict):
             try:
                 fresh = await follower.next(max(0.01, ends - time.monotonic()))
             except TimeoutError:
@@ -82,6 +82,7 @@ async def park(run: Run, event: StepEvent, *, is_turn: bool = False) -> None:
         children=len(run.state.children),
         is_turn=is_turn,
         is_held=bool(run.state.asking),
+        is_eager=run.state.is_eager,
     )
     if is_parked:
         raise Parked

@@ -24,6 +24,7 @@ from meshwright.agents.summary import Summarizer
 from meshwright.agents.supervisor import Supervisor
 from meshwright.agents.task import TOKENS, TaskName
 from meshwright.agents.toolbox import Pin
+from meshwright.agents.typed import correction
 from meshwright.agents.values import TOO_DEEP, fitting, fitting_arguments, planned_call
 from meshwright.core import telemetry
 from meshwright.core.canonical import digest, to_struct
@@ -36,6 +37,9 @@ from meshwright.core.errors import (
 )
 from meshwright.core.ids import CALLER_ID, call_key
 from meshwright.gen.agents.v1.step_event_pb2 import (
+    GUARDRAIL_ACTION_ASK,
+    GUARDRAIL_ACTION_BLOCK,
+    GUARDRAIL_POINT_OUTPUT,
     NOTICE_KIND_FELL_BACK,
     TOOL_OUTCOME_DENIED,
     TOOL_OUTCOME_INVALID_ARGUMENTS,
@@ -123,7 +127,8 @@ class Planner:
         room = min(left, run.budget.room(run.state, instructions, messages))
         if not room:
             return Shortfall(FINISH_REASON_TOKEN_BUDGET_EXCEEDED)
-        prompt = Prompt(name, instructions, messages, tuple(tools), run.state.step, room)
+        schema = run.result_type.document if run.result_type else None
+        prompt = Prompt(name, instructions, messages, tuple(tools), run.state.step, room, schema)
         return await self._purse.opened(run, self._guard.marked(run, prompt))
 
     async def _messages(self, run: Run, tools: Sequence[ToolSpec]) -> tuple[Message, ...]:
@@ -195,19 +200,23 @@ class Planner:
         for name in TOKENS:
             if tokens := getattr(usage, name):
                 setattr(said.usage, name, tokens)
-        children = sum(call.tool in self._supervisor.names for call in calls)
+        children = self._supervisor.admitted(run, calls)
         spent = usage.input_tokens + usage.output_tokens
-        allowance = run.budget.allowance(run.state, children, spent, cost)
-        intents = [self._intents(run, call, checked, allowance) for call in calls]
-        warnings = run.budget_notices(tokens=spent, micros=cost, steps=1)
-        return [run.event(step, llm_call=said), *checked.events, *itertools.chain.from_iterable(intents), *warnings]
+        allowance = run.budget.allowance(run.state, len(children), spent, cost)
+        intents = [self._intents(run, call, checked, children, allowance) for call in calls]
+        events = [run.event(step, llm_call=said), *checked.events, *itertools.chain.from_iterable(intents)]
+        if is_answer(events) and (wrong := correction(run.result_type, said.text, run.state.corrections)):
+            events.append(run.event(step, correction=wrong))
+        return [*events, *run.budget_notices(tokens=spent, micros=cost, steps=1)]
 
-    def _intents(self, run: Run, call: Call, checked: Said, allowance: Allowance) -> list[StepEvent]:
+    def _intents(
+        self, run: Run, call: Call, checked: Said, children: frozenset[str], allowance: Allowance
+    ) -> list[StepEvent]:
         step = run.state.step + 1
         try:
             checked.check(call)
             if call.tool in self._supervisor.names:
-                return [run.event(step, delegation=self._supervisor.intent(run, step, call, allowance))]
+                return [run.event(step, delegation=self._supervisor.intent(run, step, call, children, allowance))]
             if call.tool == ASK_PERSON and self._agent.asks_people:
                 return [run.event(step, input_requested=inputs.question(self._asked(inputs.QUESTION, run, call), call))]
             if call.tool == READ_RESULT:
@@ -243,6 +252,16 @@ class Planner:
 def conversation_of(run: Run) -> Conversation:
     """Returns all that a run's prompts may hold."""
     return Conversation(run.history, run.state.prompt or run.request.prompt, run.state.messages)
+
+
+def is_answer(step: Sequence[StepEvent]) -> bool:
+    """Whether a step ends its task: words, with nothing to do, not handed back and not held back."""
+    held = (GUARDRAIL_ACTION_ASK, GUARDRAIL_ACTION_BLOCK)
+    return not step[0].llm_call.planned_calls and not any(
+        event.HasField("correction")
+        or (event.guardrail.point == GUARDRAIL_POINT_OUTPUT and event.guardrail.action in held)
+        for event in step
+    )
 
 
 def with_ids(answer: Answer, step: int) -> list[Call]:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from meshwright.agents.account import Account, add
 from meshwright.agents.run import Run
 from meshwright.agents.task import Record
+from meshwright.agents.typed import ResultType, violated
+from meshwright.core.canonical import to_struct
 from meshwright.core.errors import (
     BudgetExceededError,
     GuardrailBlockedError,
@@ -87,6 +89,15 @@ def failed(error: MeshError) -> End:
     return End(FINISH_REASON_BLOCKED if is_blocked else FINISH_REASON_ERROR, error)
 
 
+def settled(run: Run, end: End) -> End:
+    """Returns how a task ends that was to give a typed result: words that do not fit are no answer."""
+    is_last_word = end is STOP or (run.state.corrections and end.reason in OUT_OF_BUDGET)
+    if run.result_type is None or not is_last_word:
+        return end
+    violations = run.result_type.read(run.state.text).violations
+    return End(FINISH_REASON_ERROR, violated(violations)) if violations else end
+
+
 def result_of(run: Run, end: End, version: str) -> TaskResponse:
     """Builds the result of a run that ends now; the store adds number, end and duration."""
     state = run.state
@@ -97,6 +108,8 @@ def result_of(run: Run, end: End, version: str) -> TaskResponse:
     if end.reason != FINISH_REASON_BLOCKED:
         said = state.text if end.reason == FINISH_REASON_STOP else state.partial_output
         response.output = (end.output or said)[:MAX_OUTPUT_CHARS]
+    if status == TASK_STATUS_COMPLETED and run.result_type:
+        fill(response, run.result_type)
     response.degraded = state.is_degraded
     response.steps_used = state.step
     response.tokens_used = state.tokens
@@ -110,6 +123,14 @@ def result_of(run: Run, end: End, version: str) -> TaskResponse:
     if status == TASK_STATUS_FAILED and error is not None:
         response.error.CopyFrom(error.with_metadata(task_id=run.task_id).to_status())
     return response
+
+
+def fill(response: TaskResponse, result_type: ResultType) -> None:
+    """Adds the typed result, where the output is one."""
+    reading = result_type.read(response.output)
+    if not reading.violations:
+        response.output = reading.text
+        response.output_data.CopyFrom(to_struct(reading.data))
 
 
 def idle_result(record: Record, account: Account) -> tuple[str, StepEvent]:

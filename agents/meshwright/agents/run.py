@@ -16,6 +16,7 @@ from meshwright.agents.models.routing import Wish
 from meshwright.agents.state import RunState
 from meshwright.agents.task import Record, stamp
 from meshwright.agents.toolbox import Pin
+from meshwright.agents.typed import ResultType
 from meshwright.core.errors import MeshError, TaskCancelledError
 from meshwright.core.grant import MAX_AGE_S, Signer
 from meshwright.gen.agents.v1.grant_pb2 import Grant
@@ -62,9 +63,10 @@ class Run:
         tools: Pinned tools by name.
         delegates: Agents that it may hand work to.
         history: What it knows of its session.
+        result_type: What its result has to be; None: text.
         deadline: When its time is over, on the monotonic clock.
         ahead: By call id, calls that were begun before they are journaled, since they leave no trace.
-        submitted: Calls whose child this process has submitted.
+        submitted: Children that this process has submitted.
         stop_reason: Why it is being cancelled; empty while nobody wants that.
         is_ending: Its end is being written: too late to cancel it.
         has_ended: This process wrote its end.
@@ -79,6 +81,7 @@ class Run:
     tools: dict[str, Pin] = field(default_factory=dict)
     delegates: Sequence[str] = ()
     history: History = field(default_factory=History)
+    result_type: ResultType | None = None
     deadline: float = 0.0
     ahead: dict[str, asyncio.Task[Outcome]] = field(default_factory=dict)
     submitted: set[str] = field(default_factory=set)
@@ -185,6 +188,7 @@ class Run:
                 delegates=self.delegates,
                 scopes=self.record.scopes,
                 session_id=self.record.session_id,
+                ancestors=self.record.ancestors,
             )
             grant.deadline.FromMilliseconds(self.record.deadline)
             self._grant = kept = (time.monotonic(), grant)

@@ -11,16 +11,17 @@ from meshwright.agents.actor import Actor
 from meshwright.agents.authority import is_allowed
 from meshwright.agents.budget import Shortfall
 from meshwright.agents.degradation import less_of, notice_of_what_is_missing
-from meshwright.agents.guard import Guard, is_answer
+from meshwright.agents.guard import Guard
 from meshwright.agents.memory import Memory
 from meshwright.agents.outage import Outage
 from meshwright.agents.parking import Parked, wait_for_turn
-from meshwright.agents.planner import Planner
-from meshwright.agents.result import OUT_OF_BUDGET, STATES, STOP, End, cancelled, failed, result_of, timed_out
+from meshwright.agents.planner import Planner, is_answer
+from meshwright.agents.result import OUT_OF_BUDGET, STATES, STOP, End, cancelled, failed, result_of, settled, timed_out
 from meshwright.agents.run import Run, persistently
 from meshwright.agents.session import Sessions
 from meshwright.agents.shortfall import is_covered
 from meshwright.agents.toolbox import Pin, Toolbox
+from meshwright.agents.typed import ResultType
 from meshwright.core import telemetry
 from meshwright.core.errors import (
     FencedError,
@@ -66,6 +67,7 @@ class Runner:
         memory: Memory,
         version: str,
         outage: Outage,
+        result_type: ResultType | None = None,
     ) -> None:
         self._planner = planner
         self._actor = actor
@@ -75,6 +77,7 @@ class Runner:
         self._memory = memory
         self._version = version
         self._outage = outage
+        self._result_type = result_type
 
     async def run(self, run: Run) -> None:
         """Works on a task until it ends, parks, or belongs to somebody else; a task's failure is its result."""
@@ -122,6 +125,8 @@ class Runner:
                 await self._actor.act(run)
             elif run.state.is_answered:
                 return await self.finish(run, STOP)
+            elif looping := run.state.repeats.notice():
+                await run.notice(f"loop:{run.state.step}", looping)
             elif isinstance(prompt := await self._planner.prompt(run), Shortfall):
                 if not await is_covered(run, prompt, self._planner.policy):
                     return await self.finish(run, End(prompt.reason))
@@ -148,6 +153,7 @@ class Runner:
         if run.state.version not in ("", self._version):
             detail = f"begun by version {run.state.version}, goes on with {self._version}"
             await self._say(run, NOTICE_KIND_VERSION_CHANGED, detail, key=f"version:{self._version}")
+        run.result_type = ResultType.of(run.request, self._result_type)
         await wait_for_turn(run, self._sessions)
         run.tools = narrowed(await self._tools(run), run.request.allowed_tools)
         for pin in run.tools.values():
@@ -188,7 +194,7 @@ class Runner:
         """Ends a task with its result; the last answer, if there is one, is written in the same script."""
         for event in step:
             run.state.apply(event)
-        end, told = self._less(run, end)
+        end, told = self._less(run, settled(run, end))
         if end is STOP and (reason := run.budget.overspent(run.state)):
             end = End(reason)
         if end.reason in OUT_OF_BUDGET:

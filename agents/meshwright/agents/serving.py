@@ -38,6 +38,7 @@ from meshwright.agents.task_service import TaskService
 from meshwright.agents.toolbox import Toolbox
 from meshwright.agents.worker import Worker
 from meshwright.core import telemetry
+from meshwright.core.canonical import to_struct
 from meshwright.core.channel import Channels
 from meshwright.core.errors import MeshError
 from meshwright.core.grant import Signer, Verifier
@@ -106,6 +107,7 @@ class AgentProcess:
             memory=self.memory,
             version=self.agent.version,
             outage=self.agent.outage,
+            result_type=self.agent.result_type,
         )
         return Worker(
             self.agent,
@@ -132,6 +134,7 @@ class AgentProcess:
             costs=self.costs,
             callable_by=self.agent.callable_by,
             models=self.router.names,
+            is_recursive=self.agent.is_recursive,
         )
         origins = Origins(self.store)
         sessions = SessionService(self.memory, origins, Erasure(self.journal, self.memory, origins))
@@ -156,6 +159,8 @@ class AgentProcess:
             tools=self.selectors,
             delegates=agent.delegates,
             callable_by=agent.callable_by,
+            recursive=agent.is_recursive,
+            output_schema=to_struct(agent.result_type.document) if agent.result_type else None,
             contract_digest=self.health.contract_digest,
             models=self.router.names,
         )

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from meshwright.agents.account import Account, add
 from meshwright.agents.inputs import RAISED
+from meshwright.agents.loops import Repeats
 from meshwright.agents.models.model import Call, JsonObject, Message
 from meshwright.agents.task import counters_of
 from meshwright.agents.values import arguments_of
@@ -13,11 +14,15 @@ from meshwright.core.errors import (
     BackendUnavailableError,
     InputExpiredError,
     MeshError,
+    PoisonTaskError,
+    RejectedError,
     ToolCircuitOpenError,
     UnavailableError,
 )
 from meshwright.core.grant import approval_of
 from meshwright.gen.agents.v1.step_event_pb2 import (
+    CHILD_FAILURE_ACTION_OTHER,
+    CHILD_FAILURE_ACTION_RETRY,
     DEGRADATION_LEVEL_WITHOUT_TOOLS,
     GUARDRAIL_ACTION_ASK,
     GUARDRAIL_ACTION_BLOCK,
@@ -25,6 +30,7 @@ from meshwright.gen.agents.v1.step_event_pb2 import (
     GUARDRAIL_POINT_TOOL_ARGUMENTS,
     GUARDRAIL_POINT_TOOL_RESULT,
     NOTICE_KIND_DEGRADED,
+    NOTICE_KIND_LOOPING,
     NOTICE_KIND_PARKED,
     TOOL_OUTCOME_OK,
     ContextCompacted,
@@ -32,6 +38,7 @@ from meshwright.gen.agents.v1.step_event_pb2 import (
     GuardrailVerdict,
     InputResolved,
     LlmCall,
+    RunnerNotice,
     StepEvent,
     ToolCall,
     ToolResult,
@@ -43,9 +50,14 @@ from meshwright.gen.agents.v1.task_pb2 import (
     DECISION_FAIL,
     DECISION_REJECT,
     DECISION_RETRY,
+    FINISH_REASON_ERROR,
+    FINISH_REASON_STOP,
+    FINISH_REASON_UNSPECIFIED,
     INPUT_KIND_BUDGET,
     INPUT_KIND_QUESTION,
     TASK_STATUS_COMPLETED,
+    TASK_STATUS_FAILED,
+    FinishReason,
     PendingInput,
     TaskResponse,
     Usage,
@@ -55,8 +67,11 @@ OUT_OF_REACH = frozenset(error.reason for error in (UnavailableError, BackendUna
 """What a tool's outcome says where its host, or the service behind it, is down."""
 HELD = "output"
 """The argument of a question that holds an answer back."""
+FINAL = frozenset({RejectedError.reason, PoisonTaskError.reason})
+"""What a person decided, or what brings workers down, is not tried a second time."""
 TEXT = json.JSONEncoder(ensure_ascii=False)
 """How a model reads what is no text."""
+SORTED = json.JSONEncoder(sort_keys=True)
 
 
 @dataclass(slots=True)
@@ -92,6 +107,10 @@ class RunState:
         down: Tools that could not be reached.
         without: Those of them that the journal says the task goes on without.
         compacted: What is left out of its prompts; None: nothing.
+        corrections: How often an answer was handed back to the model.
+        repeats: How often the last calls were made in a row with the same outcome.
+        delegations: Children that it was to have, replaced ones included.
+        failed: By call id, what the child of an open call failed with that may be replaced.
     """
 
     messages: list[Message] = field(default_factory=list)
@@ -123,6 +142,10 @@ class RunState:
     down: frozenset[str] = frozenset()
     without: frozenset[str] = frozenset()
     compacted: ContextCompacted | None = None
+    corrections: int = 0
+    repeats: Repeats = field(default_factory=Repeats)
+    delegations: int = 0
+    failed: dict[str, TaskResponse] = field(default_factory=dict)
 
     @property
     def tokens(self) -> int:
@@ -170,7 +193,16 @@ class RunState:
     @property
     def children(self) -> list[Call]:
         """Open calls that other agents work on."""
-        return [call for call in self.open_calls if isinstance(self.intents[call.call_id], Delegation)]
+        return [
+            call
+            for call in self.open_calls
+            if isinstance(self.intents[call.call_id], Delegation) and call.call_id not in self.failed
+        ]
+
+    @property
+    def is_eager(self) -> bool:
+        """Whether there is something to do as soon as a child fails."""
+        return any(may_be_replaced(self.intents[call.call_id]) for call in self.children)
 
     @property
     def text(self) -> str:
@@ -195,9 +227,10 @@ class RunState:
                 self.version = event.started.agent_version
             case "llm_call":
                 self._planned(event.step, event.llm_call)
-            case "tool_call" | "delegation" as kind:
-                intent: ToolCall | Delegation = getattr(event, kind)
-                self.intents[intent.call_id] = intent
+            case "tool_call":
+                self.intents[event.tool_call.call_id] = event.tool_call
+            case "delegation":
+                self._delegate(event.delegation)
             case "input_requested":
                 self._ask(event.input_requested)
             case "input_resolved":
@@ -205,10 +238,10 @@ class RunState:
             case "tool_result":
                 self.is_tainted |= event.tool_result.outcome == TOOL_OUTCOME_OK
                 self._reach(event.tool_result)
-                self._settle(event.tool_result.call_id, tool_text(event.tool_result))
+                self._settle(event.tool_result.call_id, self._told(event.tool_result))
             case "child":
                 self._child(event)
-            case "notice" | "context_compacted" | "guardrail":
+            case "notice" | "context_compacted" | "guardrail" | "correction":
                 self._note(event)
 
     def _guard(self, verdict: GuardrailVerdict) -> None:
@@ -224,23 +257,37 @@ class RunState:
         self.step = step
         self.is_degraded |= answer.degraded
         self.planned = tuple(Call(call.call_id, call.tool, arguments_of(call)) for call in answer.planned_calls)
-        for fresh in (self.intents, self.outcomes, self.decided, self.retries, self.approved):
+        for fresh in (self.intents, self.outcomes, self.decided, self.retries, self.approved, self.failed):
             fresh.clear()
         self._was_tainted = self.is_tainted
         self.messages.append(Message("assistant", answer.text, self.planned))
 
+    def _delegate(self, delegation: Delegation) -> None:
+        self.intents[delegation.call_id] = delegation
+        self.failed.pop(delegation.call_id, None)
+        self.delegations += 1
+
     def _note(self, event: StepEvent) -> None:
-        """Takes what the machinery did."""
-        notice = event.notice
-        if event.HasField("context_compacted"):
-            self.compacted = event.context_compacted
-        elif event.HasField("guardrail"):
-            self._guard(event.guardrail)
-        else:
-            self.is_parked = notice.kind == NOTICE_KIND_PARKED
+        """Takes what the machinery did, and what it says to people or to the model."""
+        match event.WhichOneof("event"):
+            case "context_compacted":
+                self.compacted = event.context_compacted
+            case "guardrail":
+                self._guard(event.guardrail)
+            case "correction":
+                self.corrections += 1
+                self.messages.append(Message("user", event.correction.text))
+            case _:
+                self._hear(event.notice)
+
+    def _hear(self, notice: RunnerNotice) -> None:
+        self.is_parked = notice.kind == NOTICE_KIND_PARKED
         self.is_degraded |= notice.kind == NOTICE_KIND_DEGRADED
         if notice.level == DEGRADATION_LEVEL_WITHOUT_TOOLS:
             self.without = self.down
+        if notice.kind == NOTICE_KIND_LOOPING:
+            self.repeats.is_told = True
+            self.messages.append(Message("user", notice.detail))
 
     def _reach(self, result: ToolResult) -> None:
         """Notes whether a tool could be reached, and the service behind it."""
@@ -301,18 +348,35 @@ class RunState:
     def _child(self, event: StepEvent) -> None:
         if event.child.event.HasField("result"):
             self.is_degraded |= event.child.event.result.degraded
-            for call_id, intent in self.intents.items():
+            for intent in self.intents.values():
                 if isinstance(intent, Delegation) and intent.child_task_id == event.child.child_task_id:
-                    self.is_tainted = True
-                    self._settle(call_id, child_text(event.child.event.result))
+                    self._child_ended(intent, event.child.event.result)
                     break
+
+    def _child_ended(self, delegation: Delegation, result: TaskResponse) -> None:
+        self.is_tainted = True
+        if may_be_replaced(delegation) and is_failure(result):
+            self.failed[delegation.call_id] = result
+        else:
+            self._settle(delegation.call_id, child_text(result))
+
+    def _told(self, result: ToolResult) -> str:
+        """Writes an outcome as the model reads it; that of a child which nobody took the place of is the child's."""
+        failed = self.failed.pop(result.call_id, None)
+        return child_text(failed) if failed else tool_text(result)
 
     def _settle(self, call_id: str, text: str) -> None:
         if call_id in self.outcomes or call_id not in {call.call_id for call in self.planned}:
             return
         self.outcomes[call_id] = text
         if not self.open_calls:
+            self.repeats.add((self._key_of(call), self.outcomes[call.call_id]) for call in self.planned)
             self.messages += [Message("tool", self.outcomes[c.call_id], call_id=c.call_id) for c in self.planned]
+
+    def _key_of(self, call: Call) -> str:
+        """Returns what is the same for calls that are."""
+        intent = self.intents.get(call.call_id)
+        return intent.intent_digest if isinstance(intent, ToolCall) else SORTED.encode([call.tool, call.arguments])
 
 
 def answer_text(resolved: InputResolved) -> str:
@@ -330,15 +394,31 @@ def tool_text(result: ToolResult) -> str:
     return failure_text(MeshError.from_status(result.error))
 
 
+def may_be_replaced(intent: ToolCall | Delegation | PendingInput) -> bool:
+    """Whether another child follows where the one that is meant fails."""
+    actions = (CHILD_FAILURE_ACTION_RETRY, CHILD_FAILURE_ACTION_OTHER)
+    return isinstance(intent, Delegation) and intent.on_failure in actions
+
+
+def is_failure(result: TaskResponse) -> bool:
+    """Whether another child may do better than one that ended so."""
+    is_error = result.status == TASK_STATUS_FAILED and result.finish_reason == FINISH_REASON_ERROR
+    return is_error and MeshError.from_status(result.error).reason not in FINAL
+
+
 def child_text(result: TaskResponse) -> str:
-    """Writes a child's result as the model reads it."""
+    """Writes a child's result as the model reads it; a part of an answer is called one."""
     if result.status == TASK_STATUS_COMPLETED:
-        return result.output
+        if result.finish_reason in (FINISH_REASON_UNSPECIFIED, FINISH_REASON_STOP):
+            return result.output
+        reason = FinishReason.Name(result.finish_reason).removeprefix("FINISH_REASON_")
+        return f"(A partial answer: the agent had to stop early, {reason}.)\n\n{result.output}"
     error = MeshError.from_status(result.error)
     error.message = error.message or "the task was cancelled"
-    return failure_text(error)
+    return failure_text(error, result.output)
 
 
-def failure_text(error: MeshError) -> str:
-    """Writes a failure so that a model can act on it."""
-    return TEXT.encode({"error": {"reason": error.reason, "message": error.message}})
+def failure_text(error: MeshError, partial: str = "") -> str:
+    """Writes a failure so that a model can act on it; `partial`: what there is of a result nevertheless."""
+    told = {"reason": error.reason, "message": error.message} | ({"partial_output": partial} if partial else {})
+    return TEXT.encode({"error": told})

@@ -77,6 +77,8 @@ class NewTask:
     rank: str = "NORMAL"
     scopes: tuple[str, ...] = ()
     """Of whoever asked for the root task, sorted."""
+    ancestors: tuple[str, ...] = ()
+    """Agents of the tasks above, the root's first."""
 
     @property
     def session_id(self) -> str:
@@ -112,6 +114,7 @@ class Record:
     usage: Usage = field(default_factory=Usage)
     now: int = 0
     scopes: tuple[str, ...] = ()
+    ancestors: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, name: TaskName, fields: Mapping[bytes, bytes], now: int) -> "Record":
@@ -148,6 +151,7 @@ class Record:
             usage=Usage(**{key: number(key) for key in COUNTERS}),
             now=now,
             scopes=tuple(json.loads(text("scopes") or "[]")),
+            ancestors=tuple(text("ancestors").split()),
         )
 
     @classmethod
@@ -175,6 +179,7 @@ class Record:
             hash=task.hash,
             now=now,
             scopes=task.scopes,
+            ancestors=task.ancestors,
         )
 
     @property

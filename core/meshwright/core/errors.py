@@ -1,76 +1,10 @@
 """The one tree of errors: a class carries its gRPC code, a stable reason and whether trying again can help."""
 
-import contextlib
-from collections.abc import Mapping
-from typing import ClassVar, Self
-
 import grpc
-from google.protobuf.message import DecodeError
-from google.rpc import status_pb2
 
-from meshwright.core.facts import Facts
+from meshwright.core.mesh_error import DETAILS_KEY, DOMAIN, MeshError
 
-DOMAIN, DETAILS_KEY = "meshwright", "grpc-status-details-bin"
-
-
-class MeshError(Exception):
-    """An error that a caller may see.
-
-    Args:
-        message: One sentence that says what to do next.
-        metadata: Facts for machines, for example `{"task_id": "..."}`.
-        fields: Offending request fields and what is wrong with each.
-        retry_after_s: Seconds after which trying again makes sense.
-    """
-
-    code: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
-    reason: ClassVar[str] = "INTERNAL"
-    is_retryable: ClassVar[bool] = False
-    by_reason: ClassVar[dict[str, type["MeshError"]]] = {}
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        metadata: Mapping[str, str] | None = None,
-        fields: Mapping[str, str] | None = None,
-        retry_after_s: float | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.message = message
-        self.metadata = dict(metadata or {})
-        self.fields = dict(fields or {})
-        self.retry_after_s = retry_after_s
-
-    def __init_subclass__(cls) -> None:
-        MeshError.by_reason[cls.reason] = cls
-
-    def to_status(self) -> status_pb2.Status:
-        """Builds the google.rpc.Status that travels, with ErrorInfo, BadRequest and RetryInfo."""
-        facts = Facts(self.message, self.reason, self.metadata, self.fields, self.retry_after_s)
-        return facts.to_status(self.code.value[0], DOMAIN)
-
-    @classmethod
-    def from_status(cls, status: status_pb2.Status) -> "MeshError":
-        """Rebuilds the error that a server sent."""
-        facts = Facts.from_status(status)
-        known = cls.by_reason.get(facts.reason) or BY_CODE.get(status.code, InternalError)
-        return known(facts.message, metadata=facts.metadata, fields=facts.fields, retry_after_s=facts.retry_after_s)
-
-    @classmethod
-    def from_rpc(cls, error: grpc.aio.AioRpcError) -> "MeshError":
-        """Rebuilds the error behind a failed call; a call that never reached a server keeps gRPC's own words."""
-        for key, value in error.trailing_metadata() or ():
-            if key == DETAILS_KEY and isinstance(value, bytes):
-                with contextlib.suppress(DecodeError):
-                    return cls.from_status(status_pb2.Status.FromString(value))
-        code: int = error.code().value[0]
-        return cls.from_status(status_pb2.Status(code=code, message=error.details() or error.code().name))
-
-    def with_metadata(self, **metadata: str) -> Self:
-        """Adds facts for machines."""
-        self.metadata.update(metadata)
-        return self
+__all__ = ["DETAILS_KEY", "DOMAIN", "MeshError"]  # beside the classes below, which are found by their names
 
 
 class InternalError(MeshError):
@@ -431,6 +365,34 @@ class DepthExceededError(MeshError):
     reason = "DEPTH_EXCEEDED"
 
 
+class FanOutExceededError(MeshError):
+    """A task hands out more work than it may."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "FAN_OUT_EXCEEDED"
+
+
+class DelegationCycleError(MeshError):
+    """Work came back to an agent that is above it already, and does not take it twice."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "DELEGATION_CYCLE"
+
+
+class LoopDetectedError(MeshError):
+    """The task made the same calls again and again, and nothing came of them."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "LOOP_DETECTED"
+
+
+class OutputSchemaViolatedError(MeshError):
+    """The answer does not satisfy the schema that was asked for; `fields` says where."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "OUTPUT_SCHEMA_VIOLATED"
+
+
 class BudgetExceededError(MeshError):
     """The task used up what it was given, and was to fail then."""
 
@@ -473,11 +435,8 @@ class PriceUnknownError(SetupError):
 
 
 # fmt: off
-BY_CODE: dict[int, type[MeshError]] = {
-    error.code.value[0]: error
-    for error in (
-        *(InvalidRequestError, TaskNotFoundError, PermissionDeniedError, GrantInvalidError, RateLimitedError),
-        *(UnavailableError, DeadlineExceededError, AbortedError, TaskCancelledError, NotYetAvailableError),
-    )
-}
-"""What a status without a known reason becomes."""
+MeshError.by_code.update((error.code.value[0], error) for error in (
+    InternalError, InvalidRequestError, TaskNotFoundError, PermissionDeniedError, GrantInvalidError, RateLimitedError,
+    UnavailableError, DeadlineExceededError, AbortedError, TaskCancelledError, NotYetAvailableError,
+))
+# fmt: on

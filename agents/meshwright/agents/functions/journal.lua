@@ -45,10 +45,10 @@ local function conclude(p, ref, state, now)
   cancel_tree(p, ref, 'the parent task ended', false)
   if facts[1] and facts[1] ~= '' then
     local parent = parent_ref(ref, facts[1])
-    local above = task(p, parent, 'state', 'waiting')
-    if above[1] == 'PARKED' and tonumber(above[2] or '0') > 0 and
-      redis.call('HINCRBY', key(p, 'task', parent), 'waiting', -1) == 0 then
-      enqueue(p, parent, now, true)
+    local above = task(p, parent, 'state', 'waiting', 'eager')
+    if above[1] == 'PARKED' and tonumber(above[2] or '0') > 0 then
+      local waiting = redis.call('HINCRBY', key(p, 'task', parent), 'waiting', -1)
+      if waiting == 0 or (above[3] == '1' and state == 'FAILED') then enqueue(p, parent, now, true) end
     end
   end
 end
@@ -60,8 +60,8 @@ local function may_run_at_once(p, agent, tenant, cap)
 end
 
 -- accept: p ref id agent hash request timeout retention parent root depth call trace rank session max_ready
--- tenant_max_ready owner nonce lease cap version scopes budget n event... ; with an owner the task is claimed at once
--- where it may, its first events are written and no queue sees it. `budget`: 0: none.
+-- tenant_max_ready owner nonce lease cap version scopes ancestors budget n event... ; with an owner the task is claimed
+-- at once where it may, its first events are written and no queue sees it. `budget`: 0: none.
 -- Returns {'new', fence or '', now} | {'known', hash matches} | {'expired'} | {'full'} | {'tenant full'} | {'orphan'} | {'wider'}.
 local function accept(keys, a)
   local p, ref, agent, now = a[1], a[2], a[4], now_ms()
@@ -88,8 +88,8 @@ local function accept(keys, a)
   redis.call('HSET', key(p, 'task', ref), 'v', MAJOR, 'state', 'PENDING', 'id', a[3], 'agent', agent, 'queue', agent,
     'tenant', tenant, 'hash', a[5], 'request', a[6], 'created', now, 'deadline', deadline, 'retention', a[8],
     'parent', a[9], 'root', a[10], 'depth', a[11], 'call', a[12], 'trace', a[13], 'rank', RANKS[a[14]], 'session', a[15],
-    'scopes', a[23])
-  if a[24] ~= '0' then redis.call('HSET', key(p, 'task', ref), 'budget', a[24]) end
+    'scopes', a[23], 'ancestors', a[24])
+  if a[25] ~= '0' then redis.call('HSET', key(p, 'task', ref), 'budget', a[25]) end
   redis.call('ZADD', key(p, 'deadlines'), deadline, ref)
   redis.call('ZADD', key(p, 'index', holder_of(ref)), now, a[3])
   if parent then redis.call('SADD', key(p, 'children', parent), ref) end
@@ -99,7 +99,7 @@ local function accept(keys, a)
     return {'new', '', now}
   end
   local fence = own(p, ref, a[18], a[19], tonumber(a[20]), a[22], now)
-  local first = record(p, ref, slice(a, 26, tonumber(a[25])), {}, now)
+  local first = record(p, ref, slice(a, 27, tonumber(a[26])), {}, now)
   if first then redis.call('HSET', key(p, 'task', ref), 'barren', 0) end
   return {'new', fence, now}
 end
@@ -130,8 +130,9 @@ local function append(keys, a)
   return {first, now, facts[2] or ''}
 end
 
--- park: p ref fence last_sequence waiting is_turn is_held event; `waiting`: children that have not ended; `is_turn`: for
--- its turn in a session; `is_held`: for a person. Returns 'parked' | 'changed' | 'fenced'.
+-- park: p ref fence last_sequence waiting is_turn is_held is_eager event; `waiting`: children that have not ended;
+-- `is_turn`: for its turn in a session; `is_held`: for a person; `is_eager`: a child's failure wakes it, too.
+-- Returns 'parked' | 'changed' | 'fenced'.
 local function park(keys, a)
   local p, ref = a[1], a[2]
   local facts = task(p, ref, 'fence', 'seq', 'cancel', 'nudged')
@@ -142,9 +143,9 @@ local function park(keys, a)
     return 'changed'
   end
   local now = now_ms()
-  record(p, ref, {a[8]}, {}, now)
+  record(p, ref, {a[9]}, {}, now)
   disown(p, ref)
-  redis.call('HSET', key(p, 'task', ref), 'state', 'PARKED', 'waiting', a[5], 'turn', a[6], 'barren', 0)
+  redis.call('HSET', key(p, 'task', ref), 'state', 'PARKED', 'waiting', a[5], 'turn', a[6], 'eager', a[8], 'barren', 0)
   if a[7] == '1' then freeze(p, ref, now) end
   return 'parked'
 end

@@ -7,9 +7,10 @@
 --   state     PENDING | RUNNING | PARKED | COMPLETED | FAILED | CANCELLED
 --   agent, tenant, hash, request, id, parent, root, depth, call, trace, rank, session     as accepted
 --   scopes                                                          of whoever asked for the root task, a JSON array
+--   ancestors                                                       agents of the tasks above, the root's first
 --   created, started, ended, deadline, expire                       store time, ms
 --   queue, owner, fence, fences, attempt, barren, poison            ownership
---   seq, blobs, waiting, turn, nudged, cancel, retention            journal, parking, cancellation
+--   seq, blobs, waiting, turn, eager, nudged, cancel, retention     journal, parking, cancellation
 --   asks, held, frozen, frozen_at                                   questions to people: see inputs.lua
 --   budget, escrow, chunk                                           money: see budget.lua
 --   steps, input_tokens, ...                                        counters, this task with its children

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$meshwright/gen/agents/v1/grant.proto\x12\tagents.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf1\x04\n\x05Grant\x12\x16\n\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x1c\n\tprincipal\x18\x02 \x01(\tR\tprincipal\x12\x19\n\x08\x61gent_id\x18\x03 \x01(\tR\x07\x61gentId\x12\x17\n\x07task_id\x18\x04 \x01(\tR\x06taskId\x12 \n\x0croot_task_id\x18\x05 \x01(\tR\nrootTaskId\x12\x14\n\x05\x64\x65pth\x18\x06 \x01(\rR\x05\x64\x65pth\x12\x14\n\x05\x66\x65nce\x18\x07 \x01(\x04R\x05\x66\x65nce\x12\x14\n\x05tools\x18\x08 \x03(\tR\x05tools\x12;\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12!\n\x0ctoken_budget\x18\n \x01(\rR\x0btokenBudget\x12\x36\n\x08\x64\x65\x61\x64line\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08\x64\x65\x61\x64line\x12\x18\n\x07tainted\x18\x0c \x01(\x08R\x07tainted\x12\x1a\n\x08\x61pproved\x18\r \x03(\tR\x08\x61pproved\x12#\n\rallowed_tools\x18\x0e \x03(\tR\x0c\x61llowedTools\x12\x1c\n\tdelegates\x18\x0f \x03(\tR\tdelegates\x12\x16\n\x06scopes\x18\x10 \x03(\tR\x06scopes\x12\x1d\n\nsession_id\x18\x11 \x01(\tR\tsessionId\x12,\n\x12\x63ost_budget_micros\x18\x12 \x01(\x03R\x10\x63ostBudgetMicros\x12$\n\x0emax_tool_calls\x18\x13 \x01(\rR\x0cmaxToolCalls\"X\n\x0bSignedGrant\x12\x14\n\x05grant\x18\x01 \x01(\x0cR\x05grant\x12\x1c\n\tsignature\x18\x02 \x01(\x0cR\tsignature\x12\x15\n\x06key_id\x18\x03 \x01(\tR\x05keyIdb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$meshwright/gen/agents/v1/grant.proto\x12\tagents.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8f\x05\n\x05Grant\x12\x16\n\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x1c\n\tprincipal\x18\x02 \x01(\tR\tprincipal\x12\x19\n\x08\x61gent_id\x18\x03 \x01(\tR\x07\x61gentId\x12\x17\n\x07task_id\x18\x04 \x01(\tR\x06taskId\x12 \n\x0croot_task_id\x18\x05 \x01(\tR\nrootTaskId\x12\x14\n\x05\x64\x65pth\x18\x06 \x01(\rR\x05\x64\x65pth\x12\x14\n\x05\x66\x65nce\x18\x07 \x01(\x04R\x05\x66\x65nce\x12\x14\n\x05tools\x18\x08 \x03(\tR\x05tools\x12;\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12!\n\x0ctoken_budget\x18\n \x01(\rR\x0btokenBudget\x12\x36\n\x08\x64\x65\x61\x64line\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08\x64\x65\x61\x64line\x12\x18\n\x07tainted\x18\x0c \x01(\x08R\x07tainted\x12\x1a\n\x08\x61pproved\x18\r \x03(\tR\x08\x61pproved\x12#\n\rallowed_tools\x18\x0e \x03(\tR\x0c\x61llowedTools\x12\x1c\n\tdelegates\x18\x0f \x03(\tR\tdelegates\x12\x16\n\x06scopes\x18\x10 \x03(\tR\x06scopes\x12\x1d\n\nsession_id\x18\x11 \x01(\tR\tsessionId\x12,\n\x12\x63ost_budget_micros\x18\x12 \x01(\x03R\x10\x63ostBudgetMicros\x12$\n\x0emax_tool_calls\x18\x13 \x01(\rR\x0cmaxToolCalls\x12\x1c\n\tancestors\x18\x14 \x03(\tR\tancestors\"X\n\x0bSignedGrant\x12\x14\n\x05grant\x18\x01 \x01(\x0cR\x05grant\x12\x1c\n\tsignature\x18\x02 \x01(\x0cR\tsignature\x12\x15\n\x06key_id\x18\x03 \x01(\tR\x05keyIdb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,7 +33,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'meshwright.gen.agents.v1.gr
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GRANT']._serialized_start=85
-  _globals['_GRANT']._serialized_end=710
-  _globals['_SIGNEDGRANT']._serialized_start=712
-  _globals['_SIGNEDGRANT']._serialized_end=800
+  _globals['_GRANT']._serialized_end=740
+  _globals['_SIGNEDGRANT']._serialized_start=742
+  _globals['_SIGNEDGRANT']._serialized_end=830
 # @@protoc_insertion_point(module_scope)

@@ -48,6 +48,7 @@ class Grant(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     COST_BUDGET_MICROS_FIELD_NUMBER: _builtins.int
     MAX_TOOL_CALLS_FIELD_NUMBER: _builtins.int
+    ANCESTORS_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """Tenant the task belongs to."""
     principal: _builtins.str
@@ -104,6 +105,10 @@ class Grant(_message.Message):
         against them; the catalog is not: a task never writes to it.
         """
 
+    @_builtins.property
+    def ancestors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Agents of the tasks above the one that acts, the root's first."""
+
     def __init__(
         self,
         *,
@@ -126,10 +131,11 @@ class Grant(_message.Message):
         session_id: _builtins.str = ...,
         cost_budget_micros: _builtins.int = ...,
         max_tool_calls: _builtins.int = ...,
+        ancestors: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allowed_tools", b"allowed_tools", "approved", b"approved", "cost_budget_micros", b"cost_budget_micros", "deadline", b"deadline", "delegates", b"delegates", "depth", b"depth", "expire_time", b"expire_time", "fence", b"fence", "max_tool_calls", b"max_tool_calls", "principal", b"principal", "root_task_id", b"root_task_id", "scopes", b"scopes", "session_id", b"session_id", "tainted", b"tainted", "task_id", b"task_id", "tenant", b"tenant", "token_budget", b"token_budget", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allowed_tools", b"allowed_tools", "ancestors", b"ancestors", "approved", b"approved", "cost_budget_micros", b"cost_budget_micros", "deadline", b"deadline", "delegates", b"delegates", "depth", b"depth", "expire_time", b"expire_time", "fence", b"fence", "max_tool_calls", b"max_tool_calls", "principal", b"principal", "root_task_id", b"root_task_id", "scopes", b"scopes", "session_id", b"session_id", "tainted", b"tainted", "task_id", b"task_id", "tenant", b"tenant", "token_budget", b"token_budget", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -87,6 +87,34 @@ TOOL_OUTCOME_UNKNOWN: ToolOutcome.ValueType  # 5
 """May or may not have run."""
 Global___ToolOutcome: _TypeAlias = ToolOutcome  # noqa: Y015
 
+class _ChildFailureAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ChildFailureActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChildFailureAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CHILD_FAILURE_ACTION_UNSPECIFIED: _ChildFailureAction.ValueType  # 0
+    """Taken as TELL."""
+    CHILD_FAILURE_ACTION_TELL: _ChildFailureAction.ValueType  # 1
+    """The failure is the call's outcome: the model reads it."""
+    CHILD_FAILURE_ACTION_RETRY: _ChildFailureAction.ValueType  # 2
+    """The same agent gets another child; where that cannot be, TELL."""
+    CHILD_FAILURE_ACTION_OTHER: _ChildFailureAction.ValueType  # 3
+    """Another delegate that has a skill in common gets a child; where there is none, TELL."""
+
+class ChildFailureAction(_ChildFailureAction, metaclass=_ChildFailureActionEnumTypeWrapper):
+    """ChildFailureAction says what follows where a child fails. The call gets one more child at most."""
+
+CHILD_FAILURE_ACTION_UNSPECIFIED: ChildFailureAction.ValueType  # 0
+"""Taken as TELL."""
+CHILD_FAILURE_ACTION_TELL: ChildFailureAction.ValueType  # 1
+"""The failure is the call's outcome: the model reads it."""
+CHILD_FAILURE_ACTION_RETRY: ChildFailureAction.ValueType  # 2
+"""The same agent gets another child; where that cannot be, TELL."""
+CHILD_FAILURE_ACTION_OTHER: ChildFailureAction.ValueType  # 3
+"""Another delegate that has a skill in common gets a child; where there is none, TELL."""
+Global___ChildFailureAction: _TypeAlias = ChildFailureAction  # noqa: Y015
+
 class _GuardrailPoint:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -189,6 +217,10 @@ class _NoticeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NoticeKind
     """A dependency that was left alone works again."""
     NOTICE_KIND_DEGRADED: _NoticeKind.ValueType  # 11
     """The task goes on, or ends, with less than it should: see the notice's level."""
+    NOTICE_KIND_LOOPING: _NoticeKind.ValueType  # 12
+    """The same calls had the same outcomes three times in a row; the model reads the notice. Twice more, and the task ends
+    FAILED, reason LOOP_DETECTED.
+    """
 
 class NoticeKind(_NoticeKind, metaclass=_NoticeKindEnumTypeWrapper):
     """NoticeKind is the kind of a RunnerNotice."""
@@ -217,6 +249,10 @@ NOTICE_KIND_BREAKER_CLOSED: NoticeKind.ValueType  # 10
 """A dependency that was left alone works again."""
 NOTICE_KIND_DEGRADED: NoticeKind.ValueType  # 11
 """The task goes on, or ends, with less than it should: see the notice's level."""
+NOTICE_KIND_LOOPING: NoticeKind.ValueType  # 12
+"""The same calls had the same outcomes three times in a row; the model reads the notice. Twice more, and the task ends
+FAILED, reason LOOP_DETECTED.
+"""
 Global___NoticeKind: _TypeAlias = NoticeKind  # noqa: Y015
 
 class _DegradationLevel:
@@ -282,6 +318,7 @@ class StepEvent(_message.Message):
     GAP_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
     RESERVATION_FIELD_NUMBER: _builtins.int
+    CORRECTION_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """Task whose journal or stream this is; inside of a ChildStep, the child."""
@@ -366,6 +403,10 @@ class StepEvent(_message.Message):
         """Money is set aside for a model call, or what was set aside is not needed any more."""
 
     @_builtins.property
+    def correction(self) -> Global___Correction:
+        """Something is wrong with the model's answer, and it is told so: it answers again."""
+
+    @_builtins.property
     def result(self) -> _task_pb2.TaskResponse:
         """Always last. A stream that ends without it was cut: reconnect after the last sequence."""
 
@@ -395,13 +436,14 @@ class StepEvent(_message.Message):
         gap: Global___StreamGap | None = ...,
         progress: Global___ToolProgress | None = ...,
         reservation: Global___ModelReservation | None = ...,
+        correction: Global___Correction | None = ...,
         result: _task_pb2.TaskResponse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "child", b"child", "context_compacted", b"context_compacted", "delegation", b"delegation", "delta", b"delta", "event", b"event", "gap", b"gap", "guardrail", b"guardrail", "heartbeat", b"heartbeat", "input_requested", b"input_requested", "input_resolved", b"input_resolved", "llm_call", b"llm_call", "notice", b"notice", "progress", b"progress", "reservation", b"reservation", "result", b"result", "started", b"started", "time", b"time", "tool_call", b"tool_call", "tool_result", b"tool_result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "child", b"child", "context_compacted", b"context_compacted", "correction", b"correction", "delegation", b"delegation", "delta", b"delta", "event", b"event", "gap", b"gap", "guardrail", b"guardrail", "heartbeat", b"heartbeat", "input_requested", b"input_requested", "input_resolved", b"input_resolved", "llm_call", b"llm_call", "notice", b"notice", "progress", b"progress", "reservation", b"reservation", "result", b"result", "started", b"started", "time", b"time", "tool_call", b"tool_call", "tool_result", b"tool_result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "budget", b"budget", "child", b"child", "context_compacted", b"context_compacted", "delegation", b"delegation", "delta", b"delta", "event", b"event", "gap", b"gap", "guardrail", b"guardrail", "heartbeat", b"heartbeat", "input_requested", b"input_requested", "input_resolved", b"input_resolved", "llm_call", b"llm_call", "notice", b"notice", "progress", b"progress", "reservation", b"reservation", "result", b"result", "sequence", b"sequence", "span_id", b"span_id", "started", b"started", "step", b"step", "task_id", b"task_id", "time", b"time", "tool_call", b"tool_call", "tool_result", b"tool_result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "budget", b"budget", "child", b"child", "context_compacted", b"context_compacted", "correction", b"correction", "delegation", b"delegation", "delta", b"delta", "event", b"event", "gap", b"gap", "guardrail", b"guardrail", "heartbeat", b"heartbeat", "input_requested", b"input_requested", "input_resolved", b"input_resolved", "llm_call", b"llm_call", "notice", b"notice", "progress", b"progress", "reservation", b"reservation", "result", b"result", "sequence", b"sequence", "span_id", b"span_id", "started", b"started", "step", b"step", "task_id", b"task_id", "time", b"time", "tool_call", b"tool_call", "tool_result", b"tool_result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "llm_call", "delta", "tool_call", "tool_result", "delegation", "child", "guardrail", "context_compacted", "input_requested", "input_resolved", "budget", "notice", "heartbeat", "gap", "progress", "reservation", "result"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "llm_call", "delta", "tool_call", "tool_result", "delegation", "child", "guardrail", "context_compacted", "input_requested", "input_resolved", "budget", "notice", "heartbeat", "gap", "progress", "reservation", "correction", "result"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -765,6 +807,8 @@ class Delegation(_message.Message):
     GRANTED_TOKENS_FIELD_NUMBER: _builtins.int
     GRANTED_COST_MICROS_FIELD_NUMBER: _builtins.int
     GRANTED_TOOL_CALLS_FIELD_NUMBER: _builtins.int
+    ON_FAILURE_FIELD_NUMBER: _builtins.int
+    REPLACES_TASK_ID_FIELD_NUMBER: _builtins.int
     call_id: _builtins.str
     """PlannedCall that asked for it."""
     child_task_id: _builtins.str
@@ -777,6 +821,10 @@ class Delegation(_message.Message):
     """Cost budget of the child in millionths of a US dollar, a share of what the parent has left; 0: the parent has none."""
     granted_tool_calls: _builtins.int
     """Tool calls of the child, a share of what the parent has left; 0: the parent has no limit."""
+    on_failure: Global___ChildFailureAction.ValueType
+    """What follows where the child fails."""
+    replaces_task_id: _builtins.str
+    """Child that failed, or could not be made, and that this one takes the place of; empty: it is the call's first."""
     def __init__(
         self,
         *,
@@ -786,14 +834,42 @@ class Delegation(_message.Message):
         granted_tokens: _builtins.int = ...,
         granted_cost_micros: _builtins.int = ...,
         granted_tool_calls: _builtins.int = ...,
+        on_failure: Global___ChildFailureAction.ValueType = ...,
+        replaces_task_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "call_id", b"call_id", "child_task_id", b"child_task_id", "granted_cost_micros", b"granted_cost_micros", "granted_tokens", b"granted_tokens", "granted_tool_calls", b"granted_tool_calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "call_id", b"call_id", "child_task_id", b"child_task_id", "granted_cost_micros", b"granted_cost_micros", "granted_tokens", b"granted_tokens", "granted_tool_calls", b"granted_tool_calls", "on_failure", b"on_failure", "replaces_task_id", b"replaces_task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Delegation: _TypeAlias = Delegation  # noqa: Y015
+
+@_typing.final
+class Correction(_message.Message):
+    """Correction hands an answer back to the model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Stable reason: "OUTPUT_SCHEMA_VIOLATED"."""
+    text: _builtins.str
+    """What the model reads, as a message of the user's side."""
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Correction: _TypeAlias = Correction  # noqa: Y015
 
 @_typing.final
 class ChildStep(_message.Message):

@@ -399,7 +399,10 @@ class TaskRequest(_message.Message):
 
     @_builtins.property
     def output_schema(self) -> _struct_pb2.Struct:
-        """JSON Schema 2020-12, of type object, that output_data must satisfy; unset: text alone."""
+        """JSON Schema 2020-12, of type object, that output_data must satisfy: at most 64 KiB, 32 levels and 2,000 parts, and no
+        reference out of itself. Unset: the agent's own, where it has one, else text alone. An answer that does not fit is
+        handed back to the model twice; then the task ends FAILED, reason OUTPUT_SCHEMA_VIOLATED, which names the violations.
+        """
 
     @_builtins.property
     def allowed_tools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -524,7 +527,10 @@ class TaskResponse(_message.Message):
 
     @_builtins.property
     def output_data(self) -> _struct_pb2.Struct:
-        """Typed result, when output_schema was given."""
+        """Typed result, where one was asked for and the task is COMPLETED with it; `output` is its JSON text, in which integers
+        of magnitude 2^53 and above stand as they are; here they are decimal text. Unset where a budget ended the task before
+        there was one.
+        """
 
     @_builtins.property
     def usage(self) -> Global___Usage:

@@ -59,6 +59,7 @@ class AgentCard(_message.Message):
     CALLABLE_BY_FIELD_NUMBER: _builtins.int
     DELEGATES_FIELD_NUMBER: _builtins.int
     MODELS_FIELD_NUMBER: _builtins.int
+    RECURSIVE_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """[a-z][a-z0-9-]{0,62}."""
     version: _builtins.str
@@ -67,6 +68,8 @@ class AgentCard(_message.Message):
     """What the agent does, for people and for agents that delegate."""
     contract_digest: _builtins.str
     """SHA-256 over the canonical descriptor set that its server serves; empty: not told."""
+    recursive: _builtins.bool
+    """It takes tasks that come from below its own tasks; without it such a cycle is refused: DELEGATION_CYCLE."""
     @_builtins.property
     def skills(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What it is good at, for people and for supervisors."""
@@ -114,10 +117,11 @@ class AgentCard(_message.Message):
         callable_by: _abc.Iterable[_builtins.str] | None = ...,
         delegates: _abc.Iterable[_builtins.str] | None = ...,
         models: _abc.Iterable[_builtins.str] | None = ...,
+        recursive: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["output_schema", b"output_schema"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "callable_by", b"callable_by", "contract_digest", b"contract_digest", "delegates", b"delegates", "description", b"description", "endpoints", b"endpoints", "labels", b"labels", "models", b"models", "output_schema", b"output_schema", "skills", b"skills", "tools", b"tools", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "callable_by", b"callable_by", "contract_digest", b"contract_digest", "delegates", b"delegates", "description", b"description", "endpoints", b"endpoints", "labels", b"labels", "models", b"models", "output_schema", b"output_schema", "recursive", b"recursive", "skills", b"skills", "tools", b"tools", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
