@@ -299,3 +299,21 @@ async def own_store(run_valkey: Callable[..., Any], tmp_path: Path) -> AsyncIter
     await own.store.open()
     yield own
     await own.store.close()
+
+
+@pytest.fixture
+def overheard(mesh):
+    """Remembers the prompts that an agent's model gets."""
+
+    def listen(name):
+        prompts, model = [], mesh.agents[name].router.candidates[0].model
+        answer = model.answer
+
+        async def remembered(prompt, on_text):
+            prompts.append(prompt)
+            return await answer(prompt, on_text)
+
+        model.answer = remembered
+        return prompts
+
+    return listen

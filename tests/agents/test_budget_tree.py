@@ -234,7 +234,9 @@ async def test_fifty_children_whose_workers_are_killed_never_exceed_the_budget_a
     done = {"text": "Done.", "usage": {"input_tokens": 20, "output_tokens": 10}}
     chosen = {"prices": str(tmp_path / "prices.yaml"), "lease_s": 1}
     half = json.dumps({"agents": {"middle": [delegating(*["helper"] * (CHILDREN // 2)), done]}})
-    await mesh.agent(Agent("middle", "Half of it.", delegates=["helper"]), script=half, **chosen)
+    await mesh.agent(
+        Agent("middle", "Half of it.", delegates=["helper"], max_children_at_once=CHILDREN // 2), script=half, **chosen
+    )
     all_of_it = json.dumps(
         {"agents": {"boss": [done | {"tool_calls": [{"name": "no"}]}, delegating("middle", "middle"), done]}}
     )

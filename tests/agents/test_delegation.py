@@ -67,24 +67,6 @@ def start(mesh, dial, gate):
 
 
 @pytest.fixture
-def heard(mesh):
-    """Remembers the prompts that an agent's model gets."""
-
-    def listen(name="boss"):
-        prompts, model = [], mesh.agents[name].model
-        answer = model.answer
-
-        async def remembered(prompt, on_text):
-            prompts.append(prompt)
-            return await answer(prompt, on_text)
-
-        model.answer = remembered
-        return prompts
-
-    return listen
-
-
-@pytest.fixture
 def parking_soon(monkeypatch):
     monkeypatch.setattr("meshwright.agents.parking.PARK_AFTER_S", 0.05)
 
@@ -120,10 +102,12 @@ def test_a_rule_that_is_none_is_told_in_one_line(fields, problem):
 
 
 @pytest.mark.usefixtures("parking_soon")
-async def test_children_of_one_answer_run_at_once_while_their_parent_holds_no_place(start, gate, becomes, mesh, heard):
+async def test_children_of_one_answer_run_at_once_while_their_parent_holds_no_place(
+    start, gate, becomes, mesh, overheard
+):
     await start("helper", HOLD, {"text": "Yes."})
     boss = await start("boss", asking(*["helper"] * 8), DONE, delegates=["helper"], concurrency=1)
-    prompts = heard()
+    prompts = overheard("boss")
     await boss.submit(task_id="t1", token_budget=32_768)
     await gate.holds(8)
     await becomes(lambda: mesh.agents["boss"].worker.running == 0)
@@ -165,10 +149,10 @@ class TestWidth:
 
 
 class TestCycles:
-    async def test_work_does_not_come_back_to_an_agent_that_waits_for_it(self, start, heard, mesh):
+    async def test_work_does_not_come_back_to_an_agent_that_waits_for_it(self, start, overheard, mesh):
         boss = await start("boss", asking("helper"), DONE, delegates=["helper"])
         await start("helper", asking("boss"), {"text": "Alone, then."}, delegates=["boss"])
-        prompts = heard("helper")
+        prompts = overheard("helper")
         events = await boss.steps(task_id="t1", token_budget=32_768)
         assert events[-1].result.status == TASK_STATUS_COMPLETED
         assert len(await tasks_of(boss)) == 2
@@ -178,10 +162,10 @@ class TestCycles:
         assert "boss -> helper -> boss" in refused.error.message
         assert "ask.boss" not in [tool.name for tool in prompts[0].tools]
 
-    async def test_an_agent_that_allows_it_is_asked_again(self, start, heard):
+    async def test_an_agent_that_allows_it_is_asked_again(self, start, overheard):
         boss = await start("boss", asking("helper"), DONE, delegates=["helper"], recursive=True)
         await start("helper", asking("boss"), {"text": "Together."}, delegates=["boss"], recursive=True)
-        prompts = heard("helper")
+        prompts = overheard("helper")
         events = await boss.steps(task_id="t1", token_budget=32_768)
         assert events[-1].result.status == TASK_STATUS_COMPLETED
         assert len(await tasks_of(boss)) == 6  # as deep as it goes
@@ -198,17 +182,17 @@ class TestCycles:
 
 
 class TestFailure:
-    async def test_unless_said_otherwise_the_model_reads_it(self, start, heard):
+    async def test_unless_said_otherwise_the_model_reads_it(self, start, overheard):
         await start("helper", model=Moody())
         boss = await start("boss", asking("helper"), DONE, delegates=["helper"])
-        prompts = heard()
+        prompts = overheard("boss")
         events = await boss.steps()
         assert len(delegations(events)) == 1
         assert json.loads(prompts[1].messages[-1].text) == {"error": {"reason": "MODEL_REJECTED", "message": "mood 1"}}
 
     @pytest.mark.parametrize("is_parked", [False, True])
     async def test_it_is_tried_once_more_as_another_child(
-        self, start, heard, is_parked, monkeypatch, gate, mesh, becomes
+        self, start, overheard, is_parked, monkeypatch, gate, mesh, becomes
     ):
         monkeypatch.setattr("meshwright.agents.parking.PARK_AFTER_S", 0.02 if is_parked else 60)
         model = Moody()
@@ -218,7 +202,7 @@ class TestFailure:
         await start("slow", HOLD, {"text": "Slow."})
         agents = ["helper", "slow"] if is_parked else ["helper"]
         boss = await start("boss", asking(*agents), DONE, delegates=["helper", "slow"], on_child_failure="retry")
-        prompts = heard()
+        prompts = overheard("boss")
         await boss.submit(task_id="t1", token_budget=32_768)
         if is_parked:  # the failure is read from the journal
             await gate.holds(1)
@@ -237,10 +221,10 @@ class TestFailure:
         assert children[first.child_task_id].status == TASK_STATUS_FAILED
         assert children[second.child_task_id].status == TASK_STATUS_COMPLETED
 
-    async def test_a_second_failure_is_what_the_model_reads(self, start, heard):
+    async def test_a_second_failure_is_what_the_model_reads(self, start, overheard):
         await start("helper", model=Moody(failures=9))
         boss = await start("boss", asking("helper"), DONE, delegates=["helper"], on_child_failure="retry")
-        prompts = heard()
+        prompts = overheard("boss")
         events = await boss.steps()
         assert len(delegations(events)) == 2
         assert json.loads(prompts[1].messages[-1].text)["error"]["message"] == "mood 2"
@@ -257,13 +241,13 @@ class TestFailure:
         assert task.status == TASK_STATUS_CANCELLED
 
     @pytest.mark.parametrize("limits", [{"max_children": 1}, {}])
-    async def test_where_no_second_child_can_be_the_failure_is_told(self, start, heard, gate, limits):
+    async def test_where_no_second_child_can_be_the_failure_is_told(self, start, overheard, gate, limits):
         hungry = {"usage": {"input_tokens": 0 if limits else 700, "output_tokens": 0}, **HOLD}
         await start("helper", *([] if limits else [hungry]), FAILS)
         free = {"input_tokens": 0, "output_tokens": 0}
         replies = [asking("helper", usage=free), DONE]
         boss = await start("boss", *replies, delegates=["helper"], on_child_failure="retry", **limits)
-        prompts = heard()
+        prompts = overheard("boss")
         gate.open()
         events = await boss.steps(token_budget=8_192 if limits else 1_500)
         assert len(delegations(events)) == 1
@@ -271,24 +255,24 @@ class TestFailure:
         assert reason_of(told) == "MODEL_REJECTED"
         assert json.loads(prompts[1].messages[-1].text)["error"]["message"] == "the key is wrong"
 
-    async def test_another_delegate_with_a_skill_in_common_takes_it_over(self, start, heard):
+    async def test_another_delegate_with_a_skill_in_common_takes_it_over(self, start, overheard):
         await start("left", FAILS, skills=["Search", "law"])
         await start("cook", DONE, skills=["cooking"])
         await start("clerk", {"text": "I file."}, skills=["search"])
         await start("lawyer", {"text": "I know."}, skills=["search", "Law"])
         team = ["left", "cook", "clerk", "lawyer"]
         boss = await start("boss", asking("left"), DONE, delegates=team, on_child_failure="other")
-        prompts = heard()
+        prompts = overheard("boss")
         events = await boss.steps(token_budget=32_768)
         assert [one.agent_id for one in delegations(events)] == ["left", "lawyer"]
         assert prompts[1].messages[-1].text == "I know."
 
-    async def test_nobody_with_a_skill_in_common_leaves_the_failure(self, start, heard):
+    async def test_nobody_with_a_skill_in_common_leaves_the_failure(self, start, overheard):
         await start("left", FAILS, skills=["search"])
         await start("cook", DONE, skills=["cooking"])
         await start("shy", DONE, skills=["search"], callable_by=["left"])
         boss = await start("boss", asking("left"), DONE, delegates=["left", "cook", "shy"], on_child_failure="other")
-        prompts = heard()
+        prompts = overheard("boss")
         events = await boss.steps(token_budget=32_768)
         assert len(delegations(events)) == 1
         assert json.loads(prompts[1].messages[-1].text)["error"]["reason"] == "MODEL_REJECTED"
@@ -307,22 +291,22 @@ class TestFailure:
 
 
 class TestPartialAnswers:
-    async def test_an_answer_that_a_budget_cut_short_is_called_one(self, start, heard):
+    async def test_an_answer_that_a_budget_cut_short_is_called_one(self, start, overheard):
         hungry = {"text": "Half of it.", "usage": {"input_tokens": 2_000, "output_tokens": 2_000}}
         await start("helper", hungry)
         boss = await start("boss", asking("helper"), DONE, delegates=["helper"])
-        prompts = heard()
+        prompts = overheard("boss")
         events = await boss.steps(token_budget=6_000)
         (ended,) = [event.child.event.result for event in events if event.child.event.HasField("result")]
         assert ended.finish_reason == FINISH_REASON_TOKEN_BUDGET_EXCEEDED
         told = prompts[1].messages[-1].text
         assert told == "(A partial answer: the agent had to stop early, TOKEN_BUDGET_EXCEEDED.)\n\nHalf of it."
 
-    async def test_a_failure_comes_with_what_there_is(self, start, heard, gate):
+    async def test_a_failure_comes_with_what_there_is(self, start, overheard, gate):
         hold = {"text": "So far so good.", **HOLD}
         await start("helper", hold, FAILS)
         boss = await start("boss", asking("helper"), DONE, delegates=["helper"])
-        prompts = heard()
+        prompts = overheard("boss")
         gate.open()
         await boss.run()
         error = json.loads(prompts[1].messages[-1].text)["error"]

@@ -40,7 +40,7 @@ def dear(n: int = 0) -> int:
 
 def saying(text="", *calls):
     usage = {"input_tokens": 100, "output_tokens": 50}
-    return {"text": text, "usage": usage, "tool_calls": [{"name": name} for name in calls]}
+    return {"text": text, "usage": usage, "tool_calls": [{"name": name, "arguments": {"n": n}} for name, n in calls]}
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ class TestScripts:
 
 
 async def test_a_tree_returns_what_it_did_not_spend(start, taken, becomes):
-    client = await start(saying("", "look"), DONE, budget_tenant_day_micros=1_000_000)
+    client = await start(saying("", ("look", 0)), DONE, budget_tenant_day_micros=1_000_000)
     response = await client.run(token_budget=512)
     assert response.usage.cost_micros == 300
 
@@ -134,7 +134,9 @@ async def test_a_tree_returns_what_it_did_not_spend(start, taken, becomes):
 
 
 async def test_tasks_at_once_never_spend_more_than_the_day_has(start, taken, becomes):
-    client = await start(*[saying("On.", "look")] * 30, budget_global_day_micros=6_000, concurrency=20)
+    client = await start(
+        *(saying("On.", ("look", n)) for n in range(30)), budget_global_day_micros=6_000, concurrency=20
+    )
     responses = await asyncio.gather(
         *(client.run(task_id=f"t{n}", max_steps=25, token_budget=32_768) for n in range(12)), return_exceptions=True
     )

@@ -106,20 +106,13 @@ async def test_a_model_that_does_not_listen_is_stopped(agent, kinds):
     assert seen == [1] * 5
 
 
-async def test_a_model_that_listens_goes_on(agent, mesh):
+async def test_a_model_that_listens_goes_on(agent, overheard):
     client = await agent(ONE, ONE, ONE, TWO, ONE, ONE, DONE)
-    model, prompts = mesh.agents["worker"].model, []
-    answer = model.answer
-
-    async def remembered(prompt, on_text):
-        prompts.append(prompt.messages)
-        return await answer(prompt, on_text)
-
-    model.answer = remembered
+    prompts = overheard("worker")
     events = await client.steps()
     assert events[-1].result.status == TASK_STATUS_COMPLETED
     (notice,) = looping(events)
-    assert (prompts[3][-1].role, prompts[3][-1].text, notice.detail) == ("user", TOLD, TOLD)
+    assert (prompts[3].messages[-1].role, prompts[3].messages[-1].text, notice.detail) == ("user", TOLD, TOLD)
 
 
 async def test_calls_that_are_refused_the_same_way_are_a_loop_too(agent):

@@ -126,7 +126,7 @@ async def test_without_a_budget_of_money_nothing_is_set_aside_but_all_is_counted
 
 @pytest.mark.parametrize("action", [0, BUDGET_ACTION_FAIL, BUDGET_ACTION_DEGRADE])
 async def test_a_task_ends_before_its_money_does(start, action):
-    client = await start("worker", ON)
+    client = await start("worker", *(reply(("free", {"n": n}), text="On and on.") for n in range(25)))
     response = await client.run(cost_budget_micros=3_000, on_budget_exceeded=action, max_steps=25, token_budget=32_768)
     assert response.finish_reason == FINISH_REASON_COST_BUDGET_EXCEEDED
     assert 0 < response.usage.cost_micros <= 3_000

@@ -113,11 +113,6 @@ class TestGet:
                 await quick.get(task_id)
             assert set(refusal(refused.value).fields) == {"task_id"}
 
-    async def test_what_is_not_served_yet_is_said_so(self, quick, refusal):
-        with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await quick.run(output_schema={"type": "object"})
-        assert refusal(refused.value).reason == "NOT_YET_AVAILABLE"
-
 
 class TestList:
     async def listed(self, client, **filters):

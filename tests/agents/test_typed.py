@@ -167,31 +167,13 @@ def typist(mesh, dial):
     return started
 
 
-@pytest.fixture
-def heard(mesh):
-    """Remembers the prompts that an agent's model gets."""
-
-    def listen(name="typist"):
-        prompts, model = [], mesh.agents[name].model
-        answer = model.answer
-
-        async def remembered(prompt, on_text):
-            prompts.append(prompt)
-            return await answer(prompt, on_text)
-
-        model.answer = remembered
-        return prompts
-
-    return listen
-
-
 LOOK = {"text": "Let me look.", "tool_calls": [{"name": "look", "arguments": {}}]}
 
 
 class TestTask:
-    async def test_a_fitting_answer_is_output_and_data(self, typist, heard):
+    async def test_a_fitting_answer_is_output_and_data(self, typist, overheard):
         client = await typist(f"Sure!\n```json\n{RIGHT}\n```")
-        prompts = heard()
+        prompts = overheard("typist")
         response = await client.run(output_schema=CITY)
         assert (response.status, response.finish_reason) == (TASK_STATUS_COMPLETED, FINISH_REASON_STOP)
         assert response.output == RIGHT
@@ -199,9 +181,9 @@ class TestTask:
         assert prompts[0].output_schema == CITY
         assert (await client.get(response.task_id)).output_data == response.output_data
 
-    async def test_a_wrong_answer_is_handed_back_to_the_model(self, typist, heard, kinds):
+    async def test_a_wrong_answer_is_handed_back_to_the_model(self, typist, overheard, kinds):
         client = await typist(WRONG, "Bern, I think.", RIGHT)
-        prompts = heard()
+        prompts = overheard("typist")
         events = await client.steps(output_schema=CITY)
         assert kinds(events) == ["started", *["llm_call", "correction"] * 2, "llm_call", "result"]
         assert events[-1].result.output == RIGHT
@@ -253,16 +235,16 @@ class TestTask:
         own = await client.run(output_schema={"type": "object"})
         assert own.output == WRONG
 
-    async def test_a_delegate_with_a_schema_answers_in_json(self, typist, heard):
+    async def test_a_delegate_with_a_schema_answers_in_json(self, typist, overheard):
         await typist(WRONG, RIGHT, name="helper", output_schema=CITY)
         asking = {"tool_calls": [{"name": "ask.helper", "arguments": {"prompt": "Where?"}}]}
         boss = await typist(asking, "Done.", name="boss", delegates=["helper"])
-        prompts = heard("boss")
+        prompts = overheard("boss")
         assert (await boss.run()).output == "Done."
         assert prompts[1].messages[-1].text == RIGHT
 
     async def test_a_successor_sees_the_conversation_with_its_corrections(
-        self, typist, mesh, journal, made, store, heard, kinds
+        self, typist, mesh, journal, made, store, overheard, kinds
     ):
         lived = await typist(WRONG, WRONG, RIGHT)
         events = await lived.steps(task_id="original", output_schema=CITY)
