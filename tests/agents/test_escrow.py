@@ -165,7 +165,7 @@ async def test_children_spend_what_their_root_took(start, taken, becomes):
 
 
 async def test_a_dear_tool_is_held_against_shared_budgets_too(start):
-    client = await start(saying("", "dear", "dear", "dear", "dear"), DONE, budget_tenant_day_micros=14_000)
+    client = await start(saying("", *[("dear", 0)] * 4), DONE, budget_tenant_day_micros=14_000)
     response = await client.run(token_budget=2_000)
     assert (response.usage.cost_micros, response.tool_calls, response.output) == (300, 4, "Done.")
 
