@@ -104,7 +104,8 @@ def content_judge(model: Model, *, thresholds: Mapping[str, float] | None = None
         facts: Further attributes of `Judge`.
     """
     chosen = dict.fromkeys(CATEGORIES, THRESHOLD) | dict(thresholds or {})
-    return Judge(model, CONTENT, chosen, **({"name": "content_judge"} | facts))
+    named: dict[str, Any] = {"name": "content_judge"} | facts
+    return Judge(model, CONTENT, chosen, **named)
 
 
 def tone_judge(model: Model, tone: str, **facts: Any) -> Judge:
