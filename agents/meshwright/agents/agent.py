@@ -3,13 +3,16 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from meshwright.agents.escalation import Escalates
 from meshwright.agents.inputs import LONGEST_S, STRICTNESS, Approval, Policy, Silence
 from meshwright.agents.models.model import Model
 from meshwright.core.errors import SetupError
-from meshwright.core.ids import AGENT_ID, VERSION
+from meshwright.core.ids import AGENT_ID, TOOL_NAME, VERSION
 from meshwright.registry.catalog import split_selector
 from meshwright.registry.module import members
 from meshwright.registry.tool.hosted import HostedTool
+
+WISHES, NEVER = Escalates(("asked_for_person",)), Escalates(())
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,9 @@ class Agent:
         approvals: By tool name (`*`: any), when a person is asked before a call: `never`, `when_tainted` (after content
             that others wrote has entered the conversation) or `always`; the tool's own rule counts where stricter.
         asks_people: Whether it may ask a person: the model sees a tool `ask.person`.
+        escalates: When it calls for a person by itself; by default where whoever asks wants to speak to one, if it
+            `asks_people`, else never. `Escalates()` looks for every signal.
+        stakes: Names of tools whose every call waits for approval, before other questions in the inbox.
         answer_within_s: How long a question stays open, at most 30 days; meanwhile the task's clock stands still.
         on_silence: What follows when nobody answers: `refuse` what was asked for and go on, or `fail`.
         same_version: A task stays with the version that began it; otherwise any version goes on with it.
@@ -46,6 +52,8 @@ class Agent:
     model: str | Model = ""
     approvals: Mapping[str, Approval] = field(default_factory=dict)
     asks_people: bool = False
+    escalates: Escalates | None = None
+    stakes: Sequence[str] = ()
     answer_within_s: float = 7 * 86_400
     on_silence: Silence = "refuse"
     same_version: bool = False
@@ -83,14 +91,25 @@ class Agent:
             raise SetupError(f"agent {self.name}: answer_within_s must be 1..{LONGEST_S} (30 days)")
         if self.asks_people and "person" in self.delegates:
             raise SetupError(f"agent {self.name}: a delegate called person and asks_people exclude each other")
+        if self.escalates and "low_confidence" in self.escalates.signals and "escalation" in self.delegates:
+            raise SetupError(f"agent {self.name}: a delegate called escalation and low_confidence exclude each other")
+        if isinstance(self.stakes, str) or not all(TOOL_NAME.fullmatch(name) for name in self.stakes):
+            raise SetupError(f"agent {self.name}: stakes are names of tools, not {self.stakes!r}")
 
     @property
     def policy(self) -> Policy:
         """How it asks people."""
         return Policy(self.answer_within_s, self.on_silence)
 
+    @property
+    def escalation(self) -> Escalates:
+        """When it calls for a person."""
+        return self.escalates or (WISHES if self.asks_people else NEVER)
+
     def approval_of(self, tool: str) -> Approval:
         """Returns its own rule for a tool."""
+        if tool in self.stakes:
+            return "always"
         return self.approvals.get(tool, self.approvals.get("*", "never"))
 
 

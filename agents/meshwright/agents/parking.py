@@ -32,6 +32,17 @@ async def wait_for_others(run: Run) -> None:
                 await run.catch_up()
 
 
+async def wait_for_people(run: Run) -> None:
+    """Waits until everything that the task asks is decided.
+
+    Raises:
+        Parked: It is not: a decision wakes the task.
+    """
+    while run.state.asking and not run.state.verdict:
+        await park(run, parked(run))
+        await run.catch_up()
+
+
 async def wait_for_turn(run: Run, sessions: Sessions) -> None:
     """Waits until the earlier tasks of the session have ended.
 

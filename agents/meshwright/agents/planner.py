@@ -3,8 +3,10 @@
 import itertools
 import time
 
-from meshwright.agents import inputs
+from meshwright.agents import escalation, handover, inputs
 from meshwright.agents.agent import Agent
+from meshwright.agents.brief import brief
+from meshwright.agents.escalation import ASK_ESCALATION
 from meshwright.agents.feed import Feeds
 from meshwright.agents.inputs import ASK_PERSON, Approval
 from meshwright.agents.journal import Journal
@@ -29,7 +31,7 @@ from meshwright.gen.agents.v1.step_event_pb2 import (
     ToolCall,
     ToolResult,
 )
-from meshwright.gen.agents.v1.task_pb2 import PendingInput, Usage
+from meshwright.gen.agents.v1.task_pb2 import ESCALATION_SIGNAL_HIGH_STAKES, PendingInput, Usage
 from meshwright.gen.registry.v1.tool_registry_service_pb2 import (
     APPROVAL_RULE_ALWAYS,
     APPROVAL_RULE_WHEN_TAINTED,
@@ -84,10 +86,15 @@ class Planner:
         tools: list[ToolSpec] = [pin.spec for pin in run.tools.values()]
         tools += await self._supervisor.specs(run)
         tools += [ASKING] if self._agent.asks_people else []
+        tools += handover.specs(self._agent)
         messages = (*run.history, Message("user", run.request.prompt), *run.state.messages)
         name, instructions = self._agent.name, self._agent.instructions
         room = run.budget.room(run.state, instructions, messages)
         return Prompt(name, instructions, messages, tuple(tools), run.state.step, room) if room else None
+
+    async def is_handed_over(self, run: Run) -> bool:
+        """Asks a person where a signal calls for one; returns whether one was asked, and has decided."""
+        return await handover.is_handed_over(run, self._agent)
 
     async def ask(self, run: Run, prompt: Prompt) -> list[StepEvent]:
         """Calls the model and returns the step's events: its answer, then an intent (or a refusal) for each call.
@@ -137,6 +144,8 @@ class Planner:
                 return [run.event(step, delegation=self._supervisor.intent(run, step, call, children, spent))]
             if call.tool == ASK_PERSON and self._agent.asks_people:
                 return [run.event(step, input_requested=inputs.question(self._asked(inputs.QUESTION, run, call), call))]
+            if call.tool == ASK_ESCALATION and handover.specs(self._agent):
+                return [handover.confided(run, self._agent, step, call)]
             pin = checked_pin(run, call)
             intent = tool_intent(run, step, call, pin)
             events = [run.event(step, tool_call=intent)]
@@ -152,9 +161,13 @@ class Planner:
     def _asked(self, kind: inputs.Kind, run: Run, call: Call) -> PendingInput:
         prompt = f"{self._agent.name} wants to call {call.tool}: may it?"
         turn = str(run.state.step + 1)
-        return inputs.asked(
+        pending = inputs.asked(
             kind, run.task_id, prompt, self._agent.policy, now_ms=run.store_ms, call_id=call.call_id, turn=turn
         )
+        pending.summary = brief(run.request.prompt, run.state.messages, prompt)
+        if call.tool in self._agent.stakes:
+            return escalation.signalled(pending, ESCALATION_SIGNAL_HIGH_STAKES, pending.summary)
+        return pending
 
     def _needs_approval(self, run: Run, pin: Pin) -> bool:
         own = RULES.get(pin.tool.approval, "never")

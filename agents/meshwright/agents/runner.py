@@ -92,6 +92,10 @@ class Runner:
                 raise RejectedError(run.state.verdict)
             if run.state.open_calls:
                 await self._actor.act(run)
+            elif run.state.is_answered:
+                return await self.finish(run, STOP)
+            elif await self._planner.is_handed_over(run):
+                continue
             elif reason := run.budget.exhausted(run.state):
                 return await self.finish(run, End(reason))
             else:

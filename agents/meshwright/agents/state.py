@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from meshwright.agents.escalation import ANSWERED_BY_PERSON, Signals
 from meshwright.agents.models.model import Call, JsonObject, Message
 from meshwright.agents.task import counters_of
 from meshwright.agents.values import arguments_of
@@ -26,6 +27,7 @@ from meshwright.gen.agents.v1.task_pb2 import (
     DECISION_EDIT,
     DECISION_FAIL,
     DECISION_RETRY,
+    INPUT_KIND_ESCALATION,
     INPUT_KIND_QUESTION,
     TASK_STATUS_COMPLETED,
     PendingInput,
@@ -55,6 +57,7 @@ class RunState:
         approved: By call id, the intent digest of what a person has allowed of the step.
         verdict: Why a person ended the task; empty: nobody did.
         is_tainted: Whether content that others wrote has entered the conversation.
+        signals: What calls for a person.
         usage: What was spent, children included.
         attempt: The highest attempt that has written here.
         sequence: Last durable event seen.
@@ -75,6 +78,7 @@ class RunState:
     verdict: str = ""
     _was_tainted: bool = False
     is_tainted: bool = False
+    signals: Signals = field(default_factory=Signals)
     usage: Usage = field(default_factory=Usage)
     attempt: int = 0
     sequence: int = 0
@@ -89,6 +93,11 @@ class RunState:
     def open_calls(self) -> list[Call]:
         """Calls of the last answer that have no outcome yet."""
         return [call for call in self.planned if call.call_id not in self.outcomes]
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the last words stand: an answer that a person gave."""
+        return bool(self.messages) and self.messages[-1].role == "assistant" and not self.planned
 
     @property
     def was_tainted(self) -> bool:
@@ -134,6 +143,7 @@ class RunState:
         self.sequence = max(self.sequence, event.sequence)
         self.attempt = max(self.attempt, event.attempt)
         add(self.usage, counters_of(event))
+        self.signals.apply(event)
         match event.WhichOneof("event"):
             case "started":
                 self.pins = tuple(event.started.tool_pins)
@@ -166,7 +176,7 @@ class RunState:
 
     def _ask(self, pending: PendingInput) -> None:
         self.asking[pending.input_id] = pending
-        if pending.kind == INPUT_KIND_QUESTION:
+        if pending.kind in (INPUT_KIND_QUESTION, INPUT_KIND_ESCALATION) and pending.call_id:
             self.intents[pending.call_id] = pending
 
     def _decide(self, resolved: InputResolved) -> None:
@@ -184,8 +194,20 @@ class RunState:
             self.retries[call_id] = self.retries.get(call_id, 0) + 1
         elif resolved.decision == DECISION_EDIT:
             self._edit(call_id, json.loads(resolved.edited_arguments_json))
-        elif pending.kind == INPUT_KIND_QUESTION:
+        elif pending.kind == INPUT_KIND_ESCALATION and not call_id:
+            self._hear(pending, resolved)
+        elif pending.kind in (INPUT_KIND_QUESTION, INPUT_KIND_ESCALATION):
             self._settle(call_id, answer_text(resolved))
+
+    def _hear(self, pending: PendingInput, resolved: InputResolved) -> None:
+        """Takes in what a person said whom the task was handed to: the last word, or advice to go on with."""
+        is_answer = resolved.decision == DECISION_ANSWER
+        if is_answer and pending.signal in ANSWERED_BY_PERSON:
+            self.planned = ()
+            self.messages.append(Message("assistant", answer_text(resolved)))
+            return
+        said = answer_text(resolved) if is_answer else f"nobody takes over ({resolved.reason or 'go on without'})"
+        self.messages.append(Message("user", f"A person was asked ({pending.prompt}) and says: {said}"))
 
     def _edit(self, call_id: str, arguments: JsonObject) -> None:
         """Replaces a call's arguments; the model reads the conversation as if it had asked for these."""
