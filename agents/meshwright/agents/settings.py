@@ -28,6 +28,7 @@ class AgentSettings(HostSettings):
         default="", description="Shares of tenants where several wait: acme=3,beta=0.5; 1 for those not named"
     )
     model_timeout_s: float = Field(default=120.0, ge=1, le=3_600, description="Seconds for one model call")
+    webhooks: str = Field(default="", description="YAML file of endpoints that are told of questions and ended tasks")
     docs: str = Field(default="", description="Folder that the researcher searches")
 
     @field_validator("tenant_weights")

@@ -44,6 +44,14 @@ STEPS = Labelled(Counter("meshwright_steps", "Plan-act-observe rounds", ["agent"
 TOKENS = Labelled(Counter("meshwright_tokens", "Model tokens", ["agent", "model", "kind"]))
 TOOL_CALLS = Labelled(Counter("meshwright_tool_calls", "Tool calls", ["tool", "outcome"]))
 TOOL_CIRCUIT = Labelled(Gauge("meshwright_tool_circuit", "Circuit: 0 closed, 1 on trial, 2 open", ["tool"]))
+WEBHOOKS = Labelled(
+    Counter(
+        "meshwright_webhooks",
+        "Events by what became of them: delivered, failed, given_up, dropped, gone",
+        ["endpoint", "outcome"],
+    )
+)
+WEBHOOK_QUEUE = Labelled(Gauge("meshwright_webhook_queue", "Events that are still to be delivered", ["endpoint"]))
 
 W3C = TraceContextTextMapPropagator()
 tracer: trace.Tracer | None = None
