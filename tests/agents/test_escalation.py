@@ -3,6 +3,7 @@
 import asyncio
 import json
 
+import grpc
 import pytest
 from google.protobuf.struct_pb2 import Value
 from hypothesis import given
@@ -123,13 +124,15 @@ class TestAskedForPerson:
         response = await client.ended("t1")
         assert (response.status, response.error.message) == (TASK_STATUS_FAILED, "spam")
 
-    async def test_an_answer_is_text(self, start, refusal):
+    async def test_an_empty_answer_is_none_and_a_number_is_one(self, start, refusal):
         client = await start(DONE)
         (pending,) = (await client.run(WISH, task_id="t1")).pending_inputs
-        for value in (Value(number_value=7), answer("")):
-            with pytest.raises(Exception, match="answer") as error:
+        for value in (Value(), answer(""), answer(" ")):
+            with pytest.raises(grpc.aio.AioRpcError) as error:
                 await client.resolve("t1", pending, DECISION_ANSWER, answer=value)
-            assert refusal(error.value).reason == "INVALID_REQUEST"
+            assert set(refusal(error.value).fields) == {"answer"}
+        await client.resolve("t1", pending, DECISION_ANSWER, answer=Value(number_value=42))
+        assert (await client.ended("t1")).output == "42"
 
     async def test_when_nobody_comes_the_agent_goes_on(self, start):
         client = await start(DONE, answer_within_s=1)

@@ -12,7 +12,8 @@ from meshwright.registry.catalog import split_selector
 from meshwright.registry.module import members
 from meshwright.registry.tool.hosted import HostedTool
 
-WISHES, NEVER = Escalates(("asked_for_person",)), Escalates(())
+WISHES = Escalates(["asked_for_person"])
+NEVER = Escalates(())
 
 
 @dataclass(frozen=True, slots=True)

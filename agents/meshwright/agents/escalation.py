@@ -9,7 +9,6 @@ from meshwright.agents.brief import MOST_CHARS, brief
 from meshwright.agents.models.model import Call, Message, ToolSpec
 from meshwright.agents.sentiment import Judge, sentiment
 from meshwright.agents.wish import wants_person
-from meshwright.core.canonical import to_struct
 from meshwright.core.errors import InvalidRequestError, MeshError, RejectedError, SetupError
 from meshwright.gen.agents.v1.step_event_pb2 import TOOL_OUTCOME_OK, StepEvent
 from meshwright.gen.agents.v1.task_pb2 import (
@@ -37,7 +36,6 @@ ANSWERED_BY_PERSON = frozenset({ESCALATION_SIGNAL_ASKED_FOR_PERSON, ESCALATION_S
 """Here whoever gave the task turns to people: what a person answers is the task's answer, word by word."""
 ASK_ESCALATION = "ask.escalation"
 MAX_REASON = 1_000
-ANSWER_SCHEMA = {"type": "string", "minLength": 1, "maxLength": 100_000}
 ESCALATING = ToolSpec(
     ASK_ESCALATION,
     "Says how sure you are, before you answer or act. If you are not sure enough a person is asked, whose advice comes "
@@ -193,7 +191,6 @@ def asked(
     """
     name = EscalationSignal.Name(raised.signal)
     pending = inputs.asked(inputs.ESCALATION, task_id, raised.reason, policy, now_ms=now_ms, call_id=call_id, turn=name)
-    pending.answer_schema.CopyFrom(to_struct(ANSWER_SCHEMA))
     return signalled(pending, raised.signal, brief(prompt, messages, raised.reason))
 
 

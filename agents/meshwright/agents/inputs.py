@@ -165,6 +165,9 @@ def check_answer(pending: PendingInput, request: ResolveInputRequest) -> None:
     """
     if not request.HasField("answer"):
         raise InvalidRequestError("ANSWER needs an answer", fields={"answer": "is required"})
+    is_text = request.answer.WhichOneof("kind") in (None, "string_value")
+    if pending.kind == INPUT_KIND_ESCALATION and is_text and not request.answer.string_value.strip():
+        raise InvalidRequestError("an empty answer is none", fields={"answer": "must not be empty"})
     if pending.HasField("answer_schema"):
         answer: Any = from_value(request.answer, "answer")
         violations = Schema(from_struct(pending.answer_schema, "answer_schema")).violations(answer)

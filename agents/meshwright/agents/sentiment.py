@@ -53,7 +53,7 @@ def sentiment(text: str) -> float:
         text: A message; one of more than `LONGEST` characters is not judged.
 
     Returns:
-        From -1 to 1, 0 where nothing is said. One strong word stays above -0.75; two or a stressed one go below.
+        From -1 to 1, 0 where nothing is said. One strong word stays above -0.75, two go below.
     """
     if len(text) > LONGEST:
         return 0.0
