@@ -9,8 +9,11 @@ from google.protobuf.struct_pb2 import Value
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshwright.agents import escalation
 from meshwright.agents.agent import Agent
 from meshwright.agents.escalation import Escalates, Signals, confidence, signalled
+from meshwright.agents.inputs import Policy
+from meshwright.agents.journal import Journal
 from meshwright.agents.models.model import Call
 from meshwright.agents.task import leaf
 from meshwright.core.errors import InvalidRequestError, MeshError, RejectedError, SetupError, ToolFailedError
@@ -20,6 +23,7 @@ from meshwright.gen.agents.v1.step_event_pb2 import (
     TOOL_OUTCOME_ERROR,
     TOOL_OUTCOME_OK,
     StepEvent,
+    TaskStarted,
     ToolResult,
 )
 from meshwright.gen.agents.v1.task_pb2 import (
@@ -41,6 +45,7 @@ from meshwright.gen.agents.v1.task_pb2 import (
     TASK_STATUS_FAILED,
     TASK_STATUS_INPUT_REQUIRED,
     PendingInput,
+    TaskRequest,
 )
 from meshwright.registry import tool
 
@@ -307,6 +312,25 @@ async def test_a_successor_asks_the_same_question_not_another_one(mesh, start):
     after = (await client.get("t1")).pending_inputs
     assert list(after) == list(before)
     await client.resolve("t1", after[0], DECISION_ANSWER, answer=answer("Ann here."))
+    assert (await client.ended("t1")).output == "Ann here."
+    assert len(asked(await client.watch("t1"))) == 1
+
+
+async def test_a_question_of_a_worker_that_was_lost_before_it_parked_is_waited_for_not_repeated(
+    mesh, start, store, made
+):
+    client = await start(DONE, lease_s=0.5)
+    await mesh.stop(mesh.agents["worker"])
+    lost = Journal(store, "lost", lease_s=0.5)
+    task = made.task(request=TaskRequest(prompt=WISH, max_steps=10, token_budget=8192))
+    claim = (await lost.accept(task, claim=True)).claim
+    pins = ["orders.find@1.0.0", "look@1.0.0", "money.pay@1.0.0"]
+    await lost.append(claim, "started", [StepEvent(started=TaskStarted(agent_id="worker", tool_pins=pins))])
+    pending = escalation.asked(escalation.wish(WISH), "t1", WISH, [], Policy(3_600, "refuse"), now_ms=2**41, call_id="")
+    await lost.append(claim, f"escalation:{pending.signal}", [StepEvent(attempt=1, input_requested=pending)])
+    client = await start(DONE, lease_s=0.5)
+    assert [one.input_id for one in await client.asked("t1")] == [pending.input_id]
+    await client.resolve("t1", pending, DECISION_ANSWER, answer=answer("Ann here."))
     assert (await client.ended("t1")).output == "Ann here."
     assert len(asked(await client.watch("t1"))) == 1
 

@@ -89,12 +89,12 @@ class Endpoint:
     timeout_s: float = 10.0
 
 
-def load(path: Path, agent_id: str) -> list[Endpoint]:
+def load(path: Path, agent_id: str = "") -> list[Endpoint]:
     """Reads the endpoints that want to hear of an agent; nothing is called for that.
 
     Args:
         path: YAML; what it names by relative paths is beside it.
-        agent_id: The agent.
+        agent_id: The agent; empty: every endpoint counts.
 
     Raises:
         SetupError: One line with file, endpoint and field.
@@ -113,7 +113,7 @@ def load(path: Path, agent_id: str) -> list[Endpoint]:
             endpoint = endpoint_of(options, agent_id, path.parent)
         except MeshError as error:
             raise SetupError(f"{path}: webhook {options.name}: {error.message}") from None
-        if not options.agents or agent_id in options.agents:
+        if not agent_id or not options.agents or agent_id in options.agents:
             found.append(endpoint)
     return found
 

@@ -82,7 +82,7 @@ class Webhooks:
     async def _deliver(self, endpoint: Endpoint, delivery: Delivery) -> None:
         queue = endpoint.hook.queue
         try:
-            response = await self._sent(endpoint, delivery)
+            response = await self._told(endpoint, delivery)
         except TaskNotFoundError:  # it has expired before anybody was here to tell
             await self._deliveries.done(queue, delivery)
         except MeshError as error:
@@ -91,7 +91,7 @@ class Webhooks:
             log.exception("webhook_broken", endpoint=endpoint.name, event_id=event_id(delivery))
             await self._put_off(endpoint, delivery, "internal error")
         else:
-            if OK <= response.status < TOO_FAR:
+            if is_taken(response):
                 await self._deliveries.done(queue, delivery)
                 telemetry.WEBHOOKS.labels(endpoint.name, "delivered").inc()
             elif response.status == GONE:
@@ -101,7 +101,7 @@ class Webhooks:
             else:
                 await self._put_off(endpoint, delivery, f"answered {response.status}", wait_s(response))
 
-    async def _sent(self, endpoint: Endpoint, delivery: Delivery) -> Response:
+    async def _told(self, endpoint: Endpoint, delivery: Delivery) -> Response:
         """Makes one attempt.
 
         Raises:
@@ -109,9 +109,7 @@ class Webhooks:
             MeshError: The endpoint could not be reached, or not in time.
         """
         body = await body_of(self._reader, delivery, has_texts=endpoint.has_texts)
-        headers = {"content-type": "application/json"}
-        headers |= signed(endpoint.keys, event_id(delivery), int(time.time()), body)
-        return await endpoint.egress.fetch(Request("POST", endpoint.url, headers, body=body), endpoint.timeout_s)
+        return await sent(endpoint, event_id(delivery), body)
 
     async def _put_off(self, endpoint: Endpoint, delivery: Delivery, why: str, said_s: float | None = None) -> None:
         """Has an event tried again later, unless its day is over."""
@@ -129,3 +127,18 @@ class Webhooks:
     def _pause_s(self, attempt: int) -> float:
         pause_s = min(self._first_pause_s * GROWTH ** min(attempt - 1, 20), LONGEST_PAUSE_S)
         return pause_s * random.uniform(0.75, 1.25)  # noqa: S311 - spreads attempts, no secret
+
+
+async def sent(endpoint: Endpoint, message_id: str, body: bytes) -> Response:
+    """Sends an event once, signed now.
+
+    Raises:
+        MeshError: The endpoint could not be reached, or not in time.
+    """
+    headers = {"content-type": "application/json", **signed(endpoint.keys, message_id, int(time.time()), body)}
+    return await endpoint.egress.fetch(Request("POST", endpoint.url, headers, body=body), endpoint.timeout_s)
+
+
+def is_taken(response: Response) -> bool:
+    """Whether an endpoint has taken an event."""
+    return OK <= response.status < TOO_FAR

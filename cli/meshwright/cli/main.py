@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from meshwright.cli import agent, bench, demo, dev, run, task, tool
+from meshwright.cli import agent, bench, demo, dev, run, task, tool, webhook
 from meshwright.cli.chaos import command
 from meshwright.core.errors import MeshError
 
@@ -17,6 +17,7 @@ app.command("bench")(bench.bench)
 app.add_typer(task.app, name="task")
 app.add_typer(agent.app, name="agent")
 app.add_typer(tool.app, name="tool")
+app.add_typer(webhook.app, name="webhook")
 
 FIRST_EXIT_CODE = 10
 """An error exits with this plus its gRPC code: NOT_FOUND (5) is 15."""
