@@ -149,6 +149,11 @@ class TestAskedForPerson:
         await client.run(WISH, task_id="t1")
         assert (await client.ended("t1")).status == TASK_STATUS_FAILED
 
+    async def test_a_rule_of_one_s_own_takes_the_words_place(self, start):
+        client = await start(DONE, escalates=Escalates(wish=lambda text: "Mensch" in text))
+        assert (await client.run("Ich will mit einem Menschen sprechen.")).status == TASK_STATUS_INPUT_REQUIRED
+        assert (await client.run(WISH)).status == TASK_STATUS_COMPLETED
+
     async def test_by_default_it_is_looked_for_where_the_agent_asks_people(self, start):
         asks = await start(DONE, name="asks", escalates=None, asks_people=True)
         assert (await asks.run(WISH)).status == TASK_STATUS_INPUT_REQUIRED
@@ -326,7 +331,9 @@ async def test_a_question_of_a_worker_that_was_lost_before_it_parked_is_waited_f
     claim = (await lost.accept(task, claim=True)).claim
     pins = ["orders.find@1.0.0", "look@1.0.0", "money.pay@1.0.0"]
     await lost.append(claim, "started", [StepEvent(started=TaskStarted(agent_id="worker", tool_pins=pins))])
-    pending = escalation.asked(escalation.wish(WISH), "t1", WISH, [], Policy(3_600, "refuse"), now_ms=2**41, call_id="")
+    pending = escalation.asked(
+        escalation.wish(is_wanted=True), "t1", WISH, [], Policy(3_600, "refuse"), now_ms=2**41, call_id=""
+    )
     await lost.append(claim, f"escalation:{pending.signal}", [StepEvent(attempt=1, input_requested=pending)])
     client = await start(DONE, lease_s=0.5)
     assert [one.input_id for one in await client.asked("t1")] == [pending.input_id]

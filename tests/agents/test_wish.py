@@ -59,6 +59,72 @@ My parcel is lost and your answers are useless; let me speak to a person.
 is there any way to get through to a human
 I still want to speak to an employee
 I wanna talk to a human
+I'd rather deal with a human
+can you get someone to call me
+Just let me talk to someone real
+I want an actual human to look at this
+is anyone there? I want to talk to a person
+please have a manager call me back
+I request to speak with a supervisor
+put a human on
+Forward this conversation to your support team
+I need to talk to customer service
+could you connect me with customer support please
+I wish to talk to a human agent
+live agent please
+I need human help
+Can I get a human?
+May I speak to your boss?
+I want to be transferred to a real agent
+Let me chat with a human being
+hey can u connect me to a person
+STOP. HUMAN. NOW.
+This bot is useless, get me a person
+I want human assistance
+Speak to representative
+Talk to an agent
+I would like a call back from a human
+There must be a human I can talk to
+who can I talk to? I want a real person
+I would really like to speak to someone about my bill
+can someone from your team call me?
+I've had enough of this robot, transfer me
+no more bots. person please
+Are you a bot? Then get me a human.
+Can I please just talk to a real human being?
+I want to complain to a manager
+Would it be possible to talk to an agent?
+how do i get to a real person
+I need someone to call me back today
+Please let me speak with technical support
+I'm asking you to connect me to an operator
+Do you have a human I could chat with?
+I need assistance from a human
+Could you please pass me on to a colleague
+speak with an advisor
+talk to support staff please
+i want to escalate this to a supervisor
+Let's talk to a human
+Give me someone who understands this
+I want to be put through to a real person.
+Can I chat with one of your agents?
+get me someone from support
+please, a human!
+I refuse to talk to a machine, give me a human
+Is it possible to have a human look at this?
+Connect to agent
+I'd like to be called back by a person
+Could I have a word with the manager?
+I need to get in touch with a human
+Would you mind connecting me to someone?
+I'm done with this chatbot. Human agent, please.
+I want to speak directly with your supervisor about the refund
+Can I talk with a real person rather than a bot?
+Please get a human involved
+I really need to talk to somebody
+Let me talk to the person in charge
+transfer to human
+how can I speak with customer service
 """.strip().splitlines()
 
 NO_WISHES = """
@@ -102,6 +168,68 @@ Give me a human-readable date
 Which person of the staff has the key?
 Call the function operator() twice
 Compare an agent with a workflow
+Can you talk like a human?
+I need to speak to a person's strengths in my recommendation letter
+How do I reach the agent's API?
+Let me get a person object from the database
+get the manager of employee 7
+Find someone who can fix my roof
+I want a human evaluation of the model
+Do you want to talk to a human?
+I want to get people to sign up
+Can people reach my website?
+I need people management tips
+get people in the database older than 30
+Show me the support agent statistics
+I have an agent that calls a tool
+please pass the person as an argument
+Transfer the agent to the new server
+Hand over the project to the new manager: write the mail
+Contact the supervisor of the warehouse by mail and ask for the stock
+put someone in charge
+Write to someone at the bank about my loan
+how can we reach people in Africa with our campaign?
+connect the operator to the database
+What does a customer support representative earn?
+Explain how to talk to a manager about a raise
+The person I spoke with was rude
+Write an email to my manager
+Build an agent with tools
+How do operators work in Kubernetes?
+My boss wants a report by Monday
+Which agent handles refunds?
+How can I become a human resources manager?
+Draft a letter asking someone to call me
+Can you find a person by their email?
+I want an agent that books flights
+I need a manager class in Python
+Give me the person with the highest score
+Let me see the employee table
+Should I talk to a lawyer about this?
+Do not connect me to anyone
+I do not need a human, just the number
+I have someone coming over tonight, suggest a menu
+Is a human able to breathe on Mars?
+How do I speak to people with confidence?
+What should I say when I talk to a customer?
+I talked to your agent yesterday
+Rewrite this: the operator will contact you
+Is this written by a human?
+Show me how a human would solve it
+The staff were friendly
+I need help with my agent configuration
+Please have the report ready for my manager
+Who is the manager of this project?
+Someone should fix the bug
+Let me know if a person can lift 200 kg
+Could a human survive that?
+Connect the two tables
+Transfer 5 euros to Ann
+Call the API
+I am a human
+Is it legal to record a person?
+Does anyone speak French here?
+I have to call my boss, what do I say?
 """.strip().splitlines()
 
 

@@ -8,7 +8,7 @@ from meshwright.agents import inputs
 from meshwright.agents.brief import MOST_CHARS, brief
 from meshwright.agents.models.model import Call, Message, ToolSpec
 from meshwright.agents.sentiment import Judge, sentiment
-from meshwright.agents.wish import wants_person
+from meshwright.agents.wish import Wish, wants_person
 from meshwright.core.errors import InvalidRequestError, MeshError, RejectedError, SetupError
 from meshwright.gen.agents.v1.step_event_pb2 import TOOL_OUTCOME_OK, StepEvent
 from meshwright.gen.agents.v1.task_pb2 import (
@@ -66,13 +66,16 @@ class Escalates:
         min_confidence: Below it (0..1) what the agent says of itself calls for a person.
         max_failures: So many calls failed one after the other do.
         min_sentiment: Below it (-1..1) the prompt's sentiment does.
-        judge: Says how a prompt sounds, in place of the lexicon; may be a coroutine function, and has ten seconds.
+        wish: Says whether a prompt asks for a person, in place of the rule; may be a coroutine function, and has ten
+            seconds.
+        judge: Says how a prompt sounds, in place of the lexicon; likewise.
     """
 
     signals: Collection[Signal] = get_args(Signal)
     min_confidence: float = 0.4
     max_failures: int = 3
     min_sentiment: float = -0.75
+    wish: Wish = wants_person
     judge: Judge = sentiment
 
     def looks_for(self, signal: EscalationSignal.ValueType) -> bool:
@@ -127,9 +130,9 @@ class Signals:
                 self.raised.add(event.input_requested.signal)
 
 
-def wish(prompt: str) -> Raised | None:
+def wish(*, is_wanted: bool) -> Raised | None:
     """Looks whether a prompt asks for a person."""
-    if not wants_person(prompt):
+    if not is_wanted:
         return None
     return Raised(ESCALATION_SIGNAL_ASKED_FOR_PERSON, "whoever asked wants to speak to a person")
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import inspect
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import structlog
 
@@ -24,6 +26,7 @@ from meshwright.gen.agents.v1.task_pb2 import (
 
 log = structlog.get_logger("handover")
 JUDGE_S = 10.0
+T = TypeVar("T", bool, float)
 
 
 async def is_handed_over(run: Run, agent: Agent) -> bool:
@@ -53,10 +56,13 @@ async def signal_of(run: Run, rules: Escalates) -> Raised | None:
         return raised
     if run.state.step or run.record.parent_id:
         return None
-    if is_due(run, rules, ESCALATION_SIGNAL_ASKED_FOR_PERSON) and (raised := escalation.wish(run.request.prompt)):
-        return raised
+    prompt = run.request.prompt
+    if is_due(run, rules, ESCALATION_SIGNAL_ASKED_FOR_PERSON):
+        is_wanted = await judged(rules.wish, prompt, otherwise=False)
+        if raised := escalation.wish(is_wanted=is_wanted):
+            return raised
     if is_due(run, rules, ESCALATION_SIGNAL_SENTIMENT):
-        return escalation.mood(rules, await judged(run, rules))
+        return escalation.mood(rules, await judged(rules.judge, prompt, otherwise=0.0))
     return None
 
 
@@ -65,15 +71,15 @@ def is_due(run: Run, rules: Escalates, signal: EscalationSignal.ValueType) -> bo
     return rules.looks_for(signal) and signal not in run.state.signals.raised
 
 
-async def judged(run: Run, rules: Escalates) -> float:
-    """Asks how the prompt sounds; a judge that fails has seen nothing."""
+async def judged(judge: Callable[[str], T | Awaitable[T]], prompt: str, *, otherwise: T) -> T:
+    """Asks a judge about a prompt; one that fails, or takes too long, has seen nothing."""
     try:
         async with asyncio.timeout(JUDGE_S):
-            score = rules.judge(run.request.prompt)
-            return await score if inspect.isawaitable(score) else score
+            found = judge(prompt)
+            return type(otherwise)(await found if inspect.isawaitable(found) else found)
     except Exception:
-        log.warning("judge_failed", task_id=run.task_id, exc_info=True)
-        return 0.0
+        log.warning("judge_failed", exc_info=True)
+        return otherwise
 
 
 def specs(agent: Agent) -> list[ToolSpec]:

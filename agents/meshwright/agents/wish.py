@@ -2,46 +2,81 @@
 
 import re
 import unicodedata
+from collections.abc import Awaitable, Callable
 
+Wish = Callable[[str], bool | Awaitable[bool]]
+"""Says whether a message asks for a person."""
 LOOKED_AT = 1_000
 """Characters at either end of a text: nobody hides such a wish in the middle of a document."""
 
 _QUOTED = re.compile(r"\"[^\"]{0,1000}\"|(?<!\w)'[^']{0,1000}'(?!\w)|`[^`]{0,1000}`")
 _CLAUSE = re.compile(r"[.!?;:,\n()]+| - ")
+_SENTENCE = re.compile(r"[.!?\n]+")
 _WORDS = re.compile(r"[a-z]+(?:'[a-z]+)?")
 _PERSON = (
-    r"(?:human(?: being| agent| operator| representative| person)?|person|people|agent|representative|rep|operator"
-    r"|employee|manager|supervisor|advisor|adviser|somebody|someone|staff(?: member)?|member of (?:the )?staff)"
+    r"(?:human(?: being| agent| operator| representative| person| advisor)?|person|agent|representative|rep|operator"
+    r"|employee|manager|supervisor|boss|team leader|advisor|adviser|colleague|somebody|someone|staff(?: member)?"
+    r"|member of (?:the |your )?(?:staff|team)|real people|(?:customer|technical|tech) (?:service|support|care)"
+    r"|support (?:team|staff)|help ?desk)"
 )
-_KIND = r"(?:(?:a|an|the|some|any|one|of|your|another|actual|real|live|living|proper|human|support|service|customer) )*"
-_ONE = rf"{_KIND}{_PERSON}"
-_NOT_ONE = r"(?! (?:rights?|resources?|bod(?:y|ies)|nature|history|brains?|anatomy|errors?|factors?|like|as|in the))"
-_END = r"(?= (?:please|now|here|instead|immediately|asap|right|today|on|to (?:help|talk|speak|chat|look|handle))\b|$)"
-_PLEASE = r"(?:please |just |now |ok |okay |hi |hello |hey |so |and |then |no |actually |first )*"
+_KIND = (
+    r"(?:(?:a|an|the|some|any|one|of|your|another|actual|real|live|living|proper|human|support|service|customer"
+    r"|senior|different|qualified) )*"
+)
+_ONE = rf"(?:{_KIND}{_PERSON}|one of (?:your|the) (?:human )?(?:agents|people|colleagues|representatives|staff|team))"
+_NOW = r"please|now|here|instead|immediately|asap|right|today|tomorrow"
+_THEN = (  # what may stand after a person who is meant; "human rights" and "person object" are something else
+    rf"(?= (?:{_NOW}|on|to|about|regarding|concerning|who|that|because|since|at|from|for|so|and|or|directly|again|first"
+    r"|before|not|i|we|over|via|by|this|real|if|when|rather|in charge)\b|$)"
+)
+_END = (
+    rf"(?= (?:{_NOW}|on the (?:phone|line)|not an?|and not|i can|look at|involved|take over"
+    r"|to (?:help|talk|speak|chat|look|handle|call|contact|assist|deal|take))\b|$)"
+)
+_PLEASE = r"(?:please |just |now |ok |okay |hi |hello |hey |so |and |then |no |actually |first |look )*"
+_I = r"(?:i|we) (?:really |just |only |still |now |again |would |do |then )*"
 _WANT = (
-    r"(?:(?:i|we) (?:really |just |only |still |now )*(?:want|need|wish|demand|prefer|insist|would like|'d like|"
-    r"would prefer|would rather|am asking|asked)(?: you)? (?:to |on )?|(?:i|we)'d (?:like|prefer|rather) (?:to )?"
-    r"|i wanna "
-    r"|(?:why |how |when |where )?(?:do |can|could|may|might|can't|cannot|couldn't) ?(?:i|we) (?:please |just )?"
-    r"|(?:is there a |any )way to |let (?:me|us) "
-    r"|is it possible to |(?:can|could|would|will) you (?:please )?)"
+    rf"(?:{_I}(?:want|need|wish|demand|prefer|insist|like|rather|request|am asking|asked)(?: you)? (?:to |on )?"
+    r"|(?:i'm|we're) asking (?:you )?(?:to |for )?|let's |would you mind "
+    r"|(?:i'd|we'd) (?:really |much )*(?:like|prefer|rather|love) (?:you )?(?:to )?|i wanna "
+    r"|(?:why |how |when |where )?(?:do|can|could|may|might|can't|cannot|couldn't) ?(?:i|we) (?:please |just )*"
+    r"|(?:is there a |any )way to |let (?:me|us) (?:just )?|(?:is it|would it be) possible (?:for me )?to "
+    r"|(?:can|could|would|will) (?:you|u) (?:please |just )?)"
 )
-_SPEAK = (
-    r"(?:speak(?:ing)?|talk(?:ing)?|chat(?:ting)?|(?:be )?connect(?:ed)?|(?:be )?transfer(?:red)?"
-    r"|(?:be )?put through|get through|escalate|hand|pass|forward|switch|put|get|reach|contact)"
-    r"(?: me| us| this| it| my \w+| over| directly| through| on| in touch| again)* (?:to |with )?"
+_LED = rf"(?:^{_PLEASE}|{_WANT})"
+_NEED = rf"(?:{_LED}|\bi (?:really |just )*)"
+_ASIDE = r"(?: directly| again| please| now| over the phone| on the phone)?"
+_TALK = r"(?:speak|talk|chat|deal|complain|communicate)(?:ing)?"
+_SPEAK = rf"(?:{_TALK}{_ASIDE} (?:to|with)|have a (?:word|chat|call) with)"
+_MOVE = r"(?:connect|transfer|putt?|hand|pass|forward|switch|redirect|refer|get|patch)(?:ing)? (?:me|us)(?: \w+)?"
+_MOVED = r"(?:connected|transferred|put through|forwarded|redirected|handed over|passed on)(?: over)?"
+_HAVE = r"(?:need|want|have|get|see|demand|give me|get me|find me|send me|bring me)"
+_HELP = r"(?:help|assistance|support|advice|attention|contact|intervention)"
+_CAN = r"(?:can|could|may)(?: please| actually)?"
+_MAY = r"(?:have|get|let|ask|need|want|can|could|may|would|will)"
+_CALL = r"(?:(?:call|contact|phone|ring|email|get back to) (?:me|us)\b|take over\b)"
+_RULE_TEXT = (
+    rf"{_LED}{_SPEAK} {_ONE}{_THEN}",
+    rf"{_LED}{_MOVE}(?: through| over| on)? (?:to|with) {_ONE}{_THEN}",
+    rf"(?:be|get|being) {_MOVED} (?:to|with) {_ONE}{_THEN}",
+    rf"^{_PLEASE}(?:connect|transfer) to (?!the ){_ONE}{_END}",
+    rf"{_LED}(?:transfer|connect) (?:me|us)(?: please| now| now please)?$",
+    rf"{_LED}(?:escalate|forward|pass|hand)(?: this| it| my| the)?(?: \w+)?(?: on| over)? to (?!the ){_ONE}{_END}",
+    rf"{_WANT}(?:reach|contact|get to|get through to|get hold of|get in touch with) {_ONE}{_END}",
+    rf"{_NEED}{_HAVE} {_ONE}{_END}",
+    rf"^{_PLEASE}(?:give|get) me {_ONE} (?:who|that|from)\b",
+    rf"{_NEED}(?:{_HAVE} )?(?:some )?human {_HELP}(?= (?:please|now|here|with)\b|$)",
+    rf"\bi (?:\w+ )?(?:need|want|get|have) (?:\w+ )?{_HELP} (?:from|by|of) {_ONE}{_THEN}",
+    rf"(?:{_ONE}|anyone|anybody)(?: there| here| real)*(?: that| who| whom)? (?:i|we) {_CAN} {_TALK}",
+    rf"{_LED}(?:{_MAY} )?{_ONE} (?:from \w+ \w+ )?(?:to )?(?:please )?{_CALL}",
+    rf"\b(?:called|contacted|phoned|helped)(?: back)? by {_ONE}{_THEN}",
+    rf"\bcall ?back from {_ONE}{_THEN}",
+    rf"{_LED}put {_ONE} on{_END}",
 )
-_HAVE = r"(?:need|want|get(?: me)?|give me|find me|have|send me|bring me|call me|see|demand) "
-_RULES = tuple(
-    re.compile(rule)
-    for rule in (
-        rf"(?:^{_PLEASE}|{_WANT}){_SPEAK}{_ONE}\b{_NOT_ONE}",
-        rf"(?:^{_PLEASE}|{_WANT}|\bi (?:really |just )*){_HAVE}{_ONE}{_END}",
-        rf"^{_PLEASE}(?:is|are) there {_ONE}{_NOT_ONE} .*\b(?:i|we) (?:can|could) (?:speak|talk|chat)",
-        rf"^{_PLEASE}(?:can|could|may|would) {_ONE} (?:please )?(?:call|help|contact|assist|ring|phone) (?:me|us)\b",
-    )
-)
+_RULES = tuple(map(re.compile, _RULE_TEXT))
 _BARE = re.compile(rf"^{_PLEASE}(?:but )?{_KIND}{_PERSON}(?: please| now)*$")
+_SHORT = 300
+"""Characters of a message in which a person's name alone, as a whole sentence, is a wish and no heading."""
 _REFUSED = re.compile(
     r"\b(?:not|never|no need|don't|doesn't|won't|wouldn't|without|nobody|instead of|rather than|didn't|cannot|can't)\b"
 )
@@ -63,12 +98,16 @@ def wants_person(text: str) -> bool:
 
 def _is_said(text: str) -> bool:
     plain = unicodedata.normalize("NFKC", text).casefold().replace("’", "'")  # noqa: RUF001 - a typographic apostrophe
-    plain = re.sub(r"[“”„«»]", '"', plain)
-    parts = (" ".join(_WORDS.findall(part)) for part in _CLAUSE.split(_QUOTED.sub(" ", plain)))
-    clauses = [part for one in parts if one for part in re.split(r" (?=but )", one)]
-    is_short = sum(len(clause.split()) for clause in clauses) <= 6  # noqa: PLR2004 - hardly more than the one word
-    is_bare = any(_BARE.match(clause) for clause in clauses if is_short or clause.startswith("but "))
-    return is_bare or any(map(_asks, clauses))
+    plain = _QUOTED.sub(" ", re.sub(r"[“”„«»]", '"', plain))
+    clauses = [part for one in _parts(_CLAUSE, plain) for part in re.split(r" (?=but )", one)]
+    alone = _parts(_SENTENCE, plain) if len(text) <= _SHORT else []
+    alone += [clause for clause in clauses if clause.startswith("but ")]
+    return any(map(_BARE.match, alone)) or any(map(_asks, clauses))
+
+
+def _parts(mark: re.Pattern[str], text: str) -> list[str]:
+    """Splits a text at marks; of each part only its words stay."""
+    return [words for part in mark.split(text) if (words := " ".join(_WORDS.findall(part)))]
 
 
 def _asks(clause: str) -> bool:
