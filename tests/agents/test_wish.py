@@ -125,6 +125,45 @@ I really need to talk to somebody
 Let me talk to the person in charge
 transfer to human
 how can I speak with customer service
+I want to speak with someone in billing
+can you put me in contact with an agent
+Just connect me to a live agent already
+I'd prefer a human
+This isn't helping. Let me talk to a representative.
+how do I contact a human
+ok can i speak to a person now
+I need to speak with a manager immediately
+agent agent agent
+Please transfer this chat to a human agent
+I would like a real person to help me
+stop sending me links and let me talk to someone
+is there a phone number where I can reach a human?
+can a real person help me with this
+I want a person, not a machine
+Get a supervisor
+I'm requesting to speak to a supervisor
+Human support please
+Hello? Anyone there? I need a human!
+you are not helping, I want to talk to your manager
+I wish to be connected with a customer service rep
+can you hook me up with a human
+Your bot doesn't understand me, I need to talk to a real person
+Is a human available?
+How can I get in contact with a real human being
+please hand me over to a colleague of yours
+let me speak to the manager on duty
+I demand to talk to someone with authority
+talk to real person
+I want to chat to an agent
+Could you have somebody get back to me?
+need a human asap
+I've asked three times, give me an agent
+put me on to your supervisor please
+I want out of this bot, connect me with staff
+Where can I talk to an actual employee?
+Are there any real people working there I could talk to?
+Send me to a representative
+I prefer talking to a person
 """.strip().splitlines()
 
 NO_WISHES = """
@@ -230,6 +269,46 @@ I am a human
 Is it legal to record a person?
 Does anyone speak French here?
 I have to call my boss, what do I say?
+Who is the supervisor of the night shift?
+What does a human resources representative do?
+Can you write an agent that speaks to customers?
+How many people work in support?
+I talked to a human yesterday, all good
+My colleague wants to speak at a conference
+How should a manager talk to employees?
+Do you pass my data to other people?
+No need to escalate this to a manager
+Write a script where a person calls an operator
+Can a person be allergic to water?
+Add a person to the table
+Is my agent connected?
+What is the difference between an operator and a function?
+Call me Ann
+Give me a list of people
+Please do not forward this to anyone
+Has somebody replied to my ticket?
+I want to contact the author of a book
+Tell me about customer service metrics
+Can you see a person in this picture?
+How do I get a manager to approve my leave?
+What do agents do all day?
+I want to train an agent to speak to a database
+Let's talk about human evolution
+Please connect the agent to the queue
+I need the operator manual
+Get the list of managers
+Who can call a representative as a witness in court?
+How does a person get in touch with their feelings?
+I want to be a manager
+Can I be an employee and self-employed?
+Put the agent in the config
+Send a message to someone at random
+I would like a job as a support agent
+The customer asked: can I talk to a human? How should my bot react?
+I need advice on how to talk to someone with depression
+How can I contact the person who owns this domain?
+My agent needs to reach the operator over HTTP
+Let me introduce you to my colleague
 """.strip().splitlines()
 
 
@@ -260,8 +339,11 @@ def test_a_wish_at_either_end_of_a_long_text_counts_and_one_in_the_middle_does_n
     assert not wants_person(filler + wish + filler)
 
 
-@pytest.mark.parametrize("part", ["please ", "i want to speak ", "'", "get me a ", "a human "])
-def test_hostile_texts_take_no_time(part):
+@pytest.mark.parametrize(
+    "part", ["please ", "i want to speak ", "'", "get me a ", "a human ", "human ", "can i ", "i "]
+)
+@pytest.mark.parametrize("length", [299, 2_000, 500_000])
+def test_hostile_texts_take_no_time(part, length):
     began = time.perf_counter()
-    wants_person(part * 100_000)
+    wants_person((part * length)[:length])
     assert time.perf_counter() - began < 1
