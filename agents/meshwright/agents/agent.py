@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from meshwright.agents.context import DEFAULT_WINDOW, READ_RESULT, SMALLEST_WINDOW
+from meshwright.agents.escalation import Escalates
 from meshwright.agents.guardrails.guardrail import Guardrail
 from meshwright.agents.guardrails.policy import DEFAULT, check_guardrails
 from meshwright.agents.inputs import LONGEST_S, STRICTNESS, Approval, Policy, Silence
@@ -12,7 +13,7 @@ from meshwright.agents.models.model import Model
 from meshwright.agents.outage import MAX_TEXT, SORRY, OnOutage, Outage
 from meshwright.agents.typed import ResultType
 from meshwright.core.errors import InvalidRequestError, SetupError
-from meshwright.core.ids import AGENT_ID, VERSION
+from meshwright.core.ids import AGENT_ID, TOOL_NAME, VERSION
 from meshwright.registry.catalog import split_selector
 from meshwright.registry.module import members
 from meshwright.registry.tool.hosted import HostedTool
@@ -22,6 +23,8 @@ WIDEST_WINDOW = 10_000_000
 ChildFailure = Literal["tell", "retry", "other"]
 CHILD_FAILURES = get_args(ChildFailure)
 MOST_CHILDREN, MOST_AT_ONCE = 100, 32
+WISHES = Escalates(["asked_for_person"])
+NEVER = Escalates(())
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,9 @@ class Agent:
         approvals: By tool name (`*`: any), when a person is asked before a call: `never`, `when_tainted` (after content
             that others wrote has entered the conversation) or `always`; the tool's own rule counts where stricter.
         asks_people: Whether it may ask a person: the model sees a tool `ask.person`.
+        escalates: When it calls for a person by itself; by default where whoever asks wants to speak to one, if it
+            `asks_people`, else never. `Escalates()` looks for every signal.
+        stakes: Names of tools whose every call waits for approval, before other questions in the inbox.
         answer_within_s: How long a question stays open, at most 30 days; meanwhile the task's clock stands still.
         on_silence: What follows when nobody answers: `refuse` what was asked for and go on, or `fail`.
         on_outage: What follows when no model answers, a tool cannot be reached or a budget is used up: `fail` (the end
@@ -74,6 +80,8 @@ class Agent:
     model: str | Model = ""
     approvals: Mapping[str, Approval] = field(default_factory=dict)
     asks_people: bool = False
+    escalates: Escalates | None = None
+    stakes: Sequence[str] = ()
     answer_within_s: float = 7 * 86_400
     on_silence: Silence = "refuse"
     on_outage: OnOutage = "fail"
@@ -132,6 +140,10 @@ class Agent:
             raise SetupError(f"agent {self.name}: answer_within_s must be 1..{LONGEST_S} (30 days)")
         if self.asks_people and "person" in self.delegates:
             raise SetupError(f"agent {self.name}: a delegate called person and asks_people exclude each other")
+        if self.escalates and "low_confidence" in self.escalates.signals and "escalation" in self.delegates:
+            raise SetupError(f"agent {self.name}: a delegate called escalation and low_confidence exclude each other")
+        if isinstance(self.stakes, str) or not all(TOOL_NAME.fullmatch(name) for name in self.stakes):
+            raise SetupError(f"agent {self.name}: stakes are names of tools, not {self.stakes!r}")
 
     def _check_context(self) -> None:
         if not SMALLEST_WINDOW <= self.context_window <= WIDEST_WINDOW:
@@ -175,8 +187,15 @@ class Agent:
         """What it does when it cannot give what it should."""
         return Outage(self.on_outage == "degrade", self.outage_text)
 
+    @property
+    def escalation(self) -> Escalates:
+        """When it calls for a person."""
+        return self.escalates or (WISHES if self.asks_people else NEVER)
+
     def approval_of(self, tool: str) -> Approval:
         """Returns its own rule for a tool."""
+        if tool in self.stakes:
+            return "always"
         return self.approvals.get(tool, self.approvals.get("*", "never"))
 
 

@@ -11,6 +11,8 @@ import structlog
 
 from meshwright.agents import inputs
 from meshwright.agents.agent import Agent
+from meshwright.agents.brief import brief
+from meshwright.agents.escalation import signalled
 from meshwright.agents.guardrails.guardrail import ALLOW, POINTS, Action, Guardrail, Point, Subject, Verdict
 from meshwright.agents.guardrails.leakage import Leakage
 from meshwright.agents.guardrails.leaves import laid_out, put_back
@@ -32,7 +34,7 @@ from meshwright.gen.agents.v1.step_event_pb2 import (
     StepEvent,
     ToolResult,
 )
-from meshwright.gen.agents.v1.task_pb2 import TaskResponse
+from meshwright.gen.agents.v1.task_pb2 import ESCALATION_SIGNAL_GUARDRAIL, TaskResponse
 from meshwright.gen.registry.v1.tool_registry_service_pb2 import EFFECT_IDEMPOTENT, EFFECT_PURE
 from meshwright.registry.threads import in_thread
 
@@ -309,6 +311,7 @@ class Guard:
         pending = inputs.asked(
             inputs.PASSAGE, run.task_id, prompt, self._agent.policy, now_ms=run.store_ms, turn=f"{what}:{step}"
         )
+        pending = signalled(pending, ESCALATION_SIGNAL_GUARDRAIL, brief(run.prompt, run.state.messages, prompt))
         pending.intent_digest = of
         if what == HELD:
             pending.arguments[HELD] = fitting(judged.text)

@@ -19,7 +19,7 @@ from meshwright.core.errors import (
 )
 from meshwright.core.interceptors import Caller
 from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
-from meshwright.gen.agents.v1.task_pb2 import DECISION_EDIT, INPUT_KIND_ESCALATION, PendingInput
+from meshwright.gen.agents.v1.task_pb2 import DECISION_EDIT, DECISION_RETRY, INPUT_KIND_ESCALATION, PendingInput
 from meshwright.gen.agents.v1.task_service_pb2 import ResolveInputRequest
 from meshwright.registry.schema import explained
 
@@ -77,7 +77,7 @@ class Inbox:
             raise InvalidRequestError(f"arguments of {pending.tool}: {explained(violations)}", fields=problems)
 
     async def _write(self, name: TaskName, pending: PendingInput, event: StepEvent) -> None:
-        is_unpinning = pending.kind == INPUT_KIND_ESCALATION
+        is_unpinning = pending.kind == INPUT_KIND_ESCALATION and DECISION_RETRY in pending.choices
         await self._journal.resolve(name, pending.input_id, pending.intent_digest, event, is_unpinning=is_unpinning)
 
     async def lapse(self, name: TaskName, input_id: str) -> None:

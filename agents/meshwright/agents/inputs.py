@@ -78,6 +78,9 @@ BUDGET = Kind(INPUT_KIND_BUDGET, (DECISION_RAISE_BUDGET, DECISION_FAIL), DECISIO
 SHARED_BUDGET = Kind(INPUT_KIND_BUDGET, (DECISION_RETRY, DECISION_FAIL), DECISION_REJECT, INPUT_PRIORITY_HIGH)
 PASSAGE = Kind(INPUT_KIND_APPROVAL, (DECISION_APPROVE, DECISION_FAIL), DECISION_FAIL, INPUT_PRIORITY_NORMAL)
 """A guardrail asks whether a prompt may go in, or an answer out."""
+ESCALATION = Kind(
+    INPUT_KIND_ESCALATION, (DECISION_ANSWER, DECISION_SKIP, DECISION_FAIL), DECISION_SKIP, INPUT_PRIORITY_NORMAL
+)
 STRANDED = Kind(INPUT_KIND_ESCALATION, (DECISION_RETRY, DECISION_FAIL), DECISION_RETRY, INPUT_PRIORITY_HIGH)
 
 
@@ -189,6 +192,9 @@ def check_answer(pending: PendingInput, request: ResolveInputRequest) -> None:
     """
     if not request.HasField("answer"):
         raise InvalidRequestError("ANSWER needs an answer", fields={"answer": "is required"})
+    is_text = request.answer.WhichOneof("kind") in (None, "string_value")
+    if pending.kind == INPUT_KIND_ESCALATION and is_text and not request.answer.string_value.strip():
+        raise InvalidRequestError("an empty answer is none", fields={"answer": "must not be empty"})
     if pending.HasField("answer_schema"):
         answer: Any = from_value(request.answer, "answer")
         violations = Schema(from_struct(pending.answer_schema, "answer_schema")).violations(answer)

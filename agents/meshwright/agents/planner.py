@@ -4,11 +4,13 @@ import itertools
 import time
 from collections.abc import Sequence
 
-from meshwright.agents import inputs
+from meshwright.agents import escalation, handover, inputs
 from meshwright.agents.agent import Agent
+from meshwright.agents.brief import brief
 from meshwright.agents.budget import Allowance, Shortfall
 from meshwright.agents.context import READ_RESULT, ContextManager, Conversation, Cut
 from meshwright.agents.degradation import notice_of_what_is_down, without_what_is_down
+from meshwright.agents.escalation import ASK_ESCALATION
 from meshwright.agents.feed import Feeds
 from meshwright.agents.guard import Guard, Said
 from meshwright.agents.guardrails.screen import Open, Screen
@@ -50,7 +52,12 @@ from meshwright.gen.agents.v1.step_event_pb2 import (
     ToolCall,
     ToolResult,
 )
-from meshwright.gen.agents.v1.task_pb2 import FINISH_REASON_TOKEN_BUDGET_EXCEEDED, PendingInput, Usage
+from meshwright.gen.agents.v1.task_pb2 import (
+    ESCALATION_SIGNAL_HIGH_STAKES,
+    FINISH_REASON_TOKEN_BUDGET_EXCEEDED,
+    PendingInput,
+    Usage,
+)
 from meshwright.gen.registry.v1.tool_registry_service_pb2 import (
     APPROVAL_RULE_ALWAYS,
     APPROVAL_RULE_WHEN_TAINTED,
@@ -120,6 +127,7 @@ class Planner:
         tools: list[ToolSpec] = [pin.spec for pin in run.tools.values()]
         tools += await self._supervisor.specs(run)
         tools += [ASKING] if self._agent.asks_people else []
+        tools += handover.specs(self._agent)
         messages = await self._messages(run, tools)
         tools += [READING] if run.state.compacted else []
         name, instructions = self._agent.name, self._agent.instructions
@@ -143,6 +151,10 @@ class Planner:
             if agent.summaries == "model":
                 await self._summarizer.improve(run, context, room)
             await run.append(f"context:{run.state.sequence}", run.event(context_compacted=context.compacted))
+
+    async def is_handed_over(self, run: Run) -> bool:
+        """Asks a person where a signal calls for one; returns whether one was asked, and has decided."""
+        return await handover.is_handed_over(run, self._agent)
 
     async def ask(self, run: Run, prompt: Prompt) -> list[StepEvent]:
         """Calls the model and returns the step's events: its answer, then an intent (or a refusal) for each call.
@@ -217,10 +229,8 @@ class Planner:
             checked.check(call)
             if call.tool in self._supervisor.names:
                 return [run.event(step, delegation=self._supervisor.intent(run, step, call, children, allowance))]
-            if call.tool == ASK_PERSON and self._agent.asks_people:
-                return [run.event(step, input_requested=inputs.question(self._asked(inputs.QUESTION, run, call), call))]
-            if call.tool == READ_RESULT:
-                return [run.event(step, tool_result=read_on(conversation_of(run), call))]
+            if event := self._built_in(run, call, step):
+                return [event]
             pin = checked_pin(run, call)
             allowance.take(call.tool, pin.tool.cost_micros)
             intent = tool_intent(run, step, call, pin)
@@ -236,12 +246,26 @@ class Planner:
             outcome = ToolResult(call_id=call.call_id, outcome=refused, error=error.to_status())
             return [run.event(step, tool_result=outcome)]
 
+    def _built_in(self, run: Run, call: Call, step: int) -> StepEvent | None:
+        """Returns what a call of one of the runner's own tools means; None: it is another tool's."""
+        if call.tool == ASK_PERSON and self._agent.asks_people:
+            return run.event(step, input_requested=inputs.question(self._asked(inputs.QUESTION, run, call), call))
+        if call.tool == READ_RESULT:
+            return run.event(step, tool_result=read_on(conversation_of(run), call))
+        if call.tool == ASK_ESCALATION and handover.specs(self._agent):
+            return handover.confided(run, self._agent, step, call)
+        return None
+
     def _asked(self, kind: inputs.Kind, run: Run, call: Call, why: str = "") -> PendingInput:
         prompt = f"{self._agent.name} wants to call {call.tool}: may it?" + (f" ({why})" if why else "")
         turn = str(run.state.step + 1)
-        return inputs.asked(
+        pending = inputs.asked(
             kind, run.task_id, prompt, self._agent.policy, now_ms=run.store_ms, call_id=call.call_id, turn=turn
         )
+        pending.summary = brief(run.prompt, run.state.messages, prompt)
+        if call.tool in self._agent.stakes:
+            return escalation.signalled(pending, ESCALATION_SIGNAL_HIGH_STAKES, pending.summary)
+        return pending
 
     def _needs_approval(self, run: Run, pin: Pin) -> bool:
         own = RULES.get(pin.tool.approval, "never")
@@ -251,7 +275,7 @@ class Planner:
 
 def conversation_of(run: Run) -> Conversation:
     """Returns all that a run's prompts may hold."""
-    return Conversation(run.history, run.state.prompt or run.request.prompt, run.state.messages)
+    return Conversation(run.history, run.prompt, run.state.messages)
 
 
 def is_answer(step: Sequence[StepEvent]) -> bool:

@@ -107,6 +107,11 @@ class Run:
         return Budget.of(self.request, self.state.raised)
 
     @property
+    def prompt(self) -> str:
+        """The task's prompt as its model and people read it: what guardrails took out is not in it."""
+        return self.state.prompt or self.request.prompt
+
+    @property
     def time_used(self) -> float:
         """How much of the task's time is over, 0..1."""
         return 1 - min(1.0, self.seconds_left * 1000 / max(1, self.request.timeout.ToMilliseconds()))

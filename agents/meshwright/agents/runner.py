@@ -25,10 +25,8 @@ from meshwright.agents.typed import ResultType
 from meshwright.core import telemetry
 from meshwright.core.errors import (
     FencedError,
-    GuardrailBlockedError,
     InternalError,
     MeshError,
-    RejectedError,
     TaskCancelledError,
 )
 from meshwright.core.limit import Limit
@@ -117,14 +115,13 @@ class Runner:
 
     async def _loop(self, run: Run) -> None:
         while True:
-            if run.state.verdict:
-                raise RejectedError(run.state.verdict)
-            if run.state.blocked:
-                raise GuardrailBlockedError(run.state.blocked)
+            run.state.check()
             if run.state.is_waiting:
                 await self._actor.act(run)
             elif run.state.is_answered:
                 return await self.finish(run, STOP)
+            elif await self._planner.is_handed_over(run):
+                continue
             elif looping := run.state.repeats.notice():
                 await run.notice(f"loop:{run.state.step}", looping)
             elif isinstance(prompt := await self._planner.prompt(run), Shortfall):

@@ -3,12 +3,15 @@
 import asyncio
 import contextlib
 import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
 from meshwright.agents.actor import Actor
 from meshwright.agents.agent import Agent
 from meshwright.agents.costs import Costs
+from meshwright.agents.deliveries import Deliveries, Hook
 from meshwright.agents.desk import Desk
 from meshwright.agents.embedders.catalog import embedder_from
 from meshwright.agents.erasure import Erasure
@@ -57,6 +60,9 @@ from meshwright.registry.store import Ledger
 from meshwright.registry.tool_service import ToolService
 from meshwright.registry.tool_serving import keep_registered
 
+if TYPE_CHECKING:
+    from meshwright.agents.webhooks import Webhooks
+
 log = structlog.get_logger("agent")
 REGISTRY_PATIENCE_S = 30.0
 PAUSE_S = 1.0
@@ -92,9 +98,11 @@ class AgentProcess:
         self.costs = Costs(self.journal)
         self.purse = Purse([one.model for one in self.router.candidates], prices.load(settings.prices), self.escrow)
         self.inbox = Inbox(self.journal, self.toolbox, agent.policy)
+        self.deliveries = Deliveries(self.store, agent.name)
         self.worker = self._worker()
         self.health = HealthView(agent, self.worker, journal=self.journal, registry=self.registry, router=self.router)
         self.server = self._server()
+        self.hooks, self.webhooks = self._webhooks()
         self._chores: list[asyncio.Task[None]] = []
 
     def _worker(self) -> Worker:
@@ -121,6 +129,16 @@ class AgentProcess:
             concurrency=self.settings.concurrency,
             is_claiming=self.settings.role != "server",
         )
+
+    def _webhooks(self) -> "tuple[list[Hook], Webhooks | None]":
+        if not self.settings.webhooks:
+            return [], None
+        from meshwright.agents import webhook  # only who has webhooks waits for what they need
+        from meshwright.agents.webhooks import Webhooks
+
+        endpoints = webhook.load(Path(self.settings.webhooks), self.agent.name)
+        hooks = [endpoint.hook for endpoint in endpoints]
+        return hooks, Webhooks(self.journal, self.deliveries, endpoints)
 
     def _server(self) -> Server:
         desk = Desk(
@@ -171,6 +189,8 @@ class AgentProcess:
             await asyncio.to_thread(self.agent.prepare)
         await self.store.open(self.settings.partitions)
         await self.feeds.open({self.agent.name: self.worker.wake, self.instance_id: self.worker.interrupt})
+        if lost := await self.deliveries.hook(self.hooks):
+            log.warning("webhook_events_dropped", many=lost, why="their endpoints are not declared any more")
         target = await self.server.start()
         await self.registry.wait_until_there(REGISTRY_PATIENCE_S)
         for tool in self.host.tools:
@@ -190,6 +210,8 @@ class AgentProcess:
         await self.registry.announce(self.card, endpoint)  # before it works: grants are checked against its key
         self._chores.append(asyncio.create_task(self.registry.keep_announced(self.card, endpoint)))
         self.worker.start()
+        if self.webhooks:
+            self._chores.append(asyncio.create_task(self.webhooks.run()))
         return target
 
     async def stop(self) -> None:

@@ -50,6 +50,7 @@ class AgentSettings(HostSettings):
     embedder: str = Field(
         default="hashing", description="What long-term memories are found by: hashing or openai:MODEL[@URL]"
     )
+    webhooks: str = Field(default="", description="YAML file of endpoints that are told of questions and ended tasks")
     docs: str = Field(default="", description="Folder that the researcher searches")
 
     @field_validator("prices")

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass, field, replace
 
 from meshwright.agents.account import Account, add
+from meshwright.agents.escalation import ANSWERED_BY_PERSON, Signals
 from meshwright.agents.inputs import RAISED
 from meshwright.agents.loops import Repeats
 from meshwright.agents.models.model import Call, JsonObject, Message
@@ -12,6 +13,7 @@ from meshwright.agents.values import arguments_of
 from meshwright.core.canonical import digest, from_value, to_struct
 from meshwright.core.errors import (
     BackendUnavailableError,
+    GuardrailBlockedError,
     InputExpiredError,
     MeshError,
     PoisonTaskError,
@@ -54,6 +56,7 @@ from meshwright.gen.agents.v1.task_pb2 import (
     FINISH_REASON_STOP,
     FINISH_REASON_UNSPECIFIED,
     INPUT_KIND_BUDGET,
+    INPUT_KIND_ESCALATION,
     INPUT_KIND_QUESTION,
     TASK_STATUS_COMPLETED,
     TASK_STATUS_FAILED,
@@ -96,6 +99,7 @@ class RunState:
         blocked: Why a guardrail ended the task; empty: none did.
         prompt: What the model reads in place of the task's prompt; empty: that.
         is_admitted: Whether guardrails have looked at the prompt.
+        signals: What calls for a person.
         usage: What was spent, children included.
         account: Who spent it, and what is set aside for calls under way.
         raised: Limits of the request that a person has raised, by field.
@@ -131,6 +135,7 @@ class RunState:
     blocked: str = ""
     prompt: str = ""
     is_admitted: bool = False
+    signals: Signals = field(default_factory=Signals)
     usage: Usage = field(default_factory=Usage)
     account: Account = field(default_factory=Account)
     raised: dict[str, int] = field(default_factory=dict)
@@ -157,6 +162,18 @@ class RunState:
         """Calls of the last answer that have no outcome yet."""
         return [call for call in self.planned if call.call_id not in self.outcomes]
 
+    def check(self) -> None:
+        """Lets a run go on that nobody has ended.
+
+        Raises:
+            RejectedError: A person has.
+            GuardrailBlockedError: A guardrail has.
+        """
+        if self.verdict:
+            raise RejectedError(self.verdict)
+        if self.blocked:
+            raise GuardrailBlockedError(self.blocked)
+
     @property
     def is_waiting(self) -> bool:
         """Whether something has to happen before the model is asked again."""
@@ -164,7 +181,7 @@ class RunState:
 
     @property
     def is_answered(self) -> bool:
-        """Whether the last words stand: an answer that a person had to let pass first."""
+        """Whether the last words stand: an answer that a person gave, or had to let pass first."""
         return bool(self.messages) and self.messages[-1].role == "assistant" and not self.planned
 
     @property
@@ -221,6 +238,7 @@ class RunState:
         self.attempt = max(self.attempt, event.attempt)
         add(self.usage, counters_of(event))
         add(self.usage, self.account.apply(event))
+        self.signals.apply(event)
         match event.WhichOneof("event"):
             case "started":
                 self.pins = tuple(event.started.tool_pins)
@@ -296,20 +314,24 @@ class RunState:
 
     def _ask(self, pending: PendingInput) -> None:
         self.asking[pending.input_id] = pending
-        if pending.kind == INPUT_KIND_QUESTION:
+        if pending.kind in (INPUT_KIND_QUESTION, INPUT_KIND_ESCALATION) and pending.call_id:
             self.intents[pending.call_id] = pending
 
     def _decide(self, resolved: InputResolved) -> None:
         pending = self.asking.pop(resolved.input_id, None)
         if pending is None:
             return
-        call_id = pending.call_id
         if resolved.decision == DECISION_FAIL:
             self.verdict = resolved.reason or "a person ended the task"
         if pending.kind == INPUT_KIND_BUDGET:
             self._raise(resolved)
-            return
-        self.decided[call_id] = resolved
+        else:
+            self.decided[pending.call_id] = resolved
+            self._follow(pending, resolved)
+
+    def _follow(self, pending: PendingInput, resolved: InputResolved) -> None:
+        """Takes in what a decision means for a call, or for the whole task; where that ended it, nothing."""
+        call_id = pending.call_id
         if resolved.decision == DECISION_APPROVE:
             if call_id:
                 self.approved[call_id] = pending.intent_digest
@@ -320,8 +342,22 @@ class RunState:
             self.retries[call_id] = self.retries.get(call_id, 0) + 1
         elif resolved.decision == DECISION_EDIT:
             self._edit(call_id, json.loads(resolved.edited_arguments_json))
-        elif pending.kind == INPUT_KIND_QUESTION and resolved.decision != DECISION_FAIL:
+        elif self.verdict:
+            return
+        elif pending.kind == INPUT_KIND_ESCALATION and not call_id:
+            self._advise(pending, resolved)
+        elif pending.kind in (INPUT_KIND_QUESTION, INPUT_KIND_ESCALATION):
             self._settle(call_id, answer_text(resolved))
+
+    def _advise(self, pending: PendingInput, resolved: InputResolved) -> None:
+        """Takes in what a person said whom the task was handed to: the last word, or advice to go on with."""
+        is_answer = resolved.decision == DECISION_ANSWER
+        if is_answer and pending.signal in ANSWERED_BY_PERSON:
+            self.planned = ()
+            self.messages.append(Message("assistant", answer_text(resolved)))
+            return
+        said = answer_text(resolved) if is_answer else f"nobody takes over ({resolved.reason or 'go on without'})"
+        self.messages.append(Message("user", f"A person was asked ({pending.prompt}) and says: {said}"))
 
     def _raise(self, resolved: InputResolved) -> None:
         """Takes in new limits; without a decision for them the task ends with what there is."""

@@ -4,7 +4,19 @@ import sys
 
 import typer
 
-from meshwright.cli import agent, bench, cost, demo, dev, eval, run, session, task, tool  # noqa: A004 - the command's name
+from meshwright.cli import (
+    agent,
+    bench,
+    cost,
+    demo,
+    dev,
+    eval,  # noqa: A004 - the command's name
+    run,
+    session,
+    task,
+    tool,
+    webhook,
+)
 from meshwright.cli.chaos import command
 from meshwright.core.errors import MeshError
 
@@ -20,6 +32,7 @@ app.add_typer(task.app, name="task")
 app.add_typer(session.app, name="session")
 app.add_typer(agent.app, name="agent")
 app.add_typer(tool.app, name="tool")
+app.add_typer(webhook.app, name="webhook")
 
 FIRST_EXIT_CODE = 10
 """An error exits with this plus its gRPC code: NOT_FOUND (5) is 15."""

@@ -52,6 +52,14 @@ GUARDRAIL_VERDICTS = Labelled(
     Counter("meshwright_guardrail_verdicts", "What guardrails said beyond allow", ["agent", "rule", "point", "action"])
 )
 TOOL_CIRCUIT = Labelled(Gauge("meshwright_tool_circuit", "Circuit: 0 closed, 1 on trial, 2 open", ["tool"]))
+WEBHOOKS = Labelled(
+    Counter(
+        "meshwright_webhooks",
+        "Events by what became of them: delivered, failed, given_up, dropped, gone",
+        ["endpoint", "outcome"],
+    )
+)
+WEBHOOK_QUEUE = Labelled(Gauge("meshwright_webhook_queue", "Events that are still to be delivered", ["endpoint"]))
 
 W3C = TraceContextTextMapPropagator()
 tracer: trace.Tracer | None = None

@@ -13,7 +13,9 @@ local function ask(p, ref, asked)
   for i = 1, #asked, 4 do
     local id = asked[i]
     local entry = id_of(ref) .. ' ' .. (asked[i + 1] == '' and '-' or asked[i + 1]) .. ' ' .. asked[i + 3]
-    for _, here in ipairs(lineage(p, ref)) do
+    local line = lineage(p, ref)
+    announce(p, line[#line], 'input_requested', ref .. ' ' .. id .. ' ' .. task(p, ref, 'seq')[1])
+    for _, here in ipairs(line) do
       if redis.call('HSET', key(p, 'inputs', here), id, entry) == 1 then
         redis.call('HINCRBY', key(p, 'task', here), 'asks', 1)
         redis.call('ZADD', key(p, 'inbox', holder_of(here)), task(p, here, 'created')[1], id_of(here))

@@ -24,7 +24,7 @@ local function cancel_tree(p, ref, reason, itself)
   return idle
 end
 
--- Ends a task: state, indexes, questions, outbox, children, waiting parent.
+-- Ends a task: state, indexes, questions, outbox, webhooks, children, waiting parent.
 local function conclude(p, ref, state, now)
   local record_key = key(p, 'task', ref)
   withdraw_inputs(p, ref, now)
@@ -42,6 +42,7 @@ local function conclude(p, ref, state, now)
   local is_paid = facts[1] == '' and (facts[7] or facts[8] or facts[9])  -- money is counted outside of the partition
   if facts[5] ~= '' or is_paid then redis.call('XADD', key(p, 'outbox'), '*', 'ref', ref) end
   if facts[6] then redis.call('ZADD', key(p, 'dead', holder_of(ref)), task(p, ref, 'created')[1], id_of(ref)) end
+  if not facts[1] or facts[1] == '' then announce(p, ref, 'task_ended', '- - 0') end
   cancel_tree(p, ref, 'the parent task ended', false)
   if facts[1] and facts[1] ~= '' then
     local parent = parent_ref(ref, facts[1])

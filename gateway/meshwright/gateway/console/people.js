@@ -56,6 +56,7 @@ function forget(id, item) {
 function questionItem(task, pending) {
   const id = `asked-${pending.input_id}`;
   const heading = element("h4", { id }, pending.tool ? `May ${callOf(pending)} run?` : "An agent asks");
+  if (pending.kind === "INPUT_KIND_ESCALATION" && pending.signal) heading.textContent = "An agent calls for a person";
   if (pending.kind === "INPUT_KIND_UNKNOWN_OUTCOME") heading.textContent = `What about ${callOf(pending)}?`;
   const problem = element("p", { className: "bad" });
   problem.setAttribute("role", "alert");
@@ -84,6 +85,8 @@ function questionItem(task, pending) {
 function factsOf(task, pending) {
   const code = (text) => element("code", {}, text);
   const facts = [];
+  if (pending.signal) facts.push(["Because", word(pending.signal, "ESCALATION_SIGNAL_")]);
+  if (pending.summary) facts.push(["So far", element("pre", { tabIndex: 0 }, pending.summary.replace(unseen, spelled))]);
   if (pending.tool) {
     const block = element("pre", { tabIndex: 0 }, asJson(pending.arguments));
     block.setAttribute("aria-label", `Arguments of ${callOf(pending)}`);

@@ -199,6 +199,46 @@ FINISH_REASON_DEGRADED: FinishReason.ValueType  # 9
 """No model answered, and the agent's own words stand in: COMPLETED, degraded."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
+class _EscalationSignal:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EscalationSignalEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EscalationSignal.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ESCALATION_SIGNAL_UNSPECIFIED: _EscalationSignal.ValueType  # 0
+    """Nothing of these."""
+    ESCALATION_SIGNAL_ASKED_FOR_PERSON: _EscalationSignal.ValueType  # 1
+    """Whoever wrote the task's prompt wants to speak to a person: the answer is the task's answer."""
+    ESCALATION_SIGNAL_SENTIMENT: _EscalationSignal.ValueType  # 2
+    """The prompt is very negative: the answer is the task's answer."""
+    ESCALATION_SIGNAL_LOW_CONFIDENCE: _EscalationSignal.ValueType  # 3
+    """The agent says itself that it is not sure: it reads the answer and goes on."""
+    ESCALATION_SIGNAL_FAILED_ATTEMPTS: _EscalationSignal.ValueType  # 4
+    """Call after call has failed: the agent reads the answer and goes on."""
+    ESCALATION_SIGNAL_HIGH_STAKES: _EscalationSignal.ValueType  # 5
+    """The tool is one of those that the agent's author counts as high stakes; its call waits for approval."""
+    ESCALATION_SIGNAL_GUARDRAIL: _EscalationSignal.ValueType  # 6
+    """A guardrail wants a person to look."""
+
+class EscalationSignal(_EscalationSignal, metaclass=_EscalationSignalEnumTypeWrapper):
+    """EscalationSignal is what calls for a person."""
+
+ESCALATION_SIGNAL_UNSPECIFIED: EscalationSignal.ValueType  # 0
+"""Nothing of these."""
+ESCALATION_SIGNAL_ASKED_FOR_PERSON: EscalationSignal.ValueType  # 1
+"""Whoever wrote the task's prompt wants to speak to a person: the answer is the task's answer."""
+ESCALATION_SIGNAL_SENTIMENT: EscalationSignal.ValueType  # 2
+"""The prompt is very negative: the answer is the task's answer."""
+ESCALATION_SIGNAL_LOW_CONFIDENCE: EscalationSignal.ValueType  # 3
+"""The agent says itself that it is not sure: it reads the answer and goes on."""
+ESCALATION_SIGNAL_FAILED_ATTEMPTS: EscalationSignal.ValueType  # 4
+"""Call after call has failed: the agent reads the answer and goes on."""
+ESCALATION_SIGNAL_HIGH_STAKES: EscalationSignal.ValueType  # 5
+"""The tool is one of those that the agent's author counts as high stakes; its call waits for approval."""
+ESCALATION_SIGNAL_GUARDRAIL: EscalationSignal.ValueType  # 6
+"""A guardrail wants a person to look."""
+Global___EscalationSignal: _TypeAlias = EscalationSignal  # noqa: Y015
+
 class _InputKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -216,7 +256,7 @@ class _InputKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_InputKind.V
     INPUT_KIND_UNKNOWN_OUTCOME: _InputKind.ValueType  # 4
     """A non-idempotent tool may or may not have run."""
     INPUT_KIND_ESCALATION: _InputKind.ValueType  # 5
-    """Hand-off to a person."""
+    """Hand-off to a person: ANSWER, SKIP or FAIL; RETRY or FAIL where nobody runs the agent's version."""
 
 class InputKind(_InputKind, metaclass=_InputKindEnumTypeWrapper):
     """InputKind is what is asked for."""
@@ -232,7 +272,7 @@ INPUT_KIND_BUDGET: InputKind.ValueType  # 3
 INPUT_KIND_UNKNOWN_OUTCOME: InputKind.ValueType  # 4
 """A non-idempotent tool may or may not have run."""
 INPUT_KIND_ESCALATION: InputKind.ValueType  # 5
-"""Hand-off to a person."""
+"""Hand-off to a person: ANSWER, SKIP or FAIL; RETRY or FAIL where nobody runs the agent's version."""
 Global___InputKind: _TypeAlias = InputKind  # noqa: Y015
 
 class _InputPriority:
@@ -278,7 +318,7 @@ class _DecisionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Decision.Val
     DECISION_RETRY: _Decision.ValueType  # 5
     """Tries again: a call of unknown outcome, whose effect may be doubled; a budget that others have used up."""
     DECISION_SKIP: _Decision.ValueType  # 6
-    """Goes on without running the call again; the model reads that its outcome is unknown."""
+    """Goes on without running the call again, or without a person; the model reads that."""
     DECISION_FAIL: _Decision.ValueType  # 7
     """Ends the task FAILED."""
     DECISION_RAISE_BUDGET: _Decision.ValueType  # 8
@@ -300,7 +340,7 @@ DECISION_ANSWER: Decision.ValueType  # 4
 DECISION_RETRY: Decision.ValueType  # 5
 """Tries again: a call of unknown outcome, whose effect may be doubled; a budget that others have used up."""
 DECISION_SKIP: Decision.ValueType  # 6
-"""Goes on without running the call again; the model reads that its outcome is unknown."""
+"""Goes on without running the call again, or without a person; the model reads that."""
 DECISION_FAIL: Decision.ValueType  # 7
 """Ends the task FAILED."""
 DECISION_RAISE_BUDGET: Decision.ValueType  # 8
@@ -712,6 +752,8 @@ class PendingInput(_message.Message):
     CHOICES_FIELD_NUMBER: _builtins.int
     CALL_ID_FIELD_NUMBER: _builtins.int
     ON_EXPIRY_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    SIGNAL_FIELD_NUMBER: _builtins.int
     input_id: _builtins.str
     """Made by the runner, unique within the whole tree of tasks; ResolveInput names it."""
     kind: Global___InputKind.ValueType
@@ -732,6 +774,12 @@ class PendingInput(_message.Message):
     """PlannedCall that the input belongs to; empty: the task as a whole."""
     on_expiry: Global___Decision.ValueType
     """What is decided when it lapses."""
+    summary: _builtins.str
+    """What was asked of the agent, what was done and what is open, in the words of the task itself; at most 2,000
+    characters. Empty where the question stands for itself.
+    """
+    signal: Global___EscalationSignal.ValueType
+    """What calls for a person; unset for what is asked by rule, such as an approval."""
     @_builtins.property
     def answer_schema(self) -> _struct_pb2.Struct:
         """JSON Schema of the answer; unset: any answer fits."""
@@ -765,10 +813,12 @@ class PendingInput(_message.Message):
         choices: _abc.Iterable[Global___Decision.ValueType] | None = ...,
         call_id: _builtins.str = ...,
         on_expiry: Global___Decision.ValueType = ...,
+        summary: _builtins.str = ...,
+        signal: Global___EscalationSignal.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["answer_schema", b"answer_schema", "arguments", b"arguments", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_schema", b"answer_schema", "arguments", b"arguments", "call_id", b"call_id", "choices", b"choices", "expire_time", b"expire_time", "input_id", b"input_id", "intent_digest", b"intent_digest", "kind", b"kind", "on_expiry", b"on_expiry", "origin_task_id", b"origin_task_id", "priority", b"priority", "prompt", b"prompt", "tool", b"tool", "tool_version", b"tool_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_schema", b"answer_schema", "arguments", b"arguments", "call_id", b"call_id", "choices", b"choices", "expire_time", b"expire_time", "input_id", b"input_id", "intent_digest", b"intent_digest", "kind", b"kind", "on_expiry", b"on_expiry", "origin_task_id", b"origin_task_id", "priority", b"priority", "prompt", b"prompt", "signal", b"signal", "summary", b"summary", "tool", b"tool", "tool_version", b"tool_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
