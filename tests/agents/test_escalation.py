@@ -209,7 +209,7 @@ class TestFailedAttempts:
         assert (response.output, response.steps_used) == ("Done.", 4)
 
     async def test_a_person_is_asked_once_in_a_task(self, start):
-        client = await start(FIND, FIND, FIND, FIND, FIND, FIND, FIND, DONE)
+        client = await start(*(calls("orders.find", order=number) for number in range(7)), DONE)
         (pending,) = (await client.run(task_id="t1")).pending_inputs
         await client.resolve("t1", pending, DECISION_SKIP)
         assert (await client.ended("t1")).output == "Done."

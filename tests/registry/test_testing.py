@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meshwright.agents.state import failure_text
+from meshwright.agents.wording import failure_text
 from meshwright.core.errors import InvalidRequestError, MeshError, SetupError, ToolFailedError
 from meshwright.registry import Retryable, current_invocation, tool
 from meshwright.registry.testing import ToolBench

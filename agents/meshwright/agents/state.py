@@ -10,11 +10,11 @@ from meshwright.agents.loops import Repeats
 from meshwright.agents.models.model import Call, JsonObject, Message
 from meshwright.agents.task import counters_of
 from meshwright.agents.values import arguments_of
-from meshwright.core.canonical import digest, from_value, to_struct
+from meshwright.agents.wording import answer_text, child_text, tool_text
+from meshwright.core.canonical import digest, to_struct
 from meshwright.core.errors import (
     BackendUnavailableError,
     GuardrailBlockedError,
-    InputExpiredError,
     MeshError,
     PoisonTaskError,
     RejectedError,
@@ -53,14 +53,10 @@ from meshwright.gen.agents.v1.task_pb2 import (
     DECISION_REJECT,
     DECISION_RETRY,
     FINISH_REASON_ERROR,
-    FINISH_REASON_STOP,
-    FINISH_REASON_UNSPECIFIED,
     INPUT_KIND_BUDGET,
     INPUT_KIND_ESCALATION,
     INPUT_KIND_QUESTION,
-    TASK_STATUS_COMPLETED,
     TASK_STATUS_FAILED,
-    FinishReason,
     PendingInput,
     TaskResponse,
     Usage,
@@ -72,7 +68,6 @@ HELD = "output"
 """The argument of a question that holds an answer back."""
 FINAL = frozenset({RejectedError.reason, PoisonTaskError.reason})
 """What a person decided, or what brings workers down, is not tried a second time."""
-TEXT = json.JSONEncoder(ensure_ascii=False)
 """How a model reads what is no text."""
 SORTED = json.JSONEncoder(sort_keys=True)
 
@@ -415,21 +410,6 @@ class RunState:
         return intent.intent_digest if isinstance(intent, ToolCall) else SORTED.encode([call.tool, call.arguments])
 
 
-def answer_text(resolved: InputResolved) -> str:
-    """Writes a person's answer as the model reads it; their silence as a failure."""
-    if resolved.decision != DECISION_ANSWER:
-        return failure_text(InputExpiredError(resolved.reason or "nobody answered"))
-    answer = from_value(resolved.answer, "answer")
-    return answer if isinstance(answer, str) else TEXT.encode(answer)
-
-
-def tool_text(result: ToolResult) -> str:
-    """Writes a tool's outcome as the model reads it."""
-    if result.outcome == TOOL_OUTCOME_OK:
-        return TEXT.encode(from_value(result.result, "result"))
-    return failure_text(MeshError.from_status(result.error))
-
-
 def may_be_replaced(intent: ToolCall | Delegation | PendingInput) -> bool:
     """Whether another child follows where the one that is meant fails."""
     actions = (CHILD_FAILURE_ACTION_RETRY, CHILD_FAILURE_ACTION_OTHER)
@@ -440,21 +420,3 @@ def is_failure(result: TaskResponse) -> bool:
     """Whether another child may do better than one that ended so."""
     is_error = result.status == TASK_STATUS_FAILED and result.finish_reason == FINISH_REASON_ERROR
     return is_error and MeshError.from_status(result.error).reason not in FINAL
-
-
-def child_text(result: TaskResponse) -> str:
-    """Writes a child's result as the model reads it; a part of an answer is called one."""
-    if result.status == TASK_STATUS_COMPLETED:
-        if result.finish_reason in (FINISH_REASON_UNSPECIFIED, FINISH_REASON_STOP):
-            return result.output
-        reason = FinishReason.Name(result.finish_reason).removeprefix("FINISH_REASON_")
-        return f"(A partial answer: the agent had to stop early, {reason}.)\n\n{result.output}"
-    error = MeshError.from_status(result.error)
-    error.message = error.message or "the task was cancelled"
-    return failure_text(error, result.output)
-
-
-def failure_text(error: MeshError, partial: str = "") -> str:
-    """Writes a failure so that a model can act on it; `partial`: what there is of a result nevertheless."""
-    told = {"reason": error.reason, "message": error.message} | ({"partial_output": partial} if partial else {})
-    return TEXT.encode({"error": told})

@@ -82,9 +82,11 @@ class Demo:
                 await self._mesh.stop()
 
     async def _asked(self) -> TaskResponse:
-        self._console.print(f"[bold]{self._question}[/bold]", highlight=False)
+        self._console.print(self._question, style="bold", markup=False, highlight=False)
         self._console.print(
-            f"of the files in {self._plan.docs}, through Envoy at {self._mesh.edge_url}\n", highlight=False
+            f"of the files in {self._plan.docs}, through Envoy at {self._mesh.edge_url}\n",
+            highlight=False,
+            markup=False,
         )
         edge = Edge(self._mesh.edge_url)
         steps = Steps(self._console)
@@ -106,7 +108,7 @@ class Demo:
         raise UnavailableError("the stream ended without a result")
 
     def _tell(self, what: str) -> None:
-        self._console.print(f"     · {what}", style="red", highlight=False)
+        self._console.print(f"     · {what}", style="red", markup=False, highlight=False)
 
     def _kill(self) -> None:
         """Kills the agent that works, once, as a crash would."""

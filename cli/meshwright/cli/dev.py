@@ -64,7 +64,7 @@ async def serve(plan: MeshPlan, ready_file: Path | None) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
     console = Console(stderr=True)
-    mesh = Mesh(plan, ready_file, lambda what: console.print(what, style="yellow", highlight=False))
+    mesh = Mesh(plan, ready_file, lambda what: console.print(what, style="yellow", markup=False, highlight=False))
     starting = asyncio.create_task(mesh.start())
     waiting = asyncio.create_task(stopping.wait())
     with console.status("starting store, registry, agents, gateway and Envoy …"):

@@ -79,7 +79,7 @@ async def _run(chosen: Sequence[Suite], model: str | None, judge: Judge | None, 
     def tell(verdict: Verdict) -> None:
         sign, style = ("✓", "green") if verdict.is_passed else ("✗", "red")
         line = f"{verdict.agent}/{verdict.case}  {verdict.seconds:.1f} s"
-        console.print(f"[{style}]{sign}[/{style}] {line}", highlight=False)
+        console.print(sign, line, style=style, markup=False, highlight=False)
 
     try:
         for suite in chosen:

@@ -18,6 +18,7 @@ from meshwright.cli import (
     webhook,
 )
 from meshwright.cli.chaos import command
+from meshwright.cli.output import harmless
 from meshwright.core.errors import MeshError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Runs a mesh of agents and talks to it.")
@@ -43,7 +44,7 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except MeshError as error:
-        sys.stderr.write(f"error: {error.message}\n")
+        sys.stderr.write(f"error: {harmless(error.message)}\n")
         raise SystemExit(FIRST_EXIT_CODE + error.code.value[0]) from None
     except BrokenPipeError:
         raise SystemExit(0) from None

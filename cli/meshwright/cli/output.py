@@ -1,5 +1,6 @@
 """What commands print: data on stdout as a table, JSON or lines of JSON."""
 
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
@@ -7,6 +8,8 @@ from enum import StrEnum
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Characters that move a cursor, colour a terminal or turn text around: what others wrote shall do none of that."""
 UNWRAPPED = 400
 """Columns of a table that is read by a program."""
 
@@ -26,9 +29,14 @@ def as_json(message: Message, indent: int | None = 2) -> str:
     )
 
 
+def harmless(text: str) -> str:
+    """Returns text with what a terminal would obey spelled out, an escape as a backslash and `x1b`."""
+    return CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 def show(text: str) -> None:
-    """Prints one piece of data."""
-    sys.stdout.write(text + "\n")
+    """Prints one piece of data; as it is where a program reads it."""
+    sys.stdout.write((harmless(text) if sys.stdout.isatty() else text) + "\n")
     sys.stdout.flush()
 
 
@@ -45,12 +53,13 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Prints a table as wide as the terminal; unwrapped where it is no terminal."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(harmless(cell)) for cell in row))
     console = Console()
     if not console.is_terminal:
         console = Console(width=UNWRAPPED)

@@ -54,7 +54,7 @@ async def answered(mesh: Edge, request: TaskRequest, *, is_streamed: bool, form:
     steps = Steps(console)
     request.task_id = uuid7()
     if is_streamed and form is Format.TABLE:
-        console.print(f"task {request.task_id}", style="dim", highlight=False)
+        console.print(f"task {request.task_id}", style="dim", markup=False, highlight=False)
     try:
         return await followed(mesh, request, steps, is_streamed=is_streamed, form=form)
     except asyncio.CancelledError:

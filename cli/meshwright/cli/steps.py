@@ -6,6 +6,7 @@ import time
 from rich.console import Console
 from rich.text import Text
 
+from meshwright.cli.output import harmless
 from meshwright.core.canonical import from_struct
 from meshwright.gen.agents.v1.step_event_pb2 import NoticeKind, StepEvent, ToolOutcome
 from meshwright.gen.agents.v1.task_pb2 import Decision, FinishReason, PendingInput, TaskStatus
@@ -46,7 +47,7 @@ class Steps:
         line.append("   " * depth)
         line.append(f"{sign} ", style)
         line.append(f"{self._agents.get(inner.task_id, ''):<13}", "bold" if depth == 0 else "")
-        line.append(words if sign == ASKS else shortened(words), style if style == "red" else "")
+        line.append(harmless(words if sign == ASKS else shortened(words)), style if style == "red" else "")
         self._console.print(line, highlight=False, soft_wrap=True)
 
     def _is_due(self, call_id: str) -> bool:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any, Protocol
 
 from google.protobuf.duration_pb2 import Duration
@@ -21,6 +22,7 @@ from meshwright.gen.registry.v1.tool_registry_service_pb2 import (
     SchemaChange,
     Tool,
 )
+from meshwright.registry.addresses import refusal
 from meshwright.registry.redaction import Redaction
 from meshwright.registry.schema import Schema
 from meshwright.registry.version import choose
@@ -201,7 +203,7 @@ def check_words(tool: Tool, field: str) -> None:
     if not tool.description.strip() or len(tool.description) > MAX_DESCRIPTION:
         limits = f"1 to {MAX_DESCRIPTION} characters: a model chooses tools by it"
         raise InvalidRequestError("a tool needs a description", fields={f"{field}.description": limits})
-    checked(f"{field}.endpoint", tool.endpoint, TARGET)
+    checked_endpoint(f"{field}.endpoint", tool.endpoint)
     lists = {"owner": [tool.owner], "required_scopes": tool.required_scopes, "redact": tool.redact}
     for name, texts in lists.items():
         if len(texts) > MAX_LISTED or any(len(text) > MAX_TEXT for text in texts):
@@ -317,6 +319,22 @@ def refuse_breaking(tool: Tool, other: str, changes: Sequence[SchemaChange]) -> 
         told = f"{tool.name}@{tool.version} breaks with {other} in {len(breaking)} places, first {place}: {said}; "
         told += "raise the major version (before 1.0.0 the minor)"
         raise IncompatibleContractError(told, fields=breaking, metadata={"against": other})
+
+
+def checked_endpoint(field: str, endpoint: str) -> None:
+    """Lets an endpoint pass that a tool host may have: no address that is reserved or a metadata service.
+
+    Raises:
+        InvalidRequestError: It is none.
+    """
+    checked(field, endpoint, TARGET)
+    host = endpoint.rpartition(":")[0].strip("[]")
+    try:
+        ip_address(host)
+    except ValueError:
+        return  # a name
+    if why := refusal(host, is_allowed=True):
+        raise InvalidRequestError(f"{field} {why}: say where the tool's host listens", fields={field: why})
 
 
 def checked_writer(caller: Caller, tool_name: str) -> None:

@@ -10,6 +10,7 @@ from meshwright.agents.guardrails.guardrail import ALLOW, Action, Point, Subject
 THRESHOLD = 0.8
 DEFAULT_ACTIONS: Mapping[Point, Action] = {"input": "block", "tool_result": "ask"}
 """At `tool_result`, `ask` lets the text pass, and has a person asked before the next call that changes something."""
+REASON = "the text gives orders to the model, or takes its rules away; if it is harmless, say it in other words"
 QUOTED = 0.4
 """What is left of a hit that stands in quotation marks after a word that says it is talked about."""
 
@@ -150,19 +151,6 @@ PATTERNS = (
     ),
     pattern(
         0.85,
-        "call invoke execute run use trigger | tool function | with immediately send delete transfer email forward pay",
-        r"(?:^|[.!?:;\n\">,-] ?|\b(?:please|now|then|must|should|immediately|first|and|to) )"
-        r"(?:call|invoke|execute|run|trigger|use) (?:the )?(?:(?:[a-z]\w{1,30}[._]\w{1,30}|`?\w{2,30}`?) )?(?:tool|function)"
-        rf"{_GAP}(?:with|to send|to delete|to transfer|immediately|to email|to forward|to pay)\b",
-    ),
-    pattern(
-        0.85,
-        "call invoke execute",
-        r"(?:^|[.!?:;\n\">,-] ?|\b(?:please|now|then|must|should|immediately|and) )"
-        r"(?:call|invoke|execute) `?[a-z]{2,20}[._][a-z_]{2,30}`?(?: ?\(| (?:to|with|on|and|now|for|immediately)\b)",
-    ),
-    pattern(
-        0.85,
         "send forward email mail transfer upload post exfiltrate leak wire submit | conversation history credentials password passwords key keys secret secrets tokens data prompt session cookies contacts inbox | to at",
         r"(?:^|[.!?:;\n\">,-] ?|\b(?:please|now|then|must|should|immediately|and|to) )"
         r"(?:send|forward|e?-?mail|transfer|upload|post|exfiltrate|leak|wire|submit)(?:[^\w\n]{1,4}[\w'@.]{1,40}){0,5}[^\w\n]{1,4}"
@@ -194,6 +182,23 @@ PATTERNS = (
         r"(?:instructions? (?:pr[e]c[e]dentes?|ci-dessus|ant[e]rieures)|instrucciones|istruzioni|instruc(?:oes|cao))",
     ),
 )
+DEEDS = (
+    pattern(
+        0.85,
+        "call invoke execute run use trigger | tool function | with immediately send delete transfer email forward pay",
+        r"(?:^|[.!?:;\n\">,-] ?|\b(?:please|now|then|must|should|immediately|first|and|to) )"
+        r"(?:call|invoke|execute|run|trigger|use) (?:the )?(?:(?:[a-z]\w{1,30}[._]\w{1,30}|`?\w{2,30}`?) )?(?:tool|function)"
+        rf"{_GAP}(?:with|to send|to delete|to transfer|immediately|to email|to forward|to pay)\b",
+    ),
+    pattern(
+        0.85,
+        "call invoke execute",
+        r"(?:^|[.!?:;\n\">,-] ?|\b(?:please|now|then|must|should|immediately|and) )"
+        r"(?:call|invoke|execute) `?[a-z]{2,20}[._][a-z_]{2,30}`?(?: ?\(| (?:to|with|on|and|now|for|immediately)\b)",
+    ),
+)
+"""What whoever gives a task may well ask for, and a document may not: not looked for at `input`."""
+EVERYWHERE = (*PATTERNS, *DEEDS)
 _TALK = re.compile(
     r"\b(?:such as|like|e\.g|for example|for instance|phrase|attacks?|attackers?|injections?|jailbreaks?|"
     r"called|says?|said|write|writes|wrote|reads|contains?|strings?|titled|example|examples|words|sentence|text|typed?|detects?|blocks?)\b"
@@ -228,13 +233,13 @@ class Injection:
         """Scores a text."""
         if score(subject) < self.threshold:
             return ALLOW
-        return Verdict(self.actions[subject.point], "the text gives orders to the model, or takes its rules away")
+        return Verdict(self.actions[subject.point], REASON)
 
 
 def score(subject: Subject) -> float:
     """Returns how sure it is that a text is an injection, 0..1."""
     words, text, doubt = subject.normal.words, subject.normal.text, 1.0
-    for weight, expression in PATTERNS:
+    for weight, expression in PATTERNS if subject.point == "input" else EVERYWHERE:
         weights = [weight * (QUOTED if is_quoted(text, match) else 1) for match in expression.matches(text, words)]
         doubt *= 1 - max(weights, default=0.0)
     return 1 - doubt

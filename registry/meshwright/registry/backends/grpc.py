@@ -203,7 +203,8 @@ class GrpcTool(DeclaredTool):
         """Tells what a status means, with the words of the service that a model can act on."""
         code, details = error.code().name, " ".join((error.details() or "").split())
         said = f"{self.name}: {self.peer.host}:{self.peer.port} answered {code}"
-        told = f"{said}: {self.metadata.redaction.text(details)[:EXCERPT_CHARS]}" if details else said
+        is_shown = details and not self.redact  # a value that nobody is to see may stand in it
+        told = f"{said}: {self.metadata.redaction.text(details)[:EXCERPT_CHARS]}" if is_shown else said
         facts = {"grpc_status": code}
         if code == "DEADLINE_EXCEEDED":
             return DeadlineExceededError(f"{self.name} took longer than {self.timeout_s:g} s", metadata=facts)

@@ -116,7 +116,7 @@ class HttpTool(DeclaredTool):
         place, status = self.template.origin.place, response.status
         excerpt = self.headers.redaction.text(text_of(response))
         said = f"{self.name}: {place} answered {status}"
-        if excerpt.strip():
+        if excerpt.strip() and not self.redact:  # a value that nobody is to see may stand in it
             said = f"{said}: {' '.join(excerpt.split())[:EXCERPT_CHARS]}"
         facts = {"http_status": str(status)}
         if status >= SERVER_ERROR or status in MAY_PASS:
