@@ -5,6 +5,7 @@ import base64
 import json
 import logging
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from urllib.parse import quote, unquote
@@ -235,6 +236,16 @@ async def test_what_may_pass_may_be_tried_again(outside, answered, http, status)
         await http(service, "/").run({})
     assert caught.value.is_retryable
     assert caught.value.retry_after_s == 7
+
+
+@pytest.mark.parametrize(("redact", "is_told"), [((), True), (("/secret",), False)])
+async def test_a_refusal_says_nothing_of_the_answer_where_something_is_redacted(
+    outside, answered, http, redact, is_told
+):
+    service = await outside(answered('{"secret": "4711"}', "404 Not Found"))
+    with pytest.raises(ToolFailedError, match="answered 404") as caught:
+        await replace(http(service, "/"), redact=redact).run({})
+    assert ("4711" in caught.value.message) == is_told
 
 
 async def test_a_broken_call_with_effects_says_that_it_may_have_had_them(outside, answered, http, invocation):

@@ -22,7 +22,7 @@ from meshwright.cli.chaos.scenario import Row, Setting
 from meshwright.cli.mesh import HOST
 from meshwright.core import channel
 from meshwright.core.errors import MeshError
-from meshwright.gen.agents.v1 import agent_service_pb2, task_service_pb2
+from meshwright.gen.agents.v1 import agent_service_pb2, session_service_pb2, task_service_pb2
 from meshwright.gen.registry.v1 import agent_directory_service_pb2, tool_registry_service_pb2
 from meshwright.gen.tools.v1 import tool_service_pb2
 
@@ -40,7 +40,7 @@ REGISTER = "/registry.v1.ToolRegistryService/RegisterTool"
 CONTROL_EVERY = 10
 FORBIDDEN = frozenset({grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL, grpc.StatusCode.DATA_LOSS})
 SERVER_ERROR, NOT_SERVED, NOT_READY = 500, 501, 503
-AGENT_FILES = (agent_service_pb2, task_service_pb2, tool_service_pb2)
+AGENT_FILES = (agent_service_pb2, session_service_pb2, task_service_pb2, tool_service_pb2)
 REGISTRY_FILES = (agent_directory_service_pb2, tool_registry_service_pb2)
 PROMPT: dict[str, Any] = {"prompt": "x", "max_steps": 3, "timeout": "2s", "metadata": {"a": "b"}}
 TOOL: dict[str, Any] = {
@@ -56,6 +56,8 @@ PATHS: tuple[tuple[str, str, Any], ...] = (
     ("POST", f"/v1/tasks/{TASK}:cancel", {"reason": "x"}),
     ("POST", f"/v1/tasks/{TASK}:resolve", {"input_id": "i", "decision": "DECISION_APPROVE", "answer": {"a": 1}}),
     ("GET", "/v1/agents", None), ("GET", f"/v1/agents/{AGENT}", None), ("GET", f"/v1/agents/{AGENT}/health", None),
+    ("GET", "/v1/sessions", None), ("GET", "/v1/sessions/fuzz", None), ("DELETE", "/v1/sessions/fuzz", None),
+    ("GET", "/v1/costs", None),
     ("GET", "/v1/tools", None), ("GET", "/v1/tools/look", None), ("POST", "/v1/tools", {"tool": TOOL}),
     ("POST", "/v1/tools/look:invoke", {"arguments": {"job": "a", "step": 1}, "idempotency_key": "k"}),
     ("GET", "/ready", None), ("GET", "/health", None), ("GET", "/", None), ("GET", "/openapi.json", None),
@@ -152,7 +154,10 @@ def honest(message: Message) -> Message:
         "instance_id": "fuzz-1", "tool": TOOL, "arguments": {"job": "a"},
         "agent": {"agent_id": "fuzz", "version": "1.0.0", "description": "Fuzz."},
         "endpoint": {"instance_id": "fuzz-1", "target": "127.0.0.1:9"}, "lease": "2s", "arguments_json": "{}",
+        "session_id": "fuzz", "text": "x", "fact_id": "f",
     }  # fmt: skip
+    if "prompt" in message.DESCRIPTOR.fields_by_name:
+        del known["session_id"]  # tasks of one session would wait for each other
     for name, value in known.items():
         if name in message.DESCRIPTOR.fields_by_name:
             with contextlib.suppress(Exception):  # another message's field of that name is of another kind
