@@ -19,7 +19,7 @@ def compares(one, other):
     ("one", "other"),
     [
         ("revenue of 2023", "revenue of 2024"),
-        ("revenue of ２０２３", "revenue of 2024"),
+        ("revenue of \uff12\uff10\uff12\uff13", "revenue of 2024"),
         ("order 12-345 of ann", "order 12-346 of ann"),
         ("is the pump safe", "is the pump not safe"),
         ("may I open it", "mayn't I open it"),

@@ -18,6 +18,7 @@ from meshwright.agents.models.model import Answer, Call, Usage
 from meshwright.agents.question import Question
 from meshwright.agents.recall import packed
 from meshwright.agents.responses import spelled
+from meshwright.core import telemetry
 from meshwright.core.errors import ModelUnavailableError, SetupError, StoreUnavailableError
 from meshwright.core.store import partition_key
 from meshwright.gen.agents.v1.session_service_pb2 import DeleteSessionRequest
@@ -379,6 +380,15 @@ class TestHits:
         monkeypatch.setattr(cache, "find", hangs)
         monkeypatch.setattr(cache, "keep", hangs)
         assert (await client.run(PROMPT)).output == "Answer 2."
+
+
+class TestMetrics:
+    async def test_looks_and_what_they_saved_are_counted(self, start):
+        client, _ = await start(name="counted", cache="semantic")
+        await outputs(client, PROMPT, PROMPT, "what's the refund window, please?")
+        found = {word: telemetry.RESPONSES.labels("counted", word)._value.get() for word in ("miss", "hit", "alike")}
+        assert found == {"miss": 1, "hit": 1, "alike": 1}
+        assert telemetry.SAVED.labels("counted")._value.get() == 240
 
 
 class TestOutage:

@@ -163,6 +163,7 @@ def facts_of(agent: Agent) -> list[object]:
         [agent.name, agent.version, agent.instructions],
         [policy.mode, repr(policy.for_s), repr(policy.threshold), policy.scope, agent.on_outage],
         [agent.context_window, agent.summaries, agent.remembers, agent.asks_people, sorted(agent.delegates)],
+        repr(agent.escalation),
     ]
 
 
