@@ -302,7 +302,7 @@ class TestDelete:
         try:
             await erasure.erase(made.name(), "s1")
         except asyncio.CancelledError:
-            assert steps < 3
+            assert steps < 4
         monkeypatch.setattr(store, "call", call)
         await erasure.erase(made.name(), "s1")
         left = await everything(store)

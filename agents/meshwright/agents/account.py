@@ -149,7 +149,7 @@ def usage_of(answer: LlmCall) -> Usage:
     """Returns what a model call used, as a row counts it."""
     usage = Usage()
     usage.CopyFrom(answer.usage)
-    usage.model_calls = 1
+    usage.model_calls = 0 if answer.cached else 1
     return usage
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from meshwright.agents.caching import CacheMode, CacheScope, Caching
 from meshwright.agents.context import DEFAULT_WINDOW, READ_RESULT, SMALLEST_WINDOW
 from meshwright.agents.escalation import Escalates
 from meshwright.agents.guardrails.guardrail import Guardrail
@@ -53,6 +54,11 @@ class Agent:
         on_outage: What follows when no model answers, a tool cannot be reached or a budget is used up: `fail` (the end
             of a budget gives what there is), or `degrade`: give less, and say so.
         outage_text: What it says when no model answers and it is to degrade.
+        cache: Whether questions are answered from before: `off`, `exact` (the same question) or `semantic` (one that is
+            alike, too); see docs/models.md.
+        cache_for_s: Seconds for which an answer is given again, 1 to 30 days.
+        cache_threshold: How similar a question has to be, as a cosine, 0.5..1.
+        cache_scope: Who is given an answer again: the same `principal`, or everyone of the `tenant`.
         same_version: A task stays with the version that began it; otherwise any version goes on with it.
         callable_by: Who may give it tasks: agents' names, `outside` for callers that are no agents; empty: everyone.
         context_window: Tokens that its model can read and write in one call, 4,096 at least; prompts are kept within.
@@ -86,6 +92,10 @@ class Agent:
     on_silence: Silence = "refuse"
     on_outage: OnOutage = "fail"
     outage_text: str = SORRY
+    cache: CacheMode = "off"
+    cache_for_s: float = 3_600
+    cache_threshold: float = 0.95
+    cache_scope: CacheScope = "principal"
     same_version: bool = False
     callable_by: Sequence[str] = ()
     context_window: int = DEFAULT_WINDOW
@@ -118,6 +128,7 @@ class Agent:
         self._check_rules()
         self._check_context()
         self._check_delegation()
+        self.caching.check(self.name)
         check_guardrails(self.name, self.guardrails)
         own = tuple(one for one in self.tools if isinstance(one, HostedTool))
         pins = tuple(f"{one.name}@{one.version}" if isinstance(one, HostedTool) else one for one in self.tools)
@@ -191,6 +202,11 @@ class Agent:
     def escalation(self) -> Escalates:
         """When it calls for a person."""
         return self.escalates or (WISHES if self.asks_people else NEVER)
+
+    @property
+    def caching(self) -> Caching:
+        """How it gives answers from before."""
+        return Caching(self.cache, self.cache_for_s, self.cache_threshold, self.cache_scope)
 
     def approval_of(self, tool: str) -> Approval:
         """Returns its own rule for a tool."""

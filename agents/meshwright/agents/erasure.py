@@ -1,5 +1,6 @@
 """Erasure: a session is deleted with everything that came of it. Every step may be repeated after a crash."""
 
+from meshwright.agents.answers import Answers
 from meshwright.agents.journal import LIBRARY, TOMBSTONE_MS, Journal
 from meshwright.agents.memory import Memory
 from meshwright.agents.reader import parse_ref
@@ -21,9 +22,10 @@ class Erasure:
         self._journal = journal
         self._memory = memory
         self._origins = origins
+        self._answers = Answers(journal.store)
 
     async def erase(self, name: TaskName, session_id: str) -> DeleteSessionResponse:
-        """Deletes a session: its long-term memories, its tasks, then itself, and at last its place in the list.
+        """Deletes a session: cached answers and memories from it, its tasks, itself, at last its place in the list.
 
         So as long as anything is left it can be found and deleted again.
 
@@ -35,6 +37,7 @@ class Erasure:
             SessionBusyError: A task of it has not ended; what was deleted before that showed is gone.
         """
         ended = await self._ended(name, session_id)
+        await self._answers.erase(name, session_id)
         deleted = DeleteSessionResponse(memories=await self._origins.erase(name, session_id))
         for partition in range(self._journal.store.partitions):
             deleted.tasks += await self._erase_tasks(partition, name, session_id)

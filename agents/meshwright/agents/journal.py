@@ -24,7 +24,10 @@ from meshwright.core.store import Library, Store, partition_key, segment
 from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
 
 FUNCTIONS = Path(__file__).with_name("functions")
-PARTS = ("record", "budget", "webhook", "inputs", "queue", "journal", "upkeep", "session", "memory", "define")
+PARTS = (
+    *("record", "budget", "webhook", "inputs", "queue", "journal", "upkeep", "session", "memory", "answers"),
+    "define",
+)
 LIBRARY = Library("journal", "\n".join((FUNCTIONS / f"{part}.lua").read_text() for part in PARTS))
 RETENTION_MS = 7 * 86_400_000
 TOMBSTONE_MS = 86_400_000

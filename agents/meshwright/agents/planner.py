@@ -21,6 +21,7 @@ from meshwright.agents.models.router import Router
 from meshwright.agents.passing import Passing
 from meshwright.agents.purse import Purse
 from meshwright.agents.reading import READING, read_on
+from meshwright.agents.responses import PATIENCE_S, Responses
 from meshwright.agents.run import Run
 from meshwright.agents.summary import Summarizer
 from meshwright.agents.supervisor import Supervisor
@@ -95,9 +96,20 @@ class Planner:
         supervisor: Knows who work can be delegated to.
         purse: Pays.
         guard: Looks at what the model says and wants to do.
+        responses: Knows answers from before.
     """
 
-    def __init__(self, agent: Agent, router: Router, supervisor: Supervisor, *, purse: Purse, guard: Guard) -> None:
+    def __init__(
+        self,
+        agent: Agent,
+        router: Router,
+        supervisor: Supervisor,
+        *,
+        purse: Purse,
+        guard: Guard,
+        responses: Responses,
+    ) -> None:
+        self._responses = responses
         self._guard = guard
         self._agent = agent
         self._router = router
@@ -170,8 +182,10 @@ class Planner:
             await run.notice(f"without:{run.state.step}", lacking)
         prompt = without_what_is_down(prompt, run.state, self._agent.outage)
         try:
-            with run.awaiting(self._router.limit_s):
-                answer = await self._router.answer(prompt, screen.add, wish=run.wish, on_notice=notices.tell)
+            with run.awaiting(self._router.limit_s + PATIENCE_S):
+                answer = await self._responses.recalled(run) or await self._router.answer(
+                    prompt, screen.add, wish=run.wish, on_notice=notices.tell
+                )
         except (RateLimitedError, ModelRejectedError):  # anything else may have cost something
             await self._purse.release(run)
             raise
@@ -191,7 +205,7 @@ class Planner:
         step = run.state.step + 1
         agent, usage = self._agent.name, answer.usage
         telemetry.STEPS.labels(agent).inc()
-        held, cost = run.state.account.model_call, self._purse.cost(answer)
+        held, cost = run.state.account.model_call, 0 if answer.saved else self._purse.cost(answer)
         if cost:
             telemetry.COST.labels(agent, "llm", answer.model).inc(cost)
         for kind, tokens in (("input", usage.input_tokens), ("output", usage.output_tokens)):
@@ -203,15 +217,13 @@ class Planner:
             text=fitting(checked.text),
             planned_calls=[planned_call(call.call_id, call.tool, call.arguments) for call in calls],
             stop_reason=answer.stop_reason,
-            usage=Usage(model_calls=1, cost_micros=cost),
+            usage=used(answer, cost),
+            cached=answer.saved is not None,
             latency_ms=latency_ms,
             routed_because=answer.routed_because,
             degraded=answer.is_degraded,
             reserved_micros=held.micros if held else 0,
         )
-        for name in TOKENS:
-            if tokens := getattr(usage, name):
-                setattr(said.usage, name, tokens)
         children = self._supervisor.admitted(run, calls)
         spent = usage.input_tokens + usage.output_tokens
         allowance = run.budget.allowance(run.state, len(children), spent, cost)
@@ -271,6 +283,13 @@ class Planner:
         own = RULES.get(pin.tool.approval, "never")
         rule = inputs.strictest(own, self._agent.approval_of(pin.tool.name))
         return rule == "always" or (rule == "when_tainted" and run.is_tainted)
+
+
+def used(answer: Answer, micros: int) -> Usage:
+    """Writes what a model call used, or what an answer from before saved."""
+    if answer.saved:
+        return Usage(saved_tokens=answer.saved.tokens, saved_cost_micros=answer.saved.micros)
+    return Usage(model_calls=1, cost_micros=micros, **{name: getattr(answer.usage, name) for name in TOKENS})
 
 
 def conversation_of(run: Run) -> Conversation:

@@ -13,6 +13,7 @@ from meshwright.agents.context import History
 from meshwright.agents.feed import Feeds
 from meshwright.agents.journal import Appended, Claim, Journal, Short
 from meshwright.agents.models.routing import Wish
+from meshwright.agents.question import Question
 from meshwright.agents.state import RunState
 from meshwright.agents.task import Record, stamp
 from meshwright.agents.toolbox import Pin
@@ -64,6 +65,8 @@ class Run:
         delegates: Agents that it may hand work to.
         history: What it knows of its session.
         result_type: What its result has to be; None: text.
+        question: What its answer is kept under; None: it is not.
+        recalled: An answer to the same from before, too old to be given while a model answers.
         deadline: When its time is over, on the monotonic clock.
         ahead: By call id, calls that were begun before they are journaled, since they leave no trace.
         submitted: Children that this process has submitted.
@@ -82,6 +85,8 @@ class Run:
     delegates: Sequence[str] = ()
     history: History = field(default_factory=History)
     result_type: ResultType | None = None
+    question: Question | None = None
+    recalled: str = ""
     deadline: float = 0.0
     ahead: dict[str, asyncio.Task[Outcome]] = field(default_factory=dict)
     submitted: set[str] = field(default_factory=set)

@@ -16,6 +16,7 @@ from meshwright.agents.memory import Memory
 from meshwright.agents.outage import Outage
 from meshwright.agents.parking import Parked, wait_for_turn
 from meshwright.agents.planner import Planner, is_answer
+from meshwright.agents.responses import Responses
 from meshwright.agents.result import OUT_OF_BUDGET, STATES, STOP, End, cancelled, failed, result_of, settled, timed_out
 from meshwright.agents.run import Run, persistently
 from meshwright.agents.session import Sessions
@@ -65,6 +66,7 @@ class Runner:
         memory: Memory,
         version: str,
         outage: Outage,
+        responses: Responses,
         result_type: ResultType | None = None,
     ) -> None:
         self._planner = planner
@@ -75,6 +77,7 @@ class Runner:
         self._memory = memory
         self._version = version
         self._outage = outage
+        self._responses = responses
         self._result_type = result_type
 
     async def run(self, run: Run) -> None:
@@ -200,6 +203,8 @@ class Runner:
         result = result_of(run, end, self._version)
         try:
             told += await self._guard.last_words(run, result)
+            if step and not told:
+                await self._responses.keep(run, step[0].llm_call, result)
             await run.finish(STATES[result.status], *step, *told, run.event(result=result))
         except FencedError:
             log.warning("end_came_too_late", task_id=run.task_id, attempt=run.record.attempt)
@@ -210,7 +215,7 @@ class Runner:
 
     def _less(self, run: Run, end: End) -> tuple[End, list[StepEvent]]:
         """Returns how a task ends whose agent may give less instead of failing, and what is told of that."""
-        less = less_of(end, run.state, self._outage, run.request.on_budget_exceeded)
+        less = less_of(end, run.state, self._outage, run.request.on_budget_exceeded, run.recalled)
         if less.notice is None:
             return less.end, []
         level = DegradationLevel.Name(less.notice.level).removeprefix("DEGRADATION_LEVEL_")

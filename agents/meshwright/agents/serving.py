@@ -10,6 +10,7 @@ import structlog
 
 from meshwright.agents.actor import Actor
 from meshwright.agents.agent import Agent
+from meshwright.agents.answers import Answers
 from meshwright.agents.costs import Costs
 from meshwright.agents.deliveries import Deliveries, Hook
 from meshwright.agents.desk import Desk
@@ -31,6 +32,7 @@ from meshwright.agents.pressure import Pressure
 from meshwright.agents.purse import Purse
 from meshwright.agents.recall import LongTermMemory, Origins
 from meshwright.agents.remembering import memory_tools
+from meshwright.agents.responses import Responses
 from meshwright.agents.runner import Runner
 from meshwright.agents.service import AgentService
 from meshwright.agents.session import Sessions
@@ -97,6 +99,7 @@ class AgentProcess:
         self.escrow = Escrow(self.journal, shared_limits_of(settings))
         self.costs = Costs(self.journal)
         self.purse = Purse([one.model for one in self.router.candidates], prices.load(settings.prices), self.escrow)
+        self.responses = Responses(agent, Answers(self.store), self.embedder, self.router.candidates)
         self.inbox = Inbox(self.journal, self.toolbox, agent.policy)
         self.deliveries = Deliveries(self.store, agent.name)
         self.worker = self._worker()
@@ -107,7 +110,14 @@ class AgentProcess:
 
     def _worker(self) -> Worker:
         runner = Runner(
-            Planner(self.agent, self.router, self.supervisor, purse=self.purse, guard=self.guard),
+            Planner(
+                self.agent,
+                self.router,
+                self.supervisor,
+                purse=self.purse,
+                guard=self.guard,
+                responses=self.responses,
+            ),
             Actor(self.toolbox, self.supervisor, self.guard, self.agent.policy),
             self.toolbox,
             self.guard,
@@ -115,6 +125,7 @@ class AgentProcess:
             memory=self.memory,
             version=self.agent.version,
             outage=self.agent.outage,
+            responses=self.responses,
             result_type=self.agent.result_type,
         )
         return Worker(

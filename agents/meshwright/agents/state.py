@@ -8,6 +8,7 @@ from meshwright.agents.escalation import ANSWERED_BY_PERSON, Signals
 from meshwright.agents.inputs import RAISED
 from meshwright.agents.loops import Repeats
 from meshwright.agents.models.model import Call, JsonObject, Message
+from meshwright.agents.plainness import is_plain
 from meshwright.agents.task import counters_of
 from meshwright.agents.values import arguments_of
 from meshwright.agents.wording import answer_text, child_text, tool_text
@@ -109,6 +110,8 @@ class RunState:
         corrections: How often an answer was handed back to the model.
         repeats: How often the last calls were made in a row with the same outcome.
         delegations: Children that it was to have, replaced ones included.
+        called: Tools that were called.
+        is_plain: Whether models, and tools that did what they should, are all that had a say.
         failed: By call id, what the child of an open call failed with that may be replaced.
     """
 
@@ -145,6 +148,8 @@ class RunState:
     corrections: int = 0
     repeats: Repeats = field(default_factory=Repeats)
     delegations: int = 0
+    called: set[str] = field(default_factory=set)
+    is_plain: bool = True
     failed: dict[str, TaskResponse] = field(default_factory=dict)
 
     @property
@@ -234,6 +239,7 @@ class RunState:
         add(self.usage, counters_of(event))
         add(self.usage, self.account.apply(event))
         self.signals.apply(event)
+        self.is_plain &= is_plain(event)
         match event.WhichOneof("event"):
             case "started":
                 self.pins = tuple(event.started.tool_pins)
@@ -241,6 +247,7 @@ class RunState:
             case "llm_call":
                 self._planned(event.step, event.llm_call)
             case "tool_call":
+                self.called.add(event.tool_call.tool)
                 self.intents[event.tool_call.call_id] = event.tool_call
             case "delegation":
                 self._delegate(event.delegation)
@@ -272,6 +279,7 @@ class RunState:
         self.planned = tuple(Call(call.call_id, call.tool, arguments_of(call)) for call in answer.planned_calls)
         for fresh in (self.intents, self.outcomes, self.decided, self.retries, self.approved, self.failed):
             fresh.clear()
+        self.is_tainted |= answer.cached  # it may hold what others wrote
         self._was_tainted = self.is_tainted
         self.messages.append(Message("assistant", answer.text, self.planned))
 

@@ -35,7 +35,8 @@ TERMINAL = frozenset({TASK_STATUS_COMPLETED, TASK_STATUS_FAILED, TASK_STATUS_CAN
 TERMINAL_STATES = frozenset(state for state, status in STATUS.items() if status in TERMINAL)
 LONGEST_MS = 2**32 - 1
 TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
-COUNTERS = (*TOKENS, "model_calls", "tool_calls", "cost_micros", "estimated_cost_micros")
+SAVED = ("saved_cost_micros", "saved_tokens")
+COUNTERS = (*TOKENS, "model_calls", "tool_calls", "cost_micros", "estimated_cost_micros", *SAVED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,8 +288,9 @@ def counters_of(event: StepEvent) -> dict[str, int]:
     inner = leaf(event)
     match inner.WhichOneof("event"):
         case "llm_call":
-            usage, counters = inner.llm_call.usage, {"steps": 1, "model_calls": 1}
-            for name in TOKENS:
+            usage = inner.llm_call.usage
+            counters = {"steps": 1} if inner.llm_call.cached else {"steps": 1, "model_calls": 1}
+            for name in (*TOKENS, *SAVED):
                 if value := getattr(usage, name):
                     counters[name] = value
             return counters | counters_of_money(inner)

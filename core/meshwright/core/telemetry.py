@@ -48,6 +48,12 @@ MODEL_TRIES = Labelled(Counter("meshwright_model_tries", "Tries of model calls",
 MODEL_FALLBACKS = Labelled(Counter("meshwright_model_fallbacks", "Models that another one answered for", ["model"]))
 MODEL_CIRCUIT = Labelled(Gauge("meshwright_model_circuit", "Circuit: 0 closed, 1 on trial, 2 open", ["model"]))
 DEGRADED = Labelled(Counter("meshwright_degraded", "Tasks that went on with less", ["agent", "level"]))
+RESPONSES = Labelled(
+    Counter(
+        "meshwright_responses", "Looks for an answer from before: hit, alike, stale, miss, failed", ["agent", "found"]
+    )
+)
+SAVED = Labelled(Counter("meshwright_saved_micros", "What answers from before saved, in US$ / 1000000", ["agent"]))
 GUARDRAIL_VERDICTS = Labelled(
     Counter("meshwright_guardrail_verdicts", "What guardrails said beyond allow", ["agent", "rule", "point", "action"])
 )

@@ -87,6 +87,14 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
+class Saved:
+    """What an answer from before took when it was made; `tokens` are those read and written."""
+
+    tokens: int
+    micros: int
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """A finished model call: words, or calls (then the words are a side remark).
 
@@ -100,6 +108,7 @@ class Answer:
             provider's word for anything else stays as it is.
         routed_because: Why this model was chosen; written by the router.
         is_degraded: Another model was to answer and could not; written by the router.
+        saved: What is not spent a second time; None: a model has answered now.
     """
 
     text: str
@@ -110,6 +119,7 @@ class Answer:
     stop_reason: str = "stop"
     routed_because: str = ""
     is_degraded: bool = False
+    saved: Saved | None = None
 
 
 OnText = Callable[[str], None]

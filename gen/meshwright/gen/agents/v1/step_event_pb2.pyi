@@ -511,7 +511,9 @@ class LlmCall(_message.Message):
     stop_reason: _builtins.str
     """Why the model stopped, in the provider's words: "stop", "length", "tool_calls", ..."""
     cached: _builtins.bool
-    """Answered from the response cache."""
+    """Answered from the response cache: provider and model are those of the task that was answered first, and usage says
+    what was saved.
+    """
     routed_because: _builtins.str
     """Why the router chose this model."""
     latency_ms: _builtins.int

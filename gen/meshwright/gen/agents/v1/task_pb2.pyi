@@ -420,7 +420,7 @@ class TaskRequest(_message.Message):
     session_policy: Global___SessionPolicy.ValueType
     """What happens when the session is busy."""
     no_cache: _builtins.bool
-    """Skips the response cache."""
+    """Skips the response cache: no answer from before is given, and this one is not kept."""
     priority: Global___TaskPriority.ValueType
     """Order among the waiting tasks of one tenant; between tenants it decides nothing."""
     max_tool_calls: _builtins.int
@@ -657,6 +657,7 @@ class Usage(_message.Message):
     MODEL_CALLS_FIELD_NUMBER: _builtins.int
     TOOL_CALLS_FIELD_NUMBER: _builtins.int
     ESTIMATED_COST_MICROS_FIELD_NUMBER: _builtins.int
+    SAVED_TOKENS_FIELD_NUMBER: _builtins.int
     input_tokens: _builtins.int
     """Tokens read by models, as the provider counts; without those of the two cache fields."""
     output_tokens: _builtins.int
@@ -670,11 +671,13 @@ class Usage(_message.Message):
     saved_cost_micros: _builtins.int
     """What response-cache hits saved, in millionths of a US dollar."""
     model_calls: _builtins.int
-    """Model calls that were answered."""
+    """Model calls that were answered, by a model."""
     tool_calls: _builtins.int
     """Tool calls that have an outcome."""
     estimated_cost_micros: _builtins.int
     """The part of cost_micros that nobody counted: calls whose answer was lost are charged with all that was set aside."""
+    saved_tokens: _builtins.int
+    """Tokens, read and written, that response-cache hits saved; they are in no other count."""
     def __init__(
         self,
         *,
@@ -687,10 +690,11 @@ class Usage(_message.Message):
         model_calls: _builtins.int = ...,
         tool_calls: _builtins.int = ...,
         estimated_cost_micros: _builtins.int = ...,
+        saved_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_read_tokens", b"cache_read_tokens", "cache_write_tokens", b"cache_write_tokens", "cost_micros", b"cost_micros", "estimated_cost_micros", b"estimated_cost_micros", "input_tokens", b"input_tokens", "model_calls", b"model_calls", "output_tokens", b"output_tokens", "saved_cost_micros", b"saved_cost_micros", "tool_calls", b"tool_calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_read_tokens", b"cache_read_tokens", "cache_write_tokens", b"cache_write_tokens", "cost_micros", b"cost_micros", "estimated_cost_micros", b"estimated_cost_micros", "input_tokens", b"input_tokens", "model_calls", b"model_calls", "output_tokens", b"output_tokens", "saved_cost_micros", b"saved_cost_micros", "saved_tokens", b"saved_tokens", "tool_calls", b"tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
