@@ -144,3 +144,14 @@ async def test_a_process_whose_port_is_taken_says_so_and_is_tried_again_until_it
     why = f"{name} did not start: {said.format(port=port)}"
     assert failures == [f"{why}; trying again in {pause}" for pause in pauses[: len(failures)]]
     assert told[-1] == f"{name} runs again as pid {child.pid}"
+
+
+def test_a_port_that_is_wished_for_is_given_where_it_is_free():
+    port = ports.reserve("127.0.0.1", set())
+    assert ports.reserve("127.0.0.1", set(), port) == port
+    assert ports.reserve("127.0.0.1", {port}, port) != port
+    assert ports.FIRST <= ports.reserve("127.0.0.1", set(), 80) <= ports.LAST
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        assert ports.reserve("127.0.0.1", set(), port) != port

@@ -207,6 +207,8 @@ class Toolbox:
             OutcomeUnknownError: It may have run.
             MeshError: The error itself, where a call leaves no trace.
         """
+        if type(error) is UnavailableError:  # whose words may be those of a socket
+            error = UnavailableError(f"the host of {pin.id} does not answer", retry_after_s=error.retry_after_s)
         if pin.tool.effect == EFFECT_PURE:
             raise error
         return await self._host.forgo(grant, intent.idempotency_key, intent.intent_digest, error)

@@ -26,6 +26,7 @@ from meshwright.registry.settings import HostSettings
 
 HOST = "127.0.0.1"
 FACTS = "mesh.json"
+REGISTRY_PORT = "registry.port"
 """File in the data folder that says what runs where, while all of it does: how commands find the mesh."""
 EDGE_READY_S = 30.0
 ORPHAN_S = 15.0
@@ -98,7 +99,7 @@ class Mesh:
         self._check()
         try:
             await self._start_store()
-            registry = self._service("registry", ["meshwright.registry"])
+            registry = self._registry()
             registry_target = f"{HOST}:{registry.environment['MESHWRIGHT_PORT']}"
             gateway = self._gateway(registry_target)
             agents = [self._agent(spec, registry_target) for spec in self._specs()]
@@ -163,14 +164,27 @@ class Mesh:
         self.children[name] = child
         return child
 
-    def _environment(self, settings: Settings) -> dict[str, str]:
-        port = ports.reserve(HOST, self._taken)
+    def _registry_port(self) -> int:
+        """Returns the registry's port: that of last time where it is free, for tool hosts of yours come back to it."""
+        note = self.plan.data / REGISTRY_PORT
+        try:
+            wish = int(note.read_text())
+        except (OSError, ValueError):
+            wish = 0
+        port = ports.reserve(HOST, self._taken, wish)
+        with contextlib.suppress(OSError):  # then they do not
+            note.write_text(str(port))
+        return port
+
+    def _environment(self, settings: Settings, port: int = 0) -> dict[str, str]:
+        port = port or ports.reserve(HOST, self._taken)
         chosen = settings.model_copy(update={"store_url": self._store_url, "port": port})
         return child_environment(chosen) | {"PYTHONUNBUFFERED": "1"}
 
-    def _service(self, name: str, arguments: list[str]) -> Child:
+    def _registry(self) -> Child:
         settings = Settings.load(reflection=True, drain_s=DRAIN_S, store_url="", metrics_port=None)
-        return self._child(name, [sys.executable, "-m", *arguments], self._environment(settings))
+        environment = self._environment(settings, self._registry_port())
+        return self._child("registry", [sys.executable, "-m", "meshwright.registry"], environment)
 
     def _gateway(self, registry_target: str) -> Child:
         self.internal_port = ports.reserve(HOST, self._taken)

@@ -21,12 +21,20 @@ def is_free(host: str, port: int) -> bool:
         return True
 
 
-def reserve(host: str, taken: set[int]) -> int:
+def reserve(host: str, taken: set[int], wish: int = 0) -> int:
     """Picks a free port and remembers it.
+
+    Args:
+        host: Where it is listened on.
+        taken: Those that were picked before.
+        wish: The port to pick where it is free, if it is in the range.
 
     Raises:
         SetupError: None was found.
     """
+    if FIRST <= wish <= LAST and wish not in taken and is_free(host, wish):
+        taken.add(wish)
+        return wish
     for _ in range(TRIES):
         port = random.randint(FIRST, LAST)  # noqa: S311 - no secret
         if port not in taken and is_free(host, port):

@@ -162,7 +162,7 @@ def deprecation(tool: Tool) -> str:
     """Says until when a version may be relied on; empty: it is not deprecated."""
     if not tool.HasField("sunset_time"):
         return ""
-    until = f"from {tool.sunset_time.ToJsonString()}"
+    until = f"not to be relied on after {tool.sunset_time.ToJsonString()}"
     return f"{until}: use {tool.replaced_by}" if tool.replaced_by else until
 
 
