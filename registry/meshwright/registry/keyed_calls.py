@@ -83,7 +83,7 @@ class KeyedCalls:
             if state == "shut":
                 raise call.hosted.circuit_open()
             if state == "unknown" and not was_running:  # else it has just settled: the ledger knows its outcome now
-                raise OutcomeUnknownError(f"{name} was begun and its host was lost, so it may have run: look there first; a new key runs it again")
+                raise OutcomeUnknownError(f"{name} was begun and its host was lost: it may have run")
             if time.monotonic() > patience:
                 raise InvocationOpenError(f"{name} is being called with this key: ask again")
             if state == "open":
