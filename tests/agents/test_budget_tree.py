@@ -189,8 +189,8 @@ class Helpers:
         command = (sys.executable, "-m", "meshwright.agents", f"{self._file}:agent")
         out = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(*command, env=self._environment, stdout=out)
+        self._processes.append(process)  # before anything can break this off: it has to be ended
         assert json.loads(await process.stdout.readline())["target"]
-        self._processes.append(process)
 
     async def kill(self, number):
         process = self._processes.pop(number)
@@ -247,6 +247,7 @@ async def test_fifty_children_whose_workers_are_killed_never_exceed_the_budget_a
     striking = asyncio.create_task(helpers.strike(counters))
     response = await boss.ended("t1")
     striking.cancel()
+    await asyncio.gather(striking, return_exceptions=True)
     events = await boss.watch("t1")
     asked = sum(event.child.event.HasField("delegation") for event in events)
     assert (response.status, asked) == (TASK_STATUS_COMPLETED, CHILDREN)
