@@ -158,7 +158,7 @@ def test_what_becomes_of_a_version_and_what_it_asks_for_stands_on_its_page():
         redact=["", "/a"],
         owner="a|b",
     )
-    assert "| 1.1.0 | beta, stable | from 1970-01-01T00:00:00Z: use sums.plus@^2 |" in page
+    assert "| 1.1.0 | beta, stable | not to be relied on after 1970-01-01T00:00:00Z: use sums.plus@^2 |" in page
     assert "| Cost of a call | US$ 0.0025 |" in page
     assert "| Scopes | sums |" in page
     assert "| Redacted in results | (all of it), /a |" in page

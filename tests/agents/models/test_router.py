@@ -15,6 +15,7 @@ from meshwright.agents.models.offline import OfflineModel
 from meshwright.agents.models.router import MOST_MODELS, Router, router_from
 from meshwright.agents.models.routes import FileOptions
 from meshwright.agents.models.routing import Wish
+from meshwright.agents.models.scripted import ScriptedModel
 from meshwright.core.errors import SetupError
 from meshwright.gen.agents.v1.step_event_pb2 import RunnerNotice
 from meshwright.registry.toolfile import options_of
@@ -179,7 +180,10 @@ def test_a_file_that_cannot_be_read_is_named(file: Callable[..., str]) -> None:
         built(file=file("#" * (2**20 + 1)))
 
 
-def test_the_file_in_the_documentation_is_one() -> None:
+def test_the_files_in_the_documentation_are_what_they_are_said_to_be(tmp_path: Path) -> None:
     page = (Path(__file__).parents[3] / "docs/models.md").read_text()
-    (example,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
-    assert options_of(FileOptions, yaml.safe_load(example)).rules
+    script, routes = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert options_of(FileOptions, yaml.safe_load(routes)).rules
+    file = tmp_path / "script.yaml"
+    file.write_text(script)
+    assert ScriptedModel(file).name == "script.yaml"
