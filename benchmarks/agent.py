@@ -30,4 +30,5 @@ class Asking:
         """Holds nothing."""
 
 
-agent = Agent("bench", "Do nothing, often.", tools=[nothing], model=Asking())
+agent = Agent("bench", "Do nothing, often.", tools=[nothing], model=Asking(), guardrails=())
+"""Without guardrails, which have a row of their own."""

@@ -160,7 +160,7 @@ class ContextManager:
 
     def answer(self, instructions: str, tools: Sequence[ToolSpec], messages: Sequence[Message]) -> int:
         """Returns how many tokens of the window a prompt leaves to its answer."""
-        offered = sum(estimated_tokens(f"{one.name}{one.description}{json.dumps(one.parameters)}") for one in tools)
+        offered = sum(one.tokens for one in tools)
         return self._window - estimated_tokens(instructions) - offered - tokens_of(messages)
 
     def build(self, conversation: Conversation, cut: Cut, room: Room) -> Context:

@@ -105,6 +105,7 @@ class Guard:
         self._rules: dict[Point, tuple[Guardrail, ...]] = {
             point: tuple(rule for rule in agent.guardrails if point in rule.points) for point in POINTS
         }
+        self._slow = frozenset(id(rule) for rule in agent.guardrails if is_slow(rule))
         self._secret = secrets.token_bytes(16)
         self._has_canary = any(isinstance(rule, Leakage) and rule.canary for rule in agent.guardrails)
         self._shows_all = not self._rules["output"]
@@ -287,10 +288,11 @@ class Guard:
     async def _verdict(self, run: Run, rule: Guardrail, subject: Subject) -> Verdict:
         """Asks one rule, whoever wrote it: one that fails blocks."""
         try:
-            if not is_slow(rule) and len(subject.text) < LARGE:
+            is_waiting = id(rule) in self._slow
+            if not is_waiting and len(subject.text) < LARGE:
                 return self._at_once(rule, subject)
             with run.awaiting(LIMIT_S), Limit(LIMIT_S):
-                given = rule.check(subject) if is_slow(rule) else await in_thread(lambda: rule.check(subject))
+                given = rule.check(subject) if is_waiting else await in_thread(lambda: rule.check(subject))
                 return checked(await given if inspect.isawaitable(given) else given)
         except TimeoutError:
             return Verdict("block", "the rule did not answer in time")

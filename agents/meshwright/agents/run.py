@@ -93,6 +93,7 @@ class Run:
     stop_reason: str = ""
     is_ending: bool = False
     has_ended: bool = False
+    _budget: tuple[dict[str, int], Budget] | None = None
     _catching_up: asyncio.Lock = field(default_factory=asyncio.Lock)
     _grant: tuple[float, Grant] | None = None
     _token: tuple[Grant, bytes] | None = None
@@ -109,7 +110,10 @@ class Run:
     @property
     def budget(self) -> Budget:
         """The task's limits, as far as people have raised them."""
-        return Budget.of(self.request, self.state.raised)
+        raised = self.state.raised
+        if self._budget is None or self._budget[0] != raised:
+            self._budget = (dict(raised), Budget.of(self.request, raised))
+        return self._budget[1]
 
     @property
     def prompt(self) -> str:

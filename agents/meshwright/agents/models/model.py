@@ -1,7 +1,8 @@
 """What a language model is to an agent: messages and tools in, one answer out."""
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 JsonObject = dict[str, Any]
@@ -20,6 +21,12 @@ class ToolSpec:
     name: str
     description: str
     parameters: JsonObject
+    tokens: int = field(init=False, compare=False, repr=False)
+    """What it takes of a prompt, guessed as text is."""
+
+    def __post_init__(self) -> None:
+        written = f"{self.name}{self.description}{json.dumps(self.parameters)}"
+        object.__setattr__(self, "tokens", estimated_tokens(written))
 
 
 @dataclass(frozen=True, slots=True)

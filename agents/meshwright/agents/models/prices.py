@@ -57,7 +57,7 @@ class Prices:
 
     def __init__(self, own: Mapping[str, Price] | None = None) -> None:
         self._own = dict(own or {})
-        self._unknown: set[str] = set()
+        self._unknown: set[tuple[str, str]] = set()
 
     def cost(self, provider: str, model: str, usage: Usage) -> int:
         """Returns what a call costs, in millionths of a US dollar, rounded up.
@@ -71,12 +71,13 @@ class Prices:
 
     def cost_or_nothing(self, provider: str, model: str, usage: Usage) -> int:
         """Returns what a call costs; 0 where nobody knows, which the log says once a model."""
+        if (provider, model) in self._unknown:
+            return 0
         try:
             return self.cost(provider, model, usage)
         except PriceUnknownError as error:
-            if model not in self._unknown:
-                self._unknown.add(model)
-                log.warning("price_unknown", model=model, error=error.message)
+            self._unknown.add((provider, model))
+            log.warning("price_unknown", model=model, error=error.message)
             return 0
 
     def most(self, provider: str, model: str, input_tokens: int, output_tokens: int) -> int:
