@@ -48,7 +48,10 @@ class OpenAIEmbedder:
             base_url=base_url,
             timeout=TIMEOUT_S,
             max_retries=0,
-            http_client=openai.DefaultAsyncHttpxClient(trust_env=not is_loopback(parts.hostname)),
+            http_client=openai.DefaultAsyncHttpxClient(
+                trust_env=not is_loopback(parts.hostname),
+                follow_redirects=False,  # the key would go along
+            ),
         )
 
     @property
