@@ -133,3 +133,12 @@ async def test_a_child_that_ends_again_and_again_says_why_and_is_started_later_e
     assert time.monotonic() - began > 0.1 + 0.3 + 1
     await sample.stop()
     keeper.cancel()
+
+
+async def test_the_exit_code_of_a_child_is_left_to_the_loop(child, monkeypatch):
+    """A poll from elsewhere takes it away just when the child ends: a warning on stderr, and 255 as the code."""
+    sample = child(f"import time\n{READY}time.sleep(60)")
+    await sample.start()
+    monkeypatch.setattr("subprocess.Popen.poll", lambda _: pytest.fail("polled"))
+    await sample.stop()
+    assert sample.pid == 0

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from meshwright.core.errors import MeshError, SetupError
+from meshwright.core.process import signal_to
 from meshwright.core.tether import tethered
 
 READY_S = 60.0
@@ -86,7 +87,7 @@ class Child:
                 elif self.answers:
                     await self._wait_until_answered(self._process, self.answers)
         except TimeoutError:
-            self._process.kill()
+            signal_to(self._process, signal.SIGKILL)
             await self._process.wait()
             raise SetupError(f"{self.name} was not ready within {READY_S:.0f} s: see {self.log}") from None
 
@@ -181,14 +182,13 @@ class Child:
         process = self._process
         if process is None or process.returncode is not None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
-            try:
-                async with asyncio.timeout(STOP_S):
-                    await process.wait()
-            except TimeoutError:
-                process.kill()
+        signal_to(process, signal.SIGTERM)
+        try:
+            async with asyncio.timeout(STOP_S):
                 await process.wait()
+        except TimeoutError:
+            signal_to(process, signal.SIGKILL)
+            await process.wait()
 
 
 def facts_in(line: bytes) -> dict[str, str]:

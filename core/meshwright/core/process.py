@@ -1,6 +1,7 @@
 """Life of a service process: start, one ready line, signals, one-line errors, an end."""
 
 import asyncio
+import contextlib
 import gc
 import json
 import os
@@ -70,3 +71,14 @@ async def ended(*tasks: asyncio.Future[Any]) -> None:
         task.cancel()
     if tasks:
         await asyncio.wait(tasks)
+
+
+def signal_to(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    """Sends a signal to a process, if it still runs.
+
+    `send_signal` of asyncio polls the process first in the older Pythons, which takes its exit code from
+    the loop that waits for it: the loop then warns of an unknown child and reports 255.
+    """
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, number)

@@ -2,12 +2,13 @@
 
 import asyncio
 import json
+import signal
 import sys
 from pathlib import Path
 
 from meshwright.cli.chaos.mutant import EVERYSEC
 from meshwright.cli.chaos.scenario import Row, Setting
-from meshwright.core.process import ended
+from meshwright.core.process import ended, signal_to
 from meshwright.core.settings import Settings, child_environment
 from meshwright.core.tether import tethered
 
@@ -52,9 +53,8 @@ async def verdict_on(setting: Setting, mutant: str) -> str:
     try:
         said, _ = await process.communicate()
     finally:
-        if process.returncode is None:
-            process.terminate()
-            await process.wait()
+        signal_to(process, signal.SIGTERM)
+        await process.wait()
     verdict = read(said, folder)
     setting.tell(f"{mutant}: {verdict}")
     return verdict
