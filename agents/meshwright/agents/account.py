@@ -6,6 +6,7 @@ settled by the event that ends its call. One that is open when its task ends is 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from meshwright.gen.agents.v1.step_event_pb2 import (
     RESERVATION_STATE_CHARGED,
@@ -20,10 +21,10 @@ from meshwright.gen.agents.v1.task_pb2 import Usage, UsageShare
 MOST_ROWS = 100
 NO_USAGE = frozenset({"steps", "reserved_micros"})
 """Counters of a record that are no part of its usage."""
+NOTHING: Mapping[str, int] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Payer:
+class Payer(NamedTuple):
     """Whom a row of usage belongs to: an agent, and the model or the tool that it called."""
 
     agent: str = ""
@@ -95,7 +96,7 @@ class Account:
                 self.noticed[inner.budget.limit] = inner.budget.used_fraction
             case "result":
                 return self.end(path)
-        return {}
+        return NOTHING
 
     def _reserve(self, path: str, reservation: ModelReservation) -> None:
         held = self._held.pop((path, ""), None)
@@ -107,17 +108,27 @@ class Account:
 
     def _answered(self, path: str, answer: LlmCall) -> None:
         self._held.pop((path, ""), None)
-        self._add(Payer(self._agents.get(path, ""), answer.model), usage_of(answer))
+        self._add(Payer(self._agents.get(path, ""), answer.model), answer.usage, model_calls=0 if answer.cached else 1)
 
     def _settled(self, path: str, result: ToolResult) -> None:
         self._held.pop((path, result.call_id), None)
         payer = Payer(self._agents.get(path, ""), tool=self._tools.pop((path, result.call_id), ""))
-        self._add(payer, Usage(tool_calls=1, cost_micros=result.cost_micros))
+        row = self._row(payer)
+        row.tool_calls += 1
+        row.cost_micros += result.cost_micros
 
-    def _add(self, payer: Payer, usage: Usage) -> None:
-        if payer not in self.rows and len(self.rows) >= MOST_ROWS:
-            payer = Payer()
-        total(self.rows.setdefault(payer, Usage()), usage)
+    def _add(self, payer: Payer, usage: Usage, *, model_calls: int | None = None) -> None:
+        """Adds usage to a payer's row; `model_calls` in place of what it says of them."""
+        row = self._row(payer)
+        calls = row.model_calls + (usage.model_calls if model_calls is None else model_calls)
+        total(row, usage)
+        row.model_calls = calls
+
+    def _row(self, payer: Payer) -> Usage:
+        row = self.rows.get(payer)
+        if row is None:
+            row = self.rows.setdefault(payer if len(self.rows) < MOST_ROWS else Payer(), Usage())
+        return row
 
     def end(self, path: str = "") -> Mapping[str, int]:
         """Charges what is set aside for a task that has ended, and for its descendants; returns the sum as counters."""
@@ -128,11 +139,11 @@ class Account:
             held = self._held.pop(place)
             micros += held.micros
             self._add(held.payer, charged(held.micros))
-        return {"cost_micros": micros, "estimated_cost_micros": micros} if micros else {}
+        return {"cost_micros": micros, "estimated_cost_micros": micros} if micros else NOTHING
 
     def shares(self) -> list[UsageShare]:
         """Returns the rows, the dearest first."""
-        rows = sorted(self.rows.items(), key=lambda row: (-row[1].cost_micros, -row[1].output_tokens, str(row[0])))
+        rows = sorted(self.rows.items(), key=lambda row: (-row[1].cost_micros, -row[1].output_tokens, row[0]))
         return [UsageShare(agent_id=who.agent, model=who.model, tool=who.tool, usage=usage) for who, usage in rows]
 
 
@@ -145,37 +156,9 @@ def placed(event: StepEvent) -> tuple[str, StepEvent]:
     return path, event
 
 
-def usage_of(answer: LlmCall) -> Usage:
-    """Returns what a model call used, as a row counts it."""
-    usage = Usage()
-    usage.CopyFrom(answer.usage)
-    usage.model_calls = 0 if answer.cached else 1
-    return usage
-
-
 def charged(micros: int) -> Usage:
     """The usage of a call that nobody counted."""
     return Usage(cost_micros=micros, estimated_cost_micros=micros)
-
-
-def counters_of_money(event: StepEvent) -> dict[str, int]:
-    """Returns what an event adds to a record's counters of money; zeros are left out."""
-    match event.WhichOneof("event"):
-        case "llm_call":
-            counters = {
-                "cost_micros": event.llm_call.usage.cost_micros,
-                "reserved_micros": -event.llm_call.reserved_micros,
-            }
-        case "tool_call":
-            counters = {"reserved_micros": event.tool_call.cost_micros}
-        case "tool_result":
-            result = event.tool_result
-            counters = {"cost_micros": result.cost_micros, "reserved_micros": -result.reserved_micros}
-        case "reservation":
-            counters = counters_of_reservation(event.reservation)
-        case _:
-            return {}
-    return {name: micros for name, micros in counters.items() if micros}
 
 
 def counters_of_reservation(reservation: ModelReservation) -> dict[str, int]:

@@ -120,12 +120,18 @@ class Budget:
             micros: Spent since.
             steps: Begun since.
         """
-        parts = {"tokens": (state.tokens + tokens, self.tokens), "steps": (state.step + steps, self.steps)}
+        used = {"tokens": (state.tokens + tokens) / self.tokens, "steps": (state.step + steps) / self.steps}
         if self.micros:
-            parts["cost"] = (state.usage.cost_micros + micros, self.micros)
+            used["cost"] = (state.usage.cost_micros + micros) / self.micros
         if self.tool_calls:
-            parts["tool_calls"] = (state.usage.tool_calls, self.tool_calls)
-        return {name: spent / limit for name, (spent, limit) in parts.items()} | {"time": time_used}
+            used["tool_calls"] = state.usage.tool_calls / self.tool_calls
+        used["time"] = time_used
+        return used
+
+    def spent(self, state: RunState) -> float:
+        """Returns how much of tokens and money is used up, whichever is more; 1 is all of it."""
+        tokens = state.tokens / self.tokens
+        return max(tokens, state.usage.cost_micros / self.micros) if self.micros else tokens
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,7 +160,7 @@ class ContextManager:
 
     def answer(self, instructions: str, tools: Sequence[ToolSpec], messages: Sequence[Message]) -> int:
         """Returns how many tokens of the window a prompt leaves to its answer."""
-        offered = sum(one.tokens for one in tools)
+        offered = sum([one.tokens for one in tools])
         return self._window - estimated_tokens(instructions) - offered - tokens_of(messages)
 
     def build(self, conversation: Conversation, cut: Cut, room: Room) -> Context:
@@ -213,7 +213,7 @@ def shown_of(conversation: Conversation, cut: Cut, room: Room) -> tuple[Message,
     turns = history.turns[len(history.turns) - min(cut.turns, len(history.turns)) :]
     known = _known(history.facts, cut.summary)
     own = conversation.messages[cut.messages :]
-    prompt_chars = CHARACTERS_PER_TOKEN * ((room.window - sum(map(_tokens, known))) * 3 // 4 - 2)
+    prompt_chars = CHARACTERS_PER_TOKEN * ((room.window - tokens_of(known)) * 3 // 4 - 2)
     fit = squeezed if cut.is_made else str
     said = [
         message
@@ -241,12 +241,7 @@ def _step(message: Message, cut: Cut, place: int) -> Message:
 
 def tokens_of(messages: Sequence[Message]) -> int:
     """Guesses what messages take, the calls in them included."""
-    return sum(map(_tokens, messages))
-
-
-def _tokens(message: Message) -> int:
-    calls = sum(estimated_tokens(f"{call.tool}{json.dumps(call.arguments)}") for call in message.calls)
-    return estimated_tokens(message.text) + calls
+    return sum([message.tokens for message in messages])
 
 
 def _fits(conversation: Conversation, cut: Cut, shown: Sequence[Message], room: Room) -> bool:
@@ -254,8 +249,7 @@ def _fits(conversation: Conversation, cut: Cut, shown: Sequence[Message], room: 
     if not cut.is_made:
         history = conversation.history
         turns = sum(map(_turn_tokens, history.turns))
-        is_whole = any(message.role == "user" and message.text == conversation.prompt for message in shown)
-        if history.is_longer or turns > room.session or not is_whole:
+        if history.is_longer or turns > room.session or Message("user", conversation.prompt) not in shown:
             return False
     return tokens_of(shown) <= min(room.window, room.budget)
 

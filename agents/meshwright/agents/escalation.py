@@ -77,10 +77,11 @@ class Escalates:
     min_sentiment: float = -0.75
     wish: Wish = wants_person
     judge: Judge = sentiment
+    _looked_for: frozenset[EscalationSignal.ValueType] = field(init=False, repr=False, compare=False)
 
     def looks_for(self, signal: EscalationSignal.ValueType) -> bool:
         """Whether a signal is looked for."""
-        return any(SIGNALS[name] == signal for name in self.signals)
+        return signal in self._looked_for
 
     def __post_init__(self) -> None:
         if isinstance(self.signals, str) or not set(self.signals) <= set(SIGNALS):
@@ -88,6 +89,7 @@ class Escalates:
         for name, least, most in (("min_confidence", 0, 1), ("max_failures", 1, 100), ("min_sentiment", -1, 1)):
             if not least <= getattr(self, name) <= most:
                 raise SetupError(f"escalates: {name} must be {least}..{most}")
+        object.__setattr__(self, "_looked_for", frozenset(SIGNALS[name] for name in self.signals))
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,11 +61,8 @@ class Escrow:
     def __init__(self, journal: Journal, limits: SharedLimits) -> None:
         self._journal = journal
         self._limits = limits
-
-    @property
-    def is_set(self) -> bool:
+        self.is_set = limits != SharedLimits()
         """Whether there is any shared budget."""
-        return self._limits != SharedLimits()
 
     def _counters(self, name: TaskName, session_id: str, created_ms: int) -> Iterator[Counter]:
         day, limits = day_of(created_ms), self._limits

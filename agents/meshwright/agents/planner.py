@@ -25,7 +25,7 @@ from meshwright.agents.responses import PATIENCE_S, Responses
 from meshwright.agents.run import Run
 from meshwright.agents.summary import Summarizer
 from meshwright.agents.supervisor import Supervisor
-from meshwright.agents.task import TOKENS, TaskName
+from meshwright.agents.task import TaskName
 from meshwright.agents.toolbox import Pin
 from meshwright.agents.typed import correction
 from meshwright.agents.values import TOO_DEEP, fitting, fitting_arguments, planned_call
@@ -116,6 +116,8 @@ class Planner:
         self._supervisor = supervisor
         self._purse = purse
         self._contexts = ContextManager(agent.context_window)
+        self._outage = agent.outage
+        self._escalating = handover.specs(agent)
         self._summarizer = Summarizer(agent.name, router, purse)
 
     @property
@@ -134,17 +136,18 @@ class Planner:
         Raises:
             PriceUnknownError: A budget counts money, and nobody has said what the model costs.
         """
-        if reason := run.budget.exhausted(run.state):
+        budget = run.budget
+        if reason := budget.exhausted(run.state):
             return Shortfall(reason)
         tools: list[ToolSpec] = [pin.spec for pin in run.tools.values()]
         tools += await self._supervisor.specs(run)
         tools += [ASKING] if self._agent.asks_people else []
-        tools += handover.specs(self._agent)
+        tools += self._escalating
         messages = await self._messages(run, tools)
         tools += [READING] if run.state.compacted else []
         name, instructions = self._agent.name, self._agent.instructions
         left = self._contexts.answer(instructions, tools, messages)
-        room = min(left, run.budget.room(run.state, instructions, messages))
+        room = min(left, budget.room(run.state, instructions, messages))
         if not room:
             return Shortfall(FINISH_REASON_TOKEN_BUDGET_EXCEEDED)
         schema = run.result_type.document if run.result_type else None
@@ -153,8 +156,9 @@ class Planner:
 
     async def _messages(self, run: Run, tools: Sequence[ToolSpec]) -> tuple[Message, ...]:
         """Builds the prompt's messages; what is left out from now on is journaled before the model is asked."""
-        agent, left = self._agent, run.budget.left(run.state)
-        room = self._contexts.room(agent.instructions, [*tools, READING], budget=run.budget.tokens, left=left)
+        agent, budget = self._agent, run.budget
+        left = budget.left(run.state)
+        room = self._contexts.room(agent.instructions, [*tools, READING], budget=budget.tokens, left=left)
         while True:
             cut = Cut.read(run.state.compacted, run.history)
             context = self._contexts.build(conversation_of(run), cut, room)
@@ -178,9 +182,9 @@ class Planner:
         deltas = Deltas(run.journal, run.feeds, run.record.name, run.state.step + 1)
         screen = self._guard.screen(run, deltas.add)
         notices = Notices(run, deltas, screen)
-        if lacking := notice_of_what_is_down(run.state, self._agent.outage):
+        if lacking := notice_of_what_is_down(run.state, self._outage):
             await run.notice(f"without:{run.state.step}", lacking)
-        prompt = without_what_is_down(prompt, run.state, self._agent.outage)
+        prompt = without_what_is_down(prompt, run.state, self._outage)
         try:
             with run.awaiting(self._router.limit_s + PATIENCE_S):
                 answer = await self._responses.recalled(run) or await self._router.answer(
@@ -224,14 +228,19 @@ class Planner:
             degraded=answer.is_degraded,
             reserved_micros=held.micros if held else 0,
         )
-        children = self._supervisor.admitted(run, calls)
         spent = usage.input_tokens + usage.output_tokens
-        allowance = run.budget.allowance(run.state, len(children), spent, cost)
-        intents = [self._intents(run, call, checked, children, allowance) for call in calls]
-        events = [run.event(step, llm_call=said), *checked.events, *itertools.chain.from_iterable(intents)]
+        intents = self._planned(run, checked, spent, cost) if calls else []
+        events = [run.event(step, llm_call=said), *checked.events, *intents]
         if is_answer(events) and (wrong := correction(run.result_type, said.text, run.state.corrections)):
             events.append(run.event(step, correction=wrong))
         return [*events, *run.budget_notices(tokens=spent, micros=cost, steps=1)]
+
+    def _planned(self, run: Run, checked: Said, tokens: int, micros: int) -> list[StepEvent]:
+        """Returns the intents of an answer's calls, which itself took `tokens` and `micros`."""
+        children = self._supervisor.admitted(run, checked.calls)
+        allowance = run.budget.allowance(run.state, len(children), tokens, micros)
+        intents = [self._intents(run, call, checked, children, allowance) for call in checked.calls]
+        return list(itertools.chain.from_iterable(intents))
 
     def _intents(
         self, run: Run, call: Call, checked: Said, children: frozenset[str], allowance: Allowance
@@ -264,7 +273,7 @@ class Planner:
             return run.event(step, input_requested=inputs.question(self._asked(inputs.QUESTION, run, call), call))
         if call.tool == READ_RESULT:
             return run.event(step, tool_result=read_on(conversation_of(run), call))
-        if call.tool == ASK_ESCALATION and handover.specs(self._agent):
+        if call.tool == ASK_ESCALATION and self._escalating:
             return handover.confided(run, self._agent, step, call)
         return None
 
@@ -289,7 +298,15 @@ def used(answer: Answer, micros: int) -> Usage:
     """Writes what a model call used, or what an answer from before saved."""
     if answer.saved:
         return Usage(saved_tokens=answer.saved.tokens, saved_cost_micros=answer.saved.micros)
-    return Usage(model_calls=1, cost_micros=micros, **{name: getattr(answer.usage, name) for name in TOKENS})
+    counted = answer.usage
+    return Usage(
+        model_calls=1,
+        cost_micros=micros,
+        input_tokens=counted.input_tokens,
+        output_tokens=counted.output_tokens,
+        cache_read_tokens=counted.cache_read_tokens,
+        cache_write_tokens=counted.cache_write_tokens,
+    )
 
 
 def conversation_of(run: Run) -> Conversation:

@@ -128,10 +128,9 @@ class Run:
     @property
     def wish(self) -> Wish:
         """What its models are chosen by beside the prompt: near the end of a budget cheap ones, if that was asked."""
-        used = self.budget.used(self.state, 0.0)
-        spent = max(used["tokens"], used.get("cost", 0.0))
-        is_cheap = spent >= NEAR and self.request.on_budget_exceeded == BUDGET_ACTION_DEGRADE
-        return Wish("fast" if is_cheap else self.request.model, self.record.name.tenant, max(0.0, 1 - spent))
+        spent, request = self.budget.spent(self.state), self.record.request
+        is_cheap = spent >= NEAR and request.on_budget_exceeded == BUDGET_ACTION_DEGRADE
+        return Wish("fast" if is_cheap else request.model, self.record.name.tenant, max(0.0, 1 - spent))
 
     @property
     def task_id(self) -> str:
@@ -246,6 +245,8 @@ class Run:
     def budget_notices(self, *, tokens: int = 0, micros: int = 0, steps: int = 0) -> list[StepEvent]:
         """Returns what watchers have not been told of budgets, a further answer included that is not journaled yet."""
         used = self.budget.used(self.state, self.time_used, tokens=tokens, micros=micros, steps=steps)
+        if max(used.values()) < NEAR:
+            return []
         return [self.event(budget=notice) for notice in notices(self.state, used)]
 
     async def notice(self, key: str, notice: RunnerNotice) -> None:

@@ -236,10 +236,10 @@ class RunState:
         """Adds one durable event."""
         self.sequence = max(self.sequence, event.sequence)
         self.attempt = max(self.attempt, event.attempt)
-        add(self.usage, counters_of(event))
-        add(self.usage, self.account.apply(event))
-        self.signals.apply(event)
-        self.is_plain &= is_plain(event)
+        for more in (counters_of(event), self.account.apply(event)):
+            if more:
+                add(self.usage, more)
+        self.is_plain = self.is_plain and is_plain(event)
         match event.WhichOneof("event"):
             case "started":
                 self.pins = tuple(event.started.tool_pins)
@@ -252,14 +252,17 @@ class RunState:
             case "delegation":
                 self._delegate(event.delegation)
             case "input_requested":
+                self.signals.apply(event)
                 self._ask(event.input_requested)
             case "input_resolved":
                 self._decide(event.input_resolved)
             case "tool_result":
+                self.signals.apply(event)
                 self.is_tainted |= event.tool_result.outcome == TOOL_OUTCOME_OK
                 self._reach(event.tool_result)
                 self._settle(event.tool_result.call_id, self._told(event.tool_result))
             case "child":
+                self.signals.apply(event)
                 self._child(event)
             case "notice" | "context_compacted" | "guardrail" | "correction":
                 self._note(event)

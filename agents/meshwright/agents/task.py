@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from meshwright.agents.account import counters_of_money
+from meshwright.agents.account import NOTHING, counters_of_reservation
 from meshwright.core.ids import root_of
 from meshwright.core.store import partition_of, reference
 from meshwright.gen.agents.v1.step_event_pb2 import ChildStep, StepEvent
@@ -36,6 +36,8 @@ TERMINAL_STATES = frozenset(state for state, status in STATUS.items() if status 
 LONGEST_MS = 2**32 - 1
 TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
 SAVED = ("saved_cost_micros", "saved_tokens")
+OF_MODELS = frozenset({*TOKENS, *SAVED, "model_calls", "cost_micros"})
+"""Counters that an answer of a model may add to."""
 COUNTERS = (*TOKENS, "model_calls", "tool_calls", "cost_micros", "estimated_cost_micros", *SAVED)
 
 
@@ -283,26 +285,34 @@ def leaf(event: StepEvent) -> StepEvent:
     return event
 
 
-def counters_of(event: StepEvent) -> dict[str, int]:
-    """Returns what an event adds to its task's counters, a descendant's event to its ancestors' likewise."""
+def counters_of(event: StepEvent) -> Mapping[str, int]:
+    """Returns what an event adds to its task's counters, a descendant's event to its ancestors' likewise.
+
+    Zeros are left out.
+    """
     inner = leaf(event)
     match inner.WhichOneof("event"):
         case "llm_call":
-            usage = inner.llm_call.usage
-            counters = {"steps": 1} if inner.llm_call.cached else {"steps": 1, "model_calls": 1}
-            for name in (*TOKENS, *SAVED):
-                if value := getattr(usage, name):
-                    counters[name] = value
-            return counters | counters_of_money(inner)
+            answer = inner.llm_call
+            counters = counters_of_usage(answer.usage) | {"steps": 1}
+            counters |= {} if answer.cached else {"model_calls": 1}
+            return counters | ({"reserved_micros": -answer.reserved_micros} if answer.reserved_micros else {})
         case "context_compacted":
-            usage = inner.context_compacted.usage
-            names = (*TOKENS, "model_calls", "cost_micros")
-            return {name: value for name in names if (value := getattr(usage, name))}
+            return counters_of_usage(inner.context_compacted.usage)
         case "tool_result":
-            return {"tool_calls": 1} | counters_of_money(inner)
-        case "reservation" | "tool_call":
-            return counters_of_money(inner)
-    return {}
+            result = inner.tool_result
+            counters = {"tool_calls": 1} | ({"cost_micros": result.cost_micros} if result.cost_micros else {})
+            return counters | ({"reserved_micros": -result.reserved_micros} if result.reserved_micros else {})
+        case "tool_call" if inner.tool_call.cost_micros:
+            return {"reserved_micros": inner.tool_call.cost_micros}
+        case "reservation":
+            return counters_of_reservation(inner.reservation)
+    return NOTHING
+
+
+def counters_of_usage(usage: Usage) -> dict[str, int]:
+    """Returns what a model call's usage adds to counters."""
+    return {field.name: value for field, value in usage.ListFields() if field.name in OF_MODELS}
 
 
 def counted(events: Sequence[StepEvent]) -> dict[str, int]:

@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 
 import structlog
 
+from meshwright.agents.models.estimate import input_tokens
 from meshwright.agents.models.model import Model, Prompt
 from meshwright.core import telemetry
 from meshwright.core.breaker import Breaker, Circuit
@@ -65,13 +66,13 @@ class Candidate:
         window = self.limits.context_window
         return not window or prompt_tokens + LEAST_OUTPUT <= window
 
-    def fitted(self, prompt: Prompt, prompt_tokens: int) -> Prompt:
+    def fitted(self, prompt: Prompt) -> Prompt:
         """Returns the prompt with no more room for the answer than this model has."""
-        limits = self.limits
-        rooms = [prompt.max_output_tokens]
-        rooms += [limits.max_output] if limits.max_output else []
-        rooms += [max(1, limits.context_window - prompt_tokens)] if limits.context_window else []
-        least = min(rooms)
+        limits, least = self.limits, prompt.max_output_tokens
+        if limits.max_output:
+            least = min(least, limits.max_output)
+        if limits.context_window:
+            least = min(least, max(1, limits.context_window - input_tokens(prompt)))
         return prompt if least == prompt.max_output_tokens else replace(prompt, max_output_tokens=least)
 
 

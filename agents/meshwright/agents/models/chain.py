@@ -9,7 +9,6 @@ from functools import partial
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from meshwright.agents.models.candidate import Candidate
-from meshwright.agents.models.estimate import input_tokens
 from meshwright.agents.models.model import Answer, OnText, Prompt
 from meshwright.core import telemetry
 from meshwright.core.breaker import Circuit
@@ -130,12 +129,11 @@ class Chain:
             ResultTooLargeError: No model keeps within the bounds of an answer.
             ModelRejectedError: Every model refuses the request for good.
         """
-        tokens = input_tokens(prompt)
         failures: list[tuple[Candidate, MeshError]] = []
         for place, candidate in enumerate(candidates, 1):
             wait_s = LONGEST_WAIT_S if place == len(candidates) else LONGEST_WAIT_BEFORE_OTHERS_S
             ends = self._clock() + candidate.limits.timeout_s
-            turn = Turn(candidate, candidate.fitted(prompt, tokens), on_text, on_notice, wait_s, ends)
+            turn = Turn(candidate, candidate.fitted(prompt), on_text, on_notice, wait_s, ends)
             try:
                 answer = await self._answered(turn)
             except Failed as failed:

@@ -54,6 +54,15 @@ class Message:
     text: str
     calls: tuple[Call, ...] = ()
     call_id: str = ""
+    _tokens: int = field(default=0, init=False, compare=False, repr=False)
+
+    @property
+    def tokens(self) -> int:
+        """What it takes of a prompt, guessed as text is, its calls included; counted once."""
+        if not self._tokens:
+            written = (f"{call.tool}{json.dumps(call.arguments)}" for call in self.calls)
+            object.__setattr__(self, "_tokens", estimated_tokens(self.text) + sum(map(estimated_tokens, written)))
+        return self._tokens
 
 
 @dataclass(frozen=True, slots=True)

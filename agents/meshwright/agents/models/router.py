@@ -32,16 +32,13 @@ class Router:
         self.candidates = tuple(candidates)
         self._rules = tuple(rules)
         self._chain = chain or Chain()
+        self.limit_s = sum(one.limits.timeout_s for one in self.candidates)
+        """Seconds after which a call has ended whatever happens, writing notices aside."""
 
     @property
     def names(self) -> tuple[str, ...]:
         """What a request may ask for beside the classes."""
         return tuple(one.name for one in self.candidates)
-
-    @property
-    def limit_s(self) -> float:
-        """Seconds after which a call has ended whatever happens, writing notices aside."""
-        return sum(one.limits.timeout_s for one in self.candidates)
 
     async def answer(self, prompt: Prompt, on_text: OnText, *, wish: Wish, on_notice: OnNotice) -> Answer:
         """Asks the models that fit until one answers.

@@ -158,7 +158,8 @@ def choose(candidates: Sequence[Candidate], rules: Sequence[Rule], prompt: Promp
     Raises:
         InvalidRequestError: The wish is a model that is not there.
     """
-    check_wish(wish.model, [one.name for one in candidates])
+    if wish.model:
+        check_wish(wish.model, [one.name for one in candidates])
     if len(candidates) == 1:
         return Choice(tuple(candidates), "the only model")
     case = Case.of(prompt, wish)
