@@ -236,9 +236,8 @@ class RunState:
         """Adds one durable event."""
         self.sequence = max(self.sequence, event.sequence)
         self.attempt = max(self.attempt, event.attempt)
-        for more in (counters_of(event), self.account.apply(event)):
-            if more:
-                add(self.usage, more)
+        add(self.usage, counters_of(event))
+        add(self.usage, self.account.apply(event))
         self.is_plain = self.is_plain and is_plain(event)
         match event.WhichOneof("event"):
             case "started":
