@@ -12,7 +12,11 @@ import pytest
 
 from meshwright.core.errors import SetupError
 from meshwright.gateway import bootstrap, envoy
+from meshwright.gateway.clusters import LIMITS, static_cluster
+from meshwright.gateway.config import CDS, DESCRIPTORS
 from meshwright.gateway.discovery import EnvoyFiles
+from meshwright.gateway.filters import SERVICES
+from meshwright.gateway.listeners import edge_listener
 from meshwright.gateway.settings import GatewaySettings
 
 REPO = Path(__file__).parents[2]
@@ -25,8 +29,8 @@ def test_the_committed_bootstrap_is_the_rendered_one():
 
 def test_envoy_accepts_the_committed_bootstrap(tmp_path):
     (tmp_path / envoy.BOOTSTRAP).write_text((REPO / "gateway/envoy.json").read_text())
-    descriptors = REPO / "gen/meshwright/gen" / bootstrap.DESCRIPTORS
-    (tmp_path / bootstrap.DESCRIPTORS).write_bytes(descriptors.read_bytes())
+    descriptors = REPO / "gen/meshwright/gen" / DESCRIPTORS
+    (tmp_path / DESCRIPTORS).write_bytes(descriptors.read_bytes())
     EnvoyFiles(tmp_path).update({})
     command = [*envoy.command(), "--mode", "validate"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
@@ -35,7 +39,7 @@ def test_envoy_accepts_the_committed_bootstrap(tmp_path):
 
 
 async def test_a_refused_bootstrap_says_what_envoy_says(tmp_path):
-    (tmp_path / bootstrap.DESCRIPTORS).write_bytes(b"")
+    (tmp_path / DESCRIPTORS).write_bytes(b"")
     EnvoyFiles(tmp_path).update({})
     config = bootstrap.render(GatewaySettings(port=8082)) | {"surprise": 1}
     with pytest.raises(SetupError, match="Envoy refuses its configuration"):
@@ -43,12 +47,12 @@ async def test_a_refused_bootstrap_says_what_envoy_says(tmp_path):
 
 
 async def test_a_bootstrap_is_validated_once(tmp_path):
-    descriptors = REPO / "gen/meshwright/gen" / bootstrap.DESCRIPTORS
-    (tmp_path / bootstrap.DESCRIPTORS).write_bytes(descriptors.read_bytes())
+    descriptors = REPO / "gen/meshwright/gen" / DESCRIPTORS
+    (tmp_path / DESCRIPTORS).write_bytes(descriptors.read_bytes())
     EnvoyFiles(tmp_path).update({})
     config = bootstrap.render(GatewaySettings(port=8082))
     await envoy.prepare(tmp_path, config)
-    (tmp_path / bootstrap.CDS).unlink()  # would be refused if it were looked at again
+    (tmp_path / CDS).unlink()  # would be refused if it were looked at again
     await envoy.prepare(tmp_path, config)
 
 
@@ -56,7 +60,7 @@ def test_every_service_with_paths_is_transcoded():
     from google.api import annotations_pb2
     from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
-    files = FileDescriptorSet.FromString((REPO / "gen/meshwright/gen" / bootstrap.DESCRIPTORS).read_bytes())
+    files = FileDescriptorSet.FromString((REPO / "gen/meshwright/gen" / DESCRIPTORS).read_bytes())
     services = {f"{file.package}.{service.name}" for file in files.file for service in file.service}
     with_paths = {
         f"{file.package}.{service.name}"
@@ -65,12 +69,12 @@ def test_every_service_with_paths_is_transcoded():
         for method in service.method
         if method.options.HasExtension(annotations_pb2.http)
     }
-    assert with_paths == set(bootstrap.SERVICES)
+    assert with_paths == set(SERVICES)
     assert with_paths <= services
 
 
 def test_headers_that_only_the_mesh_may_set_are_stripped():
-    edge = bootstrap.edge_listener(GatewaySettings())
+    edge = edge_listener(GatewaySettings())
     manager = edge["filter_chains"][0]["filters"][0]["typed_config"]
     mutations = manager["early_header_mutation_extensions"][0]["typed_config"]["mutations"]
     removed = {mutation["remove"] for mutation in mutations}
@@ -83,8 +87,8 @@ def run_envoy(tmp_path):
     started = []
 
     def run(config, port):
-        descriptors = REPO / "gen/meshwright/gen" / bootstrap.DESCRIPTORS
-        (tmp_path / bootstrap.DESCRIPTORS).write_bytes(descriptors.read_bytes())
+        descriptors = REPO / "gen/meshwright/gen" / DESCRIPTORS
+        (tmp_path / DESCRIPTORS).write_bytes(descriptors.read_bytes())
         (tmp_path / envoy.BOOTSTRAP).write_text(json.dumps(config))
         EnvoyFiles(tmp_path).update({})
         started.append(subprocess.Popen(envoy.command(), cwd=tmp_path, stderr=subprocess.DEVNULL))
@@ -110,7 +114,7 @@ def free_ports(count):
 
 
 def test_a_call_beyond_what_a_cluster_may_have_open_is_429(run_envoy, monkeypatch):
-    monkeypatch.setitem(bootstrap.LIMITS, "max_requests", 1)
+    monkeypatch.setitem(LIMITS, "max_requests", 1)
     edge, internal, service = free_ports(3)
     settings = GatewaySettings(port=service, edge_port=edge, internal_port=internal)
     with socket.create_server(("127.0.0.1", service)):  # takes calls and never answers
@@ -136,7 +140,7 @@ def test_a_call_beyond_what_a_cluster_may_have_open_is_429(run_envoy, monkeypatc
     ],
 )
 def test_a_service_is_reached_by_address_or_by_name(target, kind, host, port):
-    cluster = bootstrap.static_cluster("registry", target)
+    cluster = static_cluster("registry", target)
     (endpoint,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
     address = endpoint["endpoint"]["address"]["socket_address"]
     assert (cluster["type"], address["address"], address["port_value"]) == (kind, host, port)

@@ -2,7 +2,8 @@
 
 from envoy_data_plane.envoy.service.discovery.v3 import DiscoveryResponse
 
-from meshwright.gateway.bootstrap import CDS, MAX_REQUESTS
+from meshwright.gateway.clusters import MAX_REQUESTS
+from meshwright.gateway.config import CDS
 from meshwright.gateway.discovery import ALL, EnvoyFiles, endpoints_file
 from meshwright.gen.registry.v1.agent_directory_service_pb2 import AgentCard, Endpoint
 

@@ -19,7 +19,7 @@ from meshwright.core.errors import MeshError, SetupError
 from meshwright.core.settings import Settings, child_environment
 from meshwright.core.store import Store
 from meshwright.core.valkey import EmbeddedValkey
-from meshwright.gateway.bootstrap import ADMIN
+from meshwright.gateway.config import ADMIN
 from meshwright.gateway.envoy import command as envoy_command
 from meshwright.gateway.settings import GatewaySettings
 from meshwright.registry.settings import HostSettings

@@ -41,7 +41,8 @@ from envoy_data_plane.envoy.service.discovery.v3 import DiscoveryResponse
 from envoy_data_plane.envoy.type.v3 import Percent
 from envoy_data_plane.google.protobuf import Any
 
-from meshwright.gateway.bootstrap import CDS, LIMITS, STREAMS_PER_CONNECTION, is_address, split_target
+from meshwright.gateway.clusters import LIMITS, STREAMS_PER_CONNECTION, is_address, split_target
+from meshwright.gateway.config import CDS
 from meshwright.gen.registry.v1.agent_directory_service_pb2 import AgentCard
 
 log = structlog.get_logger("discovery")

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from meshwright.core.errors import SetupError
-from meshwright.gateway.bootstrap import Config
+from meshwright.gateway.config import Config
 
 BOOTSTRAP = "envoy.json"
 VALIDATED = "envoy.json.validated"

@@ -12,6 +12,7 @@ from meshwright.core.errors import MeshError
 from meshwright.core.process import Process
 from meshwright.core.server import Server, bound
 from meshwright.gateway import bootstrap, envoy
+from meshwright.gateway.config import CDS, DESCRIPTORS
 from meshwright.gateway.discovery import EnvoyFiles
 from meshwright.gateway.service import EdgeService
 from meshwright.gateway.settings import GatewaySettings
@@ -42,10 +43,10 @@ class GatewayProcess:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         target = await self._server.start()
         port = int(target.rpartition(":")[2])
-        descriptors = (files("meshwright.gen") / bootstrap.DESCRIPTORS).read_bytes()
-        (self._folder / bootstrap.DESCRIPTORS).write_bytes(descriptors)
+        descriptors = (files("meshwright.gen") / DESCRIPTORS).read_bytes()
+        (self._folder / DESCRIPTORS).write_bytes(descriptors)
         envoy_files = EnvoyFiles(self._folder)
-        if not (self._folder / bootstrap.CDS).exists():
+        if not (self._folder / CDS).exists():
             envoy_files.update({})  # a gateway that restarts leaves Envoy's last good files until it knows better
         await envoy.prepare(self._folder, bootstrap.render(self._settings.model_copy(update={"port": port})))
         self._watching = asyncio.create_task(self._watch(envoy_files))

@@ -1,0 +1,68 @@
+"""Envoy's static clusters: services at fixed addresses. Pure."""
+
+import ipaddress
+
+from meshwright.gateway.config import ADMIN, TYPE, Config
+
+STREAMS_PER_CONNECTION = 100
+"""Upstream; beyond it Envoy opens a further connection, so that one of them is not the bottleneck of all watchers."""
+MAX_REQUESTS = 10_000
+"""Open calls a cluster: nearly all are watches that wait. What one process takes it decides itself, and says so."""
+MAX_RETRIES = 100
+"""At once; they happen only where no connection could be made, as when an instance was just stopped."""
+HTTP2 = {
+    "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+        "@type": TYPE + "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        "explicit_http_config": {
+            "http2_protocol_options": {
+                "max_concurrent_streams": STREAMS_PER_CONNECTION,
+                "connection_keepalive": {"interval": "30s", "timeout": "10s"},
+            }
+        },
+    }
+}
+LIMITS = {"max_pending_requests": MAX_REQUESTS, "max_requests": MAX_REQUESTS, "max_retries": MAX_RETRIES}
+
+
+def static_cluster(name: str, target: str) -> Config:
+    """A service at a fixed address."""
+    host, port = split_target(target)
+    address = {"socket_address": {"address": host, "port_value": port}}
+    return {
+        "name": name,
+        "type": "STATIC" if is_address(host) else "STRICT_DNS",
+        "connect_timeout": "1s",
+        "circuit_breakers": {"thresholds": [LIMITS]},
+        "typed_extension_protocol_options": HTTP2,
+        "load_assignment": assignment(name, address),
+    }
+
+
+def split_target(target: str) -> tuple[str, int]:
+    """Returns host and port of a target, the host of an IPv6 one without its brackets."""
+    host, _, port = target.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def is_address(host: str) -> bool:
+    """Tells whether a host is an IP address, and not a name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def admin_cluster() -> Config:
+    """Envoy's own admin interface, behind a socket that only this user opens."""
+    return {
+        "name": "admin",
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "load_assignment": assignment("admin", {"pipe": {"path": ADMIN}}),
+    }
+
+
+def assignment(name: str, address: Config) -> Config:
+    """One endpoint."""
+    return {"cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}]}

@@ -1,0 +1,71 @@
+"""The edge's filter chain. Pure."""
+
+import json
+from importlib.resources import files
+
+from meshwright.gateway.config import DESCRIPTORS, FILTERS, Config
+from meshwright.gateway.settings import GatewaySettings
+
+SERVICES = [
+    "agents.v1.AgentService",
+    "agents.v1.TaskService",
+    "agents.v1.SessionService",
+    "registry.v1.ToolRegistryService",
+    "registry.v1.AgentDirectoryService",
+    "gateway.v1.EdgeService",
+]
+MAX_BODY_BYTES = 4 * 2**20
+
+
+def http_filters(settings: GatewaySettings) -> list[Config]:
+    """The filter chain, in the order in which a request meets it."""
+    return [
+        {"name": "envoy.filters.http.grpc_web", "typed_config": {"@type": FILTERS + "grpc_web.v3.GrpcWeb"}},
+        {
+            "name": "rules",
+            "typed_config": {
+                "@type": FILTERS + "lua.v3.Lua",
+                "default_source_code": {"inline_string": rules(settings)},
+            },
+        },
+        {"name": "envoy.filters.http.grpc_json_transcoder", "typed_config": transcoder(is_sse=False)},
+        {
+            "name": "envoy.filters.http.grpc_stats",
+            "typed_config": {
+                "@type": FILTERS + "grpc_stats.v3.FilterConfig",
+                "stats_for_all_methods": True,
+                "enable_upstream_stats": True,
+                "replace_dots_in_grpc_service_name": True,
+            },
+        },
+        {
+            "name": "envoy.filters.http.router",
+            "typed_config": {"@type": FILTERS + "router.v3.Router", "suppress_envoy_headers": True},
+        },
+    ]
+
+
+def transcoder(*, is_sse: bool) -> Config:
+    """JSON to protobuf and back, by the published descriptor set."""
+    stream = "stream_sse_style_delimited" if is_sse else "stream_newline_delimited"
+    return {
+        "@type": FILTERS + "grpc_json_transcoder.v3.GrpcJsonTranscoder",
+        "proto_descriptor": DESCRIPTORS,
+        "services": SERVICES,
+        "match_incoming_request_route": True,
+        "convert_grpc_status": True,
+        "max_request_body_size": MAX_BODY_BYTES,
+        "request_validation_options": {
+            "reject_unknown_method": True,
+            "reject_unknown_query_parameters": True,
+            "reject_binding_body_field_collisions": True,
+        },
+        "print_options": {"preserve_proto_field_names": True, "always_print_primitive_fields": True, stream: True},
+    }
+
+
+def rules(settings: GatewaySettings) -> str:
+    """Returns the edge's rules in Lua, with what settings say in front."""
+    hosts = ", ".join(f"[{json.dumps(host)}] = true" for host in settings.allowed_hosts.split())
+    source = (files("meshwright.gateway") / "edge.lua").read_text()
+    return f"local DEFAULT_AGENT = {json.dumps(settings.default_agent)}\nlocal HOSTS = {{{hosts}}}\n{source}"
