@@ -1,6 +1,5 @@
 """Long-term memory: what was remembered is found by what it is about, by its holder and its agent alone."""
 
-import asyncio
 import json
 
 import grpc
@@ -12,17 +11,13 @@ from meshwright.agents.agent import Agent
 from meshwright.agents.embedders.catalog import embedder_from
 from meshwright.agents.embedders.embedder import DIMENSIONS
 from meshwright.agents.embedders.hashing import HashingEmbedder, hashed
-from meshwright.agents.embedders.openai import OpenAIEmbedder
 from meshwright.agents.erasure import Erasure
 from meshwright.agents.memory import Memory
 from meshwright.agents.recall import LongTermMemory, Origin, Origins, Place, nearest, packed
 from meshwright.agents.remembering import caller_of
 from meshwright.core.errors import (
     MeshError,
-    ModelRejectedError,
-    ModelUnavailableError,
     PermissionDeniedError,
-    RateLimitedError,
     SetupError,
 )
 from meshwright.gen.agents.v1.session_service_pb2 import DeleteSessionRequest
@@ -136,88 +131,6 @@ class TestEmbedding:
     def test_an_unknown_embedder_is_refused(self, spec):
         with pytest.raises(SetupError, match="hashing"):
             embedder_from(spec)
-
-
-class Endpoint:
-    """A server that speaks the wire format of OpenAI's embeddings."""
-
-    def __init__(self):
-        self.asked = []
-        self.status, self.dimensions = 200, DIMENSIONS
-        self.url = ""
-
-    async def serve(self, reader, writer):
-        try:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode()
-            length = int(
-                next(line for line in head.lower().splitlines() if line.startswith("content-length")).split()[1]
-            )
-            request = json.loads(await reader.readexactly(length))
-            self.asked.append((head, request))
-            data = [
-                {"object": "embedding", "index": place, "embedding": [*([0.0] * (self.dimensions - 1)), 2.0]}
-                for place, _ in reversed(list(enumerate(request["input"])))
-            ]
-            body = json.dumps({"object": "list", "model": "m", "data": data, "usage": {"prompt_tokens": 1}}).encode()
-            if self.status != 200:
-                body = json.dumps({"error": {"message": "no sk-planted"}}).encode()
-            kind = f"HTTP/1.1 {self.status} X\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-            writer.write(kind.encode() + body)
-            await writer.drain()
-        finally:
-            writer.close()
-
-
-@pytest.fixture
-async def endpoint():
-    """An endpoint that answers as a test says."""
-    served = Endpoint()
-    server = await asyncio.start_server(served.serve, "127.0.0.1", 0)
-    served.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-    yield served
-    server.close()
-
-
-@pytest.fixture
-async def openai_embedder(endpoint):
-    """An embedder that asks the endpoint."""
-    embedder = OpenAIEmbedder("small/3", endpoint.url, "sk-planted")
-    yield embedder
-    await embedder.close()
-
-
-class TestOpenAI:
-    async def test_vectors_come_in_the_order_of_the_texts_with_length_one(self, endpoint, openai_embedder):
-        vectors = await openai_embedder.embed(["one", ""])
-        assert vectors == 2 * [[*([0.0] * (DIMENSIONS - 1)), 1.0]]
-        head, request = endpoint.asked[0]
-        assert head.startswith("POST /v1/embeddings ")
-        assert (request["model"], request["dimensions"], request["input"]) == ("small/3", DIMENSIONS, ["one", " "])
-
-    async def test_its_name_can_stand_in_a_key(self, openai_embedder):
-        assert openai_embedder.name == "openai-small-3"
-
-    @pytest.mark.parametrize(
-        ("status", "error"),
-        [(429, RateLimitedError), (500, ModelUnavailableError), (401, ModelRejectedError), (404, ModelRejectedError)],
-    )
-    async def test_failures_are_typed_and_do_not_tell_the_key(self, endpoint, openai_embedder, status, error):
-        endpoint.status = status
-        with pytest.raises(error) as failed:
-            await openai_embedder.embed(["one"])
-        assert "planted" not in failed.value.message
-        assert len(endpoint.asked) == 1
-
-    async def test_a_model_with_another_length_is_refused(self, endpoint, openai_embedder):
-        endpoint.dimensions = 3
-        with pytest.raises(ModelRejectedError, match="dimensions"):
-            await openai_embedder.embed(["one"])
-
-    async def test_a_server_that_is_not_there_may_come(self):
-        embedder = OpenAIEmbedder("m", "http://127.0.0.1:1/v1", "")
-        with pytest.raises(ModelUnavailableError):
-            await embedder.embed(["one"])
-        await embedder.close()
 
 
 class TestTools:

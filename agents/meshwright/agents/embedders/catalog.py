@@ -3,10 +3,10 @@
 import re
 
 from meshwright.agents.embedders.embedder import Embedder
+from meshwright.agents.models.catalog import OWN_URLS
 from meshwright.core.errors import SetupError
 from meshwright.core.settings import provider_key
 
-OPENAI_URL = "https://api.openai.com/v1"
 FORMS = "hashing, openai:MODEL[@BASE_URL]"
 
 _OPENAI = re.compile(r"openai:(?P<model>[^@\s]+)(@(?P<url>https?://\S+))?")
@@ -31,6 +31,9 @@ def embedder_from(spec: str) -> Embedder:
     key = provider_key("openai")
     if not (match["url"] or key):
         raise SetupError(f"{spec} needs a key: set OPENAI_API_KEY, or name a server with {spec}@BASE_URL")
-    from meshwright.agents.embedders.openai import OpenAIEmbedder
+    try:
+        from meshwright.agents.embedders.openai import OpenAIEmbedder
+    except ModuleNotFoundError as error:
+        raise SetupError(f"the package {error.name} is missing: pip install 'meshwright[llm]'") from None
 
-    return OpenAIEmbedder(match["model"], match["url"] or OPENAI_URL, key)
+    return OpenAIEmbedder(match["model"], match["url"] or OWN_URLS["openai"], key)

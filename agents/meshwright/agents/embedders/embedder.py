@@ -24,12 +24,13 @@ class Embedder(Protocol):
         ...
 
     async def embed(self, texts: Sequence[str]) -> list[Vector]:
-        """Returns a vector of length 1 (0 where a text says nothing) for each text.
+        """Returns a vector of length 1 (0 where a text says nothing) for each text; nothing is tried again here.
 
         Raises:
             ModelUnavailableError: The provider failed in a way that may pass.
-            RateLimitedError: The provider asks to slow down.
+            RateLimitedError: The provider asks to slow down; `retry_after_s` says for how long, if it does.
             ModelRejectedError: The request can never succeed as it is.
+            ResultTooLargeError: The provider sent more than an answer may have.
         """
         ...
 

@@ -1,23 +1,19 @@
 """Embeddings of any OpenAI-compatible endpoint, by the official SDK."""
 
+import math
+import re
 from collections.abc import Sequence
-from http import HTTPStatus
 from typing import Any
-from urllib.parse import urlsplit
+
+import openai
 
 from meshwright.agents.embedders.embedder import DIMENSIONS, MOST_CHARACTERS, Vector, normalised
-from meshwright.core.errors import (
-    MeshError,
-    ModelRejectedError,
-    ModelUnavailableError,
-    RateLimitedError,
-    SetupError,
-)
-from meshwright.core.server import is_loopback
+from meshwright.agents.models.endpoint import Endpoint
+from meshwright.core.errors import ModelRejectedError
 
 TIMEOUT_S = 20.0
-NO_KEY = "none"
-"""Stands in for a key, which the SDK insists on, at servers that need none."""
+
+_NOT_IN_A_KEY = re.compile(r"[^A-Za-z0-9._:-]")
 
 
 class OpenAIEmbedder:
@@ -27,37 +23,29 @@ class OpenAIEmbedder:
         model: The model's name at the provider; it has to know the parameter `dimensions`.
         base_url: Where it is served, usually ending in `/v1`. Loopback addresses are reached without a proxy.
         api_key: The key; may be empty where none is needed.
+        timeout_s: Most seconds of one call.
 
     Raises:
-        SetupError: The `openai` package is missing, or the base URL is none.
+        SetupError: The base URL is none, or the key holds what no header can.
     """
 
-    def __init__(self, model: str, base_url: str, api_key: str) -> None:
-        try:
-            import openai
-        except ImportError:
-            raise SetupError("the openai package is missing: pip install 'meshwright[llm]'") from None
-        parts = urlsplit(base_url)
-        if not parts.hostname:
-            raise SetupError("the base URL of the embedder is none: write http://HOST:PORT/v1")
-        self._place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    def __init__(self, model: str, base_url: str, api_key: str, timeout_s: float = TIMEOUT_S) -> None:
+        self._endpoint = Endpoint(
+            openai, model, base_url, api_key, timeout_s, variable="OPENAI_API_KEY", url_hint="most end in /v1"
+        )
         self._model = model
-        self._status_error, self._failures = openai.APIStatusError, (openai.OpenAIError, ValueError)
         self._client = openai.AsyncOpenAI(
-            api_key=api_key or NO_KEY,
+            api_key=self._endpoint.key,
             base_url=base_url,
-            timeout=TIMEOUT_S,
+            timeout=self._endpoint.timeout,
             max_retries=0,
-            http_client=openai.DefaultAsyncHttpxClient(
-                trust_env=not is_loopback(parts.hostname),
-                follow_redirects=False,  # the key would go along
-            ),
+            http_client=self._endpoint.http_client(),
         )
 
     @property
     def name(self) -> str:
         """The model's name at the provider, as it can stand in a key."""
-        return f"openai-{self._model}".replace(" ", "-").replace("/", "-")
+        return f"openai-{_NOT_IN_A_KEY.sub('-', self._model)}"
 
     @property
     def dimensions(self) -> int:
@@ -67,32 +55,32 @@ class OpenAIEmbedder:
     async def embed(self, texts: Sequence[str]) -> list[Vector]:
         """Asks for the vectors of texts; see `Embedder.embed` for what it raises."""
         asked = [text[:MOST_CHARACTERS] or " " for text in texts]
-        try:
-            reply = await self._client.embeddings.create(
-                model=self._model, input=asked, dimensions=DIMENSIONS, encoding_format="float"
-            )
-            vectors = [normalised(one.embedding) for one in sorted(reply.data, key=lambda one: one.index)]
-        except self._failures as error:
-            raise self._failure(error) from None
-        except (TypeError, AttributeError):
-            raise ModelUnavailableError(f"{self._place} sent something that is no embedding") from None
-        if len(vectors) != len(texts) or any(len(vector) != DIMENSIONS for vector in vectors):
-            told = f"{self._place} does not give {DIMENSIONS} numbers a text: use a model that knows `dimensions`"
-            raise ModelRejectedError(told)
-        return vectors
+        reply = self._client.embeddings.create(
+            model=self._model, input=asked, dimensions=DIMENSIONS, encoding_format="float"
+        )
+        return await self._endpoint.ask(reply, lambda sent: self._vectors(sent, len(asked)))
 
-    def _failure(self, error: Any) -> MeshError:
-        """Sorts what the SDK raised; the provider's own words, which may hold the key, are left out."""
-        if not isinstance(error, self._status_error):
-            return ModelUnavailableError(f"{self._place} cannot be reached, or sent something that is no embedding")
-        status: int = error.status_code
-        if status == HTTPStatus.TOO_MANY_REQUESTS:
-            return RateLimitedError(f"{self._place} asks to slow down")
-        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            return ModelUnavailableError(f"{self._place} failed with status {status}")
-        told = f"{self._place} refused to embed with status {status}: check model, key and base URL"
-        return ModelRejectedError(told)
+    def _vectors(self, sent: Any, many: int) -> list[Vector]:
+        """Reads the vectors in the order of the texts, whichever order they came in."""
+        found = {one.index: one.embedding for one in sent.data}
+        vectors = [_read(found[place]) for place in range(many)]
+        if any(len(vector) != DIMENSIONS for vector in vectors):
+            told = f"{self._endpoint.place} does not give {DIMENSIONS} numbers a text"
+            raise ModelRejectedError(f"{told}: use a model that knows `dimensions`")
+        return vectors
 
     async def close(self) -> None:
         """Releases the connections."""
         await self._client.close()
+
+
+def _read(numbers: Any) -> Vector:
+    """Reads a vector, with length 1.
+
+    Raises:
+        ValueError: It has no length: a number is none, or too large.
+    """
+    vector = [float(number) for number in numbers]
+    if not math.isfinite(sum(number * number for number in vector)):
+        raise ValueError("the vector has no length")
+    return normalised(vector)

@@ -1,10 +1,10 @@
 """A provider's server: where it is, and how it is asked and read within bounds."""
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx2
@@ -24,6 +24,7 @@ NO_KEY = "none"
 """Stands in for a key, which the SDKs insist on, at servers that need none."""
 
 _KEY = re.compile(rf"[!-~]{{0,{MOST_CHARS}}}")
+_Read = TypeVar("_Read")
 
 
 class Endpoint:
@@ -92,12 +93,34 @@ class Endpoint:
         Raises:
             MeshError: The provider failed; see `Model.answer`.
         """
+        with self._in_time():
+            async with aclosing(self._texts(stream, add)) as texts:
+                async for text in texts:
+                    on_text(text)
+
+    async def ask(self, reply: Awaitable[Any], read: Callable[[Any], _Read]) -> _Read:
+        """Reads an answer that comes in one piece.
+
+        Args:
+            reply: The SDK's call.
+            read: Takes what was sent and returns what is wanted of it; what it stumbles over is no answer.
+
+        Raises:
+            MeshError: The provider failed; see `Model.answer`.
+        """
+        with self._in_time():
+            try:
+                return read(await reply)
+            except (self._sdk.APIError, *FAILURES) as error:
+                raise failure_of(error, self._sdk, self._origin) from None
+
+    @contextmanager
+    def _in_time(self) -> Iterator[None]:
+        """Bounds one call, whatever the provider sends meanwhile."""
         limit = Limit(self._timeout_s)
         try:
             with limit:
-                async with aclosing(self._texts(stream, add)) as texts:
-                    async for text in texts:
-                        on_text(text)
+                yield
         except TimeoutError:
             if not limit.is_over:
                 raise

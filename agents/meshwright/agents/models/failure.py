@@ -74,6 +74,7 @@ FAILURES: tuple[type[Exception], ...] = (
     ValueError,
     TypeError,
     LookupError,
+    OverflowError,
     AttributeError,
     RecursionError,
 )
