@@ -336,6 +336,30 @@ class TestHits:
         blocked = await client.run(PROMPT)
         assert (blocked.status, blocked.output, model.asked) == (TASK_STATUS_FAILED, "", 1)
 
+    async def deltas(self, client):
+        events = [event async for event in client.agent.StreamSteps(TaskRequest(prompt=PROMPT))]
+        answered = next(place for place, event in enumerate(events) if event.HasField("llm_call"))
+        assert events[answered].llm_call.cached
+        return [event.delta for event in events[:answered] if event.HasField("delta")]
+
+    async def test_who_watches_reads_it_before_it_is_journaled_as_a_models_words(self, start):
+        long = "It is thirty days. " * 500
+        client, _ = await start(long)
+        await client.run(PROMPT)
+        deltas = await self.deltas(client)
+        assert "".join(delta.text for delta in deltas) == long
+        assert [delta.offset for delta in deltas][:1] == [0]
+        assert len(deltas) <= 2
+
+    async def test_who_watches_reads_no_more_of_it_than_guardrails_let_pass(self, start):
+        box = [Verdict()]
+        client, _ = await start(guardrails=[Rule(box)])
+        await client.run(PROMPT)
+        box.append(Verdict("redact", "r", "Less."))
+        assert [delta.text for delta in await self.deltas(client)] == ["Less."]
+        box.append(Verdict("block", "never"))
+        assert await self.deltas(client) == []
+
     async def test_one_that_waits_for_a_person_goes_on_in_another_process(self, start, mesh, becomes):
         box = [Verdict()]
         client, model = await start(guardrails=[Rule(box)], version="1.0.0")

@@ -187,7 +187,7 @@ class Planner:
         prompt = without_what_is_down(prompt, run.state, self._outage)
         try:
             with run.awaiting(self._router.limit_s + PATIENCE_S):
-                answer = await self._responses.recalled(run) or await self._router.answer(
+                answer = await self._responses.recalled(run, screen.add) or await self._router.answer(
                     prompt, screen.add, wish=run.wish, on_notice=notices.tell
                 )
         except (RateLimitedError, ModelRejectedError):  # anything else may have cost something

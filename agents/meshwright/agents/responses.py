@@ -16,7 +16,7 @@ from meshwright.agents.embedders.embedder import Embedder
 from meshwright.agents.guardrails.guardrail import Guardrail
 from meshwright.agents.likeness import MOST_CHARS, is_alike, marks
 from meshwright.agents.models.candidate import Candidate
-from meshwright.agents.models.model import Answer, Saved, Usage
+from meshwright.agents.models.model import Answer, OnText, Saved, Usage
 from meshwright.agents.question import Question
 from meshwright.agents.recall import packed
 from meshwright.agents.remembering import RECALL, session_above
@@ -59,11 +59,15 @@ class Responses:
         known = [[one.name, one.model.provider, one.model.name] for one in models]
         self._basis = [facts_of(agent), known, list(map(spelled, agent.guardrails)), embedder.name]
 
-    async def recalled(self, run: Run) -> Answer | None:
+    async def recalled(self, run: Run, on_text: OnText) -> Answer | None:
         """Returns an answer from before to a task's question; None: a model has to be asked.
 
         One that is too old for that is left in the run, for the case that no model answers. A cache that fails, or
         takes too long, knows nothing.
+
+        Args:
+            run: Whose question.
+            on_text: Gets the answer's text, as it gets a model's: who watches sees no difference.
         """
         state = run.state
         if self._policy.mode == "off" or run.request.no_cache or state.step or not state.is_plain or state.prompt:
@@ -88,6 +92,7 @@ class Responses:
         telemetry.SAVED.labels(self._agent.name).inc(kept.micros)
         because = BECAUSE if found == "hit" else f"{BECAUSE_ALIKE} (similarity {kept.similarity:.3f})"
         saved = Saved(kept.tokens, kept.micros)
+        on_text(kept.text)
         return Answer(kept.text, (), Usage(), kept.provider, kept.model, routed_because=because, saved=saved)
 
     async def keep(self, run: Run, said: LlmCall, result: TaskResponse) -> None:
