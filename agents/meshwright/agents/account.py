@@ -11,6 +11,7 @@ from typing import NamedTuple
 from meshwright.gen.agents.v1.step_event_pb2 import (
     RESERVATION_STATE_CHARGED,
     RESERVATION_STATE_OPEN,
+    ContextCompacted,
     LlmCall,
     ModelReservation,
     StepEvent,
@@ -81,8 +82,7 @@ class Account:
             case "llm_call":
                 self._answered(path, inner.llm_call)
             case "context_compacted" if inner.context_compacted.usage.model_calls:
-                compacted = inner.context_compacted
-                self._add(Payer(self._agents.get(path, ""), compacted.model), compacted.usage)
+                self._summarised(path, inner.context_compacted)
             case "tool_call":
                 call = inner.tool_call
                 self._tools[path, call.call_id] = call.tool
@@ -109,6 +109,10 @@ class Account:
     def _answered(self, path: str, answer: LlmCall) -> None:
         self._held.pop((path, ""), None)
         self._add(Payer(self._agents.get(path, ""), answer.model), answer.usage, model_calls=0 if answer.cached else 1)
+
+    def _summarised(self, path: str, compacted: ContextCompacted) -> None:
+        self._held.pop((path, ""), None)
+        self._add(Payer(self._agents.get(path, ""), compacted.model), compacted.usage)
 
     def _settled(self, path: str, result: ToolResult) -> None:
         self._held.pop((path, result.call_id), None)

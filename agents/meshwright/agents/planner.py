@@ -164,9 +164,8 @@ class Planner:
             context = self._contexts.build(conversation_of(run), cut, room)
             if context.compacted is None:
                 return context.messages
-            if agent.summaries == "model":
-                await self._summarizer.improve(run, context, room)
-            await run.append(f"context:{run.state.sequence}", run.event(context_compacted=context.compacted))
+            paid = await self._summarizer.improve(run, context, room) if agent.summaries == "model" else []
+            await run.append(f"context:{run.state.sequence}", *paid, run.event(context_compacted=context.compacted))
 
     async def is_handed_over(self, run: Run) -> bool:
         """Asks a person where a signal calls for one; returns whether one was asked, and has decided."""

@@ -76,13 +76,28 @@ class Purse:
             prompt = replace(prompt, max_output_tokens=self._room(run, read, most))
             if prompt.max_output_tokens < min(LEAST_OUTPUT, most):
                 return Shortfall(FINISH_REASON_COST_BUDGET_EXCEEDED)
-        micros = self._most(read, prompt.max_output_tokens)
+        return await self._set_aside(run, self._most(read, prompt.max_output_tokens)) or prompt
+
+    async def is_covered(self, run: Run, prompt: Prompt, parts: int) -> bool:
+        """Sets aside what a model call beside the task's own ones may cost; raises as `opened`.
+
+        Returns:
+            Whether the call may be made: it takes at most one part in `parts` of the money that is left.
+        """
+        if not self.counts(run):
+            return True
+        micros = self._most(most_input_tokens(prompt), prompt.max_output_tokens)
+        if run.budget.micros and micros > run.budget.micros_left(run.state) // parts:
+            return False
+        return await self._set_aside(run, micros) is None
+
+    async def _set_aside(self, run: Run, micros: int) -> Shortfall | None:
         if not micros:
-            return prompt
+            return None
         reservation = ModelReservation(model=self._models[0].name, cost_micros=micros, state=RESERVATION_STATE_OPEN)
         event = run.event(run.state.step + 1, reservation=reservation)
         try:
-            return await self._spend(run, f"reserve:{run.state.sequence}", event) or prompt
+            return await self._spend(run, f"reserve:{run.state.sequence}", event)
         except TaskCancelledError:  # written, but the call is not made any more
             with contextlib.suppress(TaskCancelledError):
                 await self.release(run)
@@ -93,11 +108,8 @@ class Purse:
         await self._close(run, RESERVATION_STATE_RELEASED)
 
     async def _close(self, run: Run, state: ReservationState.ValueType) -> None:
-        held = run.state.account.model_call
-        if held:
-            reservation = ModelReservation(model=held.payer.model, cost_micros=held.micros, state=state)
-            event = run.event(run.state.step + 1, reservation=reservation)
-            await run.append(f"reserved:{run.state.sequence}", event, is_progress=False)
+        if closed := closing(run, state):
+            await run.append(f"reserved:{run.state.sequence}", *closed, is_progress=False)
 
     async def journal(self, run: Run, key: str, step: Sequence[StepEvent]) -> None:
         """Journals an answer with its intents; tools that cost more than is left are refused, for the model to read."""
@@ -136,6 +148,15 @@ class Purse:
 
     def _most(self, read: int, written: int) -> int:
         return max(self._prices.most(model.provider, model.name, read, written) for model in self._models)
+
+
+def closing(run: Run, state: ReservationState.ValueType) -> list[StepEvent]:
+    """Returns what settles the reservation of a model call that has no answer; nothing where none is open."""
+    held = run.state.account.model_call
+    if held is None:
+        return []
+    reservation = ModelReservation(model=held.payer.model, cost_micros=held.micros, state=state)
+    return [run.event(run.state.step + 1, reservation=reservation)]
 
 
 def without_costs(run: Run, step: Sequence[StepEvent]) -> list[StepEvent]:

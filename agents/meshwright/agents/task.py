@@ -296,13 +296,14 @@ def counters_of(event: StepEvent) -> Mapping[str, int]:
             answer = inner.llm_call
             counters = counters_of_usage(answer.usage) | {"steps": 1}
             counters |= {} if answer.cached else {"model_calls": 1}
-            return counters | ({"reserved_micros": -answer.reserved_micros} if answer.reserved_micros else {})
+            return counters | freed(answer.reserved_micros)
         case "context_compacted":
-            return counters_of_usage(inner.context_compacted.usage)
+            compacted = inner.context_compacted
+            return counters_of_usage(compacted.usage) | freed(compacted.reserved_micros)
         case "tool_result":
             result = inner.tool_result
             counters = {"tool_calls": 1} | ({"cost_micros": result.cost_micros} if result.cost_micros else {})
-            return counters | ({"reserved_micros": -result.reserved_micros} if result.reserved_micros else {})
+            return counters | freed(result.reserved_micros)
         case "tool_call" if inner.tool_call.cost_micros:
             return {"reserved_micros": inner.tool_call.cost_micros}
         case "reservation":
@@ -313,6 +314,11 @@ def counters_of(event: StepEvent) -> Mapping[str, int]:
 def counters_of_usage(usage: Usage) -> dict[str, int]:
     """Returns what a model call's usage adds to counters."""
     return {field.name: value for field, value in usage.ListFields() if field.name in OF_MODELS}
+
+
+def freed(micros: int) -> dict[str, int]:
+    """Returns what settling a reservation adds to counters."""
+    return {"reserved_micros": -micros} if micros else {}
 
 
 def counted(events: Sequence[StepEvent]) -> dict[str, int]:

@@ -34,7 +34,9 @@ class _ReservationStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Rese
     RESERVATION_STATE_OPEN: _ReservationState.ValueType  # 1
     """Set aside: the call begins."""
     RESERVATION_STATE_CHARGED: _ReservationState.ValueType  # 2
-    """The worker was lost before there was an answer: all of it counts as spent, and the model is asked again."""
+    """The worker was lost before there was an answer, or the answer was: all of it counts as spent. The model is asked again,
+    but not for a summary.
+    """
     RESERVATION_STATE_RELEASED: _ReservationState.ValueType  # 3
     """The model did not answer and costs nothing."""
 
@@ -46,7 +48,9 @@ RESERVATION_STATE_UNSPECIFIED: ReservationState.ValueType  # 0
 RESERVATION_STATE_OPEN: ReservationState.ValueType  # 1
 """Set aside: the call begins."""
 RESERVATION_STATE_CHARGED: ReservationState.ValueType  # 2
-"""The worker was lost before there was an answer: all of it counts as spent, and the model is asked again."""
+"""The worker was lost before there was an answer, or the answer was: all of it counts as spent. The model is asked again,
+but not for a summary.
+"""
 RESERVATION_STATE_RELEASED: ReservationState.ValueType  # 3
 """The model did not answer and costs nothing."""
 Global___ReservationState: _TypeAlias = ReservationState  # noqa: Y015
@@ -556,7 +560,7 @@ Global___LlmCall: _TypeAlias = LlmCall  # noqa: Y015
 @_typing.final
 class ModelReservation(_message.Message):
     """ModelReservation is what a model call may cost at the most. It is journaled before the call where a budget counts money;
-    the LlmCall that follows settles it.
+    the LlmCall that follows settles it, or the ContextCompacted where a summary was asked for.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -955,6 +959,7 @@ class ContextCompacted(_message.Message):
     RESULT_CHARACTERS_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    RESERVED_MICROS_FIELD_NUMBER: _builtins.int
     from_tokens: _builtins.int
     """Tokens of the conversation before, estimated."""
     to_tokens: _builtins.int
@@ -969,6 +974,8 @@ class ContextCompacted(_message.Message):
     """Tool results longer than so many characters stand by their beginning and their end; 0: they stand as they are."""
     model: _builtins.str
     """Model that wrote the summary; empty: it was put together from sentences as they stood."""
+    reserved_micros: _builtins.int
+    """What was set aside for the summary and is free again, in millionths of a US dollar; its cost is in `usage`."""
     @_builtins.property
     def usage(self) -> _task_pb2.Usage:
         """What writing the summary took; unset: nothing."""
@@ -984,10 +991,11 @@ class ContextCompacted(_message.Message):
         result_characters: _builtins.int = ...,
         model: _builtins.str = ...,
         usage: _task_pb2.Usage | None = ...,
+        reserved_micros: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_tokens", b"from_tokens", "messages", b"messages", "model", b"model", "result_characters", b"result_characters", "summary", b"summary", "to_tokens", b"to_tokens", "turns", b"turns", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_tokens", b"from_tokens", "messages", b"messages", "model", b"model", "reserved_micros", b"reserved_micros", "result_characters", b"result_characters", "summary", b"summary", "to_tokens", b"to_tokens", "turns", b"turns", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
