@@ -19,7 +19,15 @@ from meshwright.gen.agents.v1.step_event_pb2 import (
     ToolCall,
     ToolResult,
 )
-from meshwright.gen.agents.v1.task_pb2 import TaskResponse, Usage
+from meshwright.gen.agents.v1.task_pb2 import (
+    COST_TYPE_EMBEDDING,
+    COST_TYPE_LLM,
+    COST_TYPE_TOOL,
+    COST_TYPE_UNSPECIFIED,
+    EmbeddingUsage,
+    TaskResponse,
+    Usage,
+)
 
 
 def reserved(micros, state=RESERVATION_STATE_OPEN):
@@ -36,6 +44,13 @@ def called(call_id, micros):
 
 def settled(call_id, cost, held):
     return StepEvent(tool_result=ToolResult(call_id=call_id, cost_micros=cost, reserved_micros=held))
+
+
+def embedding(event, cost, *, is_estimated=False):
+    """Has an event that costs money say that text was embedded, too."""
+    spent = EmbeddingUsage(model="e", tokens=100 * cost, cost_micros=cost, estimated=is_estimated)
+    getattr(event, event.WhichOneof("event")).embedding.CopyFrom(spent)
+    return event
 
 
 def below(event, *path):
@@ -89,6 +104,13 @@ def test_what_a_child_leaves_open_is_charged_at_its_end_with_what_is_below_it():
     assert (state.account.reserved, state.usage.cost_micros, state.usage.estimated_cost_micros) == (20, 150, 150)
 
 
+def test_shares_say_what_was_paid_for():
+    state = folded(embedding(answered(30, 0), 7), called("c", 5), settled("c", 5, 5))
+    rows = {(row.model, row.tool, row.type): row.usage.cost_micros for row in state.account.shares()}
+    assert rows == {("m", "", COST_TYPE_LLM): 30, ("e", "", COST_TYPE_EMBEDDING): 7, ("", "t", COST_TYPE_TOOL): 5}
+    assert Payer("a").type == COST_TYPE_UNSPECIFIED
+
+
 def test_rows_are_bounded_and_still_add_up():
     account = Account()
     for number in range(3 * MOST_ROWS):
@@ -100,6 +122,8 @@ def test_rows_are_bounded_and_still_add_up():
 MICROS = st.integers(0, 1_000)
 PATHS = st.sampled_from([(), ("a",), ("a", "b"), ("c",)])
 EVENTS = st.one_of(
+    st.builds(embedding, st.builds(answered, MICROS, MICROS), MICROS, is_estimated=st.booleans()),
+    st.builds(embedding, st.builds(settled, st.sampled_from("xy"), MICROS, MICROS), MICROS),
     st.builds(reserved, MICROS),
     st.builds(reserved, MICROS, st.just(RESERVATION_STATE_CHARGED)),
     st.builds(answered, MICROS, MICROS),
@@ -128,13 +152,17 @@ async def test_record_and_fold_agree(journal, made, claimed, store):
     await journal.append(claim, "1", [answered(200, 500), called("c", 70)])
     await journal.append(working, "0", [STARTED, reserved(300)])
     await journal.append(working, "1", [reserved(300, RESERVATION_STATE_CHARGED), reserved(90)])
-    await journal.append(claim, "2", [settled("c", 70, 70)])
+    await journal.append(claim, "2", [embedding(settled("c", 70, 70), 4)])
+    await journal.append(working, "2", [embedding(settled("z", 0, 0), 5, is_estimated=True)])
+    await journal.append(claim, "3", [reserved(60)])
+    await journal.append(claim, "4", [embedding(reserved(60, RESERVATION_STATE_RELEASED), 6)])
     await journal.finish(working, "FAILED", [made.result()])
     state = RunState()
     async for entry in journal.replay(made.name()):
         state.apply(entry.event("t1"))
     record = await journal.record(made.name())
     held = await store.client.hget(partition_key(0, "task", made.name().ref), "reserved_micros")
-    assert state.usage.cost_micros == record.usage.cost_micros == 200 + 300 + 70 + 90
-    assert state.usage.estimated_cost_micros == record.usage.estimated_cost_micros == 390
+    assert state.usage == record.usage
+    assert record.usage.cost_micros == 200 + 300 + 70 + 90 + 4 + 5 + 6
+    assert (record.usage.estimated_cost_micros, record.usage.embedding_tokens) == (395, 1_500)
     assert int(held) == state.account.reserved == 0

@@ -6,6 +6,8 @@ import grpc
 import pytest
 
 from meshwright.agents.agent import Agent
+from meshwright.agents.embedders.hashing import HashingEmbedder
+from meshwright.agents.embedders.metering import MeteredEmbedder
 from meshwright.agents.escrow import Escrow, SharedLimits
 from meshwright.agents.feed import Feeds
 from meshwright.agents.journal import Journal
@@ -325,9 +327,10 @@ class TestLosses:
         file = tmp_path / "model"
         file.write_text(json.dumps({"agents": {"default": [DONE]}}))
         prices = Prices({"model": Price(input=1_000_000, output=1_000_000)})
-        purse = Purse([ScriptedModel(file)], prices, Escrow(journal, SharedLimits()))
+        embedder = MeteredEmbedder(HashingEmbedder(), prices)
+        purse = Purse([ScriptedModel(file)], prices, Escrow(journal, SharedLimits()), embedder)
         with pytest.raises(TaskCancelledError):
-            await purse.opened(run, Prompt("worker", "Work.", (Message("user", "Go."),)))
+            await purse.opened(run, Prompt("worker", "Work.", (Message("user", "Go."),)), "")
         assert (run.state.account.reserved, run.state.usage.cost_micros) == (0, 0)
 
     async def test_a_parked_task_that_ends_keeps_its_account(self, start):

@@ -11,8 +11,10 @@ from meshwright.agents.agent import Agent
 from meshwright.agents.embedders.catalog import embedder_from
 from meshwright.agents.embedders.embedder import DIMENSIONS
 from meshwright.agents.embedders.hashing import HashingEmbedder, hashed
+from meshwright.agents.embedders.metering import MeteredEmbedder
 from meshwright.agents.erasure import Erasure
 from meshwright.agents.memory import Memory
+from meshwright.agents.models.prices import Prices
 from meshwright.agents.recall import LongTermMemory, Origin, Origins, Place, nearest, packed
 from meshwright.agents.remembering import caller_of
 from meshwright.core.errors import (
@@ -22,6 +24,7 @@ from meshwright.core.errors import (
 )
 from meshwright.gen.agents.v1.session_service_pb2 import DeleteSessionRequest
 from meshwright.gen.agents.v1.session_service_pb2_grpc import SessionServiceStub
+from meshwright.gen.agents.v1.task_pb2 import EmbeddingUsage
 from meshwright.registry.invocation import Invocation
 
 FACTS = (
@@ -34,7 +37,7 @@ FACTS = (
 
 @pytest.fixture
 def long_term(store):
-    return LongTermMemory(store, HashingEmbedder())
+    return LongTermMemory(store, MeteredEmbedder(HashingEmbedder(), Prices()))
 
 
 @pytest.fixture
@@ -48,7 +51,7 @@ def origin(session="s1", *, is_tainted=False):
 
 async def fill(long_term, place, facts=FACTS, session="s1"):
     for number, fact in enumerate(facts):
-        await long_term.remember(place, f"key-{session}-{number}", fact, origin(session))
+        await long_term.remember(place, f"key-{session}-{number}", fact, origin(session), EmbeddingUsage())
 
 
 class TestRecall:
@@ -63,13 +66,13 @@ class TestRecall:
     )
     async def test_a_question_finds_what_it_is_about(self, long_term, place, question, found):
         await fill(long_term, place)
-        hits = await long_term.recall(place, question, 3)
+        hits = await long_term.recall(place, question, 3, EmbeddingUsage())
         assert hits[0].memory.text == FACTS[found]
         assert [hit.similarity for hit in hits] == sorted((hit.similarity for hit in hits), reverse=True)
 
     async def test_a_hit_says_where_it_comes_from(self, long_term, place):
-        kept = await long_term.remember(place, "k1", FACTS[0], origin("s7", is_tainted=True))
-        (hit,) = await long_term.recall(place, FACTS[0], 1)
+        kept = await long_term.remember(place, "k1", FACTS[0], origin("s7", is_tainted=True), EmbeddingUsage())
+        (hit,) = await long_term.recall(place, FACTS[0], 1, EmbeddingUsage())
         assert hit.memory == kept
         assert (kept.task_id, kept.session_id, kept.agent_id, kept.tainted) == ("t1", "s7", "worker", True)
         assert kept.create_time.ToMilliseconds() > 0
@@ -77,24 +80,26 @@ class TestRecall:
 
     async def test_what_has_nothing_in_common_is_not_found(self, long_term, place):
         await fill(long_term, place)
-        assert await long_term.recall(place, "zzz qqq", 5) == []
-        assert await long_term.recall(Place(place.holder, "other"), FACTS[0], 5) == []
+        assert await long_term.recall(place, "zzz qqq", 5, EmbeddingUsage()) == []
+        assert await long_term.recall(Place(place.holder, "other"), FACTS[0], 5, EmbeddingUsage()) == []
 
     async def test_the_same_key_remembers_once(self, long_term, place):
-        first = await long_term.remember(place, "k1", FACTS[0], origin())
-        again = await long_term.remember(place, "k1", FACTS[0], origin())
+        first = await long_term.remember(place, "k1", FACTS[0], origin(), EmbeddingUsage())
+        again = await long_term.remember(place, "k1", FACTS[0], origin(), EmbeddingUsage())
         assert again == first
-        assert len(await long_term.recall(place, FACTS[0], 5)) == 1
+        assert len(await long_term.recall(place, FACTS[0], 5, EmbeddingUsage())) == 1
 
     async def test_memories_of_others_are_not_found(self, long_term, made, place):
         await fill(long_term, place)
         for holder in (made.name(principal="bob"), made.name(tenant="acme")):
-            assert await long_term.recall(Place(holder, "worker"), FACTS[0], 5) == []
+            assert await long_term.recall(Place(holder, "worker"), FACTS[0], 5, EmbeddingUsage()) == []
 
     async def test_beyond_the_bound_the_oldest_go_without_a_trace(self, long_term, place, made, store, monkeypatch):
         monkeypatch.setattr("meshwright.agents.recall.MOST_MEMORIES", 2)
         await fill(long_term, place)
-        assert [hit.memory.text for hit in await long_term.recall(place, FACTS[0], 5)][:1] != [FACTS[0]]
+        assert [hit.memory.text for hit in await long_term.recall(place, FACTS[0], 5, EmbeddingUsage())][:1] != [
+            FACTS[0]
+        ]
         assert [memory.text async for memory in Origins(store).memories(made.name(), "s1")] == list(FACTS[2:])
         for noun in ("memory", "vectors"):
             keys = [key async for key in store.client.scan_iter(f"*:{noun}:*")]
@@ -106,8 +111,10 @@ class TestRecall:
         deleted = await Erasure(journal, Memory(store), Origins(store)).erase(made.name(), "s1")
         assert deleted.memories == len(FACTS)
         assert [memory.text async for memory in Origins(store).memories(made.name(), "s1")] == []
-        assert {hit.memory.session_id for hit in await long_term.recall(place, "Albatross", 5)} <= {"s2"}
-        assert len(await long_term.recall(place, "Does it rain?", 5)) == 1
+        assert {hit.memory.session_id for hit in await long_term.recall(place, "Albatross", 5, EmbeddingUsage())} <= {
+            "s2"
+        }
+        assert len(await long_term.recall(place, "Does it rain?", 5, EmbeddingUsage())) == 1
         await Erasure(journal, Memory(store), Origins(store)).erase(made.name(), "s2")
         assert [key async for key in store.client.scan_iter("*") if b"{mesh}" not in key] == []
 

@@ -493,7 +493,7 @@ class TestSemantic:
     async def test_an_embedder_that_fails_leaves_the_same_question(self, start, mesh, monkeypatch):
         client, _ = await start(cache="semantic")
 
-        async def fails(_):
+        async def fails(*_):
             raise ModelUnavailableError("down")
 
         monkeypatch.setattr(mesh.agents["clerk"].embedder, "embed", fails)

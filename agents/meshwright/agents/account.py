@@ -17,7 +17,15 @@ from meshwright.gen.agents.v1.step_event_pb2 import (
     StepEvent,
     ToolResult,
 )
-from meshwright.gen.agents.v1.task_pb2 import Usage, UsageShare
+from meshwright.gen.agents.v1.task_pb2 import (
+    COST_TYPE_EMBEDDING,
+    COST_TYPE_LLM,
+    COST_TYPE_TOOL,
+    COST_TYPE_UNSPECIFIED,
+    CostType,
+    Usage,
+    UsageShare,
+)
 
 MOST_ROWS = 100
 NO_USAGE = frozenset({"steps", "reserved_micros"})
@@ -26,11 +34,19 @@ NOTHING: Mapping[str, int] = {}
 
 
 class Payer(NamedTuple):
-    """Whom a row of usage belongs to: an agent, and the model or the tool that it called."""
+    """Whom a row of usage belongs to: an agent, and the model or the tool that it called, and for what."""
 
     agent: str = ""
     model: str = ""
     tool: str = ""
+    kind: CostType.ValueType = COST_TYPE_UNSPECIFIED
+
+    @property
+    def type(self) -> CostType.ValueType:
+        """What was paid for."""
+        if self.kind or not (self.model or self.tool):
+            return self.kind
+        return COST_TYPE_LLM if self.model else COST_TYPE_TOOL
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +121,12 @@ class Account:
             self._held[path, ""] = Held(payer, reservation.cost_micros)
         elif held and reservation.state == RESERVATION_STATE_CHARGED:
             self._add(held.payer, charged(held.micros))
+        self._embedded(path, reservation)
 
     def _answered(self, path: str, answer: LlmCall) -> None:
         self._held.pop((path, ""), None)
         self._add(Payer(self._agents.get(path, ""), answer.model), answer.usage, model_calls=0 if answer.cached else 1)
+        self._embedded(path, answer)
 
     def _summarised(self, path: str, compacted: ContextCompacted) -> None:
         self._held.pop((path, ""), None)
@@ -120,6 +138,12 @@ class Account:
         row = self._row(payer)
         row.tool_calls += 1
         row.cost_micros += result.cost_micros
+        self._embedded(path, result)
+
+    def _embedded(self, path: str, event: LlmCall | ToolResult | ModelReservation) -> None:
+        if event.HasField("embedding"):
+            payer = Payer(self._agents.get(path, ""), event.embedding.model, kind=COST_TYPE_EMBEDDING)
+            add(self._row(payer), counters_of_embedding(event))
 
     def _add(self, payer: Payer, usage: Usage, *, model_calls: int | None = None) -> None:
         """Adds usage to a payer's row; `model_calls` in place of what it says of them."""
@@ -148,7 +172,10 @@ class Account:
     def shares(self) -> list[UsageShare]:
         """Returns the rows, the dearest first."""
         rows = sorted(self.rows.items(), key=lambda row: (-row[1].cost_micros, -row[1].output_tokens, row[0]))
-        return [UsageShare(agent_id=who.agent, model=who.model, tool=who.tool, usage=usage) for who, usage in rows]
+        return [
+            UsageShare(agent_id=who.agent, model=who.model, tool=who.tool, usage=usage, type=who.type)
+            for who, usage in rows
+        ]
 
 
 def placed(event: StepEvent) -> tuple[str, StepEvent]:
@@ -165,6 +192,19 @@ def charged(micros: int) -> Usage:
     return Usage(cost_micros=micros, estimated_cost_micros=micros)
 
 
+def counters_of_embedding(event: LlmCall | ToolResult | ModelReservation) -> dict[str, int]:
+    """Returns what the embedding of an event, if it has one, adds to a record's counters."""
+    if not event.HasField("embedding"):
+        return {}
+    spent = event.embedding
+    counters = {
+        "cost_micros": spent.cost_micros,
+        "embedding_tokens": spent.tokens,
+        "estimated_cost_micros": spent.cost_micros if spent.estimated else 0,
+    }
+    return {name: value for name, value in counters.items() if value}
+
+
 def counters_of_reservation(reservation: ModelReservation) -> dict[str, int]:
     """Returns what a reservation, opened or closed, adds to a record's counters."""
     micros = reservation.cost_micros
@@ -172,7 +212,7 @@ def counters_of_reservation(reservation: ModelReservation) -> dict[str, int]:
         return {"reserved_micros": micros}
     if reservation.state == RESERVATION_STATE_CHARGED:
         return {"reserved_micros": -micros, "cost_micros": micros, "estimated_cost_micros": micros}
-    return {"reserved_micros": -micros}
+    return {"reserved_micros": -micros} | counters_of_embedding(reservation)
 
 
 def total(usage: Usage, more: Usage) -> None:

@@ -12,6 +12,7 @@ from meshwright.agents.models.model import Call, JsonObject
 from meshwright.agents.parking import wait_for_others
 from meshwright.agents.passing import Passing
 from meshwright.agents.planner import tool_intent
+from meshwright.agents.remembering import EMBEDDED
 from meshwright.agents.run import Run
 from meshwright.agents.supervisor import Supervisor
 from meshwright.agents.toolbox import Toolbox
@@ -46,10 +47,11 @@ from meshwright.gen.agents.v1.step_event_pb2 import (
     ToolProgress,
     ToolResult,
 )
-from meshwright.gen.agents.v1.task_pb2 import DECISION_REJECT, DECISION_SKIP
+from meshwright.gen.agents.v1.task_pb2 import DECISION_REJECT, DECISION_SKIP, EmbeddingUsage
 from meshwright.gen.tools.v1.tool_service_pb2 import Outcome
 
 UNDECIDED = InputResolved()
+NONE = EmbeddingUsage()
 NOT_BEGUN = (OverloadedError, ToolCircuitOpenError, ToolRateLimitedError)
 OPEN_RETRY_S = 0.5
 REPORT_S, MAX_REPORT = 0.1, 1_000
@@ -97,7 +99,8 @@ class Actor:
         for event in step:
             intent = event.tool_call
             pin = run.tools.get(intent.tool)
-            if pin and intent.call_id not in asked and self._toolbox.is_free(pin):
+            is_paid = intent.tool in EMBEDDED and intent.cost_micros  # not before it is set aside
+            if pin and not is_paid and intent.call_id not in asked and self._toolbox.is_free(pin):
                 call = self._told(run, event.step, arguments_of(planned[intent.call_id]), intent)
                 run.ahead[intent.call_id] = asyncio.create_task(call)
         if run.ahead:
@@ -106,17 +109,19 @@ class Actor:
         intents = {event.tool_call.call_id: event.tool_call for event in step}
         events: list[StepEvent] = []
         for call_id in ended:
-            result, intent = result_of(call_id, run.ahead.pop(call_id).result()), intents[call_id]
-            pay(result, run.record.agent_id, intent.tool, intent.cost_micros)
+            outcome, intent = run.ahead.pop(call_id).result(), intents[call_id]
+            result = result_of(call_id, outcome)
+            pay(result, run.record.agent_id, intent.tool, intent.cost_micros, embedding=outcome.embedding)
             events += await self._guard.result(run, intent.tool, result, step[0].step)
         return events
 
     async def _call(self, run: Run, call: Call) -> None:
-        started, is_free = time.perf_counter(), False
+        started, is_free, embedding = time.perf_counter(), False, NONE
         decided = run.state.decided.get(call.call_id, UNDECIDED)
         try:
             check_decision(decided)
-            result = result_of(call.call_id, await self._outcome(run, call, await self._intent(run, call)))
+            outcome = await self._outcome(run, call, await self._intent(run, call))
+            result, embedding = result_of(call.call_id, outcome), outcome.embedding
         except OutcomeUnknownError as error:
             if decided.decision != DECISION_SKIP:
                 await self._ask(run, call, error)
@@ -128,7 +133,8 @@ class Actor:
             result = failure_of(call.call_id, error, TOOL_OUTCOME_ERROR)
             is_free = isinstance(error, NOT_BEGUN)
         result.latency_ms = int((time.perf_counter() - started) * 1000)
-        pay(result, run.record.agent_id, call.tool, run.state.account.held_for(call.call_id), is_free=is_free)
+        held = run.state.account.held_for(call.call_id)
+        pay(result, run.record.agent_id, call.tool, held, embedding=embedding, is_free=is_free)
         await run.append(f"result:{run.state.step}:{call.call_id}", *await self._guard.result(run, call.tool, result))
 
     async def _intent(self, run: Run, call: Call) -> ToolCall:
@@ -138,6 +144,7 @@ class Actor:
         retry = run.state.retries.get(call.call_id, 0)
         if retry:
             again = tool_intent(run, run.state.step, call, run.tools[call.tool], retry)
+            again.cost_micros = intent.cost_micros
             await run.append(f"intent:{run.state.step}:{call.call_id}:{retry}", run.event(tool_call=again))
             return again
         return intent
@@ -234,10 +241,28 @@ def result_of(call_id: str, outcome: Outcome) -> ToolResult:
     return ToolResult(call_id=call_id, outcome=TOOL_OUTCOME_OK, result=to_value(result), replayed=outcome.replayed)
 
 
-def pay(result: ToolResult, agent_id: str, tool: str, held: int, *, is_free: bool = False) -> None:
-    """Settles what was set aside for a call: all of it is spent where the tool was reached, or may have been."""
+def pay(
+    result: ToolResult, agent_id: str, tool: str, held: int, *, embedding: EmbeddingUsage, is_free: bool = False
+) -> None:
+    """Settles what was set aside for a call: all of it is spent where the tool was reached, or may have been.
+
+    Args:
+        result: Of the call; is told what it cost.
+        agent_id: Who called.
+        tool: What was called; one that embeds costs what that took.
+        held: What was set aside.
+        embedding: What the tool says that it took; empty: nothing, or its word is lost.
+        is_free: The tool was not reached.
+    """
     result.reserved_micros = held
-    if held and result.outcome != TOOL_OUTCOME_DENIED and not is_free:
+    if tool in EMBEDDED:
+        if held and result.outcome == TOOL_OUTCOME_UNKNOWN:
+            embedding = EmbeddingUsage(cost_micros=held, estimated=True)
+        if embedding.ByteSize():
+            result.embedding.CopyFrom(embedding)
+        if embedding.cost_micros:
+            telemetry.COST.labels(agent_id, "embedding", embedding.model).inc(embedding.cost_micros)
+    elif held and result.outcome != TOOL_OUTCOME_DENIED and not is_free:
         result.cost_micros = held
         telemetry.COST.labels(agent_id, "tool", tool).inc(held)
 

@@ -8,7 +8,7 @@ from meshwright.agents.journal import LIBRARY, Journal
 from meshwright.agents.task import Record
 from meshwright.core.errors import InvalidRequestError
 from meshwright.core.store import partition_key, segment
-from meshwright.gen.agents.v1.task_pb2 import TaskResponse, Usage
+from meshwright.gen.agents.v1.task_pb2 import CostType, TaskResponse, Usage
 from meshwright.gen.agents.v1.task_service_pb2 import (
     COST_GROUPING_UNSPECIFIED,
     CostGrouping,
@@ -31,7 +31,7 @@ class Costs:
         """Adds what a tree has cost to the day on which it was accepted, once."""
         arguments: list[str | int] = []
         for row, usage in rows_of(root, response):
-            tokens = usage.input_tokens + usage.output_tokens
+            tokens = usage.input_tokens + usage.output_tokens + usage.embedding_tokens
             arguments += [row[:MOST_CHARACTERS], usage.cost_micros, usage.estimated_cost_micros, tokens]
         slot = slot_of(root.name.tenant, day_of(root.created))
         function, key = LIBRARY.function("count"), partition_key(slot, "costs")
@@ -69,10 +69,10 @@ def rows_of(root: Record, response: TaskResponse) -> Iterator[tuple[str, Usage]]
         yield f"agent {share.agent_id or '*'}", share.usage
         if share.model:
             yield f"model {share.model}", share.usage
-            yield "type llm", share.usage
         if share.tool:
             yield f"tool {share.tool}", share.usage
-            yield "type tool", share.usage
+        if share.type:
+            yield f"type {CostType.Name(share.type).removeprefix('COST_TYPE_').lower()}", share.usage
 
 
 def add(row: CostRow, what: str, value: int) -> None:

@@ -56,6 +56,7 @@ from meshwright.gen.agents.v1.step_event_pb2 import (
 from meshwright.gen.agents.v1.task_pb2 import (
     ESCALATION_SIGNAL_HIGH_STAKES,
     FINISH_REASON_TOKEN_BUDGET_EXCEEDED,
+    EmbeddingUsage,
     PendingInput,
     Usage,
 )
@@ -152,7 +153,7 @@ class Planner:
             return Shortfall(FINISH_REASON_TOKEN_BUDGET_EXCEEDED)
         schema = run.result_type.document if run.result_type else None
         prompt = Prompt(name, instructions, messages, tuple(tools), run.state.step, room, schema)
-        return await self._purse.opened(run, self._guard.marked(run, prompt))
+        return await self._purse.opened(run, self._guard.marked(run, prompt), self._responses.compared(run))
 
     async def _messages(self, run: Run, tools: Sequence[ToolSpec]) -> tuple[Message, ...]:
         """Builds the prompt's messages; what is left out from now on is journaled before the model is asked."""
@@ -227,6 +228,8 @@ class Planner:
             degraded=answer.is_degraded,
             reserved_micros=held.micros if held else 0,
         )
+        if run.embedding.model:
+            cost += embedded(run, said)
         spent = usage.input_tokens + usage.output_tokens
         intents = self._planned(run, checked, spent, cost) if calls else []
         events = [run.event(step, llm_call=said), *checked.events, *intents]
@@ -252,8 +255,9 @@ class Planner:
             if event := self._built_in(run, call, step):
                 return [event]
             pin = checked_pin(run, call)
-            allowance.take(call.tool, pin.tool.cost_micros)
             intent = tool_intent(run, step, call, pin)
+            intent.cost_micros += self._purse.embedding(run, call)
+            allowance.take(call.tool, intent.cost_micros)
             events = [run.event(step, tool_call=intent)]
             if not self._needs_approval(run, pin) and call.call_id not in checked.asking:
                 return events
@@ -306,6 +310,15 @@ def used(answer: Answer, micros: int) -> Usage:
         cache_read_tokens=counted.cache_read_tokens,
         cache_write_tokens=counted.cache_write_tokens,
     )
+
+
+def embedded(run: Run, said: LlmCall) -> int:
+    """Journals with an answer what embedding the question took; returns what it cost."""
+    spent, run.embedding = run.embedding, EmbeddingUsage()
+    said.embedding.CopyFrom(spent)
+    if spent.cost_micros:
+        telemetry.COST.labels(run.record.agent_id, "embedding", spent.model).inc(spent.cost_micros)
+    return spent.cost_micros
 
 
 def conversation_of(run: Run) -> Conversation:

@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from meshwright.agents.budget import Shortfall, most_input_tokens
+from meshwright.agents.embedders.metering import MeteredEmbedder
 from meshwright.agents.escrow import Escrow
-from meshwright.agents.models.model import Answer, Model, Prompt
+from meshwright.agents.models.model import Answer, Call, Model, Prompt
 from meshwright.agents.models.prices import Prices
+from meshwright.agents.remembering import EMBEDDED
 from meshwright.agents.run import Run
 from meshwright.core.errors import BudgetExceededError, TaskCancelledError
 from meshwright.gen.agents.v1.step_event_pb2 import (
@@ -39,12 +41,14 @@ class Purse:
         models: That may be asked; the dearest one counts.
         prices: What they cost.
         escrow: Budgets that the task shares with others.
+        embedder: Embeds what memories and questions are found by.
     """
 
-    def __init__(self, models: Sequence[Model], prices: Prices, escrow: Escrow) -> None:
+    def __init__(self, models: Sequence[Model], prices: Prices, escrow: Escrow, embedder: MeteredEmbedder) -> None:
         self._models = models
         self._prices = prices
         self._escrow = escrow
+        self._embedder = embedder
 
     def counts(self, run: Run) -> bool:
         """Whether a budget counts the money that a task spends."""
@@ -58,25 +62,41 @@ class Purse:
         alike = [model for model in self._models if answer.model.startswith(model.name)] or self._models
         return max(self._prices.cost_or_nothing(model.provider, model.name, answer.usage) for model in alike)
 
-    async def opened(self, run: Run, prompt: Prompt) -> Prompt | Shortfall:
+    def embedding(self, run: Run, call: Call) -> int:
+        """Returns what is set aside for the text that a call embeds, in millionths of a US dollar.
+
+        Raises:
+            PriceUnknownError: A budget counts money, and nobody has said what the embedder costs.
+        """
+        argument = EMBEDDED.get(call.tool)
+        return self._embedder.most_micros(call.arguments[argument]) if argument and self.counts(run) else 0
+
+    async def opened(self, run: Run, prompt: Prompt, compared: str) -> Prompt | Shortfall:
         """Sets aside what a model call may cost at the most; bounds its answer by the money that is left.
 
         What a lost worker had set aside for its call counts as spent.
+
+        Args:
+            run: Whose budget pays.
+            prompt: What is asked.
+            compared: Text that is embedded before; empty: none.
 
         Raises:
             PriceUnknownError: A budget counts money, and nobody has said what the model costs.
             FencedError: Another process owns the task.
         """
-        await self._close(run, RESERVATION_STATE_CHARGED)
+        await self._close(run, closing(run, RESERVATION_STATE_CHARGED))
         if not self.counts(run):
             return prompt
         read = most_input_tokens(prompt)
+        beside = self._embedder.most_micros(compared) if compared else 0
         if run.budget.micros:
             most = prompt.max_output_tokens
-            prompt = replace(prompt, max_output_tokens=self._room(run, read, most))
+            left = run.budget.micros_left(run.state) - beside
+            prompt = replace(prompt, max_output_tokens=self._room(left, read, most))
             if prompt.max_output_tokens < min(LEAST_OUTPUT, most):
                 return Shortfall(FINISH_REASON_COST_BUDGET_EXCEEDED)
-        return await self._set_aside(run, self._most(read, prompt.max_output_tokens)) or prompt
+        return await self._set_aside(run, self._most(read, prompt.max_output_tokens) + beside) or prompt
 
     async def is_covered(self, run: Run, prompt: Prompt, parts: int) -> bool:
         """Sets aside what a model call beside the task's own ones may cost; raises as `opened`.
@@ -104,11 +124,14 @@ class Purse:
             raise
 
     async def release(self, run: Run) -> None:
-        """Frees what was set aside for a model call that its provider refused."""
-        await self._close(run, RESERVATION_STATE_RELEASED)
+        """Frees what was set aside for a model call that its provider refused; an embedding before it is spent."""
+        closed = closing(run, RESERVATION_STATE_RELEASED)
+        if closed and run.embedding.model:
+            closed[0].reservation.embedding.CopyFrom(run.embedding)
+        await self._close(run, closed)
 
-    async def _close(self, run: Run, state: ReservationState.ValueType) -> None:
-        if closed := closing(run, state):
+    async def _close(self, run: Run, closed: Sequence[StepEvent]) -> None:
+        if closed:
             await run.append(f"reserved:{run.state.sequence}", *closed, is_progress=False)
 
     async def journal(self, run: Run, key: str, step: Sequence[StepEvent]) -> None:
@@ -137,9 +160,8 @@ class Purse:
                 events[0].reservation.chunk, events[0].reservation.chunk_micros = short.chunk, granted
         return Shortfall(reason, is_shared=True)
 
-    def _room(self, run: Run, read: int, most: int) -> int:
+    def _room(self, left: int, read: int, most: int) -> int:
         """Returns how many tokens an answer may have, by the money that is left."""
-        left = run.budget.micros_left(run.state)
         low, high = (most if self._most(read, most) <= left else 0), most
         while low < high:
             middle = (low + high + 1) // 2

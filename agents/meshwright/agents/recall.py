@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from operator import mul
 from typing import Any
 
-from meshwright.agents.embedders.embedder import Embedder, Vector
+from meshwright.agents.embedders.embedder import Vector
+from meshwright.agents.embedders.metering import MeteredEmbedder
 from meshwright.agents.journal import LIBRARY
 from meshwright.agents.memory import holder_of
 from meshwright.agents.task import TaskName
 from meshwright.core.store import Store, partition_key
 from meshwright.gen.agents.v1.session_service_pb2 import Memory as MemoryRecord
+from meshwright.gen.agents.v1.task_pb2 import EmbeddingUsage
 
 MOST_MEMORIES = 5_000
 """Of one agent for one holder; beyond that the oldest go."""
@@ -60,11 +62,11 @@ class LongTermMemory:
         embedder: What texts are found by. What another one has embedded is not found by this one.
     """
 
-    def __init__(self, store: Store, embedder: Embedder) -> None:
+    def __init__(self, store: Store, embedder: MeteredEmbedder) -> None:
         self._store = store
         self._embedder = embedder
 
-    async def remember(self, place: Place, key: str, text: str, origin: Origin) -> MemoryRecord:
+    async def remember(self, place: Place, key: str, text: str, origin: Origin, spent: EmbeddingUsage) -> MemoryRecord:
         """Adds a memory; the same key again adds nothing and returns the first.
 
         Args:
@@ -72,8 +74,9 @@ class LongTermMemory:
             key: Idempotency key of the call.
             text: At most `MOST_TEXT_CHARS` characters.
             origin: Where it comes from.
+            spent: Is told what embedding it took.
         """
-        (vector,) = await self._embedder.embed([text])
+        vector = await self._embedder.embed(text, spent)
         facts = {"text": text, "task": origin.task_id, "tainted": origin.is_tainted}
         record = json.dumps(facts, ensure_ascii=False)
         slot, name = holder_of(place.holder), self._embedder.name
@@ -81,14 +84,21 @@ class LongTermMemory:
         kept = await self._call("remember", slot, *arguments)
         return _memory(place.agent_id, key, kept)
 
-    async def recall(self, place: Place, question: str, most: int) -> list[Hit]:
-        """Returns the memories that are most similar to a question, best first."""
+    async def recall(self, place: Place, question: str, most: int, spent: EmbeddingUsage) -> list[Hit]:
+        """Returns the memories that are most similar to a question, best first.
+
+        Args:
+            place: Whose.
+            question: What to look for.
+            most: How many are returned, no more than `MOST_HITS`.
+            spent: Is told what embedding the question took; where there are no memories, nothing.
+        """
         slot = holder_of(place.holder)
         key = partition_key(slot, "vectors", f"{place.agent_id}/{self._embedder.name}")
         (vectors,) = await self._store.run(("HGETALL", key))
         if not vectors:
             return []
-        (asked,) = await self._embedder.embed([question])
+        asked = await self._embedder.embed(question, spent)
         best = await asyncio.to_thread(nearest, asked, vectors, min(most, MOST_HITS))
         if not best:
             return []

@@ -17,6 +17,8 @@ from meshwright.registry.invocation import Invocation, current_invocation
 from meshwright.registry.tool import LocalTool
 
 REMEMBER, RECALL = "memory.remember", "memory.recall"
+EMBEDDED = {REMEMBER: "fact", RECALL: "about"}
+"""By tool, the argument that is embedded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,8 @@ def memory_tools(long_term: LongTermMemory, memory: Memory, journal: Journal) ->
                 raise InvalidRequestError(problem, fields={"arguments/pin": "needs a session"})
             await memory.pin(name, session_id, fact, task_id=invocation.task_id)
         origin = Origin(invocation.task_id, session_id, invocation.is_tainted)
-        kept = await long_term.remember(Place(name, invocation.agent_id), invocation.key, fact, origin)
+        place = Place(name, invocation.agent_id)
+        kept = await long_term.remember(place, invocation.key, fact, origin, invocation.embedding)
         return Remembered(kept.memory_id, kept.text, pin)
 
     @tool(name=RECALL, effect="pure")
@@ -77,7 +80,7 @@ def memory_tools(long_term: LongTermMemory, memory: Memory, journal: Journal) ->
         """Finds what was remembered in earlier conversations with the same person, the most similar first."""
         invocation = current_invocation()
         place = Place(caller_of(invocation), invocation.agent_id)
-        return [_recalled(hit) for hit in await long_term.recall(place, about, most)]
+        return [_recalled(hit) for hit in await long_term.recall(place, about, most, invocation.embedding)]
 
     return remember, recall
 

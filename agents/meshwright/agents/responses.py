@@ -12,7 +12,7 @@ import structlog
 
 from meshwright.agents.agent import Agent
 from meshwright.agents.answers import Answers, Kept
-from meshwright.agents.embedders.embedder import Embedder
+from meshwright.agents.embedders.metering import MeteredEmbedder
 from meshwright.agents.guardrails.guardrail import Guardrail
 from meshwright.agents.likeness import MOST_CHARS, is_alike, marks
 from meshwright.agents.models.candidate import Candidate
@@ -50,7 +50,7 @@ class Responses:
         models: That may answer.
     """
 
-    def __init__(self, agent: Agent, answers: Answers, embedder: Embedder, models: Sequence[Candidate]) -> None:
+    def __init__(self, agent: Agent, answers: Answers, embedder: MeteredEmbedder, models: Sequence[Candidate]) -> None:
         self._agent = agent
         self._policy = agent.caching
         self._answers = answers
@@ -69,8 +69,7 @@ class Responses:
             run: Whose question.
             on_text: Gets the answer's text, as it gets a model's: who watches sees no difference.
         """
-        state = run.state
-        if self._policy.mode == "off" or run.request.no_cache or state.step or not state.is_plain or state.prompt:
+        if not self._may_look(run):
             return None
         kept, found = None, "failed"
         try:
@@ -79,7 +78,7 @@ class Responses:
                 kept = await self._answers.find(question)
                 found = "hit" if kept else "miss"
                 if kept is None and question.text:
-                    run.question = question = await self._embedded(question)
+                    run.question = question = await self._embedded(run, question)
                     kept = await self._alike(question)
                     found = "alike" if kept else "miss"
         except (MeshError, TimeoutError) as error:
@@ -94,6 +93,19 @@ class Responses:
         saved = Saved(kept.tokens, kept.micros)
         on_text(kept.text)
         return Answer(kept.text, (), Usage(), kept.provider, kept.model, routed_because=because, saved=saved)
+
+    def _may_look(self, run: Run) -> bool:
+        state = run.state
+        is_asked = self._policy.mode != "off" and not run.request.no_cache
+        return is_asked and not state.step and state.is_plain and not state.prompt
+
+    def compared(self, run: Run) -> str:
+        """Returns the text of a task's question where it is compared with others, and embedded for it; else nothing."""
+        return run.request.prompt if self._is_compared(run) and self._may_look(run) else ""
+
+    def _is_compared(self, run: Run) -> bool:
+        is_short = len(run.request.prompt) <= MOST_CHARS
+        return self._policy.mode == "semantic" and not (run.history or run.history.summary) and is_short
 
     async def keep(self, run: Run, said: LlmCall, result: TaskResponse) -> None:
         """Keeps a task's answer, if it may be given again; one that cannot be kept is none.
@@ -128,17 +140,13 @@ class Responses:
             [request.model, request.on_budget_exceeded, sorted(request.allowed_tools)],
             history,
         ]
-        is_compared = (
-            self._policy.mode == "semantic"
-            and not (run.history or run.history.summary)
-            and len(request.prompt) <= MOST_CHARS
-        )
+        is_compared = self._is_compared(run)
         scope = digest([*basis, marks(request.prompt)] if is_compared else basis)
         text = request.prompt if is_compared else ""
         return Question(name, scope, digest([scope, request.prompt]), text)
 
-    async def _embedded(self, question: Question) -> Question:
-        (vector,) = await self._embedder.embed([question.text])
+    async def _embedded(self, run: Run, question: Question) -> Question:
+        vector = await self._embedder.embed(question.text, run.embedding)
         return Question(question.name, question.scope, question.answer_id, question.text, packed(vector))
 
     async def _alike(self, question: Question) -> Kept | None:

@@ -22,7 +22,7 @@ from meshwright.core.errors import MeshError, TaskCancelledError
 from meshwright.core.grant import MAX_AGE_S, Signer
 from meshwright.gen.agents.v1.grant_pb2 import Grant
 from meshwright.gen.agents.v1.step_event_pb2 import RunnerNotice, StepEvent
-from meshwright.gen.agents.v1.task_pb2 import BUDGET_ACTION_DEGRADE, TaskRequest
+from meshwright.gen.agents.v1.task_pb2 import BUDGET_ACTION_DEGRADE, EmbeddingUsage, TaskRequest
 from meshwright.gen.tools.v1.tool_service_pb2 import Outcome
 
 RETRY_S = 0.2
@@ -66,6 +66,7 @@ class Run:
         history: What it knows of its session.
         result_type: What its result has to be; None: text.
         question: What its answer is kept under; None: it is not.
+        embedding: What embedding the question has taken, until it is journaled.
         recalled: An answer to the same from before, too old to be given while a model answers.
         deadline: When its time is over, on the monotonic clock.
         ahead: By call id, calls that were begun before they are journaled, since they leave no trace.
@@ -86,6 +87,7 @@ class Run:
     history: History = field(default_factory=History)
     result_type: ResultType | None = None
     question: Question | None = None
+    embedding: EmbeddingUsage = field(default_factory=EmbeddingUsage)
     recalled: str = ""
     deadline: float = 0.0
     ahead: dict[str, asyncio.Task[Outcome]] = field(default_factory=dict)

@@ -15,6 +15,7 @@ from meshwright.agents.costs import Costs
 from meshwright.agents.deliveries import Deliveries, Hook
 from meshwright.agents.desk import Desk
 from meshwright.agents.embedders.catalog import embedder_from
+from meshwright.agents.embedders.metering import MeteredEmbedder
 from meshwright.agents.erasure import Erasure
 from meshwright.agents.escrow import Escrow, SharedLimits
 from meshwright.agents.feed import Feeds
@@ -87,7 +88,8 @@ class AgentProcess:
         self.journal = Journal(self.store, self.instance_id, lease_s=settings.lease_s, limits=limits_of(settings))
         self.feeds = Feeds(self.journal)
         self.memory = Memory(self.store)
-        self.embedder = embedder_from(settings.embedder)
+        known_prices = prices.load(settings.prices)
+        self.embedder = MeteredEmbedder(embedder_from(settings.embedder), known_prices)
         long_term = LongTermMemory(self.store, self.embedder)
         built_in = memory_tools(long_term, self.memory, self.journal) if agent.remembers else ()
         self.host = ToolHost((*agent.local_tools, *built_in), Ledger(self.store, settings.audit_kept), settings)
@@ -98,7 +100,8 @@ class AgentProcess:
         self.sessions = Sessions(self.journal)
         self.escrow = Escrow(self.journal, shared_limits_of(settings))
         self.costs = Costs(self.journal)
-        self.purse = Purse([one.model for one in self.router.candidates], prices.load(settings.prices), self.escrow)
+        models = [one.model for one in self.router.candidates]
+        self.purse = Purse(models, known_prices, self.escrow, self.embedder)
         self.responses = Responses(agent, Answers(self.store), self.embedder, self.router.candidates)
         self.inbox = Inbox(self.journal, self.toolbox, agent.policy)
         self.deliveries = Deliveries(self.store, agent.name)

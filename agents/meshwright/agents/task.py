@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from meshwright.agents.account import NOTHING, counters_of_reservation
+from meshwright.agents.account import NOTHING, counters_of_embedding, counters_of_reservation
 from meshwright.core.ids import root_of
 from meshwright.core.store import partition_of, reference
 from meshwright.gen.agents.v1.step_event_pb2 import ChildStep, StepEvent
@@ -38,7 +38,7 @@ TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tok
 SAVED = ("saved_cost_micros", "saved_tokens")
 OF_MODELS = frozenset({*TOKENS, *SAVED, "model_calls", "cost_micros"})
 """Counters that an answer of a model may add to."""
-COUNTERS = (*TOKENS, "model_calls", "tool_calls", "cost_micros", "estimated_cost_micros", *SAVED)
+COUNTERS = (*TOKENS, "model_calls", "tool_calls", "cost_micros", "estimated_cost_micros", *SAVED, "embedding_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,14 +296,14 @@ def counters_of(event: StepEvent) -> Mapping[str, int]:
             answer = inner.llm_call
             counters = counters_of_usage(answer.usage) | {"steps": 1}
             counters |= {} if answer.cached else {"model_calls": 1}
-            return counters | freed(answer.reserved_micros)
+            return summed(counters | freed(answer.reserved_micros), counters_of_embedding(answer))
         case "context_compacted":
             compacted = inner.context_compacted
             return counters_of_usage(compacted.usage) | freed(compacted.reserved_micros)
         case "tool_result":
             result = inner.tool_result
             counters = {"tool_calls": 1} | ({"cost_micros": result.cost_micros} if result.cost_micros else {})
-            return counters | freed(result.reserved_micros)
+            return summed(counters | freed(result.reserved_micros), counters_of_embedding(result))
         case "tool_call" if inner.tool_call.cost_micros:
             return {"reserved_micros": inner.tool_call.cost_micros}
         case "reservation":
@@ -325,6 +325,12 @@ def counted(events: Sequence[StepEvent]) -> dict[str, int]:
     """Adds up the counters of several events."""
     total: dict[str, int] = {}
     for event in events:
-        for name, value in counters_of(event).items():
-            total[name] = total.get(name, 0) + value
+        summed(total, counters_of(event))
+    return total
+
+
+def summed(total: dict[str, int], counters: Mapping[str, int]) -> dict[str, int]:
+    """Adds counters to others, in place."""
+    for name, value in counters.items():
+        total[name] = total.get(name, 0) + value
     return total

@@ -81,6 +81,8 @@ class Execution:
             if reporter:
                 reporter.end()
         self._hosted.breaker.record(self._epoch, is_failure=is_failure)
+        if invocation.embedding.model:
+            outcome.embedding.CopyFrom(invocation.embedding)
         return self._counted(outcome)
 
     async def _result(self) -> Any:

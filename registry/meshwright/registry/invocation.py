@@ -4,6 +4,7 @@ import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
+from meshwright.gen.agents.v1.task_pb2 import EmbeddingUsage
 from meshwright.registry.progress import Reporter
 
 
@@ -21,6 +22,7 @@ class Invocation:
         is_tainted: Whether content that others wrote has entered the conversation of the task.
         ends: When the call's time is over, on the monotonic clock.
         reporter: Where progress goes; None: nobody watches.
+        embedding: Where an agent's own memory tools say what embedding took; of other tools nobody reads it.
     """
 
     tenant: str
@@ -32,6 +34,7 @@ class Invocation:
     is_tainted: bool = False
     ends: float = float("inf")
     reporter: Reporter | None = field(default=None, repr=False, compare=False)
+    embedding: EmbeddingUsage = field(default_factory=EmbeddingUsage, repr=False, compare=False)
 
     def seconds_left(self) -> float:
         """Returns how much of the call's time is left, all attempts included; never below 0."""

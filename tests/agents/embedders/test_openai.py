@@ -39,7 +39,7 @@ async def server() -> AsyncIterator[EmbeddingServer]:
 async def embedded(server: Any, *texts: str, url: str = "", timeout_s: float = 20.0) -> list[list[float]]:
     embedder = OpenAIEmbedder("small/3", url or server.url, KEY, timeout_s)
     try:
-        return await embedder.embed(texts or ["one"])
+        return (await embedder.embed(texts or ["one"])).vectors
     finally:
         await embedder.close()
 
@@ -61,6 +61,14 @@ async def test_vectors_come_in_the_order_of_the_texts_with_length_one(server: An
     assert server.paths == ["/v1/embeddings"]
     assert server.headers[0]["authorization"] == f"Bearer {KEY}"
     assert (request["model"], request["dimensions"], request["input"]) == ("small/3", DIMENSIONS, ["one", " "])
+
+
+@pytest.mark.parametrize(("told", "tokens"), [(7, 7), (0, 0), (None, 2), (-1, 2), ("many", 2), (2**40, 2)])
+async def test_tokens_are_counted_by_the_provider_or_guessed(server: Any, told: Any, tokens: int) -> None:
+    server.gives(axis(0), tokens=told)
+    embedder = OpenAIEmbedder("m", server.url, KEY)
+    assert (await embedder.embed(["seven c"])).tokens == tokens
+    await embedder.close()
 
 
 async def test_no_more_of_a_text_is_sent_than_is_looked_at(server: Any) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 Vector = list[float]
@@ -10,8 +11,26 @@ MOST_CHARACTERS = 8_000
 """Of a text that are looked at."""
 
 
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Vectors of length 1 (0 where a text says nothing), one for each text, and the tokens that they took."""
+
+    vectors: list[Vector]
+    tokens: int = 0
+
+
 class Embedder(Protocol):
     """Turns texts into vectors of one length; texts about the same lie close to each other."""
+
+    @property
+    def provider(self) -> str:
+        """The kind of provider: `hashing`, `openai`."""
+        ...
+
+    @property
+    def model(self) -> str:
+        """The model's name at the provider, by which it has a price."""
+        ...
 
     @property
     def name(self) -> str:
@@ -23,8 +42,8 @@ class Embedder(Protocol):
         """Numbers in a vector."""
         ...
 
-    async def embed(self, texts: Sequence[str]) -> list[Vector]:
-        """Returns a vector of length 1 (0 where a text says nothing) for each text; nothing is tried again here.
+    async def embed(self, texts: Sequence[str]) -> Embedded:
+        """Returns a vector for each text; nothing is tried again here.
 
         Raises:
             ModelUnavailableError: The provider failed in a way that may pass.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from itertools import pairwise
 
-from meshwright.agents.embedders.embedder import DIMENSIONS, MOST_CHARACTERS, Vector, normalised
+from meshwright.agents.embedders.embedder import DIMENSIONS, MOST_CHARACTERS, Embedded, Vector, normalised
 from meshwright.agents.sentences import words
 
 WORD, PAIR, PIECE = 1.0, 0.5, 0.3
@@ -19,6 +19,16 @@ class HashingEmbedder:
     """
 
     @property
+    def provider(self) -> str:
+        """`hashing`."""
+        return "hashing"
+
+    @property
+    def model(self) -> str:
+        """As its name."""
+        return self.name
+
+    @property
     def name(self) -> str:
         """`hashing-1`: another way to hash gets another number."""
         return "hashing-1"
@@ -28,9 +38,9 @@ class HashingEmbedder:
         """384."""
         return DIMENSIONS
 
-    async def embed(self, texts: Sequence[str]) -> list[Vector]:
+    async def embed(self, texts: Sequence[str]) -> Embedded:
         """Returns a vector for each text; the same text always has the same one."""
-        return [hashed(text) for text in texts]
+        return Embedded([hashed(text) for text in texts])
 
     async def close(self) -> None:
         """Holds nothing open."""

@@ -7,8 +7,10 @@ from typing import Any
 
 import openai
 
-from meshwright.agents.embedders.embedder import DIMENSIONS, MOST_CHARACTERS, Vector, normalised
+from meshwright.agents.embedders.embedder import DIMENSIONS, MOST_CHARACTERS, Embedded, Vector, normalised
 from meshwright.agents.models.endpoint import Endpoint
+from meshwright.agents.models.estimate import counted
+from meshwright.agents.models.model import estimated_tokens
 from meshwright.core.errors import ModelRejectedError
 
 TIMEOUT_S = 20.0
@@ -43,6 +45,16 @@ class OpenAIEmbedder:
         )
 
     @property
+    def provider(self) -> str:
+        """`openai`."""
+        return "openai"
+
+    @property
+    def model(self) -> str:
+        """The model's name at the provider."""
+        return self._model
+
+    @property
     def name(self) -> str:
         """The model's name at the provider, as it can stand in a key."""
         return f"openai-{_NOT_IN_A_KEY.sub('-', self._model)}"
@@ -52,22 +64,23 @@ class OpenAIEmbedder:
         """384."""
         return DIMENSIONS
 
-    async def embed(self, texts: Sequence[str]) -> list[Vector]:
+    async def embed(self, texts: Sequence[str]) -> Embedded:
         """Asks for the vectors of texts; see `Embedder.embed` for what it raises."""
         asked = [text[:MOST_CHARACTERS] or " " for text in texts]
         reply = self._client.embeddings.create(
             model=self._model, input=asked, dimensions=DIMENSIONS, encoding_format="float"
         )
-        return await self._endpoint.ask(reply, lambda sent: self._vectors(sent, len(asked)))
+        return await self._endpoint.ask(reply, lambda sent: self._embedded(sent, asked))
 
-    def _vectors(self, sent: Any, many: int) -> list[Vector]:
+    def _embedded(self, sent: Any, asked: Sequence[str]) -> Embedded:
         """Reads the vectors in the order of the texts, whichever order they came in."""
         found = {one.index: one.embedding for one in sent.data}
-        vectors = [_read(found[place]) for place in range(many)]
+        vectors = [_read(found[place]) for place in range(len(asked))]
         if any(len(vector) != DIMENSIONS for vector in vectors):
             told = f"{self._endpoint.place} does not give {DIMENSIONS} numbers a text"
             raise ModelRejectedError(f"{told}: use a model that knows `dimensions`")
-        return vectors
+        tokens = counted(getattr(getattr(sent, "usage", None), "prompt_tokens", None))
+        return Embedded(vectors, sum(map(estimated_tokens, asked)) if tokens is None else tokens)
 
     async def close(self) -> None:
         """Releases the connections."""

@@ -11,7 +11,7 @@ from meshwright.agents.models.model import Usage
 from meshwright.core.errors import PriceUnknownError, SetupError
 
 log = structlog.get_logger("prices")
-FREE_PROVIDERS = frozenset({"offline", "scripted"})
+FREE_PROVIDERS = frozenset({"offline", "scripted", "hashing"})
 """They call nobody."""
 MILLION = 1_000_000
 MAX_FILE_BYTES = 2**20

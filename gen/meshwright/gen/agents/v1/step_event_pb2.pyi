@@ -506,6 +506,7 @@ class LlmCall(_message.Message):
     LATENCY_MS_FIELD_NUMBER: _builtins.int
     RESERVED_MICROS_FIELD_NUMBER: _builtins.int
     DEGRADED_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
     """Kind of provider: "offline", "openai", ..."""
     model: _builtins.str
@@ -534,6 +535,10 @@ class LlmCall(_message.Message):
     def usage(self) -> _task_pb2.Usage:
         """Of this call alone."""
 
+    @_builtins.property
+    def embedding(self) -> _task_pb2.EmbeddingUsage:
+        """Embedding of the question, where a response cache looked for one that is alike; beside `usage`. Unset: there was none."""
+
     def __init__(
         self,
         *,
@@ -548,10 +553,11 @@ class LlmCall(_message.Message):
         latency_ms: _builtins.int = ...,
         reserved_micros: _builtins.int = ...,
         degraded: _builtins.bool = ...,
+        embedding: _task_pb2.EmbeddingUsage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["embedding", b"embedding", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "degraded", b"degraded", "latency_ms", b"latency_ms", "model", b"model", "planned_calls", b"planned_calls", "provider", b"provider", "reserved_micros", b"reserved_micros", "routed_because", b"routed_because", "stop_reason", b"stop_reason", "text", b"text", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "degraded", b"degraded", "embedding", b"embedding", "latency_ms", b"latency_ms", "model", b"model", "planned_calls", b"planned_calls", "provider", b"provider", "reserved_micros", b"reserved_micros", "routed_because", b"routed_because", "stop_reason", b"stop_reason", "text", b"text", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -570,6 +576,7 @@ class ModelReservation(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
     CHUNK_MICROS_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Model that may be asked, the dearest where there are several."""
     cost_micros: _builtins.int
@@ -580,6 +587,10 @@ class ModelReservation(_message.Message):
     """Number, from 1, of the chunk that was taken from the budgets of session, user, tenant and mesh for it; 0: none was."""
     chunk_micros: _builtins.int
     """The chunk, in millionths of a US dollar; the tree of tasks spends from it."""
+    @_builtins.property
+    def embedding(self) -> _task_pb2.EmbeddingUsage:
+        """Embedding that was made before the model refused, for RELEASED alone: it is spent. Unset: there was none."""
+
     def __init__(
         self,
         *,
@@ -588,10 +599,11 @@ class ModelReservation(_message.Message):
         state: Global___ReservationState.ValueType = ...,
         chunk: _builtins.int = ...,
         chunk_micros: _builtins.int = ...,
+        embedding: _task_pb2.EmbeddingUsage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["embedding", b"embedding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "chunk_micros", b"chunk_micros", "cost_micros", b"cost_micros", "model", b"model", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "chunk_micros", b"chunk_micros", "cost_micros", b"cost_micros", "embedding", b"embedding", "model", b"model", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -718,7 +730,9 @@ class ToolCall(_message.Message):
     idempotency_key: _builtins.str
     """Made by the runner from task, step and call; the same after a crash."""
     cost_micros: _builtins.int
-    """What the call may cost by its contract, set aside until its outcome; millionths of a US dollar."""
+    """What the call may cost by its contract, and what it may cost to embed its text; set aside until its outcome, in
+    millionths of a US dollar.
+    """
     @_builtins.property
     def arguments(self) -> _struct_pb2.Struct:
         """Arguments that have passed the tool's input schema; integers of magnitude 2^53 and above as decimal text."""
@@ -761,6 +775,7 @@ class ToolResult(_message.Message):
     LATENCY_MS_FIELD_NUMBER: _builtins.int
     COST_MICROS_FIELD_NUMBER: _builtins.int
     RESERVED_MICROS_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
     call_id: _builtins.str
     """PlannedCall that it answers."""
     outcome: Global___ToolOutcome.ValueType
@@ -781,6 +796,10 @@ class ToolResult(_message.Message):
     def error(self) -> _status_pb2.Status:
         """What went wrong, with ErrorInfo and a stable reason; unset on OK."""
 
+    @_builtins.property
+    def embedding(self) -> _task_pb2.EmbeddingUsage:
+        """Embedding that the call made, of memory.remember and memory.recall alone; beside `cost_micros`. Unset: there was none."""
+
     def __init__(
         self,
         *,
@@ -792,10 +811,11 @@ class ToolResult(_message.Message):
         latency_ms: _builtins.int = ...,
         cost_micros: _builtins.int = ...,
         reserved_micros: _builtins.int = ...,
+        embedding: _task_pb2.EmbeddingUsage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["embedding", b"embedding", "error", b"error", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "cost_micros", b"cost_micros", "error", b"error", "latency_ms", b"latency_ms", "outcome", b"outcome", "replayed", b"replayed", "reserved_micros", b"reserved_micros", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "cost_micros", b"cost_micros", "embedding", b"embedding", "error", b"error", "latency_ms", b"latency_ms", "outcome", b"outcome", "replayed", b"replayed", "reserved_micros", b"reserved_micros", "result", b"result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

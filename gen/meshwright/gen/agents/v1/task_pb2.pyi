@@ -199,6 +199,34 @@ FINISH_REASON_DEGRADED: FinishReason.ValueType  # 9
 """No model answered, and the agent's own words stand in: COMPLETED, degraded."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
+class _CostType:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CostTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CostType.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    COST_TYPE_UNSPECIFIED: _CostType.ValueType  # 0
+    """Not said."""
+    COST_TYPE_LLM: _CostType.ValueType  # 1
+    """Answers of language models."""
+    COST_TYPE_EMBEDDING: _CostType.ValueType  # 2
+    """Embeddings: of memories, of what is looked for among them, of questions that a response cache compares."""
+    COST_TYPE_TOOL: _CostType.ValueType  # 3
+    """Tools that say what a call costs."""
+
+class CostType(_CostType, metaclass=_CostTypeEnumTypeWrapper):
+    """CostType is what money is spent on."""
+
+COST_TYPE_UNSPECIFIED: CostType.ValueType  # 0
+"""Not said."""
+COST_TYPE_LLM: CostType.ValueType  # 1
+"""Answers of language models."""
+COST_TYPE_EMBEDDING: CostType.ValueType  # 2
+"""Embeddings: of memories, of what is looked for among them, of questions that a response cache compares."""
+COST_TYPE_TOOL: CostType.ValueType  # 3
+"""Tools that say what a call costs."""
+Global___CostType: _TypeAlias = CostType  # noqa: Y015
+
 class _EscalationSignal:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -658,6 +686,7 @@ class Usage(_message.Message):
     TOOL_CALLS_FIELD_NUMBER: _builtins.int
     ESTIMATED_COST_MICROS_FIELD_NUMBER: _builtins.int
     SAVED_TOKENS_FIELD_NUMBER: _builtins.int
+    EMBEDDING_TOKENS_FIELD_NUMBER: _builtins.int
     input_tokens: _builtins.int
     """Tokens read by models, as the provider counts; without those of the two cache fields."""
     output_tokens: _builtins.int
@@ -678,6 +707,8 @@ class Usage(_message.Message):
     """The part of cost_micros that nobody counted: calls whose answer was lost are charged with all that was set aside."""
     saved_tokens: _builtins.int
     """Tokens, read and written, that response-cache hits saved; they are in no other count."""
+    embedding_tokens: _builtins.int
+    """Tokens that were embedded, as the provider counts; they are in no other count, and no token budget counts them."""
     def __init__(
         self,
         *,
@@ -691,14 +722,49 @@ class Usage(_message.Message):
         tool_calls: _builtins.int = ...,
         estimated_cost_micros: _builtins.int = ...,
         saved_tokens: _builtins.int = ...,
+        embedding_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_read_tokens", b"cache_read_tokens", "cache_write_tokens", b"cache_write_tokens", "cost_micros", b"cost_micros", "estimated_cost_micros", b"estimated_cost_micros", "input_tokens", b"input_tokens", "model_calls", b"model_calls", "output_tokens", b"output_tokens", "saved_cost_micros", b"saved_cost_micros", "saved_tokens", b"saved_tokens", "tool_calls", b"tool_calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_read_tokens", b"cache_read_tokens", "cache_write_tokens", b"cache_write_tokens", "cost_micros", b"cost_micros", "embedding_tokens", b"embedding_tokens", "estimated_cost_micros", b"estimated_cost_micros", "input_tokens", b"input_tokens", "model_calls", b"model_calls", "output_tokens", b"output_tokens", "saved_cost_micros", b"saved_cost_micros", "saved_tokens", b"saved_tokens", "tool_calls", b"tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Usage: _TypeAlias = Usage  # noqa: Y015
+
+@_typing.final
+class EmbeddingUsage(_message.Message):
+    """EmbeddingUsage is what turning one text into a vector took."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    COST_MICROS_FIELD_NUMBER: _builtins.int
+    ESTIMATED_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Model's name at the provider."""
+    tokens: _builtins.int
+    """Tokens as the provider counts; estimated where it does not."""
+    cost_micros: _builtins.int
+    """Millionths of a US dollar."""
+    estimated: _builtins.bool
+    """Nobody counted: the answer was lost, and the most that it may have taken is charged."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        tokens: _builtins.int = ...,
+        cost_micros: _builtins.int = ...,
+        estimated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_micros", b"cost_micros", "estimated", b"estimated", "model", b"model", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EmbeddingUsage: _TypeAlias = EmbeddingUsage  # noqa: Y015
 
 @_typing.final
 class UsageShare(_message.Message):
@@ -710,12 +776,15 @@ class UsageShare(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     TOOL_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """Agent that spent it: this task's own or a descendant's."""
     model: _builtins.str
-    """Model that was called; empty: a tool's share."""
+    """Model that was called, for answers or for embeddings; empty: a tool's share."""
     tool: _builtins.str
     """Tool that was called; empty: a model's share."""
+    type: Global___CostType.ValueType
+    """What was paid for; unset for the sum of what has no row of its own."""
     @_builtins.property
     def usage(self) -> Global___Usage:
         """Part of TaskResponse.usage."""
@@ -727,10 +796,11 @@ class UsageShare(_message.Message):
         model: _builtins.str = ...,
         tool: _builtins.str = ...,
         usage: Global___Usage | None = ...,
+        type: Global___CostType.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "model", b"model", "tool", b"tool", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "model", b"model", "tool", b"tool", "type", b"type", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

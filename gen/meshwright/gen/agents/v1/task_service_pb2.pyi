@@ -33,11 +33,11 @@ class _CostGroupingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CostGrou
     COST_GROUPING_AGENT: _CostGrouping.ValueType  # 1
     """The agent that spent it."""
     COST_GROUPING_MODEL: _CostGrouping.ValueType  # 2
-    """The model that was called; tools are in no row."""
+    """The model that was called, for answers or for embeddings; tools are in no row."""
     COST_GROUPING_TOOL: _CostGrouping.ValueType  # 3
     """The tool that was called; models are in no row."""
     COST_GROUPING_TYPE: _CostGrouping.ValueType  # 4
-    """"llm" or "tool"."""
+    """"llm", "embedding" or "tool"."""
     COST_GROUPING_TENANT: _CostGrouping.ValueType  # 5
     """The tenant: one row."""
     COST_GROUPING_SESSION: _CostGrouping.ValueType  # 6
@@ -53,11 +53,11 @@ COST_GROUPING_UNSPECIFIED: CostGrouping.ValueType  # 0
 COST_GROUPING_AGENT: CostGrouping.ValueType  # 1
 """The agent that spent it."""
 COST_GROUPING_MODEL: CostGrouping.ValueType  # 2
-"""The model that was called; tools are in no row."""
+"""The model that was called, for answers or for embeddings; tools are in no row."""
 COST_GROUPING_TOOL: CostGrouping.ValueType  # 3
 """The tool that was called; models are in no row."""
 COST_GROUPING_TYPE: CostGrouping.ValueType  # 4
-""""llm" or "tool"."""
+""""llm", "embedding" or "tool"."""
 COST_GROUPING_TENANT: CostGrouping.ValueType  # 5
 """The tenant: one row."""
 COST_GROUPING_SESSION: CostGrouping.ValueType  # 6
@@ -137,7 +137,7 @@ class CostRow(_message.Message):
     estimated_cost_micros: _builtins.int
     """The part of it that was charged without an answer; see Usage."""
     tokens: _builtins.int
-    """Input and output tokens."""
+    """Input, output and embedded tokens."""
     def __init__(
         self,
         *,

@@ -22,31 +22,32 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from meshwright.gen.agents.v1 import task_pb2 as meshwright_dot_gen_dot_agents_dot_v1_dot_task__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*meshwright/gen/tools/v1/tool_service.proto\x12\x08tools.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x17google/rpc/status.proto\"\xcb\x01\n\rInvokeRequest\x12\x12\n\x04tool\x18\x01 \x01(\tR\x04tool\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12%\n\x0e\x61rguments_json\x18\x03 \x01(\tR\rargumentsJson\x12\'\n\x0fidempotency_key\x18\x04 \x01(\tR\x0eidempotencyKey\x12#\n\rintent_digest\x18\x05 \x01(\tR\x0cintentDigest\x12\x17\n\x07task_id\x18\x06 \x01(\tR\x06taskId\"z\n\x0eInvokeResponse\x12\x30\n\x08progress\x18\x01 \x01(\x0b\x32\x12.tools.v1.ProgressH\x00R\x08progress\x12-\n\x07outcome\x18\x02 \x01(\x0b\x32\x11.tools.v1.OutcomeH\x00R\x07outcomeB\x07\n\x05\x65vent\"@\n\x08Progress\x12\x1a\n\x08\x66raction\x18\x01 \x01(\x01R\x08\x66raction\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message\"\xcc\x01\n\x07Outcome\x12\x1f\n\x0bresult_json\x18\x01 \x01(\tR\nresultJson\x12(\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusR\x05\x65rror\x12\x1a\n\x08replayed\x18\x03 \x01(\x08R\x08replayed\x12\x1f\n\x0b\x63ost_micros\x18\x04 \x01(\x03R\ncostMicros\x12\x39\n\x0b\x61nnotations\x18\x05 \x01(\x0b\x32\x17.google.protobuf.StructR\x0b\x61nnotations\"<\n\x11GetOutcomeRequest\x12\'\n\x0fidempotency_key\x18\x01 \x01(\tR\x0eidempotencyKey\"r\n\x12GetOutcomeResponse\x12/\n\x05state\x18\x01 \x01(\x0e\x32\x19.tools.v1.InvocationStateR\x05state\x12+\n\x07outcome\x18\x02 \x01(\x0b\x32\x11.tools.v1.OutcomeR\x07outcome*\xa9\x01\n\x0fInvocationState\x12 \n\x1cINVOCATION_STATE_UNSPECIFIED\x10\x00\x12\x1d\n\x19INVOCATION_STATE_NOT_SEEN\x10\x01\x12\x1c\n\x18INVOCATION_STATE_RUNNING\x10\x02\x12\x19\n\x15INVOCATION_STATE_DONE\x10\x03\x12\x1c\n\x18INVOCATION_STATE_UNKNOWN\x10\x04\x32\x95\x01\n\x0bToolService\x12=\n\x06Invoke\x12\x17.tools.v1.InvokeRequest\x1a\x18.tools.v1.InvokeResponse0\x01\x12G\n\nGetOutcome\x12\x1b.tools.v1.GetOutcomeRequest\x1a\x1c.tools.v1.GetOutcomeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*meshwright/gen/tools/v1/tool_service.proto\x12\x08tools.v1\x1a#meshwright/gen/agents/v1/task.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x17google/rpc/status.proto\"\xcb\x01\n\rInvokeRequest\x12\x12\n\x04tool\x18\x01 \x01(\tR\x04tool\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12%\n\x0e\x61rguments_json\x18\x03 \x01(\tR\rargumentsJson\x12\'\n\x0fidempotency_key\x18\x04 \x01(\tR\x0eidempotencyKey\x12#\n\rintent_digest\x18\x05 \x01(\tR\x0cintentDigest\x12\x17\n\x07task_id\x18\x06 \x01(\tR\x06taskId\"z\n\x0eInvokeResponse\x12\x30\n\x08progress\x18\x01 \x01(\x0b\x32\x12.tools.v1.ProgressH\x00R\x08progress\x12-\n\x07outcome\x18\x02 \x01(\x0b\x32\x11.tools.v1.OutcomeH\x00R\x07outcomeB\x07\n\x05\x65vent\"@\n\x08Progress\x12\x1a\n\x08\x66raction\x18\x01 \x01(\x01R\x08\x66raction\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message\"\x85\x02\n\x07Outcome\x12\x1f\n\x0bresult_json\x18\x01 \x01(\tR\nresultJson\x12(\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusR\x05\x65rror\x12\x1a\n\x08replayed\x18\x03 \x01(\x08R\x08replayed\x12\x1f\n\x0b\x63ost_micros\x18\x04 \x01(\x03R\ncostMicros\x12\x39\n\x0b\x61nnotations\x18\x05 \x01(\x0b\x32\x17.google.protobuf.StructR\x0b\x61nnotations\x12\x37\n\tembedding\x18\x06 \x01(\x0b\x32\x19.agents.v1.EmbeddingUsageR\tembedding\"<\n\x11GetOutcomeRequest\x12\'\n\x0fidempotency_key\x18\x01 \x01(\tR\x0eidempotencyKey\"r\n\x12GetOutcomeResponse\x12/\n\x05state\x18\x01 \x01(\x0e\x32\x19.tools.v1.InvocationStateR\x05state\x12+\n\x07outcome\x18\x02 \x01(\x0b\x32\x11.tools.v1.OutcomeR\x07outcome*\xa9\x01\n\x0fInvocationState\x12 \n\x1cINVOCATION_STATE_UNSPECIFIED\x10\x00\x12\x1d\n\x19INVOCATION_STATE_NOT_SEEN\x10\x01\x12\x1c\n\x18INVOCATION_STATE_RUNNING\x10\x02\x12\x19\n\x15INVOCATION_STATE_DONE\x10\x03\x12\x1c\n\x18INVOCATION_STATE_UNKNOWN\x10\x04\x32\x95\x01\n\x0bToolService\x12=\n\x06Invoke\x12\x17.tools.v1.InvokeRequest\x1a\x18.tools.v1.InvokeResponse0\x01\x12G\n\nGetOutcome\x12\x1b.tools.v1.GetOutcomeRequest\x1a\x1c.tools.v1.GetOutcomeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'meshwright.gen.tools.v1.tool_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_INVOCATIONSTATE']._serialized_start=893
-  _globals['_INVOCATIONSTATE']._serialized_end=1062
-  _globals['_INVOKEREQUEST']._serialized_start=112
-  _globals['_INVOKEREQUEST']._serialized_end=315
-  _globals['_INVOKERESPONSE']._serialized_start=317
-  _globals['_INVOKERESPONSE']._serialized_end=439
-  _globals['_PROGRESS']._serialized_start=441
-  _globals['_PROGRESS']._serialized_end=505
-  _globals['_OUTCOME']._serialized_start=508
-  _globals['_OUTCOME']._serialized_end=712
-  _globals['_GETOUTCOMEREQUEST']._serialized_start=714
-  _globals['_GETOUTCOMEREQUEST']._serialized_end=774
-  _globals['_GETOUTCOMERESPONSE']._serialized_start=776
-  _globals['_GETOUTCOMERESPONSE']._serialized_end=890
-  _globals['_TOOLSERVICE']._serialized_start=1065
-  _globals['_TOOLSERVICE']._serialized_end=1214
+  _globals['_INVOCATIONSTATE']._serialized_start=987
+  _globals['_INVOCATIONSTATE']._serialized_end=1156
+  _globals['_INVOKEREQUEST']._serialized_start=149
+  _globals['_INVOKEREQUEST']._serialized_end=352
+  _globals['_INVOKERESPONSE']._serialized_start=354
+  _globals['_INVOKERESPONSE']._serialized_end=476
+  _globals['_PROGRESS']._serialized_start=478
+  _globals['_PROGRESS']._serialized_end=542
+  _globals['_OUTCOME']._serialized_start=545
+  _globals['_OUTCOME']._serialized_end=806
+  _globals['_GETOUTCOMEREQUEST']._serialized_start=808
+  _globals['_GETOUTCOMEREQUEST']._serialized_end=868
+  _globals['_GETOUTCOMERESPONSE']._serialized_start=870
+  _globals['_GETOUTCOMERESPONSE']._serialized_end=984
+  _globals['_TOOLSERVICE']._serialized_start=1159
+  _globals['_TOOLSERVICE']._serialized_end=1308
 # @@protoc_insertion_point(module_scope)

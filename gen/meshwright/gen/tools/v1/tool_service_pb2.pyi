@@ -8,6 +8,7 @@ from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
+from meshwright.gen.agents.v1 import task_pb2 as _task_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -169,6 +170,7 @@ class Outcome(_message.Message):
     REPLAYED_FIELD_NUMBER: _builtins.int
     COST_MICROS_FIELD_NUMBER: _builtins.int
     ANNOTATIONS_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
     result_json: _builtins.str
     """JSON text that fits the output schema, at most 1 MiB, with "[redacted]" in the place of what the contract's
     `redact` points at; empty where error is set.
@@ -187,6 +189,10 @@ class Outcome(_message.Message):
     def annotations(self) -> _struct_pb2.Struct:
         """Metadata for the journal: `attempts`, where there was more than one."""
 
+    @_builtins.property
+    def embedding(self) -> _task_pb2.EmbeddingUsage:
+        """Embedding that an agent's own memory tools made; of other tools nobody reads it."""
+
     def __init__(
         self,
         *,
@@ -195,10 +201,11 @@ class Outcome(_message.Message):
         replayed: _builtins.bool = ...,
         cost_micros: _builtins.int = ...,
         annotations: _struct_pb2.Struct | None = ...,
+        embedding: _task_pb2.EmbeddingUsage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "error", b"error"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "embedding", b"embedding", "error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "cost_micros", b"cost_micros", "error", b"error", "replayed", b"replayed", "result_json", b"result_json"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "cost_micros", b"cost_micros", "embedding", b"embedding", "error", b"error", "replayed", b"replayed", "result_json", b"result_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
