@@ -20,9 +20,11 @@ from meshwright.gen.agents.v1.step_event_pb2 import (
 from meshwright.gen.agents.v1.task_pb2 import (
     COST_TYPE_EMBEDDING,
     COST_TYPE_LLM,
+    COST_TYPE_STORAGE,
     COST_TYPE_TOOL,
     COST_TYPE_UNSPECIFIED,
     CostType,
+    TaskResponse,
     Usage,
     UsageShare,
 )
@@ -111,7 +113,7 @@ class Account:
             case "budget" if not path:
                 self.noticed[inner.budget.limit] = inner.budget.used_fraction
             case "result":
-                return self.end(path)
+                return self._ended(path, inner.result)
         return NOTHING
 
     def _reserve(self, path: str, reservation: ModelReservation) -> None:
@@ -158,6 +160,12 @@ class Account:
             row = self.rows.setdefault(payer if len(self.rows) < MOST_ROWS else Payer(), Usage())
         return row
 
+    def _ended(self, path: str, result: TaskResponse) -> Mapping[str, int]:
+        if result.HasField("storage"):
+            payer = Payer(self._agents.get(path, ""), kind=COST_TYPE_STORAGE)
+            add(self._row(payer), counters_of_storage(result))
+        return self.end(path)
+
     def end(self, path: str = "") -> Mapping[str, int]:
         """Charges what is set aside for a task that has ended, and for its descendants; returns the sum as counters."""
         inside = f"{path}/" if path else ""
@@ -193,9 +201,7 @@ def charged(micros: int) -> Usage:
 
 
 def counters_of_embedding(event: LlmCall | ToolResult | ModelReservation) -> dict[str, int]:
-    """Returns what the embedding of an event, if it has one, adds to a record's counters."""
-    if not event.HasField("embedding"):
-        return {}
+    """Returns what the embedding of an event adds to a record's counters."""
     spent = event.embedding
     counters = {
         "cost_micros": spent.cost_micros,
@@ -205,6 +211,13 @@ def counters_of_embedding(event: LlmCall | ToolResult | ModelReservation) -> dic
     return {name: value for name, value in counters.items() if value}
 
 
+def counters_of_storage(result: TaskResponse) -> Mapping[str, int]:
+    """Returns what a task's end adds to a record's counters for what it has written."""
+    if not result.HasField("storage"):
+        return NOTHING
+    return {"stored_bytes": result.storage.bytes, "cost_micros": result.storage.cost_micros}
+
+
 def counters_of_reservation(reservation: ModelReservation) -> dict[str, int]:
     """Returns what a reservation, opened or closed, adds to a record's counters."""
     micros = reservation.cost_micros
@@ -212,7 +225,9 @@ def counters_of_reservation(reservation: ModelReservation) -> dict[str, int]:
         return {"reserved_micros": micros}
     if reservation.state == RESERVATION_STATE_CHARGED:
         return {"reserved_micros": -micros, "cost_micros": micros, "estimated_cost_micros": micros}
-    return {"reserved_micros": -micros} | counters_of_embedding(reservation)
+    return {"reserved_micros": -micros} | (
+        counters_of_embedding(reservation) if reservation.HasField("embedding") else {}
+    )
 
 
 def total(usage: Usage, more: Usage) -> None:

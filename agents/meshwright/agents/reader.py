@@ -149,6 +149,8 @@ def only_of_result(result: TaskResponse) -> TaskResponse:
     )
     if result.HasField("error"):
         kept.error.CopyFrom(result.error)
+    if result.HasField("storage"):
+        kept.storage.CopyFrom(result.storage)
     if result.HasField("output_data"):
         kept.output_data.CopyFrom(result.output_data)
     return kept

@@ -21,6 +21,7 @@ from meshwright.agents.result import OUT_OF_BUDGET, STATES, STOP, End, cancelled
 from meshwright.agents.run import Run, persistently
 from meshwright.agents.session import Sessions
 from meshwright.agents.shortfall import is_covered
+from meshwright.agents.storage import Storage
 from meshwright.agents.toolbox import Pin, Toolbox
 from meshwright.agents.typed import ResultType
 from meshwright.core import telemetry
@@ -67,6 +68,7 @@ class Runner:
         version: str,
         outage: Outage,
         responses: Responses,
+        storage: Storage,
         result_type: ResultType | None = None,
     ) -> None:
         self._planner = planner
@@ -78,6 +80,7 @@ class Runner:
         self._version = version
         self._outage = outage
         self._responses = responses
+        self._storage = storage
         self._result_type = result_type
 
     async def run(self, run: Run) -> None:
@@ -205,6 +208,7 @@ class Runner:
             told += await self._guard.last_words(run, result)
             if step and not told:
                 await self._responses.keep(run, step[0].llm_call, result)
+            await self._storage.charge(run, result, [*step, *told])
             await run.finish(STATES[result.status], *step, *told, run.event(result=result))
         except FencedError:
             log.warning("end_came_too_late", task_id=run.task_id, attempt=run.record.attempt)

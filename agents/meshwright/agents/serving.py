@@ -39,6 +39,7 @@ from meshwright.agents.service import AgentService
 from meshwright.agents.session import Sessions
 from meshwright.agents.session_service import SessionService
 from meshwright.agents.settings import AgentSettings
+from meshwright.agents.storage import Storage
 from meshwright.agents.supervisor import Supervisor
 from meshwright.agents.task_service import TaskService
 from meshwright.agents.toolbox import Toolbox
@@ -129,6 +130,7 @@ class AgentProcess:
             version=self.agent.version,
             outage=self.agent.outage,
             responses=self.responses,
+            storage=Storage(self.settings.storage_micros_per_gib),
             result_type=self.agent.result_type,
         )
         return Worker(

@@ -37,6 +37,9 @@ class AgentSettings(HostSettings):
         default=120.0, ge=1, le=3_600, description="Seconds for one call to a model, retries included"
     )
     prices: str = Field(default="", description="YAML file of what models cost, before the list of genai-prices")
+    storage_micros_per_gib: int = Field(
+        default=0, ge=0, le=10**12, description="What a GiB that tasks write costs, in US$ / 1000000; 0: nothing"
+    )
     budget_session_micros: int = Field(
         default=0, ge=0, le=10**15, description="What all tasks of a session may cost, in US$ / 1000000; 0: no limit"
     )

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from meshwright.agents.account import NOTHING, counters_of_embedding, counters_of_reservation
+from meshwright.agents.account import NOTHING, counters_of_embedding, counters_of_reservation, counters_of_storage
 from meshwright.core.ids import root_of
 from meshwright.core.store import partition_of, reference
-from meshwright.gen.agents.v1.step_event_pb2 import ChildStep, StepEvent
+from meshwright.gen.agents.v1.step_event_pb2 import ChildStep, LlmCall, StepEvent, ToolResult
 from meshwright.gen.agents.v1.task_pb2 import (
     TASK_STATUS_CANCELLED,
     TASK_STATUS_COMPLETED,
@@ -38,7 +38,16 @@ TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tok
 SAVED = ("saved_cost_micros", "saved_tokens")
 OF_MODELS = frozenset({*TOKENS, *SAVED, "model_calls", "cost_micros"})
 """Counters that an answer of a model may add to."""
-COUNTERS = (*TOKENS, "model_calls", "tool_calls", "cost_micros", "estimated_cost_micros", *SAVED, "embedding_tokens")
+COUNTERS = (
+    *TOKENS,
+    "model_calls",
+    "tool_calls",
+    "cost_micros",
+    "estimated_cost_micros",
+    *SAVED,
+    "embedding_tokens",
+    "stored_bytes",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,24 +305,30 @@ def counters_of(event: StepEvent) -> Mapping[str, int]:
             answer = inner.llm_call
             counters = counters_of_usage(answer.usage) | {"steps": 1}
             counters |= {} if answer.cached else {"model_calls": 1}
-            return summed(counters | freed(answer.reserved_micros), counters_of_embedding(answer))
+            return with_embedding(counters | freed(answer.reserved_micros), answer)
         case "context_compacted":
             compacted = inner.context_compacted
             return counters_of_usage(compacted.usage) | freed(compacted.reserved_micros)
         case "tool_result":
             result = inner.tool_result
             counters = {"tool_calls": 1} | ({"cost_micros": result.cost_micros} if result.cost_micros else {})
-            return summed(counters | freed(result.reserved_micros), counters_of_embedding(result))
-        case "tool_call" if inner.tool_call.cost_micros:
-            return {"reserved_micros": inner.tool_call.cost_micros}
+            return with_embedding(counters | freed(result.reserved_micros), result)
+        case "tool_call":
+            return {"reserved_micros": micros} if (micros := inner.tool_call.cost_micros) else NOTHING
         case "reservation":
             return counters_of_reservation(inner.reservation)
-    return NOTHING
+        case kind:
+            return counters_of_storage(inner.result) if kind == "result" else NOTHING
 
 
 def counters_of_usage(usage: Usage) -> dict[str, int]:
     """Returns what a model call's usage adds to counters."""
     return {field.name: value for field, value in usage.ListFields() if field.name in OF_MODELS}
+
+
+def with_embedding(counters: dict[str, int], event: LlmCall | ToolResult) -> dict[str, int]:
+    """Adds to counters, in place, what embedding text for an event has taken."""
+    return summed(counters, counters_of_embedding(event)) if event.HasField("embedding") else counters
 
 
 def freed(micros: int) -> dict[str, int]:

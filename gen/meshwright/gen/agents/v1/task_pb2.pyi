@@ -213,6 +213,8 @@ class _CostTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CostType.Val
     """Embeddings: of memories, of what is looked for among them, of questions that a response cache compares."""
     COST_TYPE_TOOL: _CostType.ValueType  # 3
     """Tools that say what a call costs."""
+    COST_TYPE_STORAGE: _CostType.ValueType  # 4
+    """What tasks have written to their journals and to long-term memory."""
 
 class CostType(_CostType, metaclass=_CostTypeEnumTypeWrapper):
     """CostType is what money is spent on."""
@@ -225,6 +227,8 @@ COST_TYPE_EMBEDDING: CostType.ValueType  # 2
 """Embeddings: of memories, of what is looked for among them, of questions that a response cache compares."""
 COST_TYPE_TOOL: CostType.ValueType  # 3
 """Tools that say what a call costs."""
+COST_TYPE_STORAGE: CostType.ValueType  # 4
+"""What tasks have written to their journals and to long-term memory."""
 Global___CostType: _TypeAlias = CostType  # noqa: Y015
 
 class _EscalationSignal:
@@ -557,6 +561,7 @@ class TaskResponse(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     AGENT_VERSION_FIELD_NUMBER: _builtins.int
     USAGE_SHARES_FIELD_NUMBER: _builtins.int
+    STORAGE_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """As in the request, or made by the server."""
     status: Global___TaskStatus.ValueType
@@ -630,7 +635,13 @@ class TaskResponse(_message.Message):
 
     @_builtins.property
     def usage_shares(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageShare]:
-        """Usage by agent, model and tool, once the task has ended; together they are `usage`."""
+        """Usage by agent, type, and model or tool, once the task has ended; together they are `usage`."""
+
+    @_builtins.property
+    def storage(self) -> Global___StorageUsage:
+        """What the task itself has written, without its children; part of `usage`. Unset where storage has no price, before the
+        end, and for a task that ended while nobody ran it.
+        """
 
     def __init__(
         self,
@@ -661,10 +672,11 @@ class TaskResponse(_message.Message):
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         agent_version: _builtins.str = ...,
         usage_shares: _abc.Iterable[Global___UsageShare] | None = ...,
+        storage: Global___StorageUsage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "expire_time", b"expire_time", "output_data", b"output_data", "start_time", b"start_time", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "expire_time", b"expire_time", "output_data", b"output_data", "start_time", b"start_time", "storage", b"storage", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_version", b"agent_version", "attempt", b"attempt", "create_time", b"create_time", "degraded", b"degraded", "duration_ms", b"duration_ms", "end_time", b"end_time", "error", b"error", "expire_time", b"expire_time", "finish_reason", b"finish_reason", "last_sequence", b"last_sequence", "metadata", b"metadata", "output", b"output", "output_data", b"output_data", "parent_task_id", b"parent_task_id", "pending_inputs", b"pending_inputs", "session_id", b"session_id", "start_time", b"start_time", "status", b"status", "steps_used", b"steps_used", "task_id", b"task_id", "tokens_used", b"tokens_used", "tool_calls", b"tool_calls", "trace_id", b"trace_id", "usage", b"usage", "usage_shares", b"usage_shares"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_version", b"agent_version", "attempt", b"attempt", "create_time", b"create_time", "degraded", b"degraded", "duration_ms", b"duration_ms", "end_time", b"end_time", "error", b"error", "expire_time", b"expire_time", "finish_reason", b"finish_reason", "last_sequence", b"last_sequence", "metadata", b"metadata", "output", b"output", "output_data", b"output_data", "parent_task_id", b"parent_task_id", "pending_inputs", b"pending_inputs", "session_id", b"session_id", "start_time", b"start_time", "status", b"status", "steps_used", b"steps_used", "storage", b"storage", "task_id", b"task_id", "tokens_used", b"tokens_used", "tool_calls", b"tool_calls", "trace_id", b"trace_id", "usage", b"usage", "usage_shares", b"usage_shares"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -687,6 +699,7 @@ class Usage(_message.Message):
     ESTIMATED_COST_MICROS_FIELD_NUMBER: _builtins.int
     SAVED_TOKENS_FIELD_NUMBER: _builtins.int
     EMBEDDING_TOKENS_FIELD_NUMBER: _builtins.int
+    STORED_BYTES_FIELD_NUMBER: _builtins.int
     input_tokens: _builtins.int
     """Tokens read by models, as the provider counts; without those of the two cache fields."""
     output_tokens: _builtins.int
@@ -709,6 +722,8 @@ class Usage(_message.Message):
     """Tokens, read and written, that response-cache hits saved; they are in no other count."""
     embedding_tokens: _builtins.int
     """Tokens that were embedded, as the provider counts; they are in no other count, and no token budget counts them."""
+    stored_bytes: _builtins.int
+    """Bytes that were written to journals and long-term memory, where storage has a price."""
     def __init__(
         self,
         *,
@@ -723,10 +738,11 @@ class Usage(_message.Message):
         estimated_cost_micros: _builtins.int = ...,
         saved_tokens: _builtins.int = ...,
         embedding_tokens: _builtins.int = ...,
+        stored_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_read_tokens", b"cache_read_tokens", "cache_write_tokens", b"cache_write_tokens", "cost_micros", b"cost_micros", "embedding_tokens", b"embedding_tokens", "estimated_cost_micros", b"estimated_cost_micros", "input_tokens", b"input_tokens", "model_calls", b"model_calls", "output_tokens", b"output_tokens", "saved_cost_micros", b"saved_cost_micros", "saved_tokens", b"saved_tokens", "tool_calls", b"tool_calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_read_tokens", b"cache_read_tokens", "cache_write_tokens", b"cache_write_tokens", "cost_micros", b"cost_micros", "embedding_tokens", b"embedding_tokens", "estimated_cost_micros", b"estimated_cost_micros", "input_tokens", b"input_tokens", "model_calls", b"model_calls", "output_tokens", b"output_tokens", "saved_cost_micros", b"saved_cost_micros", "saved_tokens", b"saved_tokens", "stored_bytes", b"stored_bytes", "tool_calls", b"tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -765,6 +781,32 @@ class EmbeddingUsage(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EmbeddingUsage: _TypeAlias = EmbeddingUsage  # noqa: Y015
+
+@_typing.final
+class StorageUsage(_message.Message):
+    """StorageUsage is what a task has written, charged once, with its end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BYTES_FIELD_NUMBER: _builtins.int
+    COST_MICROS_FIELD_NUMBER: _builtins.int
+    bytes: _builtins.int
+    """Bytes of the task's journal, and of the memories that it has added."""
+    cost_micros: _builtins.int
+    """Millionths of a US dollar."""
+    def __init__(
+        self,
+        *,
+        bytes: _builtins.int = ...,
+        cost_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "cost_micros", b"cost_micros"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StorageUsage: _TypeAlias = StorageUsage  # noqa: Y015
 
 @_typing.final
 class UsageShare(_message.Message):

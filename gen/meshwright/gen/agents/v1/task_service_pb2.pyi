@@ -37,7 +37,7 @@ class _CostGroupingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CostGrou
     COST_GROUPING_TOOL: _CostGrouping.ValueType  # 3
     """The tool that was called; models are in no row."""
     COST_GROUPING_TYPE: _CostGrouping.ValueType  # 4
-    """"llm", "embedding" or "tool"."""
+    """"llm", "embedding", "tool" or "storage"."""
     COST_GROUPING_TENANT: _CostGrouping.ValueType  # 5
     """The tenant: one row."""
     COST_GROUPING_SESSION: _CostGrouping.ValueType  # 6
@@ -57,7 +57,7 @@ COST_GROUPING_MODEL: CostGrouping.ValueType  # 2
 COST_GROUPING_TOOL: CostGrouping.ValueType  # 3
 """The tool that was called; models are in no row."""
 COST_GROUPING_TYPE: CostGrouping.ValueType  # 4
-""""llm", "embedding" or "tool"."""
+""""llm", "embedding", "tool" or "storage"."""
 COST_GROUPING_TENANT: CostGrouping.ValueType  # 5
 """The tenant: one row."""
 COST_GROUPING_SESSION: CostGrouping.ValueType  # 6
