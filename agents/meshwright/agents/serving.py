@@ -99,6 +99,7 @@ class AgentProcess:
         self.sessions = Sessions(self.journal)
         self.escrow = Escrow(self.journal, shared_limits_of(settings))
         self.costs = Costs(self.journal)
+        self.outbox = Outbox(self.journal, self.sessions, self.memory, escrow=self.escrow, costs=self.costs)
         self.purse = Purse([one.model for one in self.router.candidates], prices.load(settings.prices), self.escrow)
         self.responses = Responses(agent, Answers(self.store), self.embedder, self.router.candidates)
         self.inbox = Inbox(self.journal, self.toolbox, agent.policy)
@@ -134,7 +135,7 @@ class AgentProcess:
             self.journal,
             self.feeds,
             runner,
-            outbox=Outbox(self.journal, self.sessions, self.memory, escrow=self.escrow, costs=self.costs),
+            outbox=self.outbox,
             inbox=self.inbox,
             pressure=Pressure(self.store),
             signer=self.signer,
@@ -167,7 +168,8 @@ class AgentProcess:
             is_recursive=self.agent.is_recursive,
         )
         origins = Origins(self.store)
-        sessions = SessionService(self.memory, origins, Erasure(self.journal, self.memory, origins))
+        erasure = Erasure(self.journal, self.memory, origins, self.outbox)
+        sessions = SessionService(self.memory, origins, erasure)
         agent_service = AgentService(desk, self.agent.name, self.health.response)
         services = {
             "agents.v1.AgentService": bound(add_AgentServiceServicer_to_server, agent_service),
