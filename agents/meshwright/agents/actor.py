@@ -12,6 +12,7 @@ from meshwright.agents.models.model import Call, JsonObject
 from meshwright.agents.parking import wait_for_others
 from meshwright.agents.passing import Passing
 from meshwright.agents.planner import tool_intent
+from meshwright.agents.purse import Purse
 from meshwright.agents.run import Run
 from meshwright.agents.supervisor import Supervisor
 from meshwright.agents.toolbox import Toolbox
@@ -60,10 +61,19 @@ CALL_GRACE_S = 10.0
 
 
 class Actor:
-    """Does what the model asked for, by tools and by other agents."""
+    """Does what the model asked for, by tools and by other agents.
 
-    def __init__(self, toolbox: Toolbox, supervisor: Supervisor, guard: Guard, policy: Policy) -> None:
+    Args:
+        toolbox: Calls tools.
+        supervisor: Hands work on.
+        guard: Looks at results.
+        policy: How the agent asks people.
+        purse: Pays for calls that are made again.
+    """
+
+    def __init__(self, toolbox: Toolbox, supervisor: Supervisor, guard: Guard, policy: Policy, purse: Purse) -> None:
         self._guard = guard
+        self._purse = purse
         self._toolbox = toolbox
         self._policy = policy
         self._supervisor = supervisor
@@ -138,7 +148,7 @@ class Actor:
         retry = run.state.retries.get(call.call_id, 0)
         if retry:
             again = tool_intent(run, run.state.step, call, run.tools[call.tool], retry)
-            await run.append(f"intent:{run.state.step}:{call.call_id}:{retry}", run.event(tool_call=again))
+            await self._purse.afford(run, f"intent:{run.state.step}:{call.call_id}:{retry}", run.event(tool_call=again))
             return again
         return intent
 
