@@ -7,11 +7,23 @@ import time
 
 import grpc
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from meshwright.agents.agent import Agent
-from meshwright.agents.escrow import Escrow, SharedLimits, day_of
-from meshwright.agents.journal import LIBRARY
+from meshwright.agents.escrow import Escrow, day_of, trace_of
+from meshwright.agents.journal import LIBRARY, Journal, Short
+from meshwright.agents.shared_limits import SharedLimits
+from meshwright.agents.task import TaskName
+from meshwright.core.errors import MeshError
 from meshwright.core.store import partition_key, segment
+from meshwright.gen.agents.v1.step_event_pb2 import (
+    RESERVATION_STATE_OPEN,
+    LlmCall,
+    ModelReservation,
+    StepEvent,
+    TaskStarted,
+)
 from meshwright.gen.agents.v1.task_pb2 import (
     BUDGET_ACTION_ASK,
     DECISION_FAIL,
@@ -20,7 +32,10 @@ from meshwright.gen.agents.v1.task_pb2 import (
     FINISH_REASON_STOP,
     INPUT_KIND_BUDGET,
     TASK_STATUS_FAILED,
+    TaskRequest,
+    Usage,
 )
+from meshwright.gen.agents.v1.task_service_pb2 import WatchTaskRequest
 from meshwright.registry import tool
 
 DEAR = {"input": 1_000_000, "output": 1_000_000}
@@ -67,11 +82,19 @@ def taken(store):
     return read
 
 
+def session_slot(session_id):
+    return f"session/{trace_of(TaskName('default', 'default', session_id))}"
+
+
 def today():
     return day_of(int(time.time() * 1000))
 
 
 DONE = saying("Done.")
+
+
+def opened(micros):
+    return StepEvent(reservation=ModelReservation(model="m", cost_micros=micros, state=RESERVATION_STATE_OPEN))
 
 
 class TestScripts:
@@ -170,6 +193,23 @@ async def test_a_dear_tool_is_held_against_shared_budgets_too(start):
     assert (response.usage.cost_micros, response.tool_calls, response.output) == (300, 4, "Done.")
 
 
+async def test_a_tool_for_which_there_is_too_little_is_not_called_though_it_is_pure(mesh, dial, tmp_path):
+    calls = []
+
+    @tool(effect="pure", cost_micros=4_000)
+    def paid(n: int = 0) -> int:
+        """Costs 4000 micros."""
+        calls.append(n)
+        return n
+
+    (tmp_path / "prices.yaml").write_text(json.dumps({"worker.yaml": DEAR}))
+    script = json.dumps({"agents": {"worker": [saying("", ("paid", 1), ("paid", 2)), DONE]}})
+    told = {"prices": str(tmp_path / "prices.yaml"), "budget_tenant_day_micros": 6_000}
+    client = dial(await mesh.agent(Agent("worker", "Work.", tools=[paid]), script=script, **told))
+    response = await client.run(token_budget=1_000)
+    assert (response.usage.cost_micros, response.output, calls) == (300, "Done.", [])
+
+
 async def test_where_a_budget_is_used_up_new_tasks_are_refused_and_known_ones_attached_to(
     start, store, taken, becomes, refusal
 ):
@@ -189,7 +229,7 @@ async def test_where_a_budget_is_used_up_new_tasks_are_refused_and_known_ones_at
     assert 0 < error.retry_after_s <= 86_400
     assert (await client.run(task_id="t1", session_id="s1", token_budget=512)).output == "Done."
     await store.client.set(partition_key(segment(f"tenant/default/{today()}"), "escrow"), 0)
-    await store.client.set(partition_key(segment("session/default/default/s1"), "escrow"), 10_000)
+    await store.client.set(partition_key(segment(session_slot("s1")), "escrow"), 10_000)
     with pytest.raises(grpc.aio.AioRpcError) as failed:
         await client.run(task_id="t3", session_id="s1")
     assert "session s1 is used up" in refusal(failed.value).message
@@ -211,7 +251,180 @@ async def test_a_task_that_may_ask_waits_until_there_is_more(start, store):
     assert (await client.ended("t2")).status == TASK_STATUS_FAILED
 
 
-async def test_without_limits_there_is_nothing_to_share(journal, made):
-    escrow = Escrow(journal, SharedLimits())
-    assert not escrow.is_set
-    await escrow.check(made.task())
+SLOTS = {
+    "session": session_slot("s1"),
+    "user_day": "user/default/default/{day}",
+    "tenant_day": "tenant/default/{day}",
+    "global_day": "mesh/{day}",
+}
+
+
+class TestDifferentSettings:
+    """One process accepts tasks, another one works on them; they are told different budgets."""
+
+    @pytest.fixture
+    def pair(self, start):
+        """Starts both; returns the client of the one that accepts."""
+
+        async def started(*replies, accepting, working):
+            def settings(told):
+                return {f"budget_{name}_micros": micros for name, micros in told.items()}
+
+            client = await start(*replies, role="server", **settings(accepting))
+            await start(*replies, role="worker", **settings(working))
+            return client
+
+        return started
+
+    @pytest.mark.parametrize(
+        ("accepting", "working"),
+        [
+            ({"tenant_day": 10**6}, {}),
+            ({}, {"tenant_day": 10**6}),
+            ({"tenant_day": 10**6}, {"user_day": 10**6}),
+            ({"session": 10**6, "user_day": 10**5}, {"global_day": 10**6, "user_day": 10**4}),
+            ({"session": 10**5, "user_day": 10**5, "tenant_day": 10**5, "global_day": 10**5}, {"session": 10**6}),
+        ],
+    )
+    async def test_a_tree_takes_from_and_returns_to_what_it_was_accepted_with(
+        self, pair, taken, becomes, store, accepting, working
+    ):
+        client = await pair(saying("", ("look", 0)), DONE, accepting=accepting, working=working)
+        await client.submit(task_id="t1", session_id="s1", token_budget=512)
+        spent = (await client.ended("t1")).usage.cost_micros
+        assert spent == 300
+
+        async def is_relayed():
+            return not await store.client.xlen(partition_key(0, "outbox"))
+
+        await becomes(is_relayed)
+        left = {name: await taken(slot.format(day=today())) for name, slot in SLOTS.items()}
+        assert left == {name: spent if name in accepting else 0 for name in SLOTS}
+
+    async def test_a_worker_that_is_told_of_no_budget_keeps_to_the_one_of_its_task(self, pair):
+        on = [saying("On.", ("look", n)) for n in range(30)]
+        client = await pair(*on, accepting={"tenant_day": 6_000}, working={})
+        await client.submit(task_id="t1", max_steps=25, token_budget=32_768)
+        response = await client.ended("t1")
+        assert response.finish_reason == FINISH_REASON_COST_BUDGET_EXCEEDED
+        assert 0 < response.usage.cost_micros <= 6_000
+
+    async def test_a_worker_that_is_told_of_more_may_spend_more(self, pair):
+        on = [saying("On.", ("look", n)) for n in range(25)]
+        client = await pair(*on, DONE, accepting={"tenant_day": 3_000}, working={"tenant_day": 10**6})
+        await client.submit(task_id="t1", max_steps=25, token_budget=32_768)
+        assert (await client.ended("t1")).usage.cost_micros > 3_000
+
+    async def test_children_share_what_their_root_does_wherever_they_run(self, start, taken, becomes):
+        await start(saying("I help."), budget_global_day_micros=10**5)
+        asks = {"tool_calls": [{"name": "ask.worker", "arguments": {"prompt": "Help."}}] * 3, "usage": DONE["usage"]}
+        boss = await start(asks, DONE, name="boss", delegates=["worker"], budget_user_day_micros=10**5)
+        assert (await boss.run(token_budget=8_000)).usage.cost_micros == 750
+
+        async def is_returned():
+            return await taken(f"user/default/default/{today()}") == 750
+
+        await becomes(is_returned)
+        assert await taken(f"mesh/{today()}") == 0
+
+
+class TestEnds:
+    """Whatever becomes of a task, its shared budgets lack in the end what it has cost, and nothing more."""
+
+    LIMITS = SharedLimits(tenant_day=10**6)
+    SLOT = SLOTS["tenant_day"]
+
+    @pytest.fixture
+    def escrow(self, journal):
+        return Escrow(journal, SharedLimits())
+
+    @pytest.fixture
+    def lost(self, store, made):
+        """A worker that has a task of the tree, and dies."""
+
+        async def accepted():
+            ghost = Journal(store, "ghost", lease_s=0.05)
+            request = TaskRequest(prompt="Go.", max_steps=3, token_budget=512)
+            task = made.task(request=request, shared=self.LIMITS)
+            started = StepEvent(started=TaskStarted(agent_id="worker"))
+            accepted = await ghost.accept(task, claim=True, events=[started])
+            return ghost, accepted.claim
+
+        return accepted
+
+    async def is_left(self, taken, micros, day=None):
+        return await taken(self.SLOT.format(day=day or today())) == micros
+
+    async def test_a_chunk_that_a_lost_worker_took_and_did_not_write_down_is_taken_once(
+        self, lost, escrow, start, taken, becomes
+    ):
+        ghost, claim = await lost()
+        assert await ghost.spend(claim, "r", [opened(100)], "0 0", is_progress=False) == Short(chunk=1, missing=100)
+        assert await escrow.take(await ghost.record(claim.name), 1, 100) == 50_000
+        client = await start(saying("", ("look", 0)), DONE, lease_s=0.5)
+        response = await client.ended("t1")
+        assert (response.output, response.usage.cost_micros) == ("Done.", 300)
+        await becomes(lambda: self.is_left(taken, 300))
+
+    async def test_a_task_that_is_given_up_pays_for_its_last_call(self, lost, escrow, start, store, taken, becomes):
+        ghost, claim = await lost()
+        assert await escrow.take(await ghost.record(claim.name), 1, 600) == 50_000
+        await ghost.spend(claim, "r", [opened(600)], "1 50000", is_progress=False)
+        await store.client.hset(partition_key(0, "task", claim.name.ref), "barren", 5)
+        client = await start(DONE, lease_s=0.5)
+        response = await client.ended("t1")
+        assert MeshError.from_status(response.error).reason == "POISON_TASK"
+        assert response.usage.cost_micros == response.usage.estimated_cost_micros == 600
+        await becomes(lambda: self.is_left(taken, 600))
+
+    async def test_a_task_that_is_cancelled_pays_for_its_call(self, start, taken, becomes, until):
+        client = await start({"text": "late", "latency_ms": 30_000}, budget_tenant_day_micros=10**6)
+        await client.submit(task_id="t1", token_budget=512)
+        watch = client.tasks.WatchTask(WatchTaskRequest(task_id="t1"))
+        held = (await until(watch, lambda event: event.HasField("reservation"))).reservation.cost_micros
+        await client.cancel("t1")
+        assert (await client.ended("t1")).usage.cost_micros == held
+        await becomes(lambda: self.is_left(taken, held))
+
+    async def test_a_child_that_its_parent_does_not_wait_for_spends_nothing_more(
+        self, journal, escrow, made, claimed, taken
+    ):
+        root = made.task(shared=self.LIMITS)
+        claim, child = await claimed(root), await claimed(made.child(root))
+        record = await journal.record(child.name)
+        assert record.shared == self.LIMITS
+        assert await escrow.take(record, 1, 600) == 50_000
+        await journal.spend(child, "r", [opened(600)], "1 50000", is_progress=False)
+        await journal.finish(claim, "COMPLETED", [made.result()])
+        await escrow.give_back(await journal.record(root.name))
+        assert await self.is_left(taken, 600)
+        late = await journal.append(child, "a", [StepEvent(llm_call=LlmCall(usage=Usage(cost_micros=100)))])
+        assert late.cancel
+        ended = await journal.record(root.name)
+        assert (ended.usage.cost_micros, ended.usage.estimated_cost_micros) == (600, 600)
+        assert await escrow.take(record, 2, 1) == 0
+        await escrow.give_back(ended)
+        assert await self.is_left(taken, 600)
+
+    async def test_a_task_that_runs_past_midnight_counts_for_the_day_of_its_acceptance(
+        self, journal, escrow, made, claimed, store, taken
+    ):
+        claim = await claimed(made.task(shared=self.LIMITS))
+        midnight = int(time.time()) // 86_400 * 86_400_000
+        await store.client.hset(partition_key(0, "task", claim.name.ref), "created", midnight - 1)
+        record = await journal.record(claim.name)
+        assert await escrow.take(record, 1, 100) == 50_000
+        await journal.append(claim, "a", [StepEvent(llm_call=LlmCall(usage=Usage(cost_micros=100)))])
+        await journal.finish(claim, "COMPLETED", [made.result()])
+        await escrow.give_back(await journal.record(claim.name))
+        assert await self.is_left(taken, 100, day_of(midnight - 1))
+        assert await self.is_left(taken, 0, day_of(midnight))
+
+
+@given(*[st.builds(SharedLimits, *[st.integers(0, 10**15)] * 4)] * 2)
+def test_limits_are_read_as_they_are_written_and_raised_without_adding_any(limits, told):
+    assert SharedLimits.parse(str(limits)) == limits
+    assert bool(str(limits)) == bool(limits)
+    for name in SharedLimits.__slots__:
+        own, raised = getattr(limits, name), getattr(limits.raised(told), name)
+        assert raised == (max(own, getattr(told, name)) if own else 0)

@@ -7,8 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshwright.agents.context import History, Turn
-from meshwright.agents.costs import Costs
-from meshwright.agents.escrow import Escrow, SharedLimits
 from meshwright.agents.memory import (
     FOLDED_AT_ONCE,
     LOADED,
@@ -17,7 +15,6 @@ from meshwright.agents.memory import (
     RECENT,
     SUMMARY_CHARS,
     Memory,
-    Outbox,
     folded,
 )
 from meshwright.agents.session import KEPT_MS, KEPT_TURNS, MAX_TURN_CHARS, Sessions
@@ -34,11 +31,6 @@ def memory(store):
 @pytest.fixture
 def sessions(journal):
     return Sessions(journal)
-
-
-@pytest.fixture
-def outbox(journal, sessions, memory):
-    return Outbox(journal, sessions, memory, escrow=Escrow(journal, SharedLimits()), costs=Costs(journal))
 
 
 @pytest.fixture

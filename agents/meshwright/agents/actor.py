@@ -12,6 +12,7 @@ from meshwright.agents.models.model import Call, JsonObject
 from meshwright.agents.parking import wait_for_others
 from meshwright.agents.passing import Passing
 from meshwright.agents.planner import tool_intent
+from meshwright.agents.purse import Purse
 from meshwright.agents.remembering import EMBEDDED
 from meshwright.agents.run import Run
 from meshwright.agents.supervisor import Supervisor
@@ -62,10 +63,19 @@ CALL_GRACE_S = 10.0
 
 
 class Actor:
-    """Does what the model asked for, by tools and by other agents."""
+    """Does what the model asked for, by tools and by other agents.
 
-    def __init__(self, toolbox: Toolbox, supervisor: Supervisor, guard: Guard, policy: Policy) -> None:
+    Args:
+        toolbox: Calls tools.
+        supervisor: Hands work on.
+        guard: Looks at results.
+        policy: How the agent asks people.
+        purse: Pays for calls that are made again.
+    """
+
+    def __init__(self, toolbox: Toolbox, supervisor: Supervisor, guard: Guard, policy: Policy, purse: Purse) -> None:
         self._guard = guard
+        self._purse = purse
         self._toolbox = toolbox
         self._policy = policy
         self._supervisor = supervisor
@@ -145,7 +155,7 @@ class Actor:
         if retry:
             again = tool_intent(run, run.state.step, call, run.tools[call.tool], retry)
             again.cost_micros = intent.cost_micros
-            await run.append(f"intent:{run.state.step}:{call.call_id}:{retry}", run.event(tool_call=again))
+            await self._purse.afford(run, f"intent:{run.state.step}:{call.call_id}:{retry}", run.event(tool_call=again))
             return again
         return intent
 

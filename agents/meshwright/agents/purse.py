@@ -52,7 +52,7 @@ class Purse:
 
     def counts(self, run: Run) -> bool:
         """Whether a budget counts the money that a task spends."""
-        return bool(run.budget.micros) or self._escrow.is_set
+        return bool(run.budget.micros or run.record.shared)
 
     def cost(self, answer: Answer) -> int:
         """Returns what an answer cost, in millionths of a US dollar; 0 where nobody knows, and no budget asks.
@@ -142,9 +142,21 @@ class Purse:
         elif await self._spend(run, key, *step, is_progress=True):
             await run.append(key, *without_costs(run, step))
 
+    async def afford(self, run: Run, key: str, intent: StepEvent) -> None:
+        """Journals a tool call that is made again, which costs what it costs a second time.
+
+        Raises:
+            BudgetExceededError: Too little money is left for it.
+        """
+        if not intent.tool_call.cost_micros or not self.counts(run):
+            await run.append(key, intent)
+        elif await self._spend(run, key, intent, is_progress=True):
+            message = "too little money is left to run it again: it is not known whether it ran before"
+            raise BudgetExceededError(message)
+
     async def _spend(self, run: Run, key: str, *events: StepEvent, is_progress: bool = False) -> Shortfall | None:
         """Journals events that take money, with as many chunks of shared budgets as they need."""
-        escrow = "0 0" if self._escrow.is_set else ""
+        escrow = "0 0" if run.record.shared else ""
         reason = FINISH_REASON_COST_BUDGET_EXCEEDED
         for _ in range(MOST_CHUNKS):
             short = await run.spend(key, *events, escrow=escrow, is_progress=is_progress)

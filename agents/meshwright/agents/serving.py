@@ -17,7 +17,7 @@ from meshwright.agents.desk import Desk
 from meshwright.agents.embedders.catalog import embedder_from
 from meshwright.agents.embedders.metering import MeteredEmbedder
 from meshwright.agents.erasure import Erasure
-from meshwright.agents.escrow import Escrow, SharedLimits
+from meshwright.agents.escrow import Escrow
 from meshwright.agents.feed import Feeds
 from meshwright.agents.guard import Guard
 from meshwright.agents.health import HealthView
@@ -39,6 +39,7 @@ from meshwright.agents.service import AgentService
 from meshwright.agents.session import Sessions
 from meshwright.agents.session_service import SessionService
 from meshwright.agents.settings import AgentSettings
+from meshwright.agents.shared_limits import SharedLimits
 from meshwright.agents.storage import Storage
 from meshwright.agents.supervisor import Supervisor
 from meshwright.agents.task_service import TaskService
@@ -101,6 +102,7 @@ class AgentProcess:
         self.sessions = Sessions(self.journal)
         self.escrow = Escrow(self.journal, shared_limits_of(settings))
         self.costs = Costs(self.journal)
+        self.outbox = Outbox(self.journal, self.sessions, self.memory, escrow=self.escrow, costs=self.costs)
         models = [one.model for one in self.router.candidates]
         self.purse = Purse(models, known_prices, self.escrow, self.embedder)
         self.responses = Responses(agent, Answers(self.store), self.embedder, self.router.candidates)
@@ -122,7 +124,7 @@ class AgentProcess:
                 guard=self.guard,
                 responses=self.responses,
             ),
-            Actor(self.toolbox, self.supervisor, self.guard, self.agent.policy),
+            Actor(self.toolbox, self.supervisor, self.guard, self.agent.policy, self.purse),
             self.toolbox,
             self.guard,
             sessions=self.sessions,
@@ -138,7 +140,7 @@ class AgentProcess:
             self.journal,
             self.feeds,
             runner,
-            outbox=Outbox(self.journal, self.sessions, self.memory, escrow=self.escrow, costs=self.costs),
+            outbox=self.outbox,
             inbox=self.inbox,
             pressure=Pressure(self.store),
             signer=self.signer,
@@ -171,7 +173,8 @@ class AgentProcess:
             is_recursive=self.agent.is_recursive,
         )
         origins = Origins(self.store)
-        sessions = SessionService(self.memory, origins, Erasure(self.journal, self.memory, origins))
+        erasure = Erasure(self.journal, self.memory, origins, self.outbox)
+        sessions = SessionService(self.memory, origins, erasure)
         agent_service = AgentService(desk, self.agent.name, self.health.response)
         services = {
             "agents.v1.AgentService": bound(add_AgentServiceServicer_to_server, agent_service),

@@ -156,8 +156,8 @@ class Toolbox:
             self._pins[pin.id] = pin
 
     def is_free(self, pin: Pin) -> bool:
-        """Whether a call leaves no trace: it may be begun before it is journaled, and begun again."""
-        return pin.tool.effect == EFFECT_PURE and self._host.serves(pin.id)
+        """Whether a call leaves no trace, nor a bill: it may be begun before it is journaled, and begun again."""
+        return pin.tool.effect == EFFECT_PURE and not pin.tool.cost_micros and self._host.serves(pin.id)
 
     async def call(
         self,
