@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import inspect
 import secrets
+import traceback
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,9 +14,9 @@ from meshwright.agents import inputs
 from meshwright.agents.agent import Agent
 from meshwright.agents.brief import brief
 from meshwright.agents.escalation import signalled
-from meshwright.agents.guardrails.guardrail import ALLOW, POINTS, Action, Guardrail, Point, Subject, Verdict
+from meshwright.agents.guardrails.guardrail import ACTIONS, ALLOW, POINTS, Action, Guardrail, Point, Subject, Verdict
 from meshwright.agents.guardrails.leakage import Leakage
-from meshwright.agents.guardrails.leaves import laid_out, put_back
+from meshwright.agents.guardrails.leaves import WITHHELD, laid_out, put_back
 from meshwright.agents.guardrails.screen import Open, Screen
 from meshwright.agents.models.model import Call, OnText, Prompt
 from meshwright.agents.run import Run
@@ -122,12 +123,12 @@ class Guard:
             return
         judged = await self._judged(run, self._subject(run, "input", run.request.prompt), 0)
         if judged.text != run.request.prompt:
-            judged.events[-1].guardrail.prompt = judged.text
+            judged.events[-1].guardrail.prompt = judged.text or WITHHELD  # empty means: as it was given
         if judged.action == "ask":
             judged.events.append(self._question(run, "prompt", judged, digest([run.request.prompt])))
-        if not judged.events and any(map(is_slow, rules)):  # it is not asked again after a takeover
-            names = ",".join(rule.name for rule in rules if is_slow(rule))
-            judged.events.append(run.event(guardrail=verdict_of(names, "input", ALLOW)))
+        slow = [rule.name for rule in rules if id(rule) in self._slow]
+        if slow and not judged.events:  # they are not asked again after a takeover
+            judged.events.append(run.event(guardrail=verdict_of(",".join(slow), "input", ALLOW)))
         if judged.events:
             await run.append("guard:input", *judged.events)
 
@@ -180,8 +181,10 @@ class Guard:
 
     async def _called(self, run: Run, said: Said, call: Call, step: int) -> Call:
         pin = run.tools.get(call.tool)
-        subject = replace(
-            self._subject(run, "tool_arguments", laid_out(call.arguments)),
+        subject = self._subject(
+            run,
+            "tool_arguments",
+            laid_out(call.arguments),
             tool=call.tool,
             effect=EFFECTS.get(pin.tool.effect, "non_idempotent") if pin else "",
             approval=self._agent.approvals.get(call.tool, self._agent.approvals.get("*", "")),
@@ -192,7 +195,7 @@ class Guard:
                 *(turn.output for turn in run.history.turns),
                 *(one.text for one in run.state.messages if one.role == "tool"),
             ],
-            is_tainted=run.is_tainted,
+            is_tainted=run.is_tainted or run.state.is_suspect,
             is_suspect=run.state.is_suspect,
         )
         judged = await self._judged(run, subject, step)
@@ -218,11 +221,11 @@ class Guard:
         if not self._rules["tool_result"]:
             return [run.event(step, tool_result=result)]
         is_ok = result.outcome == TOOL_OUTCOME_OK
-        error = MeshError.from_status(result.error)
+        error = None if is_ok else MeshError.from_status(result.error)
         value: Any = (
-            from_value(result.result, "result") if is_ok else {"message": error.message, "fields": error.fields}
+            {"message": error.message, "fields": error.fields} if error else from_value(result.result, "result")
         )
-        subject = replace(self._subject(run, "tool_result", laid_out(value)), tool=tool, is_tainted=run.is_tainted)
+        subject = self._subject(run, "tool_result", laid_out(value), tool=tool, is_tainted=run.is_tainted)
         judged = await self._judged(run, subject, step)
         if judged.action == "block":
             why = GuardrailBlockedError(f"{tool} has run; its result is withheld: {judged.reason}")
@@ -231,11 +234,11 @@ class Guard:
             result.error.CopyFrom(why.to_status())
         elif judged.text != subject.text:
             clean = put_back(value, judged.text)
-            if is_ok:
-                result.result.CopyFrom(to_value(fitting(clean)))
-            else:
-                error.message, error.fields = clean["message"], clean["fields"]
+            if error:
+                error.message, error.fields = clean.get("message", WITHHELD), clean.get("fields", {})
                 result.error.CopyFrom(error.to_status())
+            else:
+                result.result.CopyFrom(to_value(fitting(clean)))
         return [*judged.events, run.event(step, tool_result=result)]
 
     async def last_words(self, run: Run, result: TaskResponse) -> list[StepEvent]:
@@ -252,7 +255,7 @@ class Guard:
             event.step = run.state.step
         return judged.events
 
-    def _subject(self, run: Run, point: Point, text: str) -> Subject:
+    def _subject(self, run: Run, point: Point, text: str, **facts: Any) -> Subject:
         return Subject(
             point,
             text,
@@ -260,6 +263,7 @@ class Guard:
             agent=self._agent.name,
             instructions=self._agent.instructions,
             canary=self._random(run, "canary") if self._has_canary else "",
+            **facts,
         )
 
     def _random(self, run: Run, use: str) -> str:
@@ -296,8 +300,8 @@ class Guard:
                 return checked(await given if inspect.isawaitable(given) else given)
         except TimeoutError:
             return Verdict("block", "the rule did not answer in time")
-        except Exception:
-            log.exception("guardrail_failed", rule=rule.name, point=subject.point)
+        except Exception as error:  # noqa: BLE001 - somebody else's code
+            failed(rule, subject.point, error)
             return Verdict("block", "the rule failed: the agent's log says more")
 
     def _at_once(self, rule: Guardrail, subject: Subject) -> Verdict:
@@ -331,14 +335,24 @@ def needs_whole(rule: Guardrail) -> bool:
 
 
 def checked(verdict: Any) -> Verdict:
-    """Returns what a rule said, if it is a verdict.
+    """Returns what a rule said, if it is a verdict, as it can be journaled.
 
     Raises:
         TypeError: It is none.
     """
     if not isinstance(verdict, Verdict):
         raise TypeError(f"a guardrail must return a Verdict, not {type(verdict).__name__}")
-    return verdict
+    if verdict is ALLOW:
+        return verdict
+    if verdict.action not in ACTIONS or not isinstance(verdict.reason, str) or not isinstance(verdict.text, str):
+        raise TypeError(f"a Verdict has one of {', '.join(ACTIONS)}, a reason and a text")
+    return Verdict(verdict.action, fitting(verdict.reason)[:MAX_REASON], fitting(verdict.text))
+
+
+def failed(rule: Guardrail, point: Point, error: Exception) -> None:
+    """Logs where a rule failed; what the error says may quote the text."""
+    where = "".join(traceback.format_tb(error.__traceback__))
+    log.error("guardrail_failed", rule=rule.name, point=point, error=type(error).__name__, where=where)
 
 
 def verdict_of(rule: str, point: Point, verdict: Verdict) -> GuardrailVerdict:
@@ -347,5 +361,5 @@ def verdict_of(rule: str, point: Point, verdict: Verdict) -> GuardrailVerdict:
         rule=rule,
         point=GuardrailPoint.Value(f"GUARDRAIL_POINT_{point.upper()}"),
         action=GuardrailAction.Value(f"GUARDRAIL_ACTION_{verdict.action.upper()}"),
-        reason=fitting(verdict.reason)[:MAX_REASON],
+        reason=verdict.reason,
     )

@@ -32,20 +32,42 @@ class Expression:
         """Writes one: `a b | c d` are two groups of words."""
         return cls(tuple(frozenset(group.split()) for group in words.split("|")), source)
 
+    def is_possible(self, words: frozenset[str]) -> bool:
+        """Whether a text with these words can hold the expression."""
+        return not any(map(words.isdisjoint, self.groups))
+
     def matches(self, text: str, words: frozenset[str]) -> Iterator[re.Match[str]]:
-        """Finds the expression in a text.
+        """Finds the expression in a text in which it is possible.
 
         Args:
             text: Normalised.
             words: The words of the text.
         """
         held = [group & words for group in self.groups]
-        if not all(held):
-            return
         rarest = min(held, key=lambda group: sum(map(text.count, group)))
         places = sorted(at for word in rarest for at in occurrences(text, word))
         for begin, end in windows(((at, at) for at in places), REACH):
             yield from compiled(self.source).finditer(text, begin, end)
+
+
+class Index:
+    """Expressions by their words: those that a text cannot hold cost nothing.
+
+    Args:
+        expressions: In the order in which they are tried.
+    """
+
+    def __init__(self, expressions: Iterable[Expression]) -> None:
+        self._expressions = tuple(expressions)
+        self._by_word: dict[str, list[int]] = {}
+        for place, expression in enumerate(self._expressions):
+            for word in min(expression.groups, key=len):
+                self._by_word.setdefault(word, []).append(place)
+
+    def possible(self, words: frozenset[str]) -> list[int]:
+        """Returns the places of expressions that a text with these words can hold."""
+        places = {place for word in self._by_word.keys() & words for place in self._by_word[word]}
+        return sorted(place for place in places if self._expressions[place].is_possible(words))
 
 
 def occurrences(text: str, word: str) -> Iterator[int]:

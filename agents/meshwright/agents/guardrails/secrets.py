@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from meshwright.agents.guardrails.expressions import compiled
 from meshwright.agents.guardrails.guardrail import ALLOW, Action, Point, Subject, Verdict
+from meshwright.agents.guardrails.look import look
+from meshwright.agents.guardrails.sieve import Sieve
 from meshwright.agents.guardrails.spans import Span, said, without
 
 MAX_VALUE = 256
@@ -45,7 +47,7 @@ FORMS = (
     form("package token", "npm_ pypi-", r"(?:npm_[A-Za-z0-9]{36}|pypi-[\w-]{40,250})"),
     form("sendgrid key", "SG.", r"SG\.[\w-]{16,32}\.[\w-]{16,64}"),
     form("telegram token", ":AA", rf"\d{{8,10}}:AA[\w-]{{33}}{_END}"),
-    form("json web token", "eyJ", r"eyJ[\w-]{8,2000}\.eyJ[\w-]{8,4000}\.[\w-]{10,1000}"),
+    form("json web token", "eyJ", r"eyJ[\w-]{8,2000}\.eyJ[\w-]{8,16000}\.[\w-]{10,4000}"),
     form("azure key", "AccountKey= SharedAccessKey=", r"(?:AccountKey|SharedAccessKey)=[A-Za-z0-9+/]{40,90}={0,2}"),
     form(
         "private key",
@@ -53,19 +55,32 @@ FORMS = (
         r"-----BEGIN (?:[A-Z]{1,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----[A-Za-z0-9+/=\s,:\\-]{16,16384}(?:-----END (?:[A-Z]{1,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----)?",
     ),
 )
-_IN_URL = re.compile(r"://[^\s/:@]{0,64}:([^\s/@]{3,256})(?=@[\w.-])")
-_BEARER = re.compile(r"(?:[Bb]earer|BEARER|[Bb]asic) ([A-Za-z0-9._~+/-]{16,2000}={0,2})")
-_VALUE = re.compile(r"[:=\x1f][>=]?[ \t]{0,4}[\"']?([^\s\"'`,;<>(){}\[\]:=][^\s\"'`,;<>(){}\[\]]{5,255})")
-_TOLD = re.compile(r" (?:is|was|lautet|=)(?: now| still)?:? [\"'`]?([^\s\"'`,;<>(){}\[\]]{6,256})")
-"""The form of a sentence: the password is ..."""
-_NAME = re.compile(
-    r"(?i)(?<![a-z])(?:[a-z]{1,20}[_-]){0,3}(?:password|passwd|passwort|pwd|passphrase|secret|api[_ -]?key|access[_ -]?key|"
-    r"auth[_ -]?token|access[_ -]?token|refresh[_ -]?token|client[_ -]?secret|private[_ -]?key|secret[_ -]?key|token)"
-    r"[\"']?[ \t:]{0,4}$"
+_HAS_FORM = Sieve(*(re.escape(mark) for one in FORMS for mark in one.marks))
+_IN_URL = re.compile(r"://[^\s/:@]{0,64}:([^\s/]{3,256})(?=@[\w.-])")
+_BEARER = re.compile(r"(?:[Bb]earer|BEARER|[Bb]asic) ([A-Za-z0-9._~+/-]{12,16000}={0,2})")
+_VALUE = re.compile(
+    r"[:=\x1f][>=]?[ \t]{0,4}\\{0,3}[\"'`]?([^\s\"'`,;<>(){}\[\]:=\\](?:[^\s\"'`,;<>(){}\[\]\\]|\\(?![\\\"'])){5,4095})"
 )
+_TOLD = re.compile(r" (?:is|was|lautet)(?: now| still)?:? [\"'`]?([^\s\"'`,;<>(){}\[\]]{6,256})")
+"""The form of a sentence: the password is ..."""
+_BETWEEN = r"(?:\\{0,3}[\"'])?[ \t:]{0,4}(?:\x1f?\x1evalue)?"
+"""Between a name and what comes before its value; in laid out JSON the two may be values of one object."""
+_NAME = re.compile(
+    r"(?i)(?:(?<![a-z])(?:[a-z]{1,20}[_-]){0,3}|(?-i:(?<=[a-z])(?=[A-Z])))(?:password|passwd|passwort|pwd|passphrase|secret|api[_ -]?key|access[_ -]?key|"
+    r"auth[_ -]?token|access[_ -]?token|refresh[_ -]?token|client[_ -]?secret|private[_ -]?key|secret[_ -]?key|token)"
+    rf"{_BETWEEN}$"
+)
+_IS_LINKED = Sieve("://")
+_IS_BEARER = Sieve("(?:earer|BEARER|asic) ")
 _NAME_CHARS = 64
-_NAMED_MARKS = ("passw", "pwd", "passphrase", "secret", "key", "token")
-_TOLD_MARKS = ("password", "passwort", "passphrase", "secret", "token", "key")
+_PASSWORD = re.compile(
+    r"(?:(?i:password|passwd|passwort|passphrase)|pwd)(?:\x1f?\x1evalue)?\x1f([^\s\x1e\x1f]{4,4096})(?![^\x1e])"
+)
+"""A value under such a name, whatever it looks like."""
+_ENDS_NAME = r"(?i:passw(?:or[dt]|d)|pwd|passphrase|secret|key|token)" + _BETWEEN
+_IS_NAMED = Sieve(_ENDS_NAME + r"[:=\x1f]")
+_IS_TOLD = Sieve(_ENDS_NAME + " (?:is|was|lautet)")
+_IS_ANY = Sieve.before(_HAS_FORM, _IS_LINKED, _IS_BEARER, _IS_NAMED, _IS_TOLD)
 _PLACEHOLDER = re.compile(
     r"(?i)^(?:[x*.•_-]+|.*(?:example|placeholder|changeme|change-me|your[_-]?|redacted|dummy|sample|insert|todo|none|null|undefined|"
     r"required|optional|string|xxxx|\*\*\*|\.\.\.|process\.env|os\.environ|getenv|settings\.|config\.|self\.|vault:|secrets?\.|ref:).*|"
@@ -90,7 +105,7 @@ class Secrets:
 
     def check(self, subject: Subject) -> Verdict:
         """Looks for secrets."""
-        found = list(spans(subject.text))
+        found = look(subject.text, spans)
         if not found:
             return ALLOW
         return Verdict(self.action, said(found), without(subject.text, found) if self.action == "redact" else "")
@@ -98,18 +113,25 @@ class Secrets:
 
 def spans(text: str) -> Iterator[Span]:
     """Finds secrets in a text; the time is linear in its length."""
+    if not _IS_ANY.may_pass(text):
+        return
+    if _HAS_FORM.may_pass(text):
+        yield from _formed(text)
+    if _IS_LINKED.may_pass(text):
+        yield from (Span(*match.span(1), "password") for match in _IN_URL.finditer(text) if _is_secret(match[1]))
+    if _IS_BEARER.may_pass(text):
+        yield from (Span(*match.span(1), "credential") for match in _BEARER.finditer(text) if _is_random(match[1]))
+    if _IS_NAMED.may_pass(text):
+        yield from (Span(*match.span(1), "secret") for match in _VALUE.finditer(text) if _is_named(text, match))
+        yield from (Span(*match.span(1), "secret") for match in _PASSWORD.finditer(text) if _is_secret(match[1]))
+    if _IS_TOLD.may_pass(text):
+        yield from (Span(*match.span(1), "secret") for match in _TOLD.finditer(text) if _is_named(text, match))
+
+
+def _formed(text: str) -> Iterator[Span]:
     for one in FORMS:
         if any(mark in text for mark in one.marks):
             yield from (Span(match.start(), match.end(), one.kind) for match in compiled(one.source).finditer(text))
-    if "://" in text:
-        yield from (Span(*match.span(1), "password") for match in _IN_URL.finditer(text) if _is_secret(match[1]))
-    if "earer " in text or "asic " in text or "BEARER " in text:
-        yield from (Span(*match.span(1), "credential") for match in _BEARER.finditer(text) if _is_random(match[1]))
-    lowered = text.lower()
-    if any(mark in lowered for mark in _NAMED_MARKS):
-        yield from (Span(*match.span(1), "secret") for match in _VALUE.finditer(text) if _is_named(text, match))
-    if any(f"{mark} {verb}" in lowered for mark in _TOLD_MARKS for verb in ("is", "was")):
-        yield from (Span(*match.span(1), "secret") for match in _TOLD.finditer(text) if _is_named(text, match))
 
 
 def _is_named(text: str, match: re.Match[str]) -> bool:
