@@ -43,6 +43,8 @@ from meshwright.agents.storage import Storage
 from meshwright.agents.supervisor import Supervisor
 from meshwright.agents.task_service import TaskService
 from meshwright.agents.toolbox import Toolbox
+from meshwright.agents.webhook_history import WebhookHistory
+from meshwright.agents.webhook_service import WebhookService
 from meshwright.agents.worker import Worker
 from meshwright.core import telemetry
 from meshwright.core.canonical import to_struct
@@ -55,6 +57,7 @@ from meshwright.core.store import Store
 from meshwright.gen.agents.v1.agent_service_pb2_grpc import add_AgentServiceServicer_to_server
 from meshwright.gen.agents.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
 from meshwright.gen.agents.v1.task_service_pb2_grpc import add_TaskServiceServicer_to_server
+from meshwright.gen.agents.v1.webhook_service_pb2_grpc import add_WebhookServiceServicer_to_server
 from meshwright.gen.registry.v1.agent_directory_service_pb2 import AgentCard, Endpoint
 from meshwright.gen.tools.v1.tool_service_pb2_grpc import add_ToolServiceServicer_to_server
 from meshwright.registry.client import RegistryClient
@@ -173,10 +176,12 @@ class AgentProcess:
         origins = Origins(self.store)
         sessions = SessionService(self.memory, origins, Erasure(self.journal, self.memory, origins))
         agent_service = AgentService(desk, self.agent.name, self.health.response)
+        webhooks = WebhookService(WebhookHistory(self.journal))
         services = {
             "agents.v1.AgentService": bound(add_AgentServiceServicer_to_server, agent_service),
             "agents.v1.TaskService": bound(add_TaskServiceServicer_to_server, TaskService(desk)),
             "agents.v1.SessionService": bound(add_SessionServiceServicer_to_server, sessions),
+            "agents.v1.WebhookService": bound(add_WebhookServiceServicer_to_server, webhooks),
             "tools.v1.ToolService": bound(add_ToolServiceServicer_to_server, ToolService(self.host)),
         }
         return Server(self.settings, services, Verifier(self.registry.key))

@@ -134,7 +134,7 @@ def endpoint_of(options: EndpointOptions, agent_id: str, folder: Path) -> Endpoi
         raise SetupError("url: is called by https only, or by http where its host:port stands under `allow`")
     queue = f"{agent_id}/{digest(options.name, str(url))[:16]}"
     keys = [key_of(key, folder, url.host, url.port) for key in options.secrets]
-    hook = Hook(queue, options.events, options.tenants)
+    hook = Hook(queue, options.events, options.tenants, options.name, url.place)
     return Endpoint(options.name, str(url), hook, keys, egress, options.texts, options.timeout_s)
 
 
