@@ -9,6 +9,8 @@ from meshwright.agents.agent import Agent
 from meshwright.agents.costs import MOST_DAYS, Costs
 from meshwright.agents.escrow import day_of
 from meshwright.core.errors import MeshError
+from meshwright.core.interceptors import CALLER, Caller, Principal
+from meshwright.gen.agents.v1.grant_pb2 import Grant
 from meshwright.gen.agents.v1.task_pb2 import TaskRequest, TaskResponse, Usage, UsageShare
 from meshwright.gen.agents.v1.task_service_pb2 import (
     COST_GROUPING_AGENT,
@@ -129,3 +131,30 @@ async def test_what_is_no_day_or_no_grouping_is_refused(start, fields, wrong):
         await client.tasks.GetCosts(GetCostsRequest(**fields))
     error = MeshError.from_rpc(failed.value)
     assert (error.reason, list(error.fields)) == ("INVALID_REQUEST", [wrong])
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({"scopes": frozenset({"costs:read"})}, ""),
+        ({"scopes": frozenset({"costs"})}, ""),
+        ({"scopes": frozenset({"costs:write", "tools:write"})}, "PERMISSION_DENIED"),
+        ({"scopes": frozenset()}, "PERMISSION_DENIED"),
+        ({"grant": Grant(scopes=["*"])}, "PERMISSION_DENIED"),
+    ],
+)
+async def test_what_a_tenant_spends_is_read_under_a_scope_and_by_no_agent(start, monkeypatch, facts, reason):
+    client = await start("worker", {"text": "Done."})
+    await client.tasks.GetCosts(GetCostsRequest())  # the development principal may
+
+    async def learn(principal, method, context):
+        CALLER.set(Caller(**facts))
+
+    monkeypatch.setattr(Principal, "learn", learn)
+    if not reason:
+        await client.tasks.GetCosts(GetCostsRequest())
+        return
+    with pytest.raises(grpc.aio.AioRpcError) as failed:
+        await client.tasks.GetCosts(GetCostsRequest())
+    error = MeshError.from_rpc(failed.value)
+    assert (error.reason, error.metadata["scope"]) == (reason, "costs:read")
