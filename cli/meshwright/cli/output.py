@@ -12,6 +12,7 @@ CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u2
 """Characters that move a cursor, colour a terminal or turn text around: what others wrote shall do none of that."""
 UNWRAPPED = 400
 """Columns of a table that is read by a program."""
+DOLLAR = 1_000_000
 
 
 class Format(StrEnum):
@@ -32,6 +33,11 @@ def as_json(message: Message, indent: int | None = 2) -> str:
 def harmless(text: str) -> str:
     """Returns text with what a terminal would obey spelled out, an escape as a backslash and `x1b`."""
     return CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def dollars(micros: int) -> str:
+    """Writes an amount of millionths of a US dollar in dollars."""
+    return f"{micros // DOLLAR}.{micros % DOLLAR:06d}"
 
 
 def show(text: str) -> None:

@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from meshwright.cli import cost, dead_letters, inbox
+from meshwright.cli import dead_letters, inbox
 from meshwright.cli.edge import Edge
 from meshwright.cli.options import BudgetEnd, CostBudget, EdgeUrl, OnBudget, Output, with_edge
-from meshwright.cli.output import Format, as_json, show, show_messages, show_table
+from meshwright.cli.output import Format, as_json, dollars, show, show_messages, show_table
 from meshwright.cli.steps import Steps, resolving, shortened
 from meshwright.gen.agents.v1.task_pb2 import TaskPriority, TaskRequest, TaskResponse, TaskStatus
 from meshwright.gen.agents.v1.task_service_pb2 import CancelTaskRequest, GetTaskRequest, ListTasksRequest
@@ -146,7 +146,7 @@ def show_task(task: TaskResponse, form: Format, *, is_short: bool = False) -> No
         return
     show(f"{task.task_id}  {status(task)}")
     if not is_short:
-        spent = f", US$ {cost.dollars(task.usage.cost_micros)}" if task.usage.cost_micros else ""
+        spent = f", US$ {dollars(task.usage.cost_micros)}" if task.usage.cost_micros else ""
         show(f"{task.agent_id}, {task.steps_used} steps, {task.tokens_used} tokens{spent}, {task.duration_ms} ms")
         show(task.output or task.error.message)
         for pending in task.pending_inputs:
