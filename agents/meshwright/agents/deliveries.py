@@ -1,5 +1,6 @@
 """Deliveries: the events that endpoints are still to be told, each endpoint's in a queue of its own in the store."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -7,10 +8,11 @@ from typing import Any, Literal
 from meshwright.agents.journal import LIBRARY
 from meshwright.agents.reader import parse_ref
 from meshwright.agents.task import TaskName
-from meshwright.core.ids import digest
+from meshwright.core.ids import Form, digest
 from meshwright.core.store import Store, partition_key, segment
 
 EventKind = Literal["input_requested", "task_ended"]
+ENDPOINT_NAME = Form(re.compile(r"[a-z][a-z0-9_-]{0,62}"), "1 to 63 small letters, digits, _ or -, a letter first")
 PARTS = 6
 MOST_WHY = 200
 """Characters of what is kept of a failure."""

@@ -5,9 +5,10 @@ import re
 import structlog
 
 from meshwright.agents.authority import check_scope
+from meshwright.agents.deliveries import ENDPOINT_NAME
 from meshwright.agents.webhook_history import WebhookHistory
 from meshwright.core.errors import InvalidRequestError
-from meshwright.core.ids import AGENT_ID, checked
+from meshwright.core.ids import AGENT_ID, Form, checked
 from meshwright.core.interceptors import CALLER, Context
 from meshwright.gen.agents.v1.webhook_service_pb2 import (
     DELIVERY_STATE_DELIVERED,
@@ -27,8 +28,7 @@ READ, WRITE = "webhooks:read", "webhooks:write"
 """The scopes that let somebody see what endpoints were told, and have it told again."""
 ORDER = (DELIVERY_STATE_GIVEN_UP, DELIVERY_STATE_PENDING, DELIVERY_STATE_DELIVERED)
 """As somebody looks for what needs attention."""
-EVENT_ID = re.compile(r"msg_[0-9a-f]{32}")
-ENDPOINT = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+EVENT_ID = Form(re.compile(r"msg_[0-9a-f]{32}"), "msg_ and 32 hex digits")
 
 
 class WebhookService(WebhookServiceServicer):
@@ -67,7 +67,7 @@ def named(request: ListDeliveriesRequest | RedeliverEventRequest) -> tuple[str, 
         InvalidRequestError: A name is none.
     """
     agent_id = request.agent_id and checked("agent_id", request.agent_id, AGENT_ID)
-    return agent_id, request.endpoint and checked("endpoint", request.endpoint, ENDPOINT)
+    return agent_id, request.endpoint and checked("endpoint", request.endpoint, ENDPOINT_NAME)
 
 
 def size_of(request: ListDeliveriesRequest) -> int:

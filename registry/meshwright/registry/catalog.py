@@ -11,7 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from meshwright.core.canonical import digest, from_struct, to_struct
 from meshwright.core.errors import IncompatibleContractError, InvalidRequestError, PermissionDeniedError
-from meshwright.core.ids import AGENT_ID, TARGET, TOOL_NAME, VERSION, checked
+from meshwright.core.ids import AGENT_ID, TARGET, TOOL_NAME, VERSION, Form, checked
 from meshwright.core.interceptors import Caller
 from meshwright.core.scope import SCOPE, covers
 from meshwright.gen.registry.v1.tool_registry_service_pb2 import (
@@ -36,7 +36,7 @@ MAX_LISTED, MAX_TEXT = 64, 200
 MAX_SELECTOR = 256
 UNPLACED = "unplaced:0"
 """Endpoint of a tool that no host serves yet."""
-NAME_PREFIX = re.compile(r"[a-z0-9_.]{0,64}")
+NAME_PREFIX = Form(re.compile(r"[a-z0-9_.]{0,64}"), "at most 64 small letters, digits, _ or dots")
 LAST_SECOND = 253_402_300_799
 """The end of the year 9999, where timestamps end."""
 WRITE = "tools:write"
