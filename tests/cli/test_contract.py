@@ -229,7 +229,7 @@ def test_the_tools_of_this_repository_are_committed():
     assert line
     done = run("check", REPO / "contracts", *(str(REPO / m) if m.endswith(".py") else m for m in line[1].split()))
     assert done.exit_code == 0, done.output
-    sources = [*(REPO / "agents/meshwright/agents/library").rglob("*.py"), *(REPO / "examples").rglob("*.py")]
+    sources = [*(REPO / "agents").rglob("*.py"), *(REPO / "examples").rglob("*.py")]
     declaring = {path.relative_to(REPO) for path in sources if re.search("^ *@tool", path.read_text(), re.MULTILINE)}
     assert {
         Path(one) if one.endswith(".py") else Path("agents", *one.split(".")).with_suffix(".py")

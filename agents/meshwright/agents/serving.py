@@ -32,7 +32,7 @@ from meshwright.agents.planner import Planner
 from meshwright.agents.pressure import Pressure
 from meshwright.agents.purse import Purse
 from meshwright.agents.recall import LongTermMemory, Origins
-from meshwright.agents.remembering import memory_tools
+from meshwright.agents.remembering import Keeping, memory_tools
 from meshwright.agents.responses import Responses
 from meshwright.agents.runner import Runner
 from meshwright.agents.service import AgentService
@@ -95,7 +95,8 @@ class AgentProcess:
         known_prices = prices.load(settings.prices)
         self.embedder = MeteredEmbedder(embedder_from(settings.embedder), known_prices)
         long_term = LongTermMemory(self.store, self.embedder)
-        built_in = memory_tools(long_term, self.memory, self.journal) if agent.remembers else ()
+        keeping = Keeping(long_term, self.memory, self.journal)
+        built_in = memory_tools(lambda: keeping) if agent.remembers else ()
         self.host = ToolHost((*agent.local_tools, *built_in), Ledger(self.store, settings.audit_kept), settings)
         self.selectors = (*agent.selectors, *(f"{one.name}@{one.version}" for one in built_in))
         self.toolbox = Toolbox(self.selectors, self.host, self.registry, self.channels)
