@@ -8,6 +8,7 @@ from typing import Any, Literal
 from meshwright.agents.journal import LIBRARY
 from meshwright.agents.reader import parse_ref
 from meshwright.agents.task import TaskName
+from meshwright.core.facts import shortened
 from meshwright.core.ids import Form, digest
 from meshwright.core.store import Store, partition_key, segment
 
@@ -15,7 +16,7 @@ EventKind = Literal["input_requested", "task_ended"]
 ENDPOINT_NAME = Form(re.compile(r"[a-z][a-z0-9_-]{0,62}"), "1 to 63 small letters, digits, _ or -, a letter first")
 PARTS = 6
 MOST_WHY = 200
-"""Characters of what is kept of a failure."""
+"""Bytes of what is kept of a failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +150,8 @@ class Deliveries:
         await self._settle(queue, delivery, int(pause_s * 1000), "failed", why)
 
     async def _settle(self, queue: str, delivery: Delivery, pause_ms: int, state: str = "", why: str = "") -> None:
-        entry, attempt, line = delivery.entry, delivery.attempt, " ".join(why.split())[:MOST_WHY]
-        facts = queue, entry, attempt, pause_ms, delivery.event_id, state, line
+        line = shortened(" ".join(why.split()), MOST_WHY)
+        facts = queue, delivery.entry, delivery.attempt, pause_ms, delivery.event_id, state, line
         await self._call("settle", delivery.partition, *facts)
 
     async def _call(self, function: str, partition: int, *arguments: str | int) -> Any:
