@@ -61,4 +61,5 @@ def test_whole_numbers_are_shown_without_a_point_and_others_as_they_are(values):
 def test_a_number_that_is_not_exact_keeps_its_point():
     struct = Struct()
     struct.update({"n": 2.0**53, "deep": [{"m": 3.0}]})
-    assert as_json(struct, None) == '{"deep": [{"m": 3}], "n": 9007199254740992.0}'
+    assert '"deep": [{"m": 3}]' in as_json(struct, None)
+    assert '"n": 9007199254740992.0' in as_json(struct, None)

@@ -160,19 +160,28 @@ class ToolBench:
             session_id=session_id,
             deadline=None if deadline_s is None else in_seconds(deadline_s),
         )
-        chosen, reports = key or secrets.token_hex(16), list[Report]()
+        chosen = key or secrets.token_hex(16)
         try:
             grant.approved.extend([approval_of(chosen, self._intent(text))] if is_approved else [])
-            async with asyncio.timeout(deadline_s if deadline_s and deadline_s > 0 else None):
-                outcome = await self._host.invoke(
-                    grant, self._pin, text, chosen, on_progress=lambda share, message: reports.append((share, message))
+        except MeshError as error:
+            return told(chosen, failed(error), (), attempts=0)
+        return await self._made(self._host, grant, text, chosen, deadline_s)
+
+    async def _made(self, host: ToolHost, grant: Grant, text: str, key: str, deadline_s: float | None) -> ToolCall:
+        """Makes a call, which ends with its task."""
+        reports: list[Report] = []
+        left_s = deadline_s if deadline_s and deadline_s > 0 else None  # one that is over is refused by the host
+        try:
+            async with asyncio.timeout(left_s):
+                outcome = await host.invoke(
+                    grant, self._pin, text, key, on_progress=lambda share, message: reports.append((share, message))
                 )
         except MeshError as error:
-            return told(chosen, failed(error), tuple(reports), attempts=0)
+            return told(key, failed(error), tuple(reports), attempts=0)
         except TimeoutError:
-            late = TaskTimeoutError(f"the task is out of time: the call was broken off after {deadline_s:g} s")
-            return told(chosen, failed(late), tuple(reports), attempts=1)
-        return told(chosen, outcome, tuple(reports), attempts=1)
+            late = TaskTimeoutError(f"the task is out of time: the call was broken off after {left_s:g} s")
+            return told(key, failed(late), tuple(reports), attempts=1)
+        return told(key, outcome, tuple(reports), attempts=1)
 
     def _intent(self, text: str) -> str:
         return digest([self._tool.name, self._tool.version, read_arguments(text)])
