@@ -10,7 +10,7 @@ ONLY ?=
 SEED ?=
 MIN ?= 1
 CODE := core registry agents gateway cli
-TOOLS := meshwright.agents.library.researcher.tools meshwright.agents.library.summarizer.tools meshwright.agents.library.planner.tools meshwright.agents.library.reviewer.tools examples/accountant.py examples/tools.py
+TOOLS := meshwright.agents.remembering meshwright.agents.library.researcher.tools meshwright.agents.library.summarizer.tools meshwright.agents.library.planner.tools meshwright.agents.library.reviewer.tools examples/accountant.py examples/tools.py
 # As they are: a question may hold quotes and dollar signs.
 override Q := $(value Q)
 override DOCS := $(value DOCS)

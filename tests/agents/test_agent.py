@@ -23,7 +23,7 @@ def test_tools_of_its_own_and_of_others_become_pins_and_selectors():
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
-        ({"name": "Worker"}, "agent name 'Worker' must match"),
+        ({"name": "Worker"}, "agent name 'Worker' must be"),
         ({"version": "1"}, "no semantic version"),
         ({"tools": [print]}, "decorate the function with @tool"),
     ],

@@ -15,9 +15,15 @@ async def look() -> str:
     return "seen"
 
 
+@tool(effect="pure")
+async def watch() -> str:
+    """Watches."""
+    return "seen"
+
+
 async def test_a_task_says_which_of_its_tools_go_out_of_use(mesh, dial, becomes):
     script = json.dumps({"agents": {"default": [{"text": "Done."}]}})
-    process = await mesh.agent(Agent("worker", "Work.", tools=[look]), script=script)
+    process = await mesh.agent(Agent("worker", "Work.", tools=[look, watch]), script=script)
     client = dial(process)
     assert not [event for event in await client.steps() if event.HasField("notice")]
     request = DeprecateToolRequest(name="look", version="1.0.0", replaced_by="watch@^1")

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshwright.agents import remembering
 from meshwright.agents.agent import Agent
 from meshwright.agents.embedders.catalog import embedder_from
 from meshwright.agents.embedders.embedder import DIMENSIONS
@@ -25,6 +26,7 @@ from meshwright.gen.agents.v1.session_service_pb2 import DeleteSessionRequest
 from meshwright.gen.agents.v1.session_service_pb2_grpc import SessionServiceStub
 from meshwright.gen.agents.v1.task_pb2 import EmbeddingUsage
 from meshwright.registry.invocation import Invocation
+from meshwright.registry.testing import ToolBench
 
 FACTS = (
     "The customer's boat is called Albatross and lies in Hamburg.",
@@ -203,3 +205,10 @@ class TestTools:
     def test_their_names_are_the_meshs(self):
         with pytest.raises(SetupError, match=r"memory\.recall"):
             Agent("a", "b", tools=["memory.recall@^1"], remembers=True)
+
+
+async def test_outside_of_an_agent_s_process_the_tools_are_contracts_alone():
+    async with ToolBench(remembering.remember) as bench:
+        call = await bench.call({"fact": "The cat is called Tom."})
+    assert call.error.reason == "SETUP"
+    assert "Agent(remembers=True)" in call.failure

@@ -331,7 +331,7 @@ class TestQueues:
             while (again := await comes_again()) is None:
                 await asyncio.sleep(0.01)
         assert (again.entry, first.attempt, again.attempt) == (first.entry, 1, 2)
-        await deliveries.again("worker/q", first, 0)  # too late: somebody else has it
+        await deliveries.again("worker/q", first, 0, "late")  # too late: somebody else has it
         assert await comes_again() is None
         await deliveries.done("worker/q", again)
         assert (await deliveries.take(0, "worker/q", lease_ms=1, most=4)).waiting == 0

@@ -229,9 +229,59 @@ def test_the_tools_of_this_repository_are_committed():
     assert line
     done = run("check", REPO / "contracts", *(str(REPO / m) if m.endswith(".py") else m for m in line[1].split()))
     assert done.exit_code == 0, done.output
-    sources = [*(REPO / "agents/meshwright/agents/library").rglob("*.py"), *(REPO / "examples").rglob("*.py")]
+    sources = [*(REPO / "agents").rglob("*.py"), *(REPO / "examples").rglob("*.py")]
     declaring = {path.relative_to(REPO) for path in sources if re.search("^ *@tool", path.read_text(), re.MULTILINE)}
     assert {
         Path(one) if one.endswith(".py") else Path("agents", *one.split(".")).with_suffix(".py")
         for one in line[1].split()
     } == declaring
+
+
+DECLARED = """
+tools:
+  - name: city.weather
+    version: {version}
+    description: Says how warm it is.
+    effect: pure
+    input_schema:
+      type: object
+      properties: {{city: {{type: string}}, day: {{type: {day}}}}}
+      required: [city]
+      additionalProperties: false
+    output_schema: {{type: object}}
+    backend: {{http: {{url: "https://weather.example/v1/{{city}}?day={{day}}"}}}}
+"""
+
+
+@pytest.fixture
+def declare(tmp_path):
+    def write(name, version="1.0.0", day="integer"):
+        (tmp_path / name).write_text(DECLARED.format(version=version, day=day))
+        return tmp_path / name
+
+    return write
+
+
+def test_declared_tools_are_compared_by_file_and_name(declare, module):
+    old, new = declare("old.yaml"), declare("new.yml", "1.1.0", "number")
+    assert run("diff", f"{old}:city.weather", f"{new}:city.weather").exit_code == 0
+    back = run("diff", f"{new}:city.weather", f"{old}:city.weather", "-o", "json")
+    assert back.exit_code == 1
+    assert json.loads(back.stdout)[0]["pointer"] == "/input_schema/properties/day/type"
+    none = run("diff", f"{old}:city.none", f"{new}:city.weather")
+    assert none.exit_code == 2
+    assert "has no tool city.none: it has city.weather, city.weather@1.0.0" in none.output
+    assert run("diff", f"{old}:city.weather@1.0.0", f"{new}:city.weather@1.1.0").exit_code == 0
+    assert run("diff", f"{old.parent / 'no.yaml'}:a", f"{new}:city.weather").exit_code == 2
+
+
+def test_declared_tools_pass_the_same_gate_as_others(declare, module, tmp_path):
+    folder = tmp_path / "contracts"
+    assert run("check", "--write", folder, declare("a.yaml"), module()).exit_code == 0
+    assert set(committed(folder)) == {"city.weather", "add"}
+    changed = run("check", folder, declare("a.yaml", day="string"), module(), "-o", "json")
+    assert changed.exit_code == 1
+    assert states(changed)[-1] == ("city.weather@1.0.0", "changed")
+    bare = tmp_path / "bare.yaml"
+    bare.write_text("tools: 5")
+    assert run("check", folder, bare).exit_code == 2

@@ -1,11 +1,16 @@
 """Text of others on a terminal: shown as it is, obeyed never."""
 
 import io
+import json
 
+from google.protobuf.struct_pb2 import Struct
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
-from meshwright.cli.output import harmless, show, show_table
+from meshwright.cli.output import as_json, harmless, show, show_table
 from meshwright.cli.steps import Steps
+from meshwright.core.canonical import to_struct
 from meshwright.gen.agents.v1.step_event_pb2 import StepEvent, ToolProgress
 
 HOSTILE = "bob[,eve@evil] [red]x [/nope] \x1b[31m \u202eevil"
@@ -44,3 +49,17 @@ def test_steps_show_what_tools_report_word_for_word():
         StepEvent(progress=ToolProgress(call_id="c", fraction=0.5, message=HOSTILE))
     )
     assert SHOWN in text.getvalue()
+
+
+@given(st.dictionaries(st.text(max_size=3), st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(-1e6, 1e6), max_size=5))
+def test_whole_numbers_are_shown_without_a_point_and_others_as_they_are(values):
+    shown = json.loads(as_json(to_struct(values)))
+    assert shown == values
+    assert all(isinstance(shown[name], int) == float(value).is_integer() for name, value in values.items())
+
+
+def test_a_number_that_is_not_exact_keeps_its_point():
+    struct = Struct()
+    struct.update({"n": 2.0**53, "deep": [{"m": 3.0}]})
+    assert '"deep": [{"m": 3}]' in as_json(struct, None)
+    assert '"n": 9007199254740992.0' in as_json(struct, None)

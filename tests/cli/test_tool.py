@@ -20,6 +20,12 @@ def add(a: float, b: float) -> float:
     return a + b
 
 
+@tool(name="sums.plus", version="2.0.0", effect="pure")
+def plus(a: float, b: float) -> float:
+    """Adds two numbers."""
+    return a + b
+
+
 @pytest.fixture
 async def run(mesh):
     """Runs `meshwright tool ...` and returns what it printed."""
@@ -62,7 +68,10 @@ async def test_all_tools_are_listed_however_many_pages_they_fill(run, mesh):
     ]
 
 
-async def test_a_version_is_deprecated_with_a_date_and_a_replacement(run):
+async def test_a_version_is_deprecated_with_a_date_and_a_replacement(run, mesh):
+    client = RegistryClient(channels := Channels(), mesh.target)
+    await client.register(plus.contract("127.0.0.1:7"))
+    await channels.close()
     shown = (await run("deprecate", "sums.add@1.2.0", "--sunset", "2030-01-31", "--use", "sums.plus@^2")).stdout
     assert "do not rely on it after 2030-01-31T00:00:00Z: use sums.plus@^2" in shown
     marked = json.loads((await run("describe", "sums.add", "-o", "jsonl")).stdout)
@@ -79,6 +88,8 @@ async def test_a_version_is_deprecated_with_a_date_and_a_replacement(run):
         (("alias", "sums.add@1.3.0", "stable"), "TOOL_NOT_FOUND"),
         (("deprecate", "sums.add@1.3.0", "--sunset", "2030-01-31"), "TOOL_NOT_FOUND"),
         (("deprecate", "sums.add@1.2.0", "--sunset", "2030-01-31", "--use", "Sums"), "INVALID_REQUEST"),
+        (("deprecate", "sums.add@1.2.0", "--sunset", "2030-01-31", "--use", "sums.none"), "INVALID_REQUEST"),
+        (("deprecate", "sums.add@1.2.0", "--sunset", "2020-01-31"), "INVALID_REQUEST"),
     ],
 )
 async def test_what_cannot_be_done_is_told_with_its_reason(run, words, reason):

@@ -147,10 +147,10 @@ async def test_standard_input_is_bounded():
     assert "at most 262144 bytes" in err
 
 
-async def one_line(*words, **variables):
+async def one_line(*words, code=19, **variables):
     """Runs `tool serve`, which does not start; returns the one line in which it says why."""
-    code, out, err = await run("serve", *words, **variables)
-    assert (code, out) == (1, "")
+    ended, out, err = await run("serve", *words, **variables)
+    assert (ended, out) == (code, "")
     assert re.fullmatch("error: [^\n]+\n", err), err
     return err
 
@@ -168,14 +168,14 @@ async def test_a_contract_that_is_another_is_one_line_and_no_tool_of_that_host_i
         await ready(host)
     other = tmp_path / "other.py"
     other.write_text(TOOLS.replace("Waits.", "Waits for long.").replace("sums.add", "sums.plus"))
-    assert "sums.wait@2.0.0 is another contract: raise the version" in await one_line(other, "--data", data)
+    assert "sums.wait@2.0.0 is another contract: raise the version" in await one_line(other, "--data", data, code=16)
     assert "sums.plus" not in (await run("list", "--edge", f"http://{mesh.target}"))[1]
 
 
 async def test_a_registry_that_is_away_is_one_line(tools, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as closed:
         target = f"127.0.0.1:{closed.getsockname()[1]}"
-    told = await one_line(tools, "--data", tmp_path, "--registry", target)
+    told = await one_line(tools, "--data", tmp_path, "--registry", target, code=24)
     assert f"no registry answers at {target}: start a mesh with `meshwright dev`" in told
 
 
@@ -242,3 +242,34 @@ def test_what_is_said_wins_over_the_local_mesh_whose_store_is_no_other_registrys
     assert other.store_url == HostSettings().store_url
     with pytest.raises(SetupError, match="write HOST:PORT"):
         placed(HostSettings(registry="there"), tmp_path)
+
+
+async def test_a_contract_that_breaks_its_callers_is_refused_with_all_its_places(data, tools, tmp_path):
+    async with started("serve", tools, "--data", data) as host:
+        await ready(host)
+    changed = TOOLS.replace('version="2.0.0"', 'version="2.1.0"').replace("seconds: float", "seconds: int, why: str")
+    other = tmp_path / "other.py"
+    other.write_text(changed)
+    code, out, err = await run("serve", other, "--data", data)
+    assert (code, out) == (19, "")
+    first, *places = err.splitlines()
+    assert "sums.wait@2.1.0 breaks with 2.0.0 in 2 places" in first
+    assert [place.split(":")[0].strip() for place in places] == [
+        "/input_schema/properties/seconds/type",
+        "/input_schema/required/1",
+    ]
+
+
+async def test_of_very_many_places_the_first_are_told(data, tmp_path):
+    old, new = tmp_path / "old.py", tmp_path / "new.py"
+    head = 'from meshwright.registry import tool\n\n@tool(name="many.all", effect="pure", version="1.{}.0")\n'
+    body = "def every({}) -> int:\n    'Takes much.'\n    return 1\n"
+    old.write_text(head.format(0) + body.format(", ".join(f"a{n}: int" for n in range(30))))
+    new.write_text(head.format(1) + body.format(", ".join(f"a{n}: str" for n in range(30))))
+    async with started("serve", old, "--data", data) as host:
+        await ready(host)
+    code, _, err = await run("serve", new, "--data", data)
+    assert code == 19
+    assert "in 30 places" in err
+    assert 5 < len(err.splitlines()) < 30
+    assert "\n  and more: `meshwright tool diff` shows all\n" in err

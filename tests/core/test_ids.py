@@ -120,3 +120,14 @@ def test_what_does_not_fit_is_refused_with_its_field(pattern, value):
     with pytest.raises(InvalidRequestError) as caught:
         checked("a.field", value, pattern)
     assert list(caught.value.fields) == ["a.field"]
+
+
+@pytest.mark.parametrize("form", [AGENT_ID, CALLER_ID, TARGET, TASK_ID, TOOL_NAME, VERSION])
+def test_what_an_identifier_should_look_like_is_said_in_words(form):
+    with pytest.raises(InvalidRequestError) as refused:
+        checked("some.field", "\n", form)
+    said = f"must be {form.words}"
+    assert (refused.value.message, refused.value.fields) == (f"some.field {said}", {"some.field": said})
+    assert not set("[]{}\\^$") & set(said)
+    with pytest.raises(ValueError, match="must be"):
+        form.validated("\n")

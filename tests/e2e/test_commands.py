@@ -111,3 +111,12 @@ def test_without_a_mesh_the_command_says_how_to_start_one():
     assert done.returncode == 24
     assert "meshwright dev" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_what_webhooks_are_told_is_listed_through_the_edge(cli, dev):
+    answer = dev.request("GET", "/v1/webhooks/deliveries?page_size=5")
+    assert (answer.status, answer.json) == (200, {"endpoints": [], "deliveries": []})
+    listed = cli("webhook", "list", "-o", "json")
+    assert json.loads(listed.stdout) == answer.json
+    refused = dev.request("POST", f"/v1/webhooks/deliveries/msg_{'0' * 32}:redeliver", {})
+    assert (refused.status, refused.json["details"][0]["reason"]) == (404, "DELIVERY_NOT_FOUND")

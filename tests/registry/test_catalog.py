@@ -210,14 +210,17 @@ def test_the_development_principal_may_write_and_a_task_may_not():
             checked_writer(Caller("acme", "ann", Grant(scopes=[scope]), frozenset({scope})), "docs.search")
 
 
+NOW_MS = 1_800_000_000_000
+
+
 def deprecation(**changes) -> DeprecateToolRequest:
     fields = {"name": "docs.search", "version": "1.0.0", "sunset_time": Timestamp(seconds=1_900_000_000)}
     return DeprecateToolRequest(**(fields | changes))
 
 
 def test_a_deprecation_has_a_date_and_may_name_a_replacement():
-    assert checked_sunset(deprecation()) == 1_900_000_000_000
-    assert checked_sunset(deprecation(replaced_by="docs.find@^2")) == 1_900_000_000_000
+    assert checked_sunset(deprecation(), NOW_MS) == 1_900_000_000_000
+    assert checked_sunset(deprecation(replaced_by="docs.find@^2"), NOW_MS) == 1_900_000_000_000
 
 
 @pytest.mark.parametrize(
@@ -230,13 +233,14 @@ def test_a_deprecation_has_a_date_and_may_name_a_replacement():
         ("sunset_time", {"sunset_time": Timestamp(seconds=-1)}),
         ("sunset_time", {"sunset_time": Timestamp(seconds=2**62)}),
         ("sunset_time", {"sunset_time": Timestamp(seconds=1, nanos=-5)}),
+        ("sunset_time", {"sunset_time": Timestamp(seconds=1_800_000_000)}),
         ("replaced_by", {"replaced_by": "Docs"}),
         ("replaced_by", {"replaced_by": "a@" + "1" * 300}),
     ],
 )
 def test_a_bad_deprecation_is_refused_with_its_field(field, changes):
     with pytest.raises(InvalidRequestError) as caught:
-        checked_sunset(deprecation(**changes))
+        checked_sunset(deprecation(**changes), NOW_MS)
     assert list(caught.value.fields) == [field]
 
 

@@ -53,7 +53,7 @@ async def test_it_names_what_is_taken_out_of_its_results(store, sums):
     ("fields", "told"),
     [
         ({"required_scopes": "sums:read"}, "required_scopes: "),
-        ({"required_scopes": ["sums read"]}, "required_scopes: must match"),
+        ({"required_scopes": ["sums read"]}, "required_scopes: must be 1 to 200"),
         ({"redact": ["secret"]}, "redact: at most 64 JSON Pointers"),
         ({"rate": 10}, "rate: "),
     ],

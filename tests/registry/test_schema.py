@@ -130,7 +130,7 @@ def test_violations_have_pointer_keyword_and_message():
         ("/a~1b/1", "type"),
         ("/c~0d", "enum"),
         ("", "required"),
-        ("", "additionalProperties"),
+        ("/f", "additionalProperties"),
     }
     assert '"e" is a required property' in explained(found)
 

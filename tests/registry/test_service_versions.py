@@ -202,6 +202,43 @@ async def test_a_deprecated_version_stays_callable_and_is_avoided(register, ask)
     assert (await ask("GetTool", name="docs.search")).version == "2.0.0"
 
 
+async def test_a_deprecation_again_keeps_what_to_use_unless_another_is_named(register, ask):
+    for version in ("1.0.0", "1.1.0", "2.0.0"):
+        await register(version=version)
+    mark = {"name": "docs.search", "version": "1.0.0"}
+    await ask("DeprecateTool", **mark, sunset_time=SUNSET, replaced_by="docs.search@^2")
+    later = Timestamp(seconds=SUNSET.seconds + 60)
+    kept = await ask("DeprecateTool", **mark, sunset_time=later)
+    assert (kept.sunset_time, kept.replaced_by) == (later, "docs.search@^2")
+    other = await ask("DeprecateTool", **mark, sunset_time=later, replaced_by="docs.search@^1")
+    assert other.replaced_by == "docs.search@^1"
+
+
+@pytest.mark.parametrize(
+    ("fields", "wrong"),
+    [
+        ({"replaced_by": "docs.find"}, "replaced_by"),
+        ({"replaced_by": "docs.search@^3"}, "replaced_by"),
+        ({"replaced_by": "docs.search@1.0.0"}, "replaced_by"),
+        ({"replaced_by": "docs.search"}, "replaced_by"),
+        ({"sunset_time": Timestamp(seconds=1_700_000_000)}, "sunset_time"),
+    ],
+)
+async def test_a_date_that_has_passed_or_a_replacement_that_is_not_there_is_refused(register, ask, fields, wrong):
+    await register()
+    with pytest.raises(InvalidRequestError) as caught:
+        await ask("DeprecateTool", **({"name": "docs.search", "version": "1.0.0", "sunset_time": SUNSET} | fields))
+    assert list(caught.value.fields) == [wrong]
+    assert not (await ask("GetTool", name="docs.search")).HasField("sunset_time")
+
+
+async def test_a_range_that_means_another_version_from_then_on_is_a_replacement(register, ask):
+    for version in ("1.0.0", "1.1.0"):
+        await register(version=version)
+    mark = {"name": "docs.search", "version": "1.1.0", "sunset_time": SUNSET}
+    assert (await ask("DeprecateTool", **mark, replaced_by="docs.search@^1")).replaced_by == "docs.search@^1"
+
+
 async def test_what_is_not_registered_is_neither_aliased_nor_deprecated(register, ask):
     await register()
     for name, version in (("docs.search", "1.0.1"), ("docs.find", "1.0.0")):

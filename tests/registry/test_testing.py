@@ -204,6 +204,23 @@ async def test_the_test_says_who_calls_and_when_the_task_ends():
     assert late.error.reason == "TASK_TIMEOUT"
 
 
+async def test_a_call_that_runs_when_the_task_ends_is_broken_off():
+    begun = asyncio.Event()
+
+    @tool(effect="pure")
+    async def endless() -> str:
+        """Never ends."""
+        begun.set()
+        await asyncio.Event().wait()
+        return "never"
+
+    async with ToolBench(endless) as bench:
+        call = await bench.call(deadline_s=0.2)
+    assert begun.is_set()
+    assert (call.error.reason, call.attempts) == ("TASK_TIMEOUT", 1)
+    assert "after 0.2 s" in call.failure
+
+
 async def test_a_bench_that_was_not_entered_says_so():
     with pytest.raises(SetupError, match="async with"):
         await ToolBench(double).call({"n": 1})

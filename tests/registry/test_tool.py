@@ -139,8 +139,11 @@ def test_scopes_and_what_is_redacted_stand_in_the_contract_and_cost_nothing_wher
     [
         ({"required_scopes": "mail:send"}, r"required_scopes is a list: write required_scopes=\['mail:send'\]"),
         ({"redact": "/card"}, "redact is a list"),
-        ({"required_scopes": ["mail send"]}, "tool pay: tool.required_scopes is not valid"),
-        ({"required_scopes": [""]}, "tool pay: tool.required_scopes is not valid"),
+        (
+            {"required_scopes": ["mail send"]},
+            "tool pay: tool.required_scopes must be 1 to 200 visible ASCII characters$",
+        ),
+        ({"required_scopes": [""]}, "tool pay: tool.required_scopes must be 1 to 200 visible ASCII characters$"),
         ({"required_scopes": ["s"] * 65}, "required_scopes says too much"),
         ({"redact": ["card"]}, "redact cannot be read: 'card'"),
     ],

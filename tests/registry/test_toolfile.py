@@ -81,11 +81,11 @@ def test_the_example_is_a_file_that_is_taken(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("before", "after", "expected"),
     [
-        ("name: city.weather", "name: City", "tool City: name: must match"),
+        ("name: city.weather", "name: City", "tool City: name: must be 1 to 64"),
         ("name: city.weather", "name: 5", "tool number 1: name: Input should be a valid string"),
         ("    version: 1.0.0\n", "", "tool city.weather: version: Field required"),
         ("version: 1.0.0", "version: 1.0", "tool city.weather: version: Input should be a valid string"),
-        ("version: 1.0.0", "version: '1.0'", "tool city.weather: version: must match"),
+        ("version: 1.0.0", "version: '1.0'", "tool city.weather: version: must be a semantic version"),
         ("effect: pure", "effect: none", "tool city.weather: effect: Input should be 'pure', 'idempotent'"),
         ("timeout_s: 5", "timeout_s: 0", "tool city.weather: timeout_s: Input should be greater than 0"),
         ("timeout_s: 5", "timeout_s: .inf", "tool city.weather: timeout_s: Input should be less than or equal"),
@@ -110,7 +110,7 @@ def test_the_example_is_a_file_that_is_taken(tmp_path, monkeypatch):
         ("v1/{city}", "{city}\n        ca_file: none.pem", "backend.http: ca_file: "),
         ("v1/{city}", "{city}\n        headers: {Host: x}", "backend.http.headers.host: is set by the call itself"),
         ("v1/{city}", "{city}\n        headers: {A: x, a: y}", "backend.http.headers.a: stands twice"),
-        ("v1/{city}", '{city}\n        headers: {A: "x\\r\\ny"}', "backend.http.headers.A: String should match"),
+        ("v1/{city}", '{city}\n        headers: {A: "x\\r\\ny"}', "backend.http.headers.A: must be printable ASCII"),
         ("v1/{city}", "{city}\n        headers: {A: {secret: S}}", "backend.http.headers: there is no secret S"),
         ("v1/{city}", "{city}\n        headers: {A: {value: S}}", "backend.http.headers.A.secret: Field required"),
         ("v1/{city}", "{city}\n      sql: {}", "backend.sql.database: Field required"),

@@ -114,7 +114,7 @@ class Agent:
 
     def __post_init__(self) -> None:
         if not AGENT_ID.fullmatch(self.name):
-            raise SetupError(f"agent name {self.name!r} must match {AGENT_ID.pattern}")
+            raise SetupError(f"agent name {self.name!r} must be {AGENT_ID.words}")
         if not VERSION.fullmatch(self.version):
             raise SetupError(f"agent {self.name}: version {self.version!r} is no semantic version")
         for one in self.tools:

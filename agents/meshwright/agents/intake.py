@@ -74,9 +74,9 @@ def problems_of(request: TaskRequest) -> Iterator[tuple[str, str]]:
     if size > MAX_PROMPT_BYTES:
         yield "prompt", f"has {size} bytes, at most {MAX_PROMPT_BYTES} are allowed"
     if request.agent_id and not AGENT_ID.fullmatch(request.agent_id):
-        yield "agent_id", f"must match {AGENT_ID.pattern}"
+        yield "agent_id", f"must be {AGENT_ID.words}"
     if request.session_id and not CALLER_ID.fullmatch(request.session_id):
-        yield "session_id", f"must match {CALLER_ID.pattern}"
+        yield "session_id", f"must be {CALLER_ID.words}"
     yield from problems_of_limits(request)
     yield from problems_of_choices(request)
 
@@ -139,11 +139,11 @@ def task_id_of(request: TaskRequest, idempotency_key: str, caller: Caller) -> st
         raise InvalidRequestError("task_id and Idempotency-Key differ", fields={"task_id": "send one of the two"})
     task_id = task_id or key or uuid7()
     parent = parent_of(caller)
-    pattern = TASK_ID if parent else CALLER_ID
-    if not pattern.fullmatch(task_id):
+    form = TASK_ID if parent else CALLER_ID
+    if not form.fullmatch(task_id):
         raise InvalidRequestError(
-            f"task_id is not valid: it must match {pattern.pattern}",
-            fields={"task_id": f"must match {pattern.pattern}"},
+            f"task_id must be {form.words}",
+            fields={"task_id": f"must be {form.words}"},
         )
     check_reach(caller, task_id)
     if parent and root_of(task_id) != parent.root_task_id:

@@ -1,5 +1,6 @@
 """The tools `memory.remember` and `memory.recall`: long-term memory as a model uses it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -9,7 +10,7 @@ from meshwright.agents.journal import Journal
 from meshwright.agents.memory import Memory
 from meshwright.agents.recall import MOST_HITS, MOST_TEXT_CHARS, Hit, LongTermMemory, Origin, Place
 from meshwright.agents.task import TaskName
-from meshwright.core.errors import InvalidRequestError, PermissionDeniedError, TaskNotFoundError
+from meshwright.core.errors import InvalidRequestError, PermissionDeniedError, SetupError, TaskNotFoundError
 from meshwright.core.grant import REGISTRY
 from meshwright.core.ids import root_of
 from meshwright.registry import tool
@@ -43,14 +44,23 @@ class Recalled:
     may_be_from_others: bool
 
 
-def memory_tools(long_term: LongTermMemory, memory: Memory, journal: Journal) -> tuple[LocalTool, LocalTool]:
-    """Makes the tools of one process.
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """What the tools of one process work with.
 
-    Args:
+    Attributes:
         long_term: Where memories are kept.
         memory: Where facts are pinned.
         journal: Tells the session of a task.
     """
+
+    long_term: LongTermMemory
+    memory: Memory
+    journal: Journal
+
+
+def memory_tools(keeping: Callable[[], Keeping]) -> tuple[LocalTool, LocalTool]:
+    """Makes the tools; what they work with is asked for with each call."""
 
     @tool(name=REMEMBER, effect="idempotent")
     async def remember(
@@ -59,17 +69,17 @@ def memory_tools(long_term: LongTermMemory, memory: Memory, journal: Journal) ->
         pin: Annotated[bool, Field(description="Show it in every later prompt of this conversation, too")] = False,
     ) -> Remembered:
         """Remembers a fact for later conversations with the same person. Remember what will still matter then."""
-        invocation = current_invocation()
+        invocation, kept_by = current_invocation(), keeping()
         name = caller_of(invocation)
-        session_id = invocation.session_id or await session_above(journal, name)
+        session_id = invocation.session_id or await session_above(kept_by.journal, name)
         if pin:
             if not session_id:
                 problem = "the task has no session that it could be pinned to: leave pin out"
                 raise InvalidRequestError(problem, fields={"arguments/pin": "needs a session"})
-            await memory.pin(name, session_id, fact, task_id=invocation.task_id)
+            await kept_by.memory.pin(name, session_id, fact, task_id=invocation.task_id)
         origin = Origin(invocation.task_id, session_id, invocation.is_tainted)
         place = Place(name, invocation.agent_id)
-        kept = await long_term.remember(place, invocation.key, fact, origin, invocation.embedding)
+        kept = await kept_by.long_term.remember(place, invocation.key, fact, origin, invocation.embedding)
         return Remembered(kept.memory_id, kept.text, pin)
 
     @tool(name=RECALL, effect="pure")
@@ -80,7 +90,8 @@ def memory_tools(long_term: LongTermMemory, memory: Memory, journal: Journal) ->
         """Finds what was remembered in earlier conversations with the same person, the most similar first."""
         invocation = current_invocation()
         place = Place(caller_of(invocation), invocation.agent_id)
-        return [_recalled(hit) for hit in await long_term.recall(place, about, most, invocation.embedding)]
+        found = await keeping().long_term.recall(place, about, most, invocation.embedding)
+        return [_recalled(hit) for hit in found]
 
     return remember, recall
 
@@ -118,3 +129,16 @@ def _recalled(hit: Hit) -> Recalled:
         time=memory.create_time.ToJsonString(),
         may_be_from_others=memory.tainted,
     )
+
+
+def kept_nowhere() -> Keeping:
+    """Stands where a process would be.
+
+    Raises:
+        SetupError: Always.
+    """
+    raise SetupError("memories are kept by the process of an agent: Agent(remembers=True) brings these tools")
+
+
+remember, recall = memory_tools(kept_nowhere)
+"""The tools as their contracts are; a process makes its own."""

@@ -32,7 +32,7 @@ from meshwright.agents.planner import Planner
 from meshwright.agents.pressure import Pressure
 from meshwright.agents.purse import Purse
 from meshwright.agents.recall import LongTermMemory, Origins
-from meshwright.agents.remembering import memory_tools
+from meshwright.agents.remembering import Keeping, memory_tools
 from meshwright.agents.responses import Responses
 from meshwright.agents.runner import Runner
 from meshwright.agents.service import AgentService
@@ -44,6 +44,8 @@ from meshwright.agents.storage import Storage
 from meshwright.agents.supervisor import Supervisor
 from meshwright.agents.task_service import TaskService
 from meshwright.agents.toolbox import Toolbox
+from meshwright.agents.webhook_history import WebhookHistory
+from meshwright.agents.webhook_service import WebhookService
 from meshwright.agents.worker import Worker
 from meshwright.core import telemetry
 from meshwright.core.canonical import to_struct
@@ -56,6 +58,7 @@ from meshwright.core.store import Store
 from meshwright.gen.agents.v1.agent_service_pb2_grpc import add_AgentServiceServicer_to_server
 from meshwright.gen.agents.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
 from meshwright.gen.agents.v1.task_service_pb2_grpc import add_TaskServiceServicer_to_server
+from meshwright.gen.agents.v1.webhook_service_pb2_grpc import add_WebhookServiceServicer_to_server
 from meshwright.gen.registry.v1.agent_directory_service_pb2 import AgentCard, Endpoint
 from meshwright.gen.tools.v1.tool_service_pb2_grpc import add_ToolServiceServicer_to_server
 from meshwright.registry.client import RegistryClient
@@ -93,7 +96,8 @@ class AgentProcess:
         known_prices = prices.load(settings.prices)
         self.embedder = MeteredEmbedder(embedder_from(settings.embedder), known_prices)
         long_term = LongTermMemory(self.store, self.embedder)
-        built_in = memory_tools(long_term, self.memory, self.journal) if agent.remembers else ()
+        keeping = Keeping(long_term, self.memory, self.journal)
+        built_in = memory_tools(lambda: keeping) if agent.remembers else ()
         self.host = ToolHost((*agent.local_tools, *built_in), Ledger(self.store, settings.audit_kept), settings)
         self.selectors = (*agent.selectors, *(f"{one.name}@{one.version}" for one in built_in))
         self.toolbox = Toolbox(self.selectors, self.host, self.registry, self.channels)
@@ -176,10 +180,12 @@ class AgentProcess:
         erasure = Erasure(self.journal, self.memory, origins, self.outbox)
         sessions = SessionService(self.memory, origins, erasure)
         agent_service = AgentService(desk, self.agent.name, self.health.response)
+        webhooks = WebhookService(WebhookHistory(self.journal))
         services = {
             "agents.v1.AgentService": bound(add_AgentServiceServicer_to_server, agent_service),
             "agents.v1.TaskService": bound(add_TaskServiceServicer_to_server, TaskService(desk)),
             "agents.v1.SessionService": bound(add_SessionServiceServicer_to_server, sessions),
+            "agents.v1.WebhookService": bound(add_WebhookServiceServicer_to_server, webhooks),
             "tools.v1.ToolService": bound(add_ToolServiceServicer_to_server, ToolService(self.host)),
         }
         return Server(self.settings, services, Verifier(self.registry.key))

@@ -7,11 +7,11 @@ import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from meshwright.agents.deliveries import EventKind, Hook
+from meshwright.agents.deliveries import ENDPOINT_NAME, EventKind, Hook
 from meshwright.core.errors import MeshError, SetupError
 from meshwright.core.ids import AGENT_ID, digest
 from meshwright.registry.backends.declaration import Options
@@ -44,7 +44,7 @@ class KeyOptions(Options):
 class EndpointOptions(Options):
     """One entry under `webhooks`."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$", description="How logs and metrics name it")
+    name: Annotated[str, AfterValidator(ENDPOINT_NAME.validated)] = Field(description="How logs and metrics name it")
     url: str = Field(description="https, or http for a place under `allow`")
     events: list[EventKind] = Field(
         default=["input_requested", "task_ended"], min_length=1, max_length=2, description="What it is told"
@@ -134,7 +134,7 @@ def endpoint_of(options: EndpointOptions, agent_id: str, folder: Path) -> Endpoi
         raise SetupError("url: is called by https only, or by http where its host:port stands under `allow`")
     queue = f"{agent_id}/{digest(options.name, str(url))[:16]}"
     keys = [key_of(key, folder, url.host, url.port) for key in options.secrets]
-    hook = Hook(queue, options.events, options.tenants)
+    hook = Hook(queue, options.events, options.tenants, options.name, url.place)
     return Endpoint(options.name, str(url), hook, keys, egress, options.texts, options.timeout_s)
 
 

@@ -9,7 +9,6 @@ from meshwright.agents.reader import Reader
 from meshwright.agents.task import Record, TaskName
 from meshwright.core.canonical import from_struct
 from meshwright.core.errors import MeshError, TaskNotFoundError
-from meshwright.core.ids import digest
 from meshwright.gen.agents.v1.task_pb2 import (
     Decision,
     EscalationSignal,
@@ -25,11 +24,6 @@ MOST_TEXT = 100_000
 """Characters of one text."""
 BEFORE = 128
 """Events of a journal, before the one that a question came with, among which it is looked for."""
-
-
-def event_id(delivery: Delivery) -> str:
-    """Names an event; the same at every attempt, and for every endpoint."""
-    return "msg_" + digest("webhook", delivery.kind, delivery.name.ref, delivery.input_id)[:32]
 
 
 async def body_of(reader: Reader, delivery: Delivery, *, has_texts: bool) -> bytes:
@@ -53,7 +47,7 @@ async def body_of(reader: Reader, delivery: Delivery, *, has_texts: bool) -> byt
         data["prompt"] = record.request.prompt[:MOST_TEXT]
     event = {
         "specversion": "1.0",
-        "id": event_id(delivery),
+        "id": delivery.event_id,
         "source": f"/agents/{record.agent_id}",
         "type": f"meshwright.{delivery.kind}",
         "subject": delivery.name.task_id,

@@ -10,7 +10,7 @@ from meshwright.agents.actor import together
 from meshwright.agents.deliveries import Deliveries, Delivery
 from meshwright.agents.reader import Reader
 from meshwright.agents.webhook import Endpoint, signed
-from meshwright.agents.webhook_event import body_of, event_id
+from meshwright.agents.webhook_event import body_of
 from meshwright.core import telemetry
 from meshwright.core.errors import MeshError, TaskNotFoundError
 from meshwright.registry.backends.http import wait_s
@@ -84,11 +84,11 @@ class Webhooks:
         try:
             response = await self._told(endpoint, delivery)
         except TaskNotFoundError:  # it has expired before anybody was here to tell
-            await self._deliveries.done(queue, delivery)
+            await self._deliveries.drop(queue, delivery)
         except MeshError as error:
             await self._put_off(endpoint, delivery, error.message)
         except Exception:  # one event does not keep the others from being told
-            log.exception("webhook_broken", endpoint=endpoint.name, event_id=event_id(delivery))
+            log.exception("webhook_broken", endpoint=endpoint.name, event_id=delivery.event_id)
             await self._put_off(endpoint, delivery, "internal error")
         else:
             if is_taken(response):
@@ -109,18 +109,18 @@ class Webhooks:
             MeshError: The endpoint could not be reached, or not in time.
         """
         body = await body_of(self._reader, delivery, has_texts=endpoint.has_texts)
-        return await sent(endpoint, event_id(delivery), body)
+        return await sent(endpoint, delivery.event_id, body)
 
     async def _put_off(self, endpoint: Endpoint, delivery: Delivery, why: str, said_s: float | None = None) -> None:
         """Has an event tried again later, unless its day is over."""
         pause_s = max(self._pause_s(delivery.attempt), said_s or 0.0)
-        facts = {"endpoint": endpoint.name, "event_id": event_id(delivery), "attempt": delivery.attempt, "why": why}
+        facts = {"endpoint": endpoint.name, "event_id": delivery.event_id, "attempt": delivery.attempt, "why": why}
         if (delivery.now_ms - delivery.time_ms) / 1000 + pause_s > LASTS_S:
-            await self._deliveries.done(endpoint.hook.queue, delivery)
+            await self._deliveries.give_up(endpoint.hook.queue, delivery, why)
             log.error("webhook_given_up", **facts)
             telemetry.WEBHOOKS.labels(endpoint.name, "given_up").inc()
             return
-        await self._deliveries.again(endpoint.hook.queue, delivery, pause_s)
+        await self._deliveries.again(endpoint.hook.queue, delivery, pause_s, why)
         log.warning("webhook_failed", pause_s=round(pause_s, 1), **facts)
         telemetry.WEBHOOKS.labels(endpoint.name, "failed").inc()
 

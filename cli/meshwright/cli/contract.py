@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -18,8 +18,10 @@ from meshwright.gen.registry.v1.tool_registry_service_pb2 import GetToolRequest,
 from meshwright.registry.catalog import UNPLACED, checked_contract
 from meshwright.registry.compat import contract_changes, is_compatible
 from meshwright.registry.file import content
-from meshwright.registry.module import members
+from meshwright.registry.module import DECLARATIONS, members
+from meshwright.registry.module import tools as tools_at
 from meshwright.registry.tool import LocalTool
+from meshwright.registry.tool.hosted import HostedTool
 from meshwright.registry.version import is_release, neighbours, order
 
 BREAKING, UNREADABLE = 1, 2
@@ -35,7 +37,10 @@ T = TypeVar("T")
 
 def diff(
     old: Annotated[
-        str, typer.Argument(help="FILE.json, FILE.yaml, MODULE:TOOL, FILE.py:TOOL, or NAME@VERSION of a mesh")
+        str,
+        typer.Argument(
+            help="FILE.json, FILE.yaml, MODULE:TOOL, FILE.py:TOOL, FILE.yaml:TOOL, or NAME@VERSION of a mesh"
+        ),
     ],
     new: Annotated[str, typer.Argument(help="The contract in its place, named alike")],
     output: Output = Format.TABLE,
@@ -56,7 +61,10 @@ def diff(
 
 def check(
     folder: Annotated[Path, typer.Argument(help="Committed contracts: NAME/VERSION.json")],
-    modules: Annotated[list[str], typer.Argument(help="Modules, or FILE.py, whose tools are held against them")],
+    modules: Annotated[
+        list[str],
+        typer.Argument(help="Modules, FILE.py, or FILE.yaml of declarations, whose tools are held against them"),
+    ],
     write: Annotated[bool, typer.Option("--write", help="Add the contracts of new versions to the folder")] = False,
     output: Output = Format.TABLE,
 ) -> None:
@@ -89,7 +97,8 @@ def contract_at(place: str, edge: str | None) -> Tool:
         return contract_in(Path(place))
     module, colon, name = place.rpartition(":")
     if colon:
-        found = members(module, LocalTool)
+        is_declared = module.endswith(DECLARATIONS)
+        found: Mapping[str, HostedTool] = declared(module) if is_declared else members(module, LocalTool)
         if name not in found:
             raise SetupError(f"{module} has no tool {name}: it has {', '.join(sorted(found)) or 'none'}")
         return found[name].contract()
@@ -97,6 +106,16 @@ def contract_at(place: str, edge: str | None) -> Tool:
     request = GetToolRequest(name=name, version=version)
     tool: Tool = with_edge(edge, lambda mesh: mesh.call(mesh.tools.GetTool, request))
     return tool
+
+
+def declared(file: str) -> dict[str, HostedTool]:
+    """Returns the tools that a file of declarations holds, by name and by name@version; a name is its last version.
+
+    Raises:
+        SetupError: It holds none, or something is wrong with them.
+    """
+    tools = tools_at(file)
+    return {tool.name: tool for tool in tools} | {f"{tool.name}@{tool.version}": tool for tool in tools}
 
 
 def contract_in(path: Path) -> Tool:
@@ -189,18 +208,15 @@ def committed(folder: Path) -> Contracts:
 
 
 def defined(modules: Iterable[str]) -> list[Tool]:
-    """Returns the contracts of the tools that modules define, by name and version.
+    """Returns the contracts of the tools that modules and files of declarations define, by name and version.
 
     Raises:
         SetupError: A module cannot be imported, has no tools, or two tools claim the same version.
     """
     found: dict[tuple[str, str], Tool] = {}
     for module in modules:
-        tools = members(module, LocalTool)
-        if not tools:
-            raise SetupError(f"{module} holds no tools: decorate functions with @tool")
-        for local in tools.values():
-            tool = local.contract()
+        for hosted in tools_at(module):
+            tool = hosted.contract()
             if found.setdefault((tool.name, tool.version), tool).digest != tool.digest:
                 raise SetupError(f"{module}: {tool.name}@{tool.version} is defined twice, by different contracts")
     return [found[key] for key in sorted(found)]

@@ -6,10 +6,8 @@ from typing import Annotated
 import typer
 
 from meshwright.cli.options import EdgeUrl, Output, with_edge
-from meshwright.cli.output import Format, as_json, show, show_table
+from meshwright.cli.output import Format, as_json, dollars, show, show_table
 from meshwright.gen.agents.v1.task_service_pb2 import CostGrouping, GetCostsRequest, GetCostsResponse
-
-DOLLAR = 1_000_000
 
 
 class Grouping(StrEnum):
@@ -44,8 +42,3 @@ def cost(
             for row in found.rows
         ),
     )
-
-
-def dollars(micros: int) -> str:
-    """Writes an amount of millionths of a US dollar in dollars."""
-    return f"{micros // DOLLAR}.{micros % DOLLAR:06d}"

@@ -18,6 +18,7 @@ from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
 from meshwright.gen.agents.v1.task_pb2 import TaskRequest, TaskResponse
 from meshwright.gen.agents.v1.task_service_pb2 import WatchTaskRequest
 from meshwright.gen.agents.v1.task_service_pb2_grpc import TaskServiceStub
+from meshwright.gen.agents.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from meshwright.gen.registry.v1.agent_directory_service_pb2_grpc import AgentDirectoryServiceStub
 from meshwright.gen.registry.v1.tool_registry_service_pb2_grpc import ToolRegistryServiceStub
 
@@ -45,6 +46,7 @@ class Edge:
         self.agents = AgentServiceStub(self._channel)
         self.tasks = TaskServiceStub(self._channel)
         self.sessions = SessionServiceStub(self._channel)
+        self.webhooks = WebhookServiceStub(self._channel)
         self.directory = AgentDirectoryServiceStub(self._channel)
         self.tools = ToolRegistryServiceStub(self._channel)
 

@@ -1,17 +1,22 @@
 """What commands print: data on stdout as a table, JSON or lines of JSON."""
 
+import json
 import re
 import sys
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
+from typing import Any
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
+
+from meshwright.core.canonical import LARGEST
 
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Characters that move a cursor, colour a terminal or turn text around: what others wrote shall do none of that."""
 UNWRAPPED = 400
 """Columns of a table that is read by a program."""
+DOLLAR = 1_000_000
 
 
 class Format(StrEnum):
@@ -24,14 +29,31 @@ class Format(StrEnum):
 
 def as_json(message: Message, indent: int | None = 2) -> str:
     """Writes a message exactly as the edge does."""
-    return json_format.MessageToJson(
-        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True, indent=indent
+    told = json_format.MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
+    return json.dumps(without_points(told), indent=indent)
+
+
+def without_points(value: Any) -> Any:
+    """Returns JSON data with whole numbers as integers, where a double holds them exactly: 1, not 1.0."""
+    if isinstance(value, dict):
+        return {name: without_points(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [without_points(item) for item in value]
+    if isinstance(value, float) and value.is_integer() and abs(value) < LARGEST:
+        return int(value)
+    return value
 
 
 def harmless(text: str) -> str:
     """Returns text with what a terminal would obey spelled out, an escape as a backslash and `x1b`."""
     return CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def dollars(micros: int) -> str:
+    """Writes an amount of millionths of a US dollar in dollars."""
+    return f"{micros // DOLLAR}.{micros % DOLLAR:06d}"
 
 
 def show(text: str) -> None:

@@ -7,10 +7,12 @@ import typer
 from rich.console import Console
 
 from meshwright.agents.task import leaf
+from meshwright.cli import task_request
 from meshwright.cli.edge import Edge
-from meshwright.cli.options import BudgetEnd, CostBudget, EdgeUrl, OnBudget, Output, with_edge
+from meshwright.cli.options import EdgeUrl, Output, with_edge
 from meshwright.cli.output import Format, as_json, show
 from meshwright.cli.steps import Steps
+from meshwright.cli.task_request import BudgetEnd, Priority
 from meshwright.core.errors import BudgetExceededError, MeshError, UnavailableError
 from meshwright.core.ids import uuid7
 from meshwright.gen.agents.v1.task_pb2 import (
@@ -23,26 +25,40 @@ from meshwright.gen.agents.v1.task_pb2 import (
 
 
 def run(
-    question: Annotated[str, typer.Argument(help="What to do")],
-    agent: Annotated[str, typer.Option("--agent", "-a", help="Agent that does it; by default the orchestrator")] = "",
+    question: task_request.Question,
+    agent: task_request.AgentName = "",
     stream: Annotated[bool, typer.Option("--stream", "-s", help="Show the steps as they happen")] = False,
-    session: Annotated[str, typer.Option(help="Conversation that the question belongs to")] = "",
-    max_steps: Annotated[int, typer.Option(help="Plan-act-observe rounds, 1..25; 0: 10")] = 0,
-    token_budget: Annotated[int, typer.Option(help="Tokens, 512..32768; 0: 8192")] = 0,
-    cost_budget: CostBudget = 0,
-    on_budget: OnBudget = BudgetEnd.PARTIAL,
+    session: task_request.SessionId = "",
+    model: task_request.ModelName = "",
+    output_schema: task_request.SchemaFile = None,
+    tools: task_request.ToolNames = None,
+    max_steps: task_request.MaxSteps = 0,
+    max_tool_calls: task_request.MaxToolCalls = 0,
+    token_budget: task_request.TokenBudget = 0,
+    cost_budget: task_request.CostBudget = 0,
+    on_budget: task_request.OnBudget = BudgetEnd.PARTIAL,
+    timeout: task_request.Timeout = 0,
+    no_cache: task_request.NoCache = False,
+    priority: task_request.Urgency = Priority.NORMAL,
     output: Output = Format.TABLE,
     edge: EdgeUrl = None,
 ) -> None:
     """Asks a question and prints the answer; a connection that breaks is resumed where it was."""
-    request = TaskRequest(
-        prompt=question,
+    request = task_request.task_request(
+        question,
         agent_id=agent,
         session_id=session,
+        model=model,
+        output_schema=output_schema,
+        allowed_tools=tools,
         max_steps=max_steps,
+        max_tool_calls=max_tool_calls,
         token_budget=token_budget,
         cost_budget_micros=cost_budget,
-        on_budget_exceeded=on_budget.action,
+        on_budget=on_budget,
+        timeout=timeout,
+        no_cache=no_cache,
+        priority=priority,
     )
     result = with_edge(edge, lambda mesh: answered(mesh, request, is_streamed=stream, form=output))
     show_result(result, output, is_streamed=stream)

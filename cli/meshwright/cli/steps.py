@@ -6,9 +6,18 @@ import time
 from rich.console import Console
 from rich.text import Text
 
-from meshwright.cli.output import harmless
+from meshwright.cli.output import dollars, harmless
 from meshwright.core.canonical import from_struct
-from meshwright.gen.agents.v1.step_event_pb2 import NoticeKind, StepEvent, ToolOutcome
+from meshwright.gen.agents.v1.step_event_pb2 import (
+    GUARDRAIL_ACTION_ALLOW,
+    GUARDRAIL_ACTION_BLOCK,
+    RESERVATION_STATE_CHARGED,
+    GuardrailAction,
+    GuardrailPoint,
+    NoticeKind,
+    StepEvent,
+    ToolOutcome,
+)
 from meshwright.gen.agents.v1.task_pb2 import Decision, FinishReason, PendingInput, TaskStatus
 
 LONGEST = 100
@@ -31,11 +40,12 @@ class Steps:
         self._reported: dict[str, float] = {}
 
     def draw(self, event: StepEvent) -> None:
-        """Draws one event; of passing frames a call's progress alone, once a second."""
+        """Draws one event; of passing frames a gap, and a call's progress once a second."""
         depth, inner = 0, event
         while inner.HasField("child"):
             depth, inner = depth + 1, inner.child.event
-        if event.sequence == 0 and not (inner.HasField("progress") and self._is_due(inner.progress.call_id)):
+        is_shown = inner.HasField("gap") or (inner.HasField("progress") and self._is_due(inner.progress.call_id))
+        if event.sequence == 0 and not is_shown:
             return
         if inner.HasField("started"):
             self._agents[inner.task_id] = inner.started.agent_id
@@ -75,7 +85,8 @@ def planned(event: StepEvent) -> tuple[str, str, str]:
     call = event.llm_call
     tokens = call.usage.input_tokens + call.usage.output_tokens
     plan = f"plans {len(call.planned_calls)} calls" if call.planned_calls else "answers"
-    return "●", "blue", f"{plan}  ({call.model}, {tokens} tokens, {call.latency_ms} ms)"
+    spent = f"kept answer, saved {call.usage.saved_tokens} tokens" if call.cached else f"{tokens} tokens"
+    return "●", "blue", f"{plan}  ({call.model}, {spent}, {call.latency_ms} ms)"
 
 
 def called(event: StepEvent) -> tuple[str, str, str]:
@@ -100,6 +111,38 @@ def noted(event: StepEvent) -> tuple[str, str, str]:
     """Describes what the machinery did."""
     kind = NoticeKind.Name(event.notice.kind).removeprefix("NOTICE_KIND_").lower().replace("_", " ")
     return "!", "yellow", f"{kind}: {event.notice.detail} (attempt {event.attempt})"
+
+
+def guarded(event: StepEvent) -> tuple[str, str, str] | None:
+    """Describes what a guardrail said; that all is well is no news."""
+    verdict = event.guardrail
+    if verdict.action == GUARDRAIL_ACTION_ALLOW:
+        return None
+    action = GuardrailAction.Name(verdict.action).removeprefix("GUARDRAIL_ACTION_").lower()
+    point = GuardrailPoint.Name(verdict.point).removeprefix("GUARDRAIL_POINT_").lower().replace("_", " ")
+    words = f"guardrail {verdict.rule}: {action} at {point}" + (f": {verdict.reason}" if verdict.reason else "")
+    return ("✗", "red", words) if verdict.action == GUARDRAIL_ACTION_BLOCK else ("!", "yellow", words)
+
+
+def corrected(event: StepEvent) -> tuple[str, str, str]:
+    """Describes why an answer was handed back to the model."""
+    reason = event.correction.reason.lower().replace("_", " ")
+    return "↺", "yellow", f"answer handed back: {reason}: {event.correction.text}"
+
+
+def reserved(event: StepEvent) -> tuple[str, str, str] | None:
+    """Describes money that counts as spent without an answer; what is set aside and settled goes on unseen."""
+    reservation = event.reservation
+    if reservation.state != RESERVATION_STATE_CHARGED:
+        return None
+    lost = f"US$ {dollars(reservation.cost_micros)} count as spent on {reservation.model}"
+    return "!", "yellow", f"{lost}: its answer was lost with a worker"
+
+
+def missed(event: StepEvent) -> tuple[str, str, str]:
+    """Describes events that do not exist any more."""
+    gap = event.gap
+    return "!", "yellow", f"events {gap.from_sequence} to {gap.to_sequence} are gone"
 
 
 def asked(event: StepEvent) -> tuple[str, str, str]:
@@ -171,11 +214,15 @@ DESCRIBED = {
     "progress": reported,
     "tool_result": result_of,
     "delegation": delegated,
+    "guardrail": guarded,
     "context_compacted": compacted,
+    "correction": corrected,
+    "reservation": reserved,
     "notice": noted,
     "budget": warned,
     "input_requested": asked,
     "input_resolved": resolved,
+    "gap": missed,
     "result": ended,
 }
-"""How each kind of event is told; other kinds are not drawn."""
+"""How each kind of event is told. A child's is told as its own, indented; `delta` and `heartbeat` are not drawn."""

@@ -6,12 +6,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from meshwright.cli import cost, dead_letters, inbox
+from meshwright.cli import dead_letters, inbox, task_request
 from meshwright.cli.edge import Edge
-from meshwright.cli.options import BudgetEnd, CostBudget, EdgeUrl, OnBudget, Output, with_edge
-from meshwright.cli.output import Format, as_json, show, show_messages, show_table
+from meshwright.cli.options import EdgeUrl, Output, with_edge
+from meshwright.cli.output import Format, as_json, dollars, show, show_messages, show_table
 from meshwright.cli.steps import Steps, resolving, shortened
-from meshwright.gen.agents.v1.task_pb2 import TaskPriority, TaskRequest, TaskResponse, TaskStatus
+from meshwright.cli.task_request import BudgetEnd, Priority
+from meshwright.gen.agents.v1.task_pb2 import TaskResponse, TaskStatus
 from meshwright.gen.agents.v1.task_service_pb2 import CancelTaskRequest, GetTaskRequest, ListTasksRequest
 
 app = typer.Typer(no_args_is_help=True, help="Submit, look at, watch and cancel tasks; decide what they wait for.")
@@ -19,14 +20,6 @@ app.command("inbox")(inbox.inbox)
 app.command("resolve")(inbox.resolve)
 app.add_typer(dead_letters.app, name="dead-letters")
 TaskId = Annotated[str, typer.Argument(help="The task's id")]
-
-
-class Priority(StrEnum):
-    """Order among the waiting tasks of one tenant."""
-
-    LOW = "low"
-    NORMAL = "normal"
-    HIGH = "high"
 
 
 class Status(StrEnum):
@@ -42,23 +35,42 @@ class Status(StrEnum):
 
 @app.command()
 def submit(
-    question: Annotated[str, typer.Argument(help="What to do")],
-    agent: Annotated[str, typer.Option("--agent", "-a", help="Agent that does it; by default the orchestrator")] = "",
+    question: task_request.Question,
+    agent: task_request.AgentName = "",
     task_id: Annotated[str, typer.Option("--id", help="Your own id; the same id again is the same task")] = "",
-    session: Annotated[str, typer.Option(help="Conversation that the task belongs to")] = "",
-    priority: Annotated[Priority, typer.Option(help="Order among your waiting tasks")] = Priority.NORMAL,
-    timeout: Annotated[int, typer.Option(min=0, max=86_400, help="Seconds that the task may take; 0: 600")] = 0,
-    cost_budget: CostBudget = 0,
-    on_budget: OnBudget = BudgetEnd.PARTIAL,
+    session: task_request.SessionId = "",
+    model: task_request.ModelName = "",
+    output_schema: task_request.SchemaFile = None,
+    tools: task_request.ToolNames = None,
+    max_steps: task_request.MaxSteps = 0,
+    max_tool_calls: task_request.MaxToolCalls = 0,
+    token_budget: task_request.TokenBudget = 0,
+    cost_budget: task_request.CostBudget = 0,
+    on_budget: task_request.OnBudget = BudgetEnd.PARTIAL,
+    timeout: task_request.Timeout = 0,
+    no_cache: task_request.NoCache = False,
+    priority: task_request.Urgency = Priority.NORMAL,
     output: Output = Format.TABLE,
     edge: EdgeUrl = None,
 ) -> None:
     """Queues a task and prints its id at once."""
-    request = TaskRequest(prompt=question, agent_id=agent, task_id=task_id, session_id=session)
-    request.cost_budget_micros, request.on_budget_exceeded = cost_budget, on_budget.action
-    request.priority = TaskPriority.Value(f"TASK_PRIORITY_{priority.name}")
-    if timeout:
-        request.timeout.FromSeconds(timeout)
+    request = task_request.task_request(
+        question,
+        agent_id=agent,
+        task_id=task_id,
+        session_id=session,
+        model=model,
+        output_schema=output_schema,
+        allowed_tools=tools,
+        max_steps=max_steps,
+        max_tool_calls=max_tool_calls,
+        token_budget=token_budget,
+        cost_budget_micros=cost_budget,
+        on_budget=on_budget,
+        timeout=timeout,
+        no_cache=no_cache,
+        priority=priority,
+    )
     show_task(with_edge(edge, lambda mesh: mesh.call(mesh.tasks.SubmitTask, request)), output, is_short=True)
 
 
@@ -146,7 +158,7 @@ def show_task(task: TaskResponse, form: Format, *, is_short: bool = False) -> No
         return
     show(f"{task.task_id}  {status(task)}")
     if not is_short:
-        spent = f", US$ {cost.dollars(task.usage.cost_micros)}" if task.usage.cost_micros else ""
+        spent = f", US$ {dollars(task.usage.cost_micros)}" if task.usage.cost_micros else ""
         show(f"{task.agent_id}, {task.steps_used} steps, {task.tokens_used} tokens{spent}, {task.duration_ms} ms")
         show(task.output or task.error.message)
         for pending in task.pending_inputs:

@@ -1,7 +1,8 @@
 """`meshwright tool serve`: a tool host for a mesh that runs."""
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ from meshwright.cli import ports
 from meshwright.cli.mesh import FACTS
 from meshwright.core import channel, process
 from meshwright.core.channel import Channels
-from meshwright.core.errors import SetupError, UnavailableError
+from meshwright.core.errors import IncompatibleContractError, SetupError, UnavailableError
 from meshwright.core.ids import TARGET
 from meshwright.core.process import Process
 from meshwright.core.settings import data_home
@@ -51,7 +52,7 @@ def serve(
         await check(tools, settings)
         await serve_tools(tools, settings, Announcement(running, tools, settings.registry))
 
-    process.run(main)
+    process.live(main)
 
 
 class Announcement(Process):
@@ -99,6 +100,23 @@ def local_mesh(data: Path) -> dict[str, str]:
         raise SetupError(f"{data / FACTS} cannot be read: start the mesh on that folder again") from None
 
 
+@contextlib.contextmanager
+def refusal_listed() -> Iterator[None]:
+    """Tells all places for which a contract is refused, as far as an error carries them.
+
+    Raises:
+        IncompatibleContractError: A line for each.
+    """
+    try:
+        yield
+    except IncompatibleContractError as error:
+        lines = [f"  {place}: {said}" for place, said in error.fields.items()]
+        if str(len(lines)) != error.metadata.get("places"):
+            lines.append("  and more: `meshwright tool diff` shows all")
+        message = "\n".join([error.message, *lines])
+        raise IncompatibleContractError(message, fields=error.fields, metadata=error.metadata) from None
+
+
 async def check(tools: Sequence[HostedTool], settings: HostSettings) -> None:
     """Finds out before anything listens whether the tools can be served.
 
@@ -115,7 +133,8 @@ async def check(tools: Sequence[HostedTool], settings: HostSettings) -> None:
         registry = ToolRegistryServiceStub(channels.to(settings.registry))
         for tool in tools:
             request = RegisterToolRequest(tool=tool.contract(), validate_only=True)
-            await channel.patient(registry.RegisterTool, request, timeout_s=REGISTRY_S)
+            with refusal_listed():
+                await channel.patient(registry.RegisterTool, request, timeout_s=REGISTRY_S)
     except UnavailableError:
         hint = "start a mesh with `meshwright dev`, or name another registry with --registry"
         raise UnavailableError(f"no registry answers at {settings.registry}: {hint}") from None

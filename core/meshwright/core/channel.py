@@ -24,6 +24,7 @@ MARGIN_S = 0.05
 KEYED = (
     {"service": "agents.v1.TaskService"},
     {"service": "agents.v1.SessionService"},
+    {"service": "agents.v1.WebhookService"},
     {"service": "agents.v1.AgentService", "method": "Health"},
     {"service": "registry.v1.AgentDirectoryService"},
     {"service": "registry.v1.ToolRegistryService"},

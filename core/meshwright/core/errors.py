@@ -46,6 +46,13 @@ class SessionNotFoundError(MeshError):
     reason = "SESSION_NOT_FOUND"
 
 
+class DeliveryNotFoundError(MeshError):
+    """The tenant has no such webhook event, or no attempt at it is known."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    reason = "DELIVERY_NOT_FOUND"
+
+
 class KeyNotFoundError(MeshError):
     """No living instance signs with this key."""
 

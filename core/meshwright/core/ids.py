@@ -4,31 +4,69 @@ import hashlib
 import os
 import re
 import time
+from dataclasses import dataclass
 
 from meshwright.core.errors import InvalidRequestError
 
-CALLER_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-TASK_ID = re.compile(r"[A-Za-z0-9_-]{1,64}(\.[a-z0-9]{1,32})?")
-AGENT_ID = re.compile(r"[a-z][a-z0-9-]{0,62}")
-TOOL_NAME = re.compile(r"(?=.{1,64}\Z)[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*")
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How an identifier looks.
+
+    Attributes:
+        expression: For programs.
+        words: For people: what it consists of.
+    """
+
+    expression: re.Pattern[str]
+    words: str
+
+    def fullmatch(self, text: str) -> re.Match[str] | None:
+        """Matches a whole text."""
+        return self.expression.fullmatch(text)
+
+    def validated(self, text: str) -> str:
+        """Returns a text that looks so: what a model of pydantic checks a field by.
+
+        Raises:
+            ValueError: It looks otherwise; says how it should.
+        """
+        if not self.fullmatch(text):
+            raise ValueError(f"must be {self.words}")
+        return text
+
+
 NUMBER = "(0|[1-9][0-9]*)"
 MARK = "(0|[1-9][0-9]*|[0-9]*[A-Za-z-][0-9A-Za-z-]*)"
 BUILD = "[0-9A-Za-z-]+"
-VERSION = re.compile(rf"(?=.{{1,64}}\Z){NUMBER}\.{NUMBER}\.{NUMBER}(-{MARK}(\.{MARK})*)?(\+{BUILD}(\.{BUILD})*)?")
-TARGET = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):[0-9]{1,5}")
-"""host:port; an IPv6 address stands in brackets."""
+CALLER_ID = Form(re.compile(r"[A-Za-z0-9_-]{1,64}"), "1 to 64 letters, digits, _ or -")
+TASK_ID = Form(
+    re.compile(r"[A-Za-z0-9_-]{1,64}(\.[a-z0-9]{1,32})?"),
+    "1 to 64 letters, digits, _ or -, and for a child a dot with 1 to 32 small letters or digits",
+)
+AGENT_ID = Form(re.compile(r"[a-z][a-z0-9-]{0,62}"), "1 to 63 small letters, digits or -, a letter first")
+TOOL_NAME = Form(
+    re.compile(r"(?=.{1,64}\Z)[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*"),
+    "1 to 64 small letters, digits or _ in parts joined by dots, each with a letter first: docs.search",
+)
+VERSION = Form(
+    re.compile(rf"(?=.{{1,64}}\Z){NUMBER}\.{NUMBER}\.{NUMBER}(-{MARK}(\.{MARK})*)?(\+{BUILD}(\.{BUILD})*)?"),
+    "a semantic version of at most 64 characters: 1.2.0",
+)
+TARGET = Form(
+    re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):[0-9]{1,5}"),
+    "host:port, an IPv6 address in brackets",
+)
 
 
-def checked(field: str, value: str, pattern: re.Pattern[str]) -> str:
+def checked(field: str, value: str, form: Form) -> str:
     """Returns the value.
 
     Raises:
-        InvalidRequestError: It does not look as the pattern says.
+        InvalidRequestError: It does not look as the form says.
     """
-    if not pattern.fullmatch(value):
-        raise InvalidRequestError(
-            f"{field} is not valid: it must match {pattern.pattern}", fields={field: f"must match {pattern.pattern}"}
-        )
+    if not form.fullmatch(value):
+        raise InvalidRequestError(f"{field} must be {form.words}", fields={field: f"must be {form.words}"})
     return value
 
 

@@ -41,13 +41,22 @@ class Process:
 def run(main: Callable[[Process], Awaitable[None]]) -> NoReturn:
     """Runs a service until it is told to stop; exits 0, or 1 with one line on stderr."""
     try:
-        asyncio.run(_run(main))
+        live(main)
     except MeshError as error:
         sys.stderr.write(f"error: {' '.join(error.message.split())}\n")
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     raise SystemExit(0)
+
+
+def live(main: Callable[[Process], Awaitable[None]]) -> None:
+    """Runs a service until it is told to stop, for a command that tells of errors itself.
+
+    Raises:
+        MeshError: Why it could not start, or not go on.
+    """
+    asyncio.run(_run(main))
 
 
 async def _run(main: Callable[[Process], Awaitable[None]]) -> None:

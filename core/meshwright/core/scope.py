@@ -3,9 +3,11 @@
 import re
 from collections.abc import Collection, Iterable
 
+from meshwright.core.ids import Form
+
 EVERYTHING = "*"
 """The scope that covers every other one."""
-SCOPE = re.compile(r"[!-~]{1,200}")
+SCOPE = Form(re.compile(r"[!-~]{1,200}"), "1 to 200 visible ASCII characters")
 
 
 def covers(held: Collection[str], needed: str) -> bool:

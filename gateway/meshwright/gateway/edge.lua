@@ -96,11 +96,10 @@ local function cluster_for(path, agent)
   if id and BY_AGENT[verb] then return 'agent-' .. id end
   if path == '/run' or path == '/steps' or path == '/tasks' then return agent end
   if string.match(path, '^/agents%.v1%.AgentService/') or path == '/agents.v1.TaskService/SubmitTask' then return agent end
-  if string.match(path, '^/agents%.v1%.TaskService/') or string.match(path, '^/agents%.v1%.SessionService/') then
-    return 'agents'
-  end
+  local service = string.match(path, '^/agents%.v1%.(%a+)/')
+  if service == 'TaskService' or service == 'SessionService' or service == 'WebhookService' then return 'agents' end
   if string.match(path, '^/v1/tasks') or string.match(path, '^/tasks/') or path == '/v1/costs' then return 'agents' end
-  if string.match(path, '^/v1/sessions') then return 'agents' end
+  if string.match(path, '^/v1/sessions') or string.match(path, '^/v1/webhooks/') then return 'agents' end
   if string.match(path, '^/v1/agents') or string.match(path, '^/v1/tools') then return 'registry' end
   local rpc = string.match(path, '^/registry%.v1%.(.+)$')
   if rpc and (string.match(rpc, '^ToolRegistryService/') or REGISTRY_RPC[rpc]) then return 'registry' end

@@ -10,6 +10,7 @@ SERVICES = [
     "agents.v1.AgentService",
     "agents.v1.TaskService",
     "agents.v1.SessionService",
+    "agents.v1.WebhookService",
     "registry.v1.ToolRegistryService",
     "registry.v1.AgentDirectoryService",
     "gateway.v1.EdgeService",

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Any, Protocol
 
@@ -10,8 +10,13 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from meshwright.core.canonical import digest, from_struct, to_struct
-from meshwright.core.errors import IncompatibleContractError, InvalidRequestError, PermissionDeniedError
-from meshwright.core.ids import AGENT_ID, TARGET, TOOL_NAME, VERSION, checked
+from meshwright.core.errors import (
+    IncompatibleContractError,
+    InvalidRequestError,
+    PermissionDeniedError,
+    ToolNotFoundError,
+)
+from meshwright.core.ids import AGENT_ID, TARGET, TOOL_NAME, VERSION, Form, checked
 from meshwright.core.interceptors import Caller
 from meshwright.core.scope import SCOPE, covers
 from meshwright.gen.registry.v1.tool_registry_service_pb2 import (
@@ -36,7 +41,7 @@ MAX_LISTED, MAX_TEXT = 64, 200
 MAX_SELECTOR = 256
 UNPLACED = "unplaced:0"
 """Endpoint of a tool that no host serves yet."""
-NAME_PREFIX = re.compile(r"[a-z0-9_.]{0,64}")
+NAME_PREFIX = Form(re.compile(r"[a-z0-9_.]{0,64}"), "at most 64 small letters, digits, _ or dots")
 LAST_SECOND = 253_402_300_799
 """The end of the year 9999, where timestamps end."""
 WRITE = "tools:write"
@@ -274,8 +279,12 @@ def checked_prefix(prefix: str) -> str:
     return checked("name_prefix", prefix, NAME_PREFIX)
 
 
-def checked_sunset(request: DeprecateToolRequest) -> int:
+def checked_sunset(request: DeprecateToolRequest, now_ms: int) -> int:
     """Checks a deprecation and returns its time in milliseconds.
+
+    Args:
+        request: As it came.
+        now_ms: The time now.
 
     Raises:
         InvalidRequestError: Names the field that is wrong.
@@ -285,11 +294,38 @@ def checked_sunset(request: DeprecateToolRequest) -> int:
     if not request.HasField("sunset_time") or not is_time(request.sunset_time):
         hint = "is required: the time after which nobody should rely on the version"
         raise InvalidRequestError("a deprecation needs a date", fields={"sunset_time": hint})
+    sunset_ms = request.sunset_time.ToMilliseconds()
+    if sunset_ms <= now_ms:
+        said = f"must lie in the future: {request.sunset_time.ToJsonString()} has passed"
+        raise InvalidRequestError(f"sunset_time {said}", fields={"sunset_time": said})
     if request.replaced_by:
         if len(request.replaced_by) > MAX_SELECTOR:
             raise InvalidRequestError("too long", fields={"replaced_by": f"at most {MAX_SELECTOR} characters"})
         split_selector(request.replaced_by, "replaced_by")
-    return request.sunset_time.ToMilliseconds()
+    return sunset_ms
+
+
+def check_replacement(request: DeprecateToolRequest, state: ToolState) -> None:
+    """Lets a deprecation pass whose replacement is there, and another version than the one it takes the place of.
+
+    Args:
+        request: Names a replacement.
+        state: How the tool stands that the replacement belongs to.
+
+    Raises:
+        InvalidRequestError: It is not; says what the selector means.
+    """
+    name, wanted = split_selector(request.replaced_by, "replaced_by")
+    if name == request.name:  # as the selector reads once the version is deprecated
+        state = replace(state, sunsets={**state.sunsets, request.version: (0, "")})
+    try:
+        version = state.chosen(name, wanted)
+    except ToolNotFoundError as error:
+        said = f"the replacement is not there: {error.message}"
+        raise InvalidRequestError(said, fields={"replaced_by": error.message}) from None
+    if (name, version) == (request.name, request.version):
+        said = f"{request.replaced_by} means {name}@{version} itself: name another version"
+        raise InvalidRequestError(said, fields={"replaced_by": said})
 
 
 def is_time(time: Timestamp) -> bool:
@@ -318,7 +354,9 @@ def refuse_breaking(tool: Tool, other: str, changes: Sequence[SchemaChange]) -> 
         place, said = next(iter(breaking.items()))
         told = f"{tool.name}@{tool.version} breaks with {other} in {len(breaking)} places, first {place}: {said}; "
         told += "raise the major version (before 1.0.0 the minor)"
-        raise IncompatibleContractError(told, fields=breaking, metadata={"against": other})
+        raise IncompatibleContractError(
+            told, fields=breaking, metadata={"against": other, "places": str(len(breaking))}
+        )
 
 
 def checked_endpoint(field: str, endpoint: str) -> None:

@@ -94,11 +94,16 @@ local function set_alias(keys, a)
   return 'set'
 end
 
--- deprecate: name version sunset_ms replaced_by. Returns 'set' | 'same' | 'unknown'.
+-- deprecate: name version sunset_ms replaced_by. An empty replacement leaves the one there is. Returns 'set' | 'same' |
+-- 'unknown'.
 local function deprecate(keys, a)
-  local sunsets, sunset = key(MESH, 'sunsets', a[1]), a[3] .. ' ' .. a[4]
+  local sunsets = key(MESH, 'sunsets', a[1])
   if redis.call('HEXISTS', key(MESH, 'hosts', a[1]), a[2]) == 0 then return 'unknown' end
-  if redis.call('HGET', sunsets, a[2]) == sunset then return 'same' end
+  local before = redis.call('HGET', sunsets, a[2])
+  local use = a[4]
+  if use == '' and before then use = string.match(before, '^%S+ (.*)$') or '' end
+  local sunset = a[3] .. ' ' .. use
+  if before == sunset then return 'same' end
   redis.call('HSET', sunsets, a[2], sunset)
   tool_changed(a[1], a[2])
   return 'set'

@@ -31,6 +31,8 @@ LISTED_BYTES = 10 * 2**20
 DIALECT = "https://json-schema.org/draft/2020-12/"
 CONTAINERS = (dict, list)
 Validator = jsonschema_rs.Draft202012Validator
+UNKNOWN = ("additionalProperties", "unevaluatedProperties")
+"""Keywords that are told at each of the members that they refuse."""
 NO_SCHEMA = (ValueError, TypeError, AttributeError, LookupError)
 """What a reference to something that is no schema ends in."""
 
@@ -98,10 +100,13 @@ class Schema:
         for error in self._validator.iter_errors(value):
             pointer = "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in error.instance_path)
             keyword = str(error.schema_path[-1]) if error.schema_path else ""
-            found.append(Violation(pointer, keyword, middle_cut(error.message)))
-            if len(found) == MAX_VIOLATIONS:
+            unknown = getattr(error.kind, "unexpected", ()) if keyword in UNKNOWN else ()
+            found.extend(Violation(f"{pointer}/{escaped(name)}", keyword, "is not known here") for name in unknown)
+            if not unknown:
+                found.append(Violation(pointer, keyword, middle_cut(error.message)))
+            if len(found) >= MAX_VIOLATIONS:
                 break
-        return found
+        return found[:MAX_VIOLATIONS]
 
 
 def compiled(schema: dict[str, Any]) -> Validator:

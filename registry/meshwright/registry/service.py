@@ -29,6 +29,7 @@ from meshwright.gen.tools.v1.tool_service_pb2_grpc import ToolServiceStub
 from meshwright.registry.catalog import (
     UNPLACED,
     ToolState,
+    check_replacement,
     checked_contract,
     checked_prefix,
     checked_sunset,
@@ -141,7 +142,11 @@ class ToolRegistry(ToolRegistryServiceServicer):
 
     async def DeprecateTool(self, request: pb.DeprecateToolRequest, context: Context) -> pb.Tool:
         checked_writer(CALLER.get(), request.name)
-        sunset_ms = checked_sunset(request)
+        sunset_ms = checked_sunset(request, int(time.time() * 1000))
+        if request.replaced_by:
+            replacement, _ = split_selector(request.replaced_by, "replaced_by")
+            _, (state,) = await self._store.states([replacement])
+            check_replacement(request, state)
         outcome = await self._store.deprecate(request.name, request.version, sunset_ms, request.replaced_by)
         return await self._marked(outcome, request.name, request.version)
 

@@ -1,5 +1,6 @@
 """Tests for tools: the chain that a call passes in a mesh, without a mesh."""
 
+import asyncio
 import json
 import secrets
 import shutil
@@ -15,7 +16,7 @@ from typing import Any, Self
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from meshwright.core.canonical import digest
-from meshwright.core.errors import MeshError, SetupError
+from meshwright.core.errors import MeshError, SetupError, TaskTimeoutError
 from meshwright.core.grant import approval_of
 from meshwright.core.scope import EVERYTHING
 from meshwright.core.store import Store
@@ -131,7 +132,8 @@ class ToolBench:
             principal: Who asked for the task.
             agent_id: Agent that calls.
             task_id: Task that calls.
-            deadline_s: Seconds that the task has left, 0 or less: it is out of time; None: it has no end.
+            deadline_s: Seconds that the task has left: a call that runs then is broken off; 0 or less: it is out of
+                time; None: it has no end.
             is_tainted: Content that others wrote has entered the task's conversation.
             is_approved: A person has allowed exactly this call.
             scopes: Scopes of whoever asked for the task; by default all.
@@ -158,15 +160,28 @@ class ToolBench:
             session_id=session_id,
             deadline=None if deadline_s is None else in_seconds(deadline_s),
         )
-        chosen, reports = key or secrets.token_hex(16), list[Report]()
+        chosen = key or secrets.token_hex(16)
         try:
             grant.approved.extend([approval_of(chosen, self._intent(text))] if is_approved else [])
-            outcome = await self._host.invoke(
-                grant, self._pin, text, chosen, on_progress=lambda share, message: reports.append((share, message))
-            )
         except MeshError as error:
-            return told(chosen, failed(error), tuple(reports), attempts=0)
-        return told(chosen, outcome, tuple(reports), attempts=1)
+            return told(chosen, failed(error), (), attempts=0)
+        return await self._made(self._host, grant, text, chosen, deadline_s)
+
+    async def _made(self, host: ToolHost, grant: Grant, text: str, key: str, deadline_s: float | None) -> ToolCall:
+        """Makes a call, which ends with its task."""
+        reports: list[Report] = []
+        left_s = deadline_s if deadline_s and deadline_s > 0 else None  # one that is over is refused by the host
+        try:
+            async with asyncio.timeout(left_s):
+                outcome = await host.invoke(
+                    grant, self._pin, text, key, on_progress=lambda share, message: reports.append((share, message))
+                )
+        except MeshError as error:
+            return told(key, failed(error), tuple(reports), attempts=0)
+        except TimeoutError:
+            late = TaskTimeoutError(f"the task is out of time: the call was broken off after {left_s:g} s")
+            return told(key, failed(late), tuple(reports), attempts=1)
+        return told(key, outcome, tuple(reports), attempts=1)
 
     def _intent(self, text: str) -> str:
         return digest([self._tool.name, self._tool.version, read_arguments(text)])

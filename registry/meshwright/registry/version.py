@@ -6,11 +6,15 @@ from functools import lru_cache
 from types import MappingProxyType
 
 from meshwright.core.errors import ToolNotFoundError
+from meshwright.core.ids import Form
 
 SHOWN = 10
 """Versions that an error names."""
 RANGE = re.compile(r"\^([0-9]{1,20})(?:\.([0-9]{1,20}))?(?:\.([0-9]{1,20}))?")
-ALIAS = re.compile(r"(?!v[0-9]|x\Z)[a-z][a-z0-9-]{0,31}")
+ALIAS = Form(
+    re.compile(r"(?!v[0-9]|x\Z)[a-z][a-z0-9-]{0,31}"),
+    "1 to 32 small letters, digits or -, a letter first, neither x nor v and a digit",
+)
 """What cannot be taken for a version: neither `v2` nor `x`, which people read as one."""
 NO_ALIASES: Mapping[str, str] = MappingProxyType({})
 

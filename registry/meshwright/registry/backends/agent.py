@@ -3,11 +3,11 @@
 import asyncio
 import contextlib
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 from google.protobuf import json_format
 from google.protobuf.duration_pb2 import Duration
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from meshwright.core import channel
 from meshwright.core.channel import Channels
@@ -60,7 +60,7 @@ INPUT_SCHEMA: JsonSchema = {
 class AgentOptions(Options):
     """What a declaration says of an agent."""
 
-    agent_id: str = Field(pattern=f"^{AGENT_ID.pattern}$", description="Who does the work")
+    agent_id: Annotated[str, AfterValidator(AGENT_ID.validated)] = Field(description="Who does the work")
     max_steps: int = Field(default=0, ge=0, le=25, description="Rounds of the task; 0: the agent's default")
     token_budget: int = Field(default=0, ge=0, le=32_768, description="Tokens of the task; 0: the agent's default")
 

@@ -14,7 +14,7 @@ from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError, EncodeError, Message
 from google.protobuf.message_factory import GetMessageClass
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from meshwright.core.errors import (
     BackendUnavailableError,
@@ -25,6 +25,7 @@ from meshwright.core.errors import (
     SetupError,
     ToolFailedError,
 )
+from meshwright.core.ids import Form
 from meshwright.registry.addresses import checked_place
 from meshwright.registry.backends.declaration import (
     Credentials,
@@ -44,7 +45,8 @@ from meshwright.registry.backends.secret import HeaderValue
 from meshwright.registry.egress import Egress
 from meshwright.registry.tool import EffectName
 
-MetadataName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_.-]{1,64}$")]
+METADATA_NAME = Form(re.compile(r"[a-z0-9_.-]{1,64}"), "1 to 64 small letters, digits, _, . or -")
+MetadataName = Annotated[str, AfterValidator(METADATA_NAME.validated)]
 EXCERPT_CHARS = 500
 MAX_MESSAGE_BYTES = 4 * 2**20
 MAX_DIALLED = 4

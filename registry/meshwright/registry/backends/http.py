@@ -1,14 +1,16 @@
 """Tools that are HTTP services: arguments become a request, the answer becomes the result."""
 
 import json
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Annotated, Any, Literal, NoReturn, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from meshwright.core.errors import BackendUnavailableError, MeshError, SetupError, ToolFailedError
+from meshwright.core.ids import Form
 from meshwright.registry.backends.declaration import (
     Credentials,
     DeclaredTool,
@@ -26,7 +28,9 @@ from meshwright.registry.backends.url_template import UrlTemplate, parsed_templa
 from meshwright.registry.egress import Egress, Limits, Request, Response
 
 Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
-HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9!#$%&'*+.^_|~-]{1,64}$")]
+HEADER_NAME = Form(re.compile(r"[A-Za-z0-9!#$%&'*+.^_|~-]{1,64}"), "1 to 64 characters that HTTP allows in names")
+HeaderName = Annotated[str, AfterValidator(HEADER_NAME.validated)]
+POINTER = Form(re.compile(r"(/[^/]*)*"), "a JSON Pointer: /data/items")
 WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 OURS = frozenset({"host", "connection", "content-length", "transfer-encoding", "accept-encoding", "idempotency-key"})
 """Headers that are set by the call itself."""
@@ -49,7 +53,9 @@ class HttpOptions(Options):
     )
     body_argument: str = Field(default="", description="The argument that is the body, in place of the rest")
     result: Literal["json", "text"] = Field(default="json", description="How the answer is read")
-    result_pointer: str = Field(default="", pattern=r"^(/[^/]*)*$", description="JSON Pointer to the result")
+    result_pointer: Annotated[str, AfterValidator(POINTER.validated)] = Field(
+        default="", description="JSON Pointer to the result"
+    )
     allow: list[str] = Field(default_factory=list, max_length=16, description="host:port next door that may be called")
     ca_file: str = Field(default="", description="PEM file of the authorities to trust in place of the system's")
     redirects: int = Field(default=0, ge=0, le=5, description="How many are followed")

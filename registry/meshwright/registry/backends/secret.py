@@ -7,9 +7,19 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    model_validator,
+)
 
 from meshwright.core.errors import EgressRefusedError, MeshError, SetupError
+from meshwright.core.ids import Form
 from meshwright.core.settings import secret_variable
 from meshwright.registry.addresses import checked_place
 
@@ -17,6 +27,8 @@ LEAST_CHARS, MOST_CHARS = 8, 8_192
 """A shorter one could not be kept out of texts without tearing them."""
 VISIBLE = re.compile(r"[!-~]+( +[!-~]+)*")
 MASK = "[secret]"
+PRINTABLE = Form(re.compile(r"[ -~]*"), "printable ASCII")
+TRIMMED = Form(re.compile(r"[!-~]([ -~]*[!-~])?"), "printable ASCII without spaces at its ends")
 PLAIN, REFERENCE = "(text)", "(secret)"
 """How errors of declarations tell the two kinds of a header apart."""
 
@@ -43,11 +55,13 @@ class SecretReference(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     secret: str = Field(description="Name under `secrets`")
-    prefix: str = Field(default="", max_length=64, pattern=r"^[ -~]*$", description='Before it: "Bearer "')
+    prefix: Annotated[str, AfterValidator(PRINTABLE.validated)] = Field(
+        default="", max_length=64, description='Before it: "Bearer "'
+    )
 
 
 HeaderValue = Annotated[
-    Annotated[str, StringConstraints(pattern=r"^[!-~]([ -~]*[!-~])?$", max_length=1_024), Tag(PLAIN)]
+    Annotated[str, StringConstraints(max_length=1_024), AfterValidator(TRIMMED.validated), Tag(PLAIN)]
     | Annotated[SecretReference, Tag(REFERENCE)],
     Discriminator(lambda value: PLAIN if isinstance(value, str) else REFERENCE),
 ]

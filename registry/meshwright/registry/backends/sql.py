@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field
 
 from meshwright.core.errors import (
     BackendUnavailableError,
@@ -23,6 +23,7 @@ from meshwright.core.errors import (
     SetupError,
     ToolFailedError,
 )
+from meshwright.core.ids import Form
 from meshwright.registry.backends.declaration import (
     DeclaredTool,
     JsonSchema,
@@ -36,7 +37,8 @@ from meshwright.registry.backends.declaration import (
 from meshwright.registry.threads import run_in_thread
 
 ParameterType = Literal["string", "integer", "number", "boolean"]
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+NAME = Form(re.compile(r"[a-z][a-z0-9_]{0,62}"), "1 to 63 small letters, digits or _, a letter first")
+Name = Annotated[str, AfterValidator(NAME.validated)]
 OUTPUT_SCHEMA: JsonSchema = {
     "type": "object",
     "properties": {

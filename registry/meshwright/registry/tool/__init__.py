@@ -127,7 +127,9 @@ class LocalTool:
                 endpoint=endpoint,
             )
         except InvalidRequestError as error:
-            raise SetupError(f"tool {self.name}: {error.message} ({'; '.join(error.fields.values())})") from None
+            more = [said for said in error.fields.values() if said not in error.message]
+            told = f"{error.message} ({'; '.join(more)})" if more else error.message
+            raise SetupError(f"tool {self.name}: {told}") from None
 
     async def run(self, arguments: dict[str, Any]) -> Any:
         """Runs the function and returns its result as JSON data.

@@ -88,7 +88,7 @@ class TaskServiceStub:
     """GetCosts sums what the ended tasks of the caller's tenant have cost, each on the day (UTC) on which it was accepted.
     A task is counted within seconds of its end; one that cost nothing is not. Days are kept for 40 days. Gives
     INVALID_ARGUMENT INVALID_REQUEST for a day or a grouping that is none, and PERMISSION_DENIED for callers under a
-    grant.
+    grant, or without the scope costs:read.
     """
 
 @_typing.type_check_only
@@ -148,7 +148,7 @@ class TaskServiceAsyncStub(TaskServiceStub):
     """GetCosts sums what the ended tasks of the caller's tenant have cost, each on the day (UTC) on which it was accepted.
     A task is counted within seconds of its end; one that cost nothing is not. Days are kept for 40 days. Gives
     INVALID_ARGUMENT INVALID_REQUEST for a day or a grouping that is none, and PERMISSION_DENIED for callers under a
-    grant.
+    grant, or without the scope costs:read.
     """
 
 class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -265,7 +265,7 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         """GetCosts sums what the ended tasks of the caller's tenant have cost, each on the day (UTC) on which it was accepted.
         A task is counted within seconds of its end; one that cost nothing is not. Days are kept for 40 days. Gives
         INVALID_ARGUMENT INVALID_REQUEST for a day or a grouping that is none, and PERMISSION_DENIED for callers under a
-        grant.
+        grant, or without the scope costs:read.
         """
 
 def add_TaskServiceServicer_to_server(servicer: TaskServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

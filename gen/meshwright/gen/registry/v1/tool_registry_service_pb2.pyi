@@ -531,10 +531,10 @@ class DeprecateToolRequest(_message.Message):
     version: _builtins.str
     """Exact registered version."""
     replaced_by: _builtins.str
-    """Selector of what to use instead; may be empty."""
+    """Selector of what to use instead, a registered tool and another version; empty: what an earlier call named stays."""
     @_builtins.property
     def sunset_time(self) -> _timestamp_pb2.Timestamp:
-        """After this time nobody should rely on it; required."""
+        """After this time nobody should rely on it; required, and in the future."""
 
     def __init__(
         self,
