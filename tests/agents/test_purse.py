@@ -11,6 +11,7 @@ from meshwright.agents.embedders.metering import MeteredEmbedder
 from meshwright.agents.escrow import Escrow
 from meshwright.agents.feed import Feeds
 from meshwright.agents.journal import Journal
+from meshwright.agents.models.candidate import candidate
 from meshwright.agents.models.model import Message, Prompt
 from meshwright.agents.models.prices import Price, Prices
 from meshwright.agents.models.scripted import ScriptedModel
@@ -336,7 +337,7 @@ class TestLosses:
         file.write_text(json.dumps({"agents": {"default": [DONE]}}))
         prices = Prices({"model": Price(input=1_000_000, output=1_000_000)})
         embedder = MeteredEmbedder(HashingEmbedder(), prices)
-        purse = Purse([ScriptedModel(file)], prices, Escrow(journal, SharedLimits()), embedder)
+        purse = Purse([candidate(ScriptedModel(file))], prices, Escrow(journal, SharedLimits()), embedder)
         with pytest.raises(TaskCancelledError):
             await purse.opened(run, Prompt("worker", "Work.", (Message("user", "Go."),)), "")
         assert (run.state.account.reserved, run.state.usage.cost_micros) == (0, 0)

@@ -188,7 +188,7 @@ class Planner:
         try:
             with run.awaiting(self._router.limit_s + PATIENCE_S):
                 answer = await self._responses.recalled(run, screen.add) or await self._router.answer(
-                    prompt, screen.add, wish=run.wish, on_notice=notices.tell
+                    prompt, screen.add, wish=self._purse.bounded(run, run.wish), on_notice=notices.tell
                 )
         except (RateLimitedError, ModelRejectedError):  # anything else may have cost something
             await self._purse.release(run)

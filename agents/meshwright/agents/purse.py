@@ -7,12 +7,15 @@ model call may cost at the most is journaled before the call: one script more.
 import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 
 from meshwright.agents.budget import Shortfall, most_input_tokens
 from meshwright.agents.embedders.metering import MeteredEmbedder
 from meshwright.agents.escrow import Escrow
-from meshwright.agents.models.model import Answer, Call, Model, Prompt
+from meshwright.agents.models.candidate import Candidate
+from meshwright.agents.models.model import Answer, Call, Model, Prompt, Usage
 from meshwright.agents.models.prices import Prices
+from meshwright.agents.models.routing import Wish
 from meshwright.agents.remembering import EMBEDDED
 from meshwright.agents.run import Run
 from meshwright.core.errors import BudgetExceededError, TaskCancelledError
@@ -38,14 +41,17 @@ class Purse:
     """Spends the money of an agent's tasks.
 
     Args:
-        models: That may be asked; the dearest one counts.
+        candidates: Models that may be asked; the dearest one counts.
         prices: What they cost.
         escrow: Budgets that the task shares with others.
         embedder: Embeds what memories and questions are found by.
     """
 
-    def __init__(self, models: Sequence[Model], prices: Prices, escrow: Escrow, embedder: MeteredEmbedder) -> None:
-        self._models = models
+    def __init__(
+        self, candidates: Sequence[Candidate], prices: Prices, escrow: Escrow, embedder: MeteredEmbedder
+    ) -> None:
+        self._candidates = candidates
+        self._models = [one.model for one in candidates]
         self._prices = prices
         self._escrow = escrow
         self._embedder = embedder
@@ -53,6 +59,36 @@ class Purse:
     def counts(self, run: Run) -> bool:
         """Whether a budget counts the money that a task spends."""
         return bool(run.budget.micros or run.record.shared)
+
+    @cached_property
+    def _unpriced(self) -> frozenset[str]:
+        """Names of models of which nobody knows what they cost; the list of prices is read only where money counts."""
+        return frozenset(
+            one.name for one in self._candidates if not self._prices.are_known(one.model.provider, one.model.name)
+        )
+
+    @cached_property
+    def _priced(self) -> list[Model]:
+        return [one.model for one in self._candidates if one.name not in self._unpriced]
+
+    def bounded(self, run: Run, wish: Wish) -> Wish:
+        """Returns a wish with the models left out whose prices nobody knows, where a budget counts money."""
+        return replace(wish, unpriced=self._unpriced) if self.counts(run) else wish
+
+    def _check_prices(self, asked: str) -> None:
+        """Lets a call pass that has a price.
+
+        Args:
+            asked: The model that the request names; empty or a class: any.
+
+        Raises:
+            PriceUnknownError: Nobody knows it, or that of no model.
+        """
+        models = [one.model for one in self._candidates if one.name == asked and asked in self._unpriced]
+        if not self._priced:
+            models = self._models
+        for model in models:
+            self._prices.cost(model.provider, model.name, Usage())
 
     def cost(self, answer: Answer) -> int:
         """Returns what an answer cost, in millionths of a US dollar; 0 where nobody knows, and no budget asks.
@@ -88,6 +124,7 @@ class Purse:
         await self._close(run, closing(run, RESERVATION_STATE_CHARGED))
         if not self.counts(run):
             return prompt
+        self._check_prices(run.request.model)
         read = most_input_tokens(prompt)
         beside = self._embedder.most_micros(compared) if compared else 0
         if run.budget.micros:
@@ -106,6 +143,7 @@ class Purse:
         """
         if not self.counts(run):
             return True
+        self._check_prices("")
         micros = self._most(most_input_tokens(prompt), prompt.max_output_tokens)
         if run.budget.micros and micros > run.budget.micros_left(run.state) // parts:
             return False
@@ -181,7 +219,7 @@ class Purse:
         return low
 
     def _most(self, read: int, written: int) -> int:
-        return max(self._prices.most(model.provider, model.name, read, written) for model in self._models)
+        return max(self._prices.most(model.provider, model.name, read, written) for model in self._priced)
 
 
 def closing(run: Run, state: ReservationState.ValueType) -> list[StepEvent]:

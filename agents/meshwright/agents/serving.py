@@ -107,8 +107,7 @@ class AgentProcess:
         self.escrow = Escrow(self.journal, shared_limits_of(settings))
         self.costs = Costs(self.journal)
         self.outbox = Outbox(self.journal, self.sessions, self.memory, escrow=self.escrow, costs=self.costs)
-        models = [one.model for one in self.router.candidates]
-        self.purse = Purse(models, known_prices, self.escrow, self.embedder)
+        self.purse = Purse(self.router.candidates, known_prices, self.escrow, self.embedder)
         self.responses = Responses(agent, Answers(self.store), self.embedder, self.router.candidates)
         self.inbox = Inbox(self.journal, self.toolbox, agent.policy)
         self.deliveries = Deliveries(self.store, agent.name)

@@ -70,7 +70,7 @@ class Summarizer:
         prompt = self._prompt(run, context, room)
         if compacted is None or prompt is None or not await self._purse.is_covered(run, prompt, BUDGET_SHARE):
             return []
-        wish = Wish("fast", run.record.name.tenant)
+        wish = self._purse.bounded(run, Wish("fast", run.record.name.tenant))
         try:
             with run.awaiting(self._router.limit_s):
                 answer = await self._router.answer(prompt, lambda _: None, wish=wish, on_notice=noted)

@@ -15,6 +15,7 @@ from meshwright.agents.agent import Agent
 from meshwright.agents.models.chain import Chain
 from meshwright.core import telemetry
 from meshwright.core.breaker import OPEN_S, Circuit
+from meshwright.core.errors import MeshError
 from meshwright.gen.agents.v1.agent_service_pb2 import (
     HEALTH_STATUS_DEGRADED,
     HEALTH_STATUS_NOT_SERVING,
@@ -261,3 +262,22 @@ async def test_a_worker_killed_between_two_tries_changes_nothing(
     ]
     told = [NoticeKind.Name(event.notice.kind).removeprefix("NOTICE_KIND_") for event in events if event.notice.kind]
     assert told == ["RETRIED", "TAKEN_OVER", "RETRIED", "RETRIED", "FELL_BACK"]
+
+
+@pytest.mark.parametrize("money", [0, 50_000])
+async def test_a_model_without_a_price_is_not_asked_where_a_budget_counts_money(
+    mesh, openai_server, tmp_path, dial, money
+):
+    models, prices = tmp_path / "models.yaml", tmp_path / "prices.yaml"
+    known = {name: {"spec": f"openai:{name}@{openai_server.url}"} for name in ("unknown", "small")}
+    models.write_text(json.dumps({"models": known, "rules": [{"use": ["unknown", "small"]}]}))
+    prices.write_text("small: {input: 1000000, output: 1000000}")
+    client = dial(await mesh.agent(Agent("worker", "Work."), models=str(models), prices=str(prices)))
+    openai_server.says("Done.")
+    result = await client.agent.RunTask(TaskRequest(prompt="Go.", cost_budget_micros=money))
+    assert result.output == "Done."
+    assert openai_server.requests[-1].body["model"] == ("small" if money else "unknown")
+    if money:
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await client.agent.RunTask(TaskRequest(prompt="Go.", model="unknown", cost_budget_micros=money))
+        assert MeshError.from_rpc(failed.value).reason == "PRICE_UNKNOWN"

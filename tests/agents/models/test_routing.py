@@ -198,3 +198,17 @@ def test_whatever_the_rules_somebody_is_asked_nobody_twice_and_always_the_same(
     assert choose(ALL, rules, asked, Wish(wish, tenant, left)) == choice
     if wish in ("small", "large", "spare"):
         assert found[0] == wish
+
+
+class TestPrices:
+    def test_a_model_without_a_price_is_left_out_where_money_counts(self):
+        choice = chosen([Rule(("large", "spare", "small"))], unpriced=frozenset({"spare"}))
+        assert names(choice) == ["large", "small"]
+        assert choice.because.endswith("; nobody knows what spare costs")
+
+    def test_where_that_leaves_none_of_a_rule_all_others_are_asked(self):
+        assert names(chosen([Rule(("spare",))], unpriced=frozenset({"spare"}))) == ["small", "large"]
+
+    def test_models_that_are_not_in_the_chain_do_not_matter(self):
+        choice = chosen([Rule(("small",))], unpriced=frozenset({"spare"}))
+        assert (names(choice), "nobody" in choice.because) == (["small"], False)

@@ -69,6 +69,14 @@ class Prices:
             return listed(provider, model, usage)
         return self._own.get(model, FREE).cost(usage)
 
+    def are_known(self, provider: str, model: str) -> bool:
+        """Whether somebody has said what a model costs."""
+        try:
+            self.cost(provider, model, Usage())
+        except PriceUnknownError:
+            return False
+        return True
+
     def cost_or_nothing(self, provider: str, model: str, usage: Usage) -> int:
         """Returns what a call costs; 0 where nobody knows, which the log says once a model."""
         if (provider, model) in self._unknown:

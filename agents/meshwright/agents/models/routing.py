@@ -42,11 +42,13 @@ class Wish:
         model: A class (`fast`, `best`) or a model's name that the request asks for; empty: the agent's choice.
         tenant: Whose task it is.
         budget_left: Share of its budget that is left, 0..1.
+        unpriced: Names of models that are not asked, since a budget counts money and nobody knows their prices.
     """
 
     model: str = ""
     tenant: str = ""
     budget_left: float = 1.0
+    unpriced: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,7 @@ def choose(candidates: Sequence[Candidate], rules: Sequence[Rule], prompt: Promp
         candidates: All that may be asked; in this order where no rule matches.
         rules: In this order; their names are among the candidates'.
         prompt: What is asked.
-        wish: What is known beside it.
+        wish: What is known beside it; at least one of the candidates has a price.
 
     Raises:
         InvalidRequestError: The wish is a model that is not there.
@@ -166,6 +168,8 @@ def choose(candidates: Sequence[Candidate], rules: Sequence[Rule], prompt: Promp
     chain, because = _by_rule(candidates, rules, case)
     if wish.model:
         chain, because = _by_wish(candidates, chain, wish.model)
+    if wish.unpriced:
+        chain, because = _by_price(candidates, chain, because, wish.unpriced)
     return _by_size(chain, because, case)
 
 
@@ -187,6 +191,17 @@ def _by_wish(
     if not first:
         return chain, f"{wished} was asked for, and no model is called so: as without it"
     return (*first, *(one for one in chain if one not in first)), f"{wished} was asked for"
+
+
+def _by_price(
+    candidates: Sequence[Candidate], chain: tuple[Candidate, ...], because: str, unpriced: frozenset[str]
+) -> tuple[tuple[Candidate, ...], str]:
+    """Leaves out models whose price nobody knows; where that leaves none of a chain, all others are asked."""
+    left_out = [one for one in chain if one.name in unpriced]
+    if not left_out:
+        return chain, because
+    priced = [tuple(one for one in models if one.name not in unpriced) for models in (chain, candidates)]
+    return priced[0] or priced[1], f"{because}; nobody knows what {listed(left_out)} costs"
 
 
 def _by_size(chain: tuple[Candidate, ...], because: str, case: Case) -> Choice:
