@@ -276,7 +276,7 @@ async def test_a_model_without_a_price_is_not_asked_where_a_budget_counts_money(
     openai_server.says("Done.")
     result = await client.agent.RunTask(TaskRequest(prompt="Go.", cost_budget_micros=money))
     assert result.output == "Done."
-    assert openai_server.requests[-1].body["model"] == ("small" if money else "unknown")
+    assert openai_server.requests[-1]["model"] == ("small" if money else "unknown")
     if money:
         with pytest.raises(grpc.aio.AioRpcError) as failed:
             await client.agent.RunTask(TaskRequest(prompt="Go.", model="unknown", cost_budget_micros=money))
