@@ -84,10 +84,13 @@ class Budget:
             return FINISH_REASON_COST_BUDGET_EXCEEDED
         return None
 
+    def least(self, state: RunState, instructions: str, messages: Iterable[Message]) -> int:
+        """Returns the smallest budget of tokens with which a prompt gets any answer."""
+        return state.tokens + said_of(instructions, messages) + 1
+
     def room(self, state: RunState, instructions: str, messages: Iterable[Message]) -> int:
         """Returns how many tokens an answer may have; 0: the prompt alone would break the budget."""
-        said = estimated_tokens(instructions) + sum(estimated_tokens(message.text) for message in messages)
-        return min(MAX_OUTPUT, max(0, self.left(state) - said))
+        return min(MAX_OUTPUT, max(0, self.left(state) - said_of(instructions, messages)))
 
     def allowance(self, state: RunState, children: int, tokens: int, micros: int) -> "Allowance":
         """Returns what the calls of one answer may take, which itself took `tokens` and `micros`.
@@ -137,10 +140,17 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Shortfall:
-    """Why no model call can be made; `is_shared`: the budget is not the task's own."""
+    """Why no model call can be made.
+
+    Attributes:
+        reason: Which budget lacks something.
+        is_shared: It is not the task's own.
+        total: What the budget has to be for the next call, in its own unit; 0: that is not known.
+    """
 
     reason: FinishReason.ValueType
     is_shared: bool = False
+    total: int = 0
 
 
 @dataclass(slots=True)
@@ -182,6 +192,11 @@ class Allowance:
         delegation.granted_tokens = share.tokens
         delegation.granted_cost_micros = share.micros if budget.micros else 0
         delegation.granted_tool_calls = share.tool_calls if budget.tool_calls else 0
+
+
+def said_of(instructions: str, messages: Iterable[Message]) -> int:
+    """Guesses the tokens of a prompt, its tools aside."""
+    return estimated_tokens(instructions) + sum([estimated_tokens(message.text) for message in messages])
 
 
 def notices(state: RunState, used: Mapping[str, float]) -> list[BudgetNotice]:

@@ -163,23 +163,28 @@ def decision(pending: PendingInput, request: ResolveInputRequest, principal: str
         edited = from_struct(request.edited_arguments, "edited_arguments")
         resolved.edited_arguments_json = json.dumps(edited, ensure_ascii=False)
     if request.decision == DECISION_RAISE_BUDGET:
-        check_raise(request)
+        check_raise(pending, request)
         for name in RAISED:
             setattr(resolved, name, getattr(request, name))
     return resolved
 
 
-def check_raise(request: ResolveInputRequest) -> None:
+def check_raise(pending: PendingInput, request: ResolveInputRequest) -> None:
     """Refuses new limits that are none.
 
     Raises:
-        InvalidRequestError: None is given, or one is out of range.
+        InvalidRequestError: None is given, or one is out of range, or no higher than it is.
     """
     given = {name: getattr(request, name) for name in RAISED}
     if not any(given.values()):
         message = "RAISE_BUDGET needs a new total: token_budget, cost_budget_micros or max_steps"
         raise InvalidRequestError(message, fields=dict.fromkeys(RAISED, "one of these is required"))
     problems = {name: f"must be 0..{RAISED[name]}" for name, value in given.items() if not 0 <= value <= RAISED[name]}
+    limits = from_struct(pending.arguments, "arguments")
+    low = {name: f"is {limits[name]} already" for name, value in given.items() if 0 < value <= limits.get(name, 0)}
+    if low:
+        told = ", ".join(f"{name} {problem}" for name, problem in low.items())
+        raise InvalidRequestError(f"a raised budget is a new total, higher than before: {told}", fields=low)
     if problems:
         raise InvalidRequestError(f"the new limits are out of range: {', '.join(problems)}", fields=problems)
 

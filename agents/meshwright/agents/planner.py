@@ -150,7 +150,8 @@ class Planner:
         left = self._contexts.answer(instructions, tools, messages)
         room = min(left, budget.room(run.state, instructions, messages))
         if not room:
-            return Shortfall(FINISH_REASON_TOKEN_BUDGET_EXCEEDED)
+            total = budget.least(run.state, instructions, messages) if left else 0
+            return Shortfall(FINISH_REASON_TOKEN_BUDGET_EXCEEDED, total=total)
         schema = run.result_type.document if run.result_type else None
         prompt = Prompt(name, instructions, messages, tuple(tools), run.state.step, room, schema)
         return await self._purse.opened(run, self._guard.marked(run, prompt), self._responses.compared(run))

@@ -131,8 +131,10 @@ class Purse:
             most = prompt.max_output_tokens
             left = run.budget.micros_left(run.state) - beside
             prompt = replace(prompt, max_output_tokens=self._room(left, read, most))
-            if prompt.max_output_tokens < min(LEAST_OUTPUT, most):
-                return Shortfall(FINISH_REASON_COST_BUDGET_EXCEEDED)
+            least = min(LEAST_OUTPUT, most)
+            if prompt.max_output_tokens < least:
+                lacking = self._most(read, least) - left
+                return Shortfall(FINISH_REASON_COST_BUDGET_EXCEEDED, total=run.budget.micros + lacking)
         return await self._set_aside(run, self._most(read, prompt.max_output_tokens) + beside) or prompt
 
     async def is_covered(self, run: Run, prompt: Prompt, parts: int) -> bool:

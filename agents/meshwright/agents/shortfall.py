@@ -1,7 +1,7 @@
 """What follows when a budget is used up and the task is to ask: a person raises it, or the task ends."""
 
 from meshwright.agents import inputs
-from meshwright.agents.budget import Shortfall
+from meshwright.agents.budget import Budget, Shortfall
 from meshwright.agents.inputs import Policy
 from meshwright.agents.parking import wait_for_people
 from meshwright.agents.run import Run
@@ -26,6 +26,8 @@ async def is_covered(run: Run, shortfall: Shortfall, policy: Policy) -> bool:
         kind = inputs.SHARED_BUDGET if shortfall.is_shared else inputs.BUDGET
         turn = str(run.state.sequence)
         pending = inputs.asked(kind, run.task_id, told(run, shortfall), policy, now_ms=run.store_ms, turn=turn)
+        if kind is inputs.BUDGET:
+            pending.arguments.update(limits_of(run.budget))
         await run.append(f"budget:{turn}", *run.budget_notices(), run.event(input_requested=pending))
     await wait_for_people(run)
     return True
@@ -43,4 +45,10 @@ def told(run: Run, shortfall: Shortfall) -> str:
         used = f"token_budget: {state.tokens} of {budget.tokens} are spent, too little is left for another call"
     else:
         used = f"max_steps: all {budget.steps} are taken"
-    return f"a budget is used up, {used}: raise it, or end the task?"
+    enough = f" to {shortfall.total} or more" if shortfall.total else ""
+    return f"a budget is used up, {used}: raise it{enough}, or end the task?"
+
+
+def limits_of(budget: Budget) -> dict[str, int]:
+    """Returns the limits that a person may raise, as they stand."""
+    return {"token_budget": budget.tokens, "cost_budget_micros": budget.micros, "max_steps": budget.steps}
