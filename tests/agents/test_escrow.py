@@ -7,10 +7,13 @@ import time
 
 import grpc
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from meshwright.agents.agent import Agent
-from meshwright.agents.escrow import Escrow, SharedLimits, day_of
+from meshwright.agents.escrow import day_of
 from meshwright.agents.journal import LIBRARY
+from meshwright.agents.shared_limits import SharedLimits
 from meshwright.core.store import partition_key, segment
 from meshwright.gen.agents.v1.task_pb2 import (
     BUDGET_ACTION_ASK,
@@ -211,7 +214,87 @@ async def test_a_task_that_may_ask_waits_until_there_is_more(start, store):
     assert (await client.ended("t2")).status == TASK_STATUS_FAILED
 
 
-async def test_without_limits_there_is_nothing_to_share(journal, made):
-    escrow = Escrow(journal, SharedLimits())
-    assert not escrow.is_set
-    await escrow.check(made.task())
+SLOTS = {
+    "session": "session/default/default/s1",
+    "user_day": "user/default/default/{day}",
+    "tenant_day": "tenant/default/{day}",
+    "global_day": "mesh/{day}",
+}
+
+
+class TestDifferentSettings:
+    """One process accepts tasks, another one works on them; they are told different budgets."""
+
+    @pytest.fixture
+    def pair(self, start):
+        """Starts both; returns the client of the one that accepts."""
+
+        async def started(*replies, accepting, working):
+            def settings(told):
+                return {f"budget_{name}_micros": micros for name, micros in told.items()}
+
+            client = await start(*replies, role="server", **settings(accepting))
+            await start(*replies, role="worker", **settings(working))
+            return client
+
+        return started
+
+    @pytest.mark.parametrize(
+        ("accepting", "working"),
+        [
+            ({"tenant_day": 10**6}, {}),
+            ({}, {"tenant_day": 10**6}),
+            ({"tenant_day": 10**6}, {"user_day": 10**6}),
+            ({"session": 10**6, "user_day": 10**5}, {"global_day": 10**6, "user_day": 10**4}),
+            ({"session": 10**5, "user_day": 10**5, "tenant_day": 10**5, "global_day": 10**5}, {"session": 10**6}),
+        ],
+    )
+    async def test_a_tree_takes_from_and_returns_to_what_it_was_accepted_with(
+        self, pair, taken, becomes, store, accepting, working
+    ):
+        client = await pair(saying("", ("look", 0)), DONE, accepting=accepting, working=working)
+        await client.submit(task_id="t1", session_id="s1", token_budget=512)
+        spent = (await client.ended("t1")).usage.cost_micros
+        assert spent == 300
+
+        async def is_relayed():
+            return not await store.client.xlen(partition_key(0, "outbox"))
+
+        await becomes(is_relayed)
+        left = {name: await taken(slot.format(day=today())) for name, slot in SLOTS.items()}
+        assert left == {name: spent if name in accepting else 0 for name in SLOTS}
+
+    async def test_a_worker_that_is_told_of_no_budget_keeps_to_the_one_of_its_task(self, pair):
+        on = [saying("On.", ("look", n)) for n in range(30)]
+        client = await pair(*on, accepting={"tenant_day": 6_000}, working={})
+        await client.submit(task_id="t1", max_steps=25, token_budget=32_768)
+        response = await client.ended("t1")
+        assert response.finish_reason == FINISH_REASON_COST_BUDGET_EXCEEDED
+        assert 0 < response.usage.cost_micros <= 6_000
+
+    async def test_a_worker_that_is_told_of_more_may_spend_more(self, pair):
+        on = [saying("On.", ("look", n)) for n in range(25)]
+        client = await pair(*on, DONE, accepting={"tenant_day": 3_000}, working={"tenant_day": 10**6})
+        await client.submit(task_id="t1", max_steps=25, token_budget=32_768)
+        assert (await client.ended("t1")).usage.cost_micros > 3_000
+
+    async def test_children_share_what_their_root_does_wherever_they_run(self, start, taken, becomes):
+        await start(saying("I help."), budget_global_day_micros=10**5)
+        asks = {"tool_calls": [{"name": "ask.worker", "arguments": {"prompt": "Help."}}] * 3, "usage": DONE["usage"]}
+        boss = await start(asks, DONE, name="boss", delegates=["worker"], budget_user_day_micros=10**5)
+        assert (await boss.run(token_budget=8_000)).usage.cost_micros == 750
+
+        async def is_returned():
+            return await taken(f"user/default/default/{today()}") == 750
+
+        await becomes(is_returned)
+        assert await taken(f"mesh/{today()}") == 0
+
+
+@given(*[st.builds(SharedLimits, *[st.integers(0, 10**15)] * 4)] * 2)
+def test_limits_are_read_as_they_are_written_and_raised_without_adding_any(limits, told):
+    assert SharedLimits.parse(str(limits)) == limits
+    assert bool(str(limits)) == bool(limits)
+    for name in SharedLimits.__slots__:
+        own, raised = getattr(limits, name), getattr(limits.raised(told), name)
+        assert raised == (max(own, getattr(told, name)) if own else 0)

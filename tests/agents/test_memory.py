@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from meshwright.agents.context import History, Turn
 from meshwright.agents.costs import Costs
-from meshwright.agents.escrow import Escrow, SharedLimits
+from meshwright.agents.escrow import Escrow
 from meshwright.agents.memory import (
     FOLDED_AT_ONCE,
     LOADED,
@@ -21,6 +21,7 @@ from meshwright.agents.memory import (
     folded,
 )
 from meshwright.agents.session import KEPT_MS, KEPT_TURNS, MAX_TURN_CHARS, Sessions
+from meshwright.agents.shared_limits import SharedLimits
 from meshwright.core.errors import InvalidRequestError, MemoryFullError, SessionNotFoundError
 from meshwright.core.store import partition_key
 from meshwright.gen.agents.v1.task_pb2 import TASK_STATUS_COMPLETED, TASK_STATUS_FAILED, TaskRequest, TaskResponse

@@ -8,7 +8,7 @@ import pytest
 from meshwright.agents.agent import Agent
 from meshwright.agents.embedders.hashing import HashingEmbedder
 from meshwright.agents.embedders.metering import MeteredEmbedder
-from meshwright.agents.escrow import Escrow, SharedLimits
+from meshwright.agents.escrow import Escrow
 from meshwright.agents.feed import Feeds
 from meshwright.agents.journal import Journal
 from meshwright.agents.models.model import Message, Prompt
@@ -16,6 +16,7 @@ from meshwright.agents.models.prices import Price, Prices
 from meshwright.agents.models.scripted import ScriptedModel
 from meshwright.agents.purse import Purse
 from meshwright.agents.run import Run
+from meshwright.agents.shared_limits import SharedLimits
 from meshwright.agents.task import leaf
 from meshwright.core.errors import MeshError, TaskCancelledError
 from meshwright.core.grant import Signer

@@ -6,6 +6,7 @@ from meshwright.agents.account import Account
 from meshwright.agents.models.model import Message
 from meshwright.agents.result import MAX_OUTPUT_CHARS, STOP, End, cancelled, idle_result, result_of, timed_out
 from meshwright.agents.run import Run
+from meshwright.agents.shared_limits import SharedLimits
 from meshwright.agents.task import Record
 from meshwright.core.errors import MeshError, ModelUnavailableError
 from meshwright.gen.agents.v1.task_pb2 import (
@@ -30,7 +31,7 @@ BUDGETS = (FINISH_REASON_MAX_STEPS, FINISH_REASON_TOKEN_BUDGET_EXCEEDED, FINISH_
 
 @pytest.fixture
 def run(made):
-    run = Run(None, Record.fresh(made.task(), 1_000), None, None, None)
+    run = Run(None, Record.fresh(made.task(), 1_000, SharedLimits()), None, None, None)
     run.state.messages.append(Message("assistant", "So far."))
     run.state.step = 2
     run.state.usage = Usage(input_tokens=5, output_tokens=6, tool_calls=7)

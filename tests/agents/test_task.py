@@ -3,6 +3,7 @@
 import pytest
 
 from meshwright.agents.journal import parse_ref
+from meshwright.agents.shared_limits import SharedLimits
 from meshwright.agents.task import LONGEST_MS, Entry, Record, TaskName, counted, counters_of, leaf
 from meshwright.gen.agents.v1.step_event_pb2 import ChildStep, StepEvent
 from meshwright.gen.agents.v1.task_pb2 import (
@@ -58,14 +59,14 @@ class TestRecord:
 
     def test_a_fresh_record_is_what_the_store_holds(self, made):
         task = made.task(request=TaskRequest(prompt="Go."))
-        fresh = Record.fresh(task, 1_000)
+        fresh = Record.fresh(task, 1_000, task.shared)
         assert (fresh.created, fresh.deadline, fresh.attempt, fresh.sequence) == (1_000, 1_000 + task.timeout_ms, 1, 0)
 
     async def test_a_fresh_record_is_what_a_claimed_acceptance_wrote(self, journal, made):
-        task = made.task(request=TaskRequest(prompt="Go."))
+        task = made.task(request=TaskRequest(prompt="Go."), shared=SharedLimits(tenant_day=5))
         accepted = await journal.accept(task, claim=True)
         stored = await journal.record(task.name)
-        fresh = Record.fresh(task, accepted.time_ms)
+        fresh = Record.fresh(task, accepted.time_ms, accepted.shared)
         differing = {name for name in fresh.__slots__ if getattr(fresh, name) != getattr(stored, name)}
         assert differing <= {"now"}
 

@@ -182,6 +182,7 @@ class Desk:
             check_wish(task.request.model, card.models)
         check_caller(task.agent_id, card.callable_by, caller)
         check_cycle(task.agent_id, caller, is_recursive=card.recursive)
+        task = self._escrow.sharing(task)
         await self._check_shared_budgets(task)
         has_ticket = await self._takes_free_turn(task)
         try:
@@ -202,7 +203,7 @@ class Desk:
             version = self._worker.pinning
             accepted = await self._journal.accept(task, claim=has_place, events=events, version=version)
             if accepted.claim and self._worker.is_claiming:
-                run = self._worker.hold(accepted.claim, Record.fresh(task, accepted.time_ms))
+                run = self._worker.hold(accepted.claim, Record.fresh(task, accepted.time_ms, accepted.shared))
                 run.begun_with(events, accepted.time_ms)
             elif accepted.claim:  # draining has begun meanwhile
                 await self._journal.release(accepted.claim)
@@ -218,8 +219,6 @@ class Desk:
         Raises:
             BudgetExceededError: One is.
         """
-        if not self._escrow.is_set or task.parent_id:
-            return
         try:
             await self._escrow.check(task)
         except BudgetExceededError:

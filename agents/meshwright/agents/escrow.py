@@ -3,15 +3,19 @@
 Each shared budget is a counter in a slot of its own, which no script of a task can reach. So a tree takes a chunk from
 each before it spends, once by number, and keeps it in its root's record; the outbox returns what is left when the root
 ends. What trees have taken is never more than the budget.
+
+Which budgets a tree shares is written into its record when it is accepted, so processes that are told different ones
+take from the same counters, and return to them.
 """
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from meshwright.agents.journal import LIBRARY, Journal
 from meshwright.agents.run import persistently
+from meshwright.agents.shared_limits import SharedLimits
 from meshwright.agents.task import NewTask, Record, TaskName
 from meshwright.core.errors import BudgetExceededError
 from meshwright.core.store import partition_key, segment
@@ -21,23 +25,6 @@ CHUNK_MICROS = 50_000
 PARTS = 20
 """A chunk is at most this part of the smallest budget, so that one tree does not hold it all."""
 KEPT_MS = 40 * 86_400_000
-
-
-@dataclass(frozen=True, slots=True)
-class SharedLimits:
-    """What trees may spend together, in millionths of a US dollar; 0: no limit.
-
-    Attributes:
-        session: All tasks of one session.
-        user_day: All tasks of one principal that were accepted on one day (UTC).
-        tenant_day: The same of one tenant.
-        global_day: The same of the mesh.
-    """
-
-    session: int = 0
-    user_day: int = 0
-    tenant_day: int = 0
-    global_day: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,28 +42,18 @@ class Escrow:
 
     Args:
         journal: Knows the store, and the roots of trees.
-        limits: Of this mesh; every agent of it is told the same.
+        limits: What this process is told.
     """
 
     def __init__(self, journal: Journal, limits: SharedLimits) -> None:
         self._journal = journal
         self._limits = limits
-        self.is_set = limits != SharedLimits()
-        """Whether there is any shared budget."""
 
-    def _counters(self, name: TaskName, session_id: str, created_ms: int) -> Iterator[Counter]:
-        day, limits = day_of(created_ms), self._limits
-        if limits.session and session_id:
-            slot = segment(f"session/{name.sibling(session_id).ref}")
-            yield Counter(slot, limits.session, f"the budget of session {session_id}", is_daily=False)
-        if limits.user_day:
-            user = name.sibling(day).ref
-            yield Counter(segment(f"user/{user}"), limits.user_day, f"the budget of {name.principal} on {day}")
-        if limits.tenant_day:
-            tenant = "/".join(map(segment, (name.tenant, day)))
-            yield Counter(segment(f"tenant/{tenant}"), limits.tenant_day, f"the budget of {name.tenant} on {day}")
-        if limits.global_day:
-            yield Counter(segment(f"mesh/{day}"), limits.global_day, f"the budget of the mesh on {day}")
+    def sharing(self, task: NewTask) -> NewTask:
+        """Writes into a new tree's root which budgets it shares; children share those of their root."""
+        if not self._limits or task.parent_id:
+            return task
+        return replace(task, shared=self._limits if task.session_id else replace(self._limits, session=0))
 
     async def check(self, task: NewTask) -> None:
         """Lets a new tree pass where every budget that it would share has something left.
@@ -85,7 +62,7 @@ class Escrow:
             BudgetExceededError: One is used up; says when the next one opens, where that is known.
         """
         now = time.time()
-        counters = list(self._counters(task.name, task.session_id, int(now * 1000)))
+        counters = list(counters_of(task.shared, task.name, task.session_id, int(now * 1000)))
         if not counters:
             return
         taken = await self._journal.store.run(*(("GET", partition_key(one.slot, "escrow")) for one in counters))
@@ -96,11 +73,14 @@ class Escrow:
     async def take(self, record: Record, chunk: int, need: int) -> int:
         """Takes a chunk for a task's tree from every budget that it shares; the same number again brings the same.
 
+        A budget of which this process is told more than the one that accepted the tree counts as that much.
+
         Returns:
             Its size; 0: one of the budgets has too little left.
         """
         root = await persistently(self._root, record)
-        counters = list(self._counters(root.name, root.session_id, root.created))
+        limits = root.shared.raised(self._limits)
+        counters = list(counters_of(limits, root.name, root.session_id, root.created))
         most = max(need, min(CHUNK_MICROS, *(counter.limit // PARTS for counter in counters))) if counters else need
         granted = most
         for counter in counters:
@@ -117,13 +97,29 @@ class Escrow:
 
     async def give_back(self, root: Record) -> None:
         """Returns what an ended tree has taken and not spent; may be repeated."""
-        for counter in self._counters(root.name, root.session_id, root.created):
+        for counter in counters_of(root.shared, root.name, root.session_id, root.created):
             await self._call("give_back", counter.slot, root.name.ref, root.usage.cost_micros)
 
     async def _call(self, function: str, slot: str, *arguments: str | int) -> list[int]:
         key = partition_key(slot, "escrow")
         reply: list[int] = await self._journal.store.call(LIBRARY.function(function), key, slot, *arguments)
         return reply
+
+
+def counters_of(limits: SharedLimits, name: TaskName, session_id: str, created_ms: int) -> Iterator[Counter]:
+    """Names the budgets that a tree shares, by its root's name, session and time of acceptance."""
+    day = day_of(created_ms)
+    if limits.session and session_id:
+        slot = segment(f"session/{name.sibling(session_id).ref}")
+        yield Counter(slot, limits.session, f"the budget of session {session_id}", is_daily=False)
+    if limits.user_day:
+        user = name.sibling(day).ref
+        yield Counter(segment(f"user/{user}"), limits.user_day, f"the budget of {name.principal} on {day}")
+    if limits.tenant_day:
+        tenant = "/".join(map(segment, (name.tenant, day)))
+        yield Counter(segment(f"tenant/{tenant}"), limits.tenant_day, f"the budget of {name.tenant} on {day}")
+    if limits.global_day:
+        yield Counter(segment(f"mesh/{day}"), limits.global_day, f"the budget of the mesh on {day}")
 
 
 def day_of(created_ms: int) -> str:

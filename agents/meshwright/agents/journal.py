@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from meshwright.agents.reader import Reader, parse_ref
+from meshwright.agents.shared_limits import SharedLimits
 from meshwright.agents.task import NewTask, TaskName, counted
 from meshwright.core.errors import (
     DigestMismatchError,
@@ -69,11 +70,15 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What became of a request: `claim` where this process is to work on it, `time_ms` of a task that is new."""
+    """What became of a request: `claim` where this process is to work on it, `time_ms` of a task that is new.
+
+    `shared`: Budgets that a new one shares with other trees, a child those of its parent.
+    """
 
     is_new: bool
     claim: Claim | None = None
     time_ms: int = 0
+    shared: SharedLimits = field(default_factory=SharedLimits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,13 +183,14 @@ class Journal(Reader):
             task.timeout_ms, RETENTION_MS, task.parent_id, task.root_id, task.depth, task.call_id, task.trace,
             task.rank, task.session_id, limits.max_ready, limits.tenant_max_ready, owner, nonce, self.lease_ms,
             limits.tenant_concurrency, version, json.dumps(task.scopes), " ".join(task.ancestors),
-            task.request.cost_budget_micros,
+            task.request.cost_budget_micros, str(task.shared),
             len(payloads), *payloads,
         )
         # fmt: on
         match reply[0]:
             case b"new":
-                return Accepted(True, Claim(task.name, reply[1].decode()) if reply[1] else None, reply[2])
+                claimed = Claim(task.name, reply[1].decode()) if reply[1] else None
+                return Accepted(True, claimed, reply[2], SharedLimits.parse(reply[3].decode()))
             case b"known" if reply[1]:
                 return Accepted(False)
             case b"known":

@@ -52,7 +52,7 @@ class Purse:
 
     def counts(self, run: Run) -> bool:
         """Whether a budget counts the money that a task spends."""
-        return bool(run.budget.micros) or self._escrow.is_set
+        return bool(run.budget.micros or run.record.shared)
 
     def cost(self, answer: Answer) -> int:
         """Returns what an answer cost, in millionths of a US dollar; 0 where nobody knows, and no budget asks.
@@ -144,7 +144,7 @@ class Purse:
 
     async def _spend(self, run: Run, key: str, *events: StepEvent, is_progress: bool = False) -> Shortfall | None:
         """Journals events that take money, with as many chunks of shared budgets as they need."""
-        escrow = "0 0" if self._escrow.is_set else ""
+        escrow = "0 0" if run.record.shared else ""
         reason = FINISH_REASON_COST_BUDGET_EXCEEDED
         for _ in range(MOST_CHUNKS):
             short = await run.spend(key, *events, escrow=escrow, is_progress=is_progress)

@@ -17,7 +17,7 @@ from meshwright.agents.desk import Desk
 from meshwright.agents.embedders.catalog import embedder_from
 from meshwright.agents.embedders.metering import MeteredEmbedder
 from meshwright.agents.erasure import Erasure
-from meshwright.agents.escrow import Escrow, SharedLimits
+from meshwright.agents.escrow import Escrow
 from meshwright.agents.feed import Feeds
 from meshwright.agents.guard import Guard
 from meshwright.agents.health import HealthView
@@ -39,6 +39,7 @@ from meshwright.agents.service import AgentService
 from meshwright.agents.session import Sessions
 from meshwright.agents.session_service import SessionService
 from meshwright.agents.settings import AgentSettings
+from meshwright.agents.shared_limits import SharedLimits
 from meshwright.agents.storage import Storage
 from meshwright.agents.supervisor import Supervisor
 from meshwright.agents.task_service import TaskService

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from meshwright.agents.account import NOTHING, counters_of_embedding, counters_of_reservation, counters_of_storage
+from meshwright.agents.shared_limits import SharedLimits
 from meshwright.core.ids import root_of
 from meshwright.core.store import partition_of, reference
 from meshwright.gen.agents.v1.step_event_pb2 import ChildStep, LlmCall, StepEvent, ToolResult
@@ -91,6 +92,8 @@ class NewTask:
     """Of whoever asked for the root task, sorted."""
     ancestors: tuple[str, ...] = ()
     """Agents of the tasks above, the root's first."""
+    shared: SharedLimits = field(default_factory=SharedLimits)
+    """Budgets that it shares with other trees; a child has its root's."""
 
     @property
     def session_id(self) -> str:
@@ -127,6 +130,7 @@ class Record:
     now: int = 0
     scopes: tuple[str, ...] = ()
     ancestors: tuple[str, ...] = ()
+    shared: SharedLimits = field(default_factory=SharedLimits)
 
     @classmethod
     def parse(cls, name: TaskName, fields: Mapping[bytes, bytes], now: int) -> "Record":
@@ -164,11 +168,18 @@ class Record:
             now=now,
             scopes=tuple(json.loads(text("scopes") or "[]")),
             ancestors=tuple(text("ancestors").split()),
+            shared=SharedLimits.parse(text("shared")),
         )
 
     @classmethod
-    def fresh(cls, task: "NewTask", now: int) -> "Record":
-        """Builds the record of a task that was accepted and claimed just now, without reading it."""
+    def fresh(cls, task: "NewTask", now: int, shared: SharedLimits) -> "Record":
+        """Builds the record of a task that was accepted and claimed just now, without reading it.
+
+        Args:
+            task: As it was accepted.
+            now: When, store time.
+            shared: What its tree shares with others.
+        """
         return cls(
             name=task.name,
             state="RUNNING",
@@ -192,6 +203,7 @@ class Record:
             now=now,
             scopes=task.scopes,
             ancestors=task.ancestors,
+            shared=shared,
         )
 
     @property

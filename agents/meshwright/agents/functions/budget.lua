@@ -4,6 +4,7 @@
 --
 -- Budgets that several trees share (of a session, a user's, a tenant's, the mesh's day) lie in slots of their own, so a
 -- tree takes a chunk from each, spends from it (`escrow` in the root's record, `chunk` its number), and returns the rest.
+-- `shared` of a record names them as they were when the tree was accepted: "session user_day tenant_day global_day".
 
 local LATE_MS = 900000  -- so long a tree that has returned its rest is known: it takes nothing any more
 local MOST_NAMES = 1000  -- rows of one grouping of one day

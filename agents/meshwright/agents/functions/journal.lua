@@ -61,26 +61,28 @@ local function may_run_at_once(p, agent, tenant, cap)
 end
 
 -- accept: p ref id agent hash request timeout retention parent root depth call trace rank session max_ready
--- tenant_max_ready owner nonce lease cap version scopes ancestors budget n event... ; with an owner the task is claimed
--- at once where it may, its first events are written and no queue sees it. `budget`: 0: none.
--- Returns {'new', fence or '', now} | {'known', hash matches} | {'expired'} | {'full'} | {'tenant full'} | {'orphan'} | {'wider'}.
+-- tenant_max_ready owner nonce lease cap version scopes ancestors budget shared n event... ; with an owner the task is claimed
+-- at once where it may, its first events are written and no queue sees it. `budget`: 0: none. `shared`: see record.lua;
+-- a child has its parent's.
+-- Returns {'new', fence or '', now, shared} | {'known', hash matches} | {'expired'} | {'full'} | {'tenant full'} | {'orphan'} | {'wider'}.
 local function accept(keys, a)
   local p, ref, agent, now = a[1], a[2], a[4], now_ms()
   local tenant = string.match(ref, '^[^/]*')
-  local known = task(p, ref, 'hash', 'fence')
+  local known = task(p, ref, 'hash', 'fence', 'shared')
   if known[1] then
-    if known[2] and a[19] ~= '' and string.match(known[2], '%-(.*)$') == a[19] then return {'new', known[2], now} end
+    if known[2] and a[19] ~= '' and string.match(known[2], '%-(.*)$') == a[19] then return {'new', known[2], now, known[3] or ''} end
     return {'known', known[1] == a[5] and 1 or 0}
   end
   if is_buried(p, ref) then return {'expired'} end
   local parent = a[9] ~= '' and parent_ref(ref, a[9]) or nil
-  local deadline = now + tonumber(a[7])
+  local deadline, shared = now + tonumber(a[7]), a[26]
   if parent then
-    local above = task(p, parent, 'state', 'cancel', 'deadline', 'scopes')
+    local above = task(p, parent, 'state', 'cancel', 'deadline', 'scopes', 'shared')
     if not above[1] or TERMINAL[above[1]] or above[2] then return {'orphan'} end
     if a[23] ~= '[]' and a[23] ~= above[4] then return {'wider'} end  -- none: its parent runs where none are known
     -- just after the parent's: its end cancels the child, instead of the child's failure reaching it first
     deadline = math.min(deadline, tonumber(above[3]) + CHILD_GRACE_MS)
+    shared = above[5] or ''
   elseif redis.call('ZCARD', key(p, 'ready', agent)) >= tonumber(a[16]) then
     return {'full'}
   elseif redis.call('ZCARD', key(p, 'line', line_of(agent, tenant))) >= tonumber(a[17]) then
@@ -91,18 +93,19 @@ local function accept(keys, a)
     'parent', a[9], 'root', a[10], 'depth', a[11], 'call', a[12], 'trace', a[13], 'rank', RANKS[a[14]], 'session', a[15],
     'scopes', a[23], 'ancestors', a[24])
   if a[25] ~= '0' then redis.call('HSET', key(p, 'task', ref), 'budget', a[25]) end
+  if shared ~= '' then redis.call('HSET', key(p, 'task', ref), 'shared', shared) end
   redis.call('ZADD', key(p, 'deadlines'), deadline, ref)
   redis.call('ZADD', key(p, 'index', holder_of(ref)), now, a[3])
   if parent then redis.call('SADD', key(p, 'children', parent), ref) end
   if a[15] ~= '' then redis.call('SADD', key(p, 'members', in_session(ref, a[15])), ref) end
   if a[18] == '' or not may_run_at_once(p, agent, tenant, tonumber(a[21])) then
     enqueue(p, ref, now, parent ~= nil)
-    return {'new', '', now}
+    return {'new', '', now, shared}
   end
   local fence = own(p, ref, a[18], a[19], tonumber(a[20]), a[22], now)
-  local first = record(p, ref, slice(a, 27, tonumber(a[26])), {}, now)
+  local first = record(p, ref, slice(a, 28, tonumber(a[27])), {}, now)
   if first then redis.call('HSET', key(p, 'task', ref), 'barren', 0) end
-  return {'new', fence, now}
+  return {'new', fence, now, shared}
 end
 
 -- append: p ref fence event_key is_progress counters escrow n event... asked...; counters: one argument, "name value

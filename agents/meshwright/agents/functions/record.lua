@@ -12,7 +12,7 @@
 --   queue, owner, fence, fences, attempt, barren, poison            ownership
 --   seq, blobs, waiting, turn, eager, nudged, cancel, retention     journal, parking, cancellation
 --   asks, held, frozen, frozen_at                                   questions to people: see inputs.lua
---   budget, escrow, chunk                                           money: see budget.lua
+--   budget, shared, escrow, chunk                                   money: see budget.lua
 --   steps, input_tokens, ...                                        counters, this task with its children
 -- Its log is a stream whose ids are 0-<sequence>; an entry holds t (ms), e (event) or b (size of the blob that holds
 -- it), and p (path) where it is a descendant's event: "child:sequence,grandchild:sequence", outermost first.
