@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 from meshwright.cli import ports
+from tests.conftest import Mesh
+from tests.e2e.workers import Workers
 
 HERE = Path(__file__).parent
 MESHWRIGHT = [sys.executable, "-m", "meshwright.cli.main"]
@@ -168,3 +170,11 @@ def dev(tmp_path_factory: pytest.TempPathFactory, documents: Path) -> Iterator[D
         yield running.start()
     finally:
         running.stop()
+
+
+@pytest.fixture
+async def workers(mesh: Mesh) -> AsyncIterator[Workers]:
+    """Starts processes of agents in a mesh of the test."""
+    opened = Workers(mesh.url, mesh.target)
+    yield opened
+    await opened.close()
