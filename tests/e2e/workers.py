@@ -2,9 +2,9 @@
 
 import asyncio
 import contextlib
+import http.client
 import json
 import sys
-import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,8 +46,10 @@ class Worker:
         return float(found[0]) if found else 0.0
 
     def _metrics(self) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=10) as answer:
-            return str(answer.read().decode())
+        connection = http.client.HTTPConnection("127.0.0.1", self.metrics_port, timeout=10)
+        with contextlib.closing(connection):
+            connection.request("GET", "/metrics")
+            return connection.getresponse().read().decode()
 
 
 class Workers:
