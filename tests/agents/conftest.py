@@ -8,7 +8,14 @@ from typing import Any
 import grpc
 import pytest
 
+from meshwright.agents.costs import Costs
+from meshwright.agents.erasure import Erasure
+from meshwright.agents.escrow import Escrow
 from meshwright.agents.journal import LIBRARY, Claim, Journal
+from meshwright.agents.memory import Memory, Outbox
+from meshwright.agents.recall import Origins
+from meshwright.agents.session import Sessions
+from meshwright.agents.shared_limits import SharedLimits
 from meshwright.agents.task import NewTask, TaskName
 from meshwright.core.errors import MeshError
 from meshwright.core.ids import child_id
@@ -85,6 +92,19 @@ def made() -> Made:
 def journal(store: Store) -> Journal:
     """A journal, owned by `one`."""
     return Journal(store, "one")
+
+
+@pytest.fixture
+def outbox(journal: Journal) -> Outbox:
+    """What ended tasks leave behind, as a process relays it that is told of no shared budgets."""
+    escrow = Escrow(journal, SharedLimits())
+    return Outbox(journal, Sessions(journal), Memory(journal.store), escrow=escrow, costs=Costs(journal))
+
+
+@pytest.fixture
+def erasure(journal: Journal, outbox: Outbox) -> Erasure:
+    """Deletes sessions."""
+    return Erasure(journal, Memory(journal.store), Origins(journal.store), outbox)
 
 
 @pytest.fixture

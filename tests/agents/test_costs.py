@@ -129,3 +129,18 @@ async def test_what_is_no_day_or_no_grouping_is_refused(start, fields, wrong):
         await client.tasks.GetCosts(GetCostsRequest(**fields))
     error = MeshError.from_rpc(failed.value)
     assert (error.reason, list(error.fields)) == ("INVALID_REQUEST", [wrong])
+
+
+async def test_a_session_that_is_forgotten_has_cost_what_it_has_cost_under_no_name(journal, counted, made, store):
+    day = await counted("t1", UsageShare(agent_id="worker", usage=Usage(cost_micros=10)))
+    await counted("t2")
+    costs = Costs(journal)
+    for _ in range(2):
+        await costs.forget(made.name(), "s1")
+        table = await costs.table("default", GetCostsRequest(by=COST_GROUPING_SESSION, from_day=day))
+        assert rows(table) == {"*": (20, 0)}
+    await costs.forget(made.name(principal="ann"), "s1")
+    await counted("t3")
+    table = await costs.table("default", GetCostsRequest(by=COST_GROUPING_SESSION, from_day=day))
+    assert rows(table) == {"*": (20, 0), "default/s1": (10, 0)}
+    assert rows(await costs.table("default", GetCostsRequest(from_day=day))) == {"worker": (10, 0)}

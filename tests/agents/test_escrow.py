@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshwright.agents.agent import Agent
-from meshwright.agents.escrow import day_of
+from meshwright.agents.escrow import day_of, trace_of
 from meshwright.agents.journal import LIBRARY
 from meshwright.agents.shared_limits import SharedLimits
+from meshwright.agents.task import TaskName
 from meshwright.core.store import partition_key, segment
 from meshwright.gen.agents.v1.task_pb2 import (
     BUDGET_ACTION_ASK,
@@ -68,6 +69,10 @@ def taken(store):
         return int(await store.client.get(partition_key(segment(slot), "escrow")) or 0)
 
     return read
+
+
+def session_slot(session_id):
+    return f"session/{trace_of(TaskName('default', 'default', session_id))}"
 
 
 def today():
@@ -192,7 +197,7 @@ async def test_where_a_budget_is_used_up_new_tasks_are_refused_and_known_ones_at
     assert 0 < error.retry_after_s <= 86_400
     assert (await client.run(task_id="t1", session_id="s1", token_budget=512)).output == "Done."
     await store.client.set(partition_key(segment(f"tenant/default/{today()}"), "escrow"), 0)
-    await store.client.set(partition_key(segment("session/default/default/s1"), "escrow"), 10_000)
+    await store.client.set(partition_key(segment(session_slot("s1")), "escrow"), 10_000)
     with pytest.raises(grpc.aio.AioRpcError) as failed:
         await client.run(task_id="t3", session_id="s1")
     assert "session s1 is used up" in refusal(failed.value).message
@@ -215,7 +220,7 @@ async def test_a_task_that_may_ask_waits_until_there_is_more(start, store):
 
 
 SLOTS = {
-    "session": "session/default/default/s1",
+    "session": session_slot("s1"),
     "user_day": "user/default/default/{day}",
     "tenant_day": "tenant/default/{day}",
     "global_day": "mesh/{day}",

@@ -7,8 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshwright.agents.context import History, Turn
-from meshwright.agents.costs import Costs
-from meshwright.agents.escrow import Escrow
 from meshwright.agents.memory import (
     FOLDED_AT_ONCE,
     LOADED,
@@ -17,11 +15,9 @@ from meshwright.agents.memory import (
     RECENT,
     SUMMARY_CHARS,
     Memory,
-    Outbox,
     folded,
 )
 from meshwright.agents.session import KEPT_MS, KEPT_TURNS, MAX_TURN_CHARS, Sessions
-from meshwright.agents.shared_limits import SharedLimits
 from meshwright.core.errors import InvalidRequestError, MemoryFullError, SessionNotFoundError
 from meshwright.core.store import partition_key
 from meshwright.gen.agents.v1.task_pb2 import TASK_STATUS_COMPLETED, TASK_STATUS_FAILED, TaskRequest, TaskResponse
@@ -35,11 +31,6 @@ def memory(store):
 @pytest.fixture
 def sessions(journal):
     return Sessions(journal)
-
-
-@pytest.fixture
-def outbox(journal, sessions, memory):
-    return Outbox(journal, sessions, memory, escrow=Escrow(journal, SharedLimits()), costs=Costs(journal))
 
 
 @pytest.fixture

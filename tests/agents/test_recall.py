@@ -12,7 +12,6 @@ from meshwright.agents.embedders.catalog import embedder_from
 from meshwright.agents.embedders.embedder import DIMENSIONS
 from meshwright.agents.embedders.hashing import HashingEmbedder, hashed
 from meshwright.agents.embedders.metering import MeteredEmbedder
-from meshwright.agents.erasure import Erasure
 from meshwright.agents.memory import Memory
 from meshwright.agents.models.prices import Prices
 from meshwright.agents.recall import LongTermMemory, Origin, Origins, Place, nearest, packed
@@ -105,17 +104,17 @@ class TestRecall:
             keys = [key async for key in store.client.scan_iter(f"*:{noun}:*")]
             assert [await store.client.hlen(key) for key in keys] == [2]
 
-    async def test_memories_of_a_session_go_with_it(self, long_term, place, made, store, journal):
+    async def test_memories_of_a_session_go_with_it(self, long_term, place, made, store, erasure):
         await fill(long_term, place)
         await fill(long_term, place, ["It rains in Bremen."], session="s2")
-        deleted = await Erasure(journal, Memory(store), Origins(store)).erase(made.name(), "s1")
+        deleted = await erasure.erase(made.name(), "s1")
         assert deleted.memories == len(FACTS)
         assert [memory.text async for memory in Origins(store).memories(made.name(), "s1")] == []
         assert {hit.memory.session_id for hit in await long_term.recall(place, "Albatross", 5, EmbeddingUsage())} <= {
             "s2"
         }
         assert len(await long_term.recall(place, "Does it rain?", 5, EmbeddingUsage())) == 1
-        await Erasure(journal, Memory(store), Origins(store)).erase(made.name(), "s2")
+        await erasure.erase(made.name(), "s2")
         assert [key async for key in store.client.scan_iter("*") if b"{mesh}" not in key] == []
 
 

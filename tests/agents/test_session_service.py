@@ -7,12 +7,14 @@ import grpc
 import pytest
 
 from meshwright.agents.agent import Agent
-from meshwright.agents.erasure import Erasure
+from meshwright.agents.costs import Costs
+from meshwright.agents.escrow import Escrow, counters_of
 from meshwright.agents.memory import LOADED, Memory
 from meshwright.agents.models.model import Answer, Usage, estimated_tokens
-from meshwright.agents.recall import Origins
 from meshwright.agents.session import Sessions
+from meshwright.agents.shared_limits import SharedLimits
 from meshwright.core.errors import MeshError, SessionBusyError
+from meshwright.core.store import partition_key
 from meshwright.gen.agents.v1.session_service_pb2 import (
     DeleteSessionRequest,
     ExportSessionRequest,
@@ -22,7 +24,9 @@ from meshwright.gen.agents.v1.session_service_pb2 import (
     UnpinFactRequest,
 )
 from meshwright.gen.agents.v1.session_service_pb2_grpc import SessionServiceStub
+from meshwright.gen.agents.v1.step_event_pb2 import LlmCall, StepEvent
 from meshwright.gen.agents.v1.task_pb2 import TASK_STATUS_COMPLETED, TaskRequest, TaskResponse
+from meshwright.gen.agents.v1.task_service_pb2 import COST_GROUPING_SESSION, GetCostsRequest
 
 DONE = {"text": "Done."}
 HOLD = {"tool_calls": [{"name": "hold", "arguments": {}}]}
@@ -259,35 +263,51 @@ class TestDelete:
         await becomes(lambda: is_counted(sessions, "s1", 1))
         assert (await sessions.DeleteSession(DeleteSessionRequest(session_id="s1"))).tasks == 1
 
-    async def test_a_session_into_which_a_task_just_comes_is_left_alone(self, journal, made, store):
+    async def test_a_session_into_which_a_task_just_comes_is_left_alone(self, erasure, journal, made, store):
         await Sessions(journal).enter(made.name(), "s1")
         with pytest.raises(SessionBusyError):
-            await Erasure(journal, Memory(store), Origins(store)).erase(made.name(), "s1")
+            await erasure.erase(made.name(), "s1")
 
-    async def test_an_end_that_is_told_afterwards_brings_nothing_back(self, journal, made, claimed, store):
+    async def test_an_end_that_is_told_afterwards_brings_nothing_back(self, erasure, journal, made, claimed, store):
         sessions, request = Sessions(journal), TaskRequest(prompt=SECRET, session_id="s1")
         claim = await claimed(made.task(request=request))
         await sessions.enter(claim.name, "s1")
         await journal.finish(claim, "COMPLETED", [made.result(SECRET)])
         response = await journal.response(claim.name)
-        await Erasure(journal, Memory(store), Origins(store)).erase(made.name(), "s1")
+        await erasure.erase(made.name(), "s1")
         await sessions.leave(claim.name, request, response)
         await Memory(store).settle(claim.name, "s1")
         left = await everything(store)
         assert SECRET not in left
         assert "s1" not in left
 
+    async def test_what_a_task_has_cost_is_counted_and_returned_though_its_session_is_deleted_at_once(
+        self, erasure, journal, made, claimed, store
+    ):
+        task = made.task(request=TaskRequest(prompt=SECRET, session_id="s1"), shared=SharedLimits(session=10**6))
+        claim = await claimed(task)
+        record = await journal.record(claim.name)
+        await Escrow(journal, SharedLimits()).take(record, 1, 100)
+        await journal.append(claim, "a", [StepEvent(llm_call=LlmCall(usage={"cost_micros": 30}))])
+        result = TaskResponse(status=TASK_STATUS_COMPLETED, usage={"cost_micros": 30})
+        await journal.finish(claim, "COMPLETED", [StepEvent(result=result)])
+        await erasure.erase(made.name(), "s1")
+        (slot,) = [counter.slot for counter in counters_of(task.shared, task.name, "s1", record.created)]
+        assert await store.client.get(partition_key(slot, "escrow")) == b"30"
+        table = await Costs(journal).table("default", GetCostsRequest(by=COST_GROUPING_SESSION))
+        assert [(row.name, row.cost_micros) for row in table.rows] == [("*", 30)]
+        assert not [line for line in (await everything(store)).splitlines() if "s1" in line or "t1" in line]
+
     @pytest.mark.parametrize("steps", range(5))
-    async def test_one_that_broke_off_is_ended_by_repeating_it(self, journal, made, claimed, store, steps, monkeypatch):
-        sessions, memory = Sessions(journal), Memory(store)
+    async def test_one_that_broke_off_is_ended_by_repeating_it(
+        self, erasure, outbox, journal, made, claimed, store, steps, monkeypatch
+    ):
         for number in range(3):
             request = TaskRequest(prompt=SECRET, session_id="s1")
             claim = await claimed(made.task(f"t{number}", request=request))
-            await sessions.enter(claim.name, "s1")
+            await Sessions(journal).enter(claim.name, "s1")
             await journal.finish(claim, "COMPLETED", [made.result(SECRET)])
-            await sessions.leave(claim.name, request, await journal.response(claim.name))
-            await memory.settle(claim.name, "s1")
-        erasure = Erasure(journal, memory, Origins(store))
+            await outbox.relay(0)
         done = 0
         call = store.call
 
@@ -309,20 +329,20 @@ class TestDelete:
         assert SECRET not in left
         assert "s1" not in left
 
-    async def test_its_tasks_are_found_in_every_partition(self, journal, made, claimed, store, monkeypatch):
+    async def test_its_tasks_are_found_in_every_partition(self, erasure, journal, made, claimed, store, monkeypatch):
         monkeypatch.setattr(store, "partitions", 4)
         for number in range(12):
             request = TaskRequest(prompt=SECRET, session_id="s1")
             claim = await claimed(made.task(f"t{number}", request=request))
             await journal.finish(claim, "FAILED", [made.result(SECRET)])
-        deleted = await Erasure(journal, Memory(store), Origins(store)).erase(made.name(), "s1")
+        deleted = await erasure.erase(made.name(), "s1")
         assert deleted.tasks == 12
         assert SECRET not in await everything(store)
 
-    async def test_sessions_of_others_stay(self, journal, made, store):
+    async def test_sessions_of_others_stay(self, erasure, journal, made, store):
         memory = Memory(store)
         for principal in ("ann", "bob"):
             await memory.pin(made.name(principal=principal), "s1", f"I am {principal}.")
-        await Erasure(journal, memory, Origins(store)).erase(made.name(principal="ann"), "s1")
+        await erasure.erase(made.name(principal="ann"), "s1")
         assert not await memory.load(made.name(principal="ann"), "s1")
         assert (await memory.load(made.name(principal="bob"), "s1")).facts == ("I am bob.",)

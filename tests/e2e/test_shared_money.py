@@ -7,8 +7,8 @@ import time
 import pytest
 
 from meshwright.agents.account import counters_of_money
-from meshwright.agents.escrow import day_of
-from meshwright.agents.task import leaf
+from meshwright.agents.escrow import day_of, trace_of
+from meshwright.agents.task import TaskName, leaf
 from meshwright.core.store import partition_key, segment
 from meshwright.gen.agents.v1.task_pb2 import (
     BUDGET_ACTION_ASK,
@@ -27,7 +27,8 @@ USAGE = {"input_tokens": 20, "output_tokens": 10}
 FIRST = {"tool_calls": [{"name": "none"}], "usage": {"input_tokens": 20, "output_tokens": 1_980}}
 """Leaves too little of the first budget for another call."""
 ENOUGH, SCARCE = 200_000, 40_000
-SLOTS = ("session/default/default/s1", "user/default/default/{day}", "tenant/default/{day}", "mesh/{day}")
+SESSION = trace_of(TaskName("default", "default", "s1"))
+SLOTS = (f"session/{SESSION}", "user/default/default/{day}", "tenant/default/{day}", "mesh/{day}")
 
 
 def asking(agent, many):

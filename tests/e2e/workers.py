@@ -25,12 +25,14 @@ class Worker:
         process: To be killed.
         target: host:port of its services.
         metrics_port: Of its Prometheus listener.
-        client: Connected to it.
+        channel: To it.
+        client: Its agent and its tasks.
     """
 
     process: asyncio.subprocess.Process
     target: str
     metrics_port: int
+    channel: grpc.aio.Channel = field(init=False)
     client: Client = field(init=False)
 
     async def kill(self) -> None:
@@ -79,8 +81,9 @@ class Workers:
         self._started.append(worker)  # before anything can break this off: it has to be ended
         assert process.stdout
         worker.target = json.loads(await process.stdout.readline())["target"]
-        self._channels.append(grpc.aio.insecure_channel(worker.target))
-        worker.client = Client(self._channels[-1])
+        worker.channel = grpc.aio.insecure_channel(worker.target)
+        self._channels.append(worker.channel)
+        worker.client = Client(worker.channel)
         return worker
 
     async def close(self) -> None:

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 
-from meshwright.agents.escrow import KEPT_MS, day_of
+from meshwright.agents.escrow import KEPT_MS, day_of, trace_of
 from meshwright.agents.journal import LIBRARY, Journal
-from meshwright.agents.task import Record
+from meshwright.agents.task import Record, TaskName
 from meshwright.core.errors import InvalidRequestError
 from meshwright.core.store import partition_key, segment
 from meshwright.gen.agents.v1.task_pb2 import CostType, TaskResponse, Usage
@@ -19,6 +19,8 @@ from meshwright.gen.agents.v1.task_service_pb2 import (
 
 MOST_DAYS = 40
 MOST_CHARACTERS = 200
+DAYS_OF_A_SESSION = 2 * MOST_DAYS
+"""A day's sums are kept for forty days after a task was last added to them, and it may run on long after its day."""
 
 
 class Costs:
@@ -35,7 +37,23 @@ class Costs:
             arguments += [row[:MOST_CHARACTERS], usage.cost_micros, usage.estimated_cost_micros, tokens]
         slot = slot_of(root.name.tenant, day_of(root.created))
         function, key = LIBRARY.function("count"), partition_key(slot, "costs")
-        await self._journal.store.call(function, key, slot, root.name.ref, KEPT_MS, *arguments)
+        await self._journal.store.call(function, key, slot, trace_of(root.name), KEPT_MS, *arguments)
+
+    async def forget(self, name: TaskName, session_id: str) -> None:
+        """Takes a session's name out of the sums; what it has cost stays in them.
+
+        Args:
+            name: Any task of the holder.
+            session_id: The session.
+        """
+        row = session_row(name, session_id)[:MOST_CHARACTERS]
+        today = datetime.now(UTC).date()
+        slots = [slot_of(name.tenant, (today - timedelta(days=ago)).isoformat()) for ago in range(DAYS_OF_A_SESSION)]
+        keys = [partition_key(slot, "costs") for slot in slots]
+        found = await self._journal.store.run(*(("HEXISTS", key, f"{row} c") for key in keys))
+        for slot, key, is_there in zip(slots, keys, found, strict=True):
+            if is_there:
+                await self._journal.store.call(LIBRARY.function("unname"), key, slot, row)
 
     async def table(self, tenant: str, request: GetCostsRequest) -> GetCostsResponse:
         """Sums a tenant's costs over days, the dearest row first.
@@ -64,7 +82,7 @@ def rows_of(root: Record, response: TaskResponse) -> Iterator[tuple[str, Usage]]
     yield f"tenant {name.tenant}", response.usage
     yield f"user {name.principal}", response.usage
     if root.session_id:
-        yield f"session {name.principal}/{root.session_id}", response.usage
+        yield session_row(name, root.session_id), response.usage
     for share in response.usage_shares:
         yield f"agent {share.agent_id or '*'}", share.usage
         if share.model:
@@ -73,6 +91,11 @@ def rows_of(root: Record, response: TaskResponse) -> Iterator[tuple[str, Usage]]
             yield f"tool {share.tool}", share.usage
         if share.type:
             yield f"type {CostType.Name(share.type).removeprefix('COST_TYPE_').lower()}", share.usage
+
+
+def session_row(name: TaskName, session_id: str) -> str:
+    """Names a session's row."""
+    return f"session {name.principal}/{session_id}"
 
 
 def add(row: CostRow, what: str, value: int) -> None:

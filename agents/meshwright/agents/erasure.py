@@ -1,8 +1,9 @@
 """Erasure: a session is deleted with everything that came of it. Every step may be repeated after a crash."""
 
 from meshwright.agents.answers import Answers
+from meshwright.agents.costs import Costs
 from meshwright.agents.journal import LIBRARY, TOMBSTONE_MS, Journal
-from meshwright.agents.memory import Memory
+from meshwright.agents.memory import RELAYED, Memory, Outbox
 from meshwright.agents.reader import parse_ref
 from meshwright.agents.recall import Origins
 from meshwright.agents.session import ACCEPTED_WITHIN_MS, session_of
@@ -16,16 +17,25 @@ AT_ONCE = 100
 
 
 class Erasure:
-    """Deletes sessions."""
+    """Deletes sessions.
 
-    def __init__(self, journal: Journal, memory: Memory, origins: Origins) -> None:
+    Args:
+        journal: Where tasks are.
+        memory: Where sessions are.
+        origins: Where memories come from.
+        outbox: What ended tasks have cost is counted before nobody can tell any more.
+    """
+
+    def __init__(self, journal: Journal, memory: Memory, origins: Origins, outbox: Outbox) -> None:
         self._journal = journal
         self._memory = memory
         self._origins = origins
+        self._outbox = outbox
         self._answers = Answers(journal.store)
+        self._costs = Costs(journal)
 
     async def erase(self, name: TaskName, session_id: str) -> DeleteSessionResponse:
-        """Deletes a session: cached answers and memories from it, its tasks, itself, at last its place in the list.
+        """Deletes a session: answers and memories from it, its tasks, its name in the costs, itself, at last its entry.
 
         So as long as anything is left it can be found and deleted again.
 
@@ -40,7 +50,10 @@ class Erasure:
         await self._answers.erase(name, session_id)
         deleted = DeleteSessionResponse(memories=await self._origins.erase(name, session_id))
         for partition in range(self._journal.store.partitions):
+            while await self._outbox.relay(partition) == RELAYED:
+                pass
             deleted.tasks += await self._erase_tasks(partition, name, session_id)
+        await self._costs.forget(name, session_id)
         session = session_of(name, session_id)
         slot, function = partition_key(session, "session"), LIBRARY.function("forget")
         if not await self._journal.store.call(function, slot, session, *(one.ref for one in ended)):

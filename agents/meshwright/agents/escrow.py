@@ -17,6 +17,7 @@ from meshwright.agents.journal import LIBRARY, Journal
 from meshwright.agents.run import persistently
 from meshwright.agents.shared_limits import SharedLimits
 from meshwright.agents.task import NewTask, Record, TaskName
+from meshwright.core.canonical import digest
 from meshwright.core.errors import BudgetExceededError
 from meshwright.core.store import partition_key, segment
 
@@ -84,7 +85,7 @@ class Escrow:
         most = max(need, min(CHUNK_MICROS, *(counter.limit // PARTS for counter in counters))) if counters else need
         granted = most
         for counter in counters:
-            arguments = (root.name.ref, chunk, need, most, counter.limit, KEPT_MS)
+            arguments = (trace_of(root.name), chunk, need, most, counter.limit, KEPT_MS)
             reply = await persistently(self._call, "take", counter.slot, *arguments)
             granted = min(granted, reply[0])
             if not granted:
@@ -98,7 +99,7 @@ class Escrow:
     async def give_back(self, root: Record) -> None:
         """Returns what an ended tree has taken and not spent; may be repeated."""
         for counter in counters_of(root.shared, root.name, root.session_id, root.created):
-            await self._call("give_back", counter.slot, root.name.ref, root.usage.cost_micros)
+            await self._call("give_back", counter.slot, trace_of(root.name), root.usage.cost_micros)
 
     async def _call(self, function: str, slot: str, *arguments: str | int) -> list[int]:
         key = partition_key(slot, "escrow")
@@ -110,7 +111,7 @@ def counters_of(limits: SharedLimits, name: TaskName, session_id: str, created_m
     """Names the budgets that a tree shares, by its root's name, session and time of acceptance."""
     day = day_of(created_ms)
     if limits.session and session_id:
-        slot = segment(f"session/{name.sibling(session_id).ref}")
+        slot = segment(f"session/{trace_of(name.sibling(session_id))}")
         yield Counter(slot, limits.session, f"the budget of session {session_id}", is_daily=False)
     if limits.user_day:
         user = name.sibling(day).ref
@@ -120,6 +121,11 @@ def counters_of(limits: SharedLimits, name: TaskName, session_id: str, created_m
         yield Counter(segment(f"tenant/{tenant}"), limits.tenant_day, f"the budget of {name.tenant} on {day}")
     if limits.global_day:
         yield Counter(segment(f"mesh/{day}"), limits.global_day, f"the budget of the mesh on {day}")
+
+
+def trace_of(name: TaskName) -> str:
+    """Names a task, or a session, in counters that outlive it: they still tell it from others when it is forgotten."""
+    return digest(name.ref)
 
 
 def day_of(created_ms: int) -> str:

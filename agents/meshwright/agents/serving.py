@@ -102,6 +102,7 @@ class AgentProcess:
         self.sessions = Sessions(self.journal)
         self.escrow = Escrow(self.journal, shared_limits_of(settings))
         self.costs = Costs(self.journal)
+        self.outbox = Outbox(self.journal, self.sessions, self.memory, escrow=self.escrow, costs=self.costs)
         models = [one.model for one in self.router.candidates]
         self.purse = Purse(models, known_prices, self.escrow, self.embedder)
         self.responses = Responses(agent, Answers(self.store), self.embedder, self.router.candidates)
@@ -139,7 +140,7 @@ class AgentProcess:
             self.journal,
             self.feeds,
             runner,
-            outbox=Outbox(self.journal, self.sessions, self.memory, escrow=self.escrow, costs=self.costs),
+            outbox=self.outbox,
             inbox=self.inbox,
             pressure=Pressure(self.store),
             signer=self.signer,
@@ -172,7 +173,8 @@ class AgentProcess:
             is_recursive=self.agent.is_recursive,
         )
         origins = Origins(self.store)
-        sessions = SessionService(self.memory, origins, Erasure(self.journal, self.memory, origins))
+        erasure = Erasure(self.journal, self.memory, origins, self.outbox)
+        sessions = SessionService(self.memory, origins, erasure)
         agent_service = AgentService(desk, self.agent.name, self.health.response)
         services = {
             "agents.v1.AgentService": bound(add_AgentServiceServicer_to_server, agent_service),

@@ -61,39 +61,39 @@ local function charge(p, ref, open)
   end
 end
 
--- take: p ref chunk need most limit kept_ms. Takes a chunk for a tree from a shared budget, once: `need` to `most`.
+-- take: p tree chunk need most limit kept_ms. Takes a chunk for a tree from a shared budget, once: `need` to `most`.
 -- Returns {granted, taken by all}; 0: too little is left, or the tree has returned its rest already.
 local function take(keys, a)
-  local p, ref, chunk = a[1], a[2], tonumber(a[3])
-  local held = words(redis.call('HGET', key(p, 'escrow', 'trees'), ref) or '0 0 0')  -- chunk, its size, size of all
+  local p, tree, chunk = a[1], a[2], tonumber(a[3])
+  local held = words(redis.call('HGET', key(p, 'escrow', 'trees'), tree) or '0 0 0')  -- chunk, its size, size of all
   local taken = tonumber(redis.call('GET', key(p, 'escrow')) or '0')
   if tonumber(held[1]) >= chunk then return {tonumber(held[2]), taken} end
-  if redis.call('ZSCORE', key(p, 'escrow', 'late'), ref) then return {0, taken} end
+  if redis.call('ZSCORE', key(p, 'escrow', 'late'), tree) then return {0, taken} end
   local granted = math.min(tonumber(a[5]), tonumber(a[6]) - taken)
   if granted < tonumber(a[4]) then return {0, taken} end
-  redis.call('HSET', key(p, 'escrow', 'trees'), ref, string.format('%d %d %d', chunk, granted, held[3] + granted))
+  redis.call('HSET', key(p, 'escrow', 'trees'), tree, string.format('%d %d %d', chunk, granted, held[3] + granted))
   taken = redis.call('INCRBY', key(p, 'escrow'), granted)
   for _, name in ipairs({false, 'trees'}) do redis.call('PEXPIRE', key(p, 'escrow', name), a[7]) end
   return {granted, taken}
 end
 
--- give_back: p ref spent. Ends a tree's part in a shared budget: what it took and did not spend is free again; once.
+-- give_back: p tree spent. Ends a tree's part in a shared budget: what it took and did not spend is free again; once.
 local function give_back(keys, a)
-  local p, ref, now = a[1], a[2], now_ms()
+  local p, tree, now = a[1], a[2], now_ms()
   redis.call('ZREMRANGEBYSCORE', key(p, 'escrow', 'late'), '-inf', now - LATE_MS)
-  redis.call('ZADD', key(p, 'escrow', 'late'), now, ref)
+  redis.call('ZADD', key(p, 'escrow', 'late'), now, tree)
   redis.call('PEXPIRE', key(p, 'escrow', 'late'), LATE_MS)
-  local held = redis.call('HGET', key(p, 'escrow', 'trees'), ref)
+  local held = redis.call('HGET', key(p, 'escrow', 'trees'), tree)
   if not held then return 0 end
-  redis.call('HDEL', key(p, 'escrow', 'trees'), ref)
+  redis.call('HDEL', key(p, 'escrow', 'trees'), tree)
   redis.call('INCRBY', key(p, 'escrow'), tonumber(a[3]) - tonumber(words(held)[3]))
   return 1
 end
 
--- count: p ref kept_ms (row cost estimated tokens)... Adds what a tree has cost to the sums of a day, once.
+-- count: p tree kept_ms (row cost estimated tokens)... Adds what a tree has cost to the sums of a day, once.
 local function count(keys, a)
-  local p, ref, costs = a[1], a[2], key(a[1], 'costs')
-  if redis.call('ZADD', key(p, 'costs', 'counted'), 'NX', now_ms(), ref) == 0 then return 0 end
+  local p, tree, costs = a[1], a[2], key(a[1], 'costs')
+  if redis.call('ZADD', key(p, 'costs', 'counted'), 'NX', now_ms(), tree) == 0 then return 0 end
   redis.call('ZREMRANGEBYRANK', key(p, 'costs', 'counted'), 0, -10001)  -- an entry is repeated soon or never
   for i = 4, #a, 4 do
     local grouping, row = string.match(a[i], '^(%S+) '), a[i]
@@ -105,4 +105,15 @@ local function count(keys, a)
   end
   for _, name in ipairs({false, 'counted', 'rows'}) do redis.call('PEXPIRE', key(p, 'costs', name), a[3]) end
   return 1
+end
+
+-- unname: p row. Takes a name out of the sums of a day: what stood under it stands under none.
+local function unname(keys, a)
+  local costs, row = key(a[1], 'costs'), a[2]
+  local grouping = string.match(row, '^(%S+) ')
+  for _, name in ipairs({'c', 'e', 't'}) do
+    local sum = redis.call('HGET', costs, row .. ' ' .. name)
+    if sum then redis.call('HINCRBY', costs, grouping .. ' * ' .. name, sum) end
+    redis.call('HDEL', costs, row .. ' ' .. name)
+  end
 end
