@@ -6,9 +6,8 @@ import time
 
 import pytest
 
-from meshwright.agents.account import counters_of_money
 from meshwright.agents.escrow import day_of, trace_of
-from meshwright.agents.task import TaskName, leaf
+from meshwright.agents.task import TaskName, counters_of, leaf
 from meshwright.core.store import partition_key, segment
 from meshwright.gen.agents.v1.task_pb2 import (
     BUDGET_ACTION_ASK,
@@ -96,10 +95,9 @@ def check_journal(events, budget, *, is_raised=True):
     """Follows a root's journal: never is more spent and set aside than there is; returns what was spent."""
     spent = held = 0
     for event in events:
-        inner = leaf(event)
         if is_raised and event.HasField("input_resolved"):
             budget = event.input_resolved.cost_budget_micros
-        taken = counters_of_money(inner)
+        taken = counters_of(event)
         spent += taken.get("cost_micros", 0)
         held += taken.get("reserved_micros", 0)
         assert spent + held <= budget, event
