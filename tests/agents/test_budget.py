@@ -6,8 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshwright.agents.budget import LEAST_CHILD_TOKENS, MAX_OUTPUT, MAX_TOKENS, Budget
-from meshwright.agents.models.model import Message
+from meshwright.agents.budget import (
+    BYTES_A_TOKEN,
+    LEAST_CHILD_TOKENS,
+    MAX_OUTPUT,
+    MAX_TOKENS,
+    Budget,
+    most_input_tokens,
+)
+from meshwright.agents.models import anthropic_request, openai_request
+from meshwright.agents.models.model import Call, Message, Prompt, ToolSpec
+from meshwright.agents.models.names import WireNames
 from meshwright.agents.state import RunState
 from meshwright.core.errors import BudgetExceededError, PermissionDeniedError
 from meshwright.gen.agents.v1.step_event_pb2 import Delegation
@@ -99,3 +108,33 @@ def test_what_the_calls_of_an_answer_get_is_never_more_than_there_is(
     assert sum(one.granted_cost_micros for one in granted) + sum(taken) <= left
     if calls:
         assert sum(one.granted_tool_calls for one in granted) + len(taken) <= calls
+
+
+IDS = st.text("abc_-0", min_size=1, max_size=64)
+CALLS = st.builds(Call, IDS, st.just("docs.search"), st.dictionaries(st.text(max_size=9), st.text(max_size=30)))
+MESSAGES = st.one_of(
+    st.builds(Message, st.just("user"), st.text(max_size=60)),
+    st.builds(Message, st.just("assistant"), st.text(max_size=60), st.lists(CALLS, max_size=3).map(tuple)),
+    st.builds(Message, st.just("tool"), st.text(max_size=60), st.just(()), IDS),
+)
+
+
+def words(value):
+    """Lists all text within a request."""
+    if isinstance(value, str):
+        return [value]
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [word for one in values for word in words(one)]
+
+
+@given(st.text(max_size=60), st.lists(MESSAGES, max_size=6), st.sampled_from(["", "0123456789abcdef"]))
+def test_a_prompt_has_no_more_tokens_than_are_set_aside_for_it_as_it_is_sent(instructions, messages, boundary):
+    tool = ToolSpec("docs.search", "Searches.", {"type": "object", "properties": {"query": {"type": "string"}}})
+    prompt = Prompt("a", instructions, tuple(messages), (tool,), 0, 100, {"type": "object"}, boundary)
+    names = WireNames([tool.name])
+    for request in (
+        openai_request.request_of(prompt, "m", names, "max_tokens"),
+        anthropic_request.request_of(prompt, "m", names),
+    ):
+        size = sum(len(word.encode(errors="replace")) for word in words(request))
+        assert size <= BYTES_A_TOKEN * most_input_tokens(prompt)

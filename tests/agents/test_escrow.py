@@ -11,11 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshwright.agents.agent import Agent
-from meshwright.agents.escrow import day_of, trace_of
-from meshwright.agents.journal import LIBRARY
+from meshwright.agents.escrow import Escrow, day_of, trace_of
+from meshwright.agents.journal import LIBRARY, Journal, Short
 from meshwright.agents.shared_limits import SharedLimits
 from meshwright.agents.task import TaskName
+from meshwright.core.errors import MeshError
 from meshwright.core.store import partition_key, segment
+from meshwright.gen.agents.v1.step_event_pb2 import (
+    RESERVATION_STATE_OPEN,
+    LlmCall,
+    ModelReservation,
+    StepEvent,
+    TaskStarted,
+)
 from meshwright.gen.agents.v1.task_pb2 import (
     BUDGET_ACTION_ASK,
     DECISION_FAIL,
@@ -24,7 +32,10 @@ from meshwright.gen.agents.v1.task_pb2 import (
     FINISH_REASON_STOP,
     INPUT_KIND_BUDGET,
     TASK_STATUS_FAILED,
+    TaskRequest,
+    Usage,
 )
+from meshwright.gen.agents.v1.task_service_pb2 import WatchTaskRequest
 from meshwright.registry import tool
 
 DEAR = {"input": 1_000_000, "output": 1_000_000}
@@ -80,6 +91,10 @@ def today():
 
 
 DONE = saying("Done.")
+
+
+def opened(micros):
+    return StepEvent(reservation=ModelReservation(model="m", cost_micros=micros, state=RESERVATION_STATE_OPEN))
 
 
 class TestScripts:
@@ -176,6 +191,23 @@ async def test_a_dear_tool_is_held_against_shared_budgets_too(start):
     client = await start(saying("", *[("dear", 0)] * 4), DONE, budget_tenant_day_micros=14_000)
     response = await client.run(token_budget=2_000)
     assert (response.usage.cost_micros, response.tool_calls, response.output) == (300, 4, "Done.")
+
+
+async def test_a_tool_for_which_there_is_too_little_is_not_called_though_it_is_pure(mesh, dial, tmp_path):
+    calls = []
+
+    @tool(effect="pure", cost_micros=4_000)
+    def paid(n: int = 0) -> int:
+        """Costs 4000 micros."""
+        calls.append(n)
+        return n
+
+    (tmp_path / "prices.yaml").write_text(json.dumps({"worker.yaml": DEAR}))
+    script = json.dumps({"agents": {"worker": [saying("", ("paid", 1), ("paid", 2)), DONE]}})
+    told = {"prices": str(tmp_path / "prices.yaml"), "budget_tenant_day_micros": 6_000}
+    client = dial(await mesh.agent(Agent("worker", "Work.", tools=[paid]), script=script, **told))
+    response = await client.run(token_budget=1_000)
+    assert (response.usage.cost_micros, response.output, calls) == (300, "Done.", [])
 
 
 async def test_where_a_budget_is_used_up_new_tasks_are_refused_and_known_ones_attached_to(
@@ -294,6 +326,99 @@ class TestDifferentSettings:
 
         await becomes(is_returned)
         assert await taken(f"mesh/{today()}") == 0
+
+
+class TestEnds:
+    """Whatever becomes of a task, its shared budgets lack in the end what it has cost, and nothing more."""
+
+    LIMITS = SharedLimits(tenant_day=10**6)
+    SLOT = SLOTS["tenant_day"]
+
+    @pytest.fixture
+    def escrow(self, journal):
+        return Escrow(journal, SharedLimits())
+
+    @pytest.fixture
+    def lost(self, store, made):
+        """A worker that has a task of the tree, and dies."""
+
+        async def accepted():
+            ghost = Journal(store, "ghost", lease_s=0.05)
+            request = TaskRequest(prompt="Go.", max_steps=3, token_budget=512)
+            task = made.task(request=request, shared=self.LIMITS)
+            started = StepEvent(started=TaskStarted(agent_id="worker"))
+            accepted = await ghost.accept(task, claim=True, events=[started])
+            return ghost, accepted.claim
+
+        return accepted
+
+    async def is_left(self, taken, micros, day=None):
+        return await taken(self.SLOT.format(day=day or today())) == micros
+
+    async def test_a_chunk_that_a_lost_worker_took_and_did_not_write_down_is_taken_once(
+        self, lost, escrow, start, taken, becomes
+    ):
+        ghost, claim = await lost()
+        assert await ghost.spend(claim, "r", [opened(100)], "0 0", is_progress=False) == Short(chunk=1, missing=100)
+        assert await escrow.take(await ghost.record(claim.name), 1, 100) == 50_000
+        client = await start(saying("", ("look", 0)), DONE, lease_s=0.5)
+        response = await client.ended("t1")
+        assert (response.output, response.usage.cost_micros) == ("Done.", 300)
+        await becomes(lambda: self.is_left(taken, 300))
+
+    async def test_a_task_that_is_given_up_pays_for_its_last_call(self, lost, escrow, start, store, taken, becomes):
+        ghost, claim = await lost()
+        assert await escrow.take(await ghost.record(claim.name), 1, 600) == 50_000
+        await ghost.spend(claim, "r", [opened(600)], "1 50000", is_progress=False)
+        await store.client.hset(partition_key(0, "task", claim.name.ref), "barren", 5)
+        client = await start(DONE, lease_s=0.5)
+        response = await client.ended("t1")
+        assert MeshError.from_status(response.error).reason == "POISON_TASK"
+        assert response.usage.cost_micros == response.usage.estimated_cost_micros == 600
+        await becomes(lambda: self.is_left(taken, 600))
+
+    async def test_a_task_that_is_cancelled_pays_for_its_call(self, start, taken, becomes, until):
+        client = await start({"text": "late", "latency_ms": 30_000}, budget_tenant_day_micros=10**6)
+        await client.submit(task_id="t1", token_budget=512)
+        watch = client.tasks.WatchTask(WatchTaskRequest(task_id="t1"))
+        held = (await until(watch, lambda event: event.HasField("reservation"))).reservation.cost_micros
+        await client.cancel("t1")
+        assert (await client.ended("t1")).usage.cost_micros == held
+        await becomes(lambda: self.is_left(taken, held))
+
+    async def test_a_child_that_its_parent_does_not_wait_for_spends_nothing_more(
+        self, journal, escrow, made, claimed, taken
+    ):
+        root = made.task(shared=self.LIMITS)
+        claim, child = await claimed(root), await claimed(made.child(root))
+        record = await journal.record(child.name)
+        assert record.shared == self.LIMITS
+        assert await escrow.take(record, 1, 600) == 50_000
+        await journal.spend(child, "r", [opened(600)], "1 50000", is_progress=False)
+        await journal.finish(claim, "COMPLETED", [made.result()])
+        await escrow.give_back(await journal.record(root.name))
+        assert await self.is_left(taken, 600)
+        late = await journal.append(child, "a", [StepEvent(llm_call=LlmCall(usage=Usage(cost_micros=100)))])
+        assert late.cancel
+        ended = await journal.record(root.name)
+        assert (ended.usage.cost_micros, ended.usage.estimated_cost_micros) == (600, 600)
+        assert await escrow.take(record, 2, 1) == 0
+        await escrow.give_back(ended)
+        assert await self.is_left(taken, 600)
+
+    async def test_a_task_that_runs_past_midnight_counts_for_the_day_of_its_acceptance(
+        self, journal, escrow, made, claimed, store, taken
+    ):
+        claim = await claimed(made.task(shared=self.LIMITS))
+        midnight = int(time.time()) // 86_400 * 86_400_000
+        await store.client.hset(partition_key(0, "task", claim.name.ref), "created", midnight - 1)
+        record = await journal.record(claim.name)
+        assert await escrow.take(record, 1, 100) == 50_000
+        await journal.append(claim, "a", [StepEvent(llm_call=LlmCall(usage=Usage(cost_micros=100)))])
+        await journal.finish(claim, "COMPLETED", [made.result()])
+        await escrow.give_back(await journal.record(claim.name))
+        assert await self.is_left(taken, 100, day_of(midnight - 1))
+        assert await self.is_left(taken, 0, day_of(midnight))
 
 
 @given(*[st.builds(SharedLimits, *[st.integers(0, 10**15)] * 4)] * 2)

@@ -18,8 +18,9 @@ from meshwright.agents.purse import Purse
 from meshwright.agents.run import Run
 from meshwright.agents.shared_limits import SharedLimits
 from meshwright.agents.task import leaf
-from meshwright.core.errors import MeshError, TaskCancelledError
+from meshwright.core.errors import BudgetExceededError, MeshError, TaskCancelledError
 from meshwright.core.grant import Signer
+from meshwright.core.store import partition_key
 from meshwright.gen.agents.v1.step_event_pb2 import (
     RESERVATION_STATE_CHARGED,
     RESERVATION_STATE_OPEN,
@@ -28,6 +29,7 @@ from meshwright.gen.agents.v1.step_event_pb2 import (
     ModelReservation,
     StepEvent,
     TaskStarted,
+    ToolCall,
 )
 from meshwright.gen.agents.v1.task_pb2 import (
     BUDGET_ACTION_ASK,
@@ -279,6 +281,11 @@ class TestTrees:
         assert events[-1].result.usage.cost_micros == 300 + ended[0].usage.cost_micros
 
 
+async def reserved(journal, claim):
+    key = partition_key(0, "task", claim.name.ref)
+    return int(await journal.store.client.hget(key, "reserved_micros"))
+
+
 class TestLosses:
     async def test_a_call_that_a_lost_worker_had_begun_is_charged_in_full_and_made_again(
         self, start, store, made, kinds
@@ -333,6 +340,22 @@ class TestLosses:
         with pytest.raises(TaskCancelledError):
             await purse.opened(run, Prompt("worker", "Work.", (Message("user", "Go."),)), "")
         assert (run.state.account.reserved, run.state.usage.cost_micros) == (0, 0)
+
+    async def test_a_call_that_is_made_again_is_paid_again_where_there_is_money(self, journal, made, claimed, tmp_path):
+        request = TaskRequest(prompt="Go.", max_steps=3, token_budget=8_192, cost_budget_micros=1_500)
+        claim = await claimed(made.task(request=request))
+        run = Run(claim, await journal.record(claim.name), journal, Feeds(journal), Signer("one"))
+        prices = Prices({})
+        embedder = MeteredEmbedder(HashingEmbedder(), prices)
+        purse = Purse([], prices, Escrow(journal, SharedLimits()), embedder)
+        intent = StepEvent(tool_call=ToolCall(call_id="c1", tool="dear", cost_micros=700))
+        await purse.journal(run, "step", [intent])
+        await purse.afford(run, "intent:1", intent)
+        await purse.afford(run, "intent:1", intent)
+        assert run.state.account.reserved == (await reserved(journal, claim)) == 1_400
+        with pytest.raises(BudgetExceededError):
+            await purse.afford(run, "intent:2", intent)
+        assert run.state.account.reserved == (await reserved(journal, claim)) == 1_400
 
     async def test_a_parked_task_that_ends_keeps_its_account(self, start):
         client = await start("worker", ON)

@@ -12,6 +12,7 @@ from meshwright.agents.models.model import Call, JsonObject
 from meshwright.agents.parking import wait_for_others
 from meshwright.agents.passing import Passing
 from meshwright.agents.planner import tool_intent
+from meshwright.agents.purse import Purse
 from meshwright.agents.remembering import EMBEDDED
 from meshwright.agents.run import Run
 from meshwright.agents.supervisor import Supervisor
@@ -62,10 +63,19 @@ CALL_GRACE_S = 10.0
 
 
 class Actor:
-    """Does what the model asked for, by tools and by other agents."""
+    """Does what the model asked for, by tools and by other agents.
 
-    def __init__(self, toolbox: Toolbox, supervisor: Supervisor, guard: Guard, policy: Policy) -> None:
+    Args:
+        toolbox: Calls tools.
+        supervisor: Hands work on.
+        guard: Looks at results.
+        policy: How the agent asks people.
+        purse: Pays for calls that are made again.
+    """
+
+    def __init__(self, toolbox: Toolbox, supervisor: Supervisor, guard: Guard, policy: Policy, purse: Purse) -> None:
         self._guard = guard
+        self._purse = purse
         self._toolbox = toolbox
         self._policy = policy
         self._supervisor = supervisor
@@ -89,7 +99,7 @@ class Actor:
             await wait_for_others(run)
 
     async def ahead(self, run: Run, step: Sequence[StepEvent]) -> list[StepEvent]:
-        """Begins those of a step's calls that leave no trace, before they are journaled.
+        """Begins those of a step's calls that leave no trace, and cost nothing, before they are journaled.
 
         Returns:
             Outcomes that are there at once, to be written in the step's own script; `act` waits for the others.
@@ -99,8 +109,9 @@ class Actor:
         for event in step:
             intent = event.tool_call
             pin = run.tools.get(intent.tool)
-            is_paid = intent.tool in EMBEDDED and intent.cost_micros  # not before it is set aside
-            if pin and not is_paid and intent.call_id not in asked and self._toolbox.is_free(pin):
+            if intent.cost_micros or intent.call_id in asked:  # not before the money is set aside, or a person agrees
+                continue
+            if pin and self._toolbox.is_free(pin):
                 call = self._told(run, event.step, arguments_of(planned[intent.call_id]), intent)
                 run.ahead[intent.call_id] = asyncio.create_task(call)
         if run.ahead:
@@ -145,7 +156,7 @@ class Actor:
         if retry:
             again = tool_intent(run, run.state.step, call, run.tools[call.tool], retry)
             again.cost_micros = intent.cost_micros
-            await run.append(f"intent:{run.state.step}:{call.call_id}:{retry}", run.event(tool_call=again))
+            await self._purse.afford(run, f"intent:{run.state.step}:{call.call_id}:{retry}", run.event(tool_call=again))
             return again
         return intent
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from meshwright.agents.inputs import RAISED
 from meshwright.agents.models.model import Message, Prompt, estimated_tokens
+from meshwright.agents.models.untrusted import instructions_of, text_of
 from meshwright.agents.state import RunState
 from meshwright.core.errors import BudgetExceededError, PermissionDeniedError
 from meshwright.gen.agents.v1.step_event_pb2 import BudgetNotice, Delegation
@@ -194,10 +195,11 @@ def notices(state: RunState, used: Mapping[str, float]) -> list[BudgetNotice]:
 
 
 def most_input_tokens(prompt: Prompt) -> int:
-    """Bounds the tokens that a provider will count for a prompt, its tools included: where money counts, no guess."""
-    texts = [prompt.instructions]
-    texts += [message.text for message in prompt.messages]
-    texts += [call.tool + json.dumps(call.arguments) for message in prompt.messages for call in message.calls]
+    """Bounds the tokens that a provider will count for a prompt as it is sent: where money counts, no guess."""
+    calls = [call for message in prompt.messages for call in message.calls]
+    texts = [instructions_of(prompt)]
+    texts += [message.call_id + text_of(message, prompt.boundary) for message in prompt.messages]
+    texts += [call.call_id + call.tool + json.dumps(call.arguments) for call in calls]
     texts += [tool.name + tool.description + json.dumps(tool.parameters) for tool in prompt.tools]
     texts += [json.dumps(prompt.output_schema)] if prompt.output_schema else []
     size = sum(len(text.encode(errors="replace")) for text in texts)

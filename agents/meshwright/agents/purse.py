@@ -142,6 +142,18 @@ class Purse:
         elif await self._spend(run, key, *step, is_progress=True):
             await run.append(key, *without_costs(run, step))
 
+    async def afford(self, run: Run, key: str, intent: StepEvent) -> None:
+        """Journals a tool call that is made again, which costs what it costs a second time.
+
+        Raises:
+            BudgetExceededError: Too little money is left for it.
+        """
+        if not intent.tool_call.cost_micros or not self.counts(run):
+            await run.append(key, intent)
+        elif await self._spend(run, key, intent, is_progress=True):
+            message = "too little money is left to run it again: it is not known whether it ran before"
+            raise BudgetExceededError(message)
+
     async def _spend(self, run: Run, key: str, *events: StepEvent, is_progress: bool = False) -> Shortfall | None:
         """Journals events that take money, with as many chunks of shared budgets as they need."""
         escrow = "0 0" if run.record.shared else ""

@@ -124,7 +124,7 @@ class AgentProcess:
                 guard=self.guard,
                 responses=self.responses,
             ),
-            Actor(self.toolbox, self.supervisor, self.guard, self.agent.policy),
+            Actor(self.toolbox, self.supervisor, self.guard, self.agent.policy, self.purse),
             self.toolbox,
             self.guard,
             sessions=self.sessions,
