@@ -71,12 +71,11 @@ def counters(store):
     return read
 
 
-async def strike(crew, helpers, reserved, kills):
-    """Kills a process of helpers whenever many of their calls are under way, and starts a new one."""
-    for _ in range(kills):
+async def strike(reserved, *workers):
+    """Kills processes while many calls of helpers are under way."""
+    for worker in workers:
         await come_true(lambda: is_busy(reserved), patience_s=20)
-        await helpers.pop(0).kill()
-        helpers += await crew("helper")
+        await worker.kill()
 
 
 async def is_busy(reserved):
@@ -117,11 +116,12 @@ async def begin(boss, budget):
 
 async def test_fifty_children_keep_to_a_budget_that_a_person_has_raised(crew, counters, reserved):
     limits = {f"budget_{name}_micros": 10**7 for name in ("session", "user_day", "tenant_day", "global_day")}
-    (boss,), (_, *helpers) = await asyncio.gather(crew("boss", **limits), crew("foreman", "helper", "helper"))
-    await begin(boss, ENOUGH)
-    striking = asyncio.create_task(strike(crew, helpers, reserved, 2))
+    (accepting,), (boss, _, *helpers) = await asyncio.gather(
+        crew("boss", **limits), crew("boss", "foreman", "helper", "helper")
+    )
+    await begin(accepting, ENOUGH)
+    await strike(reserved, helpers[0], accepting)
     response = await boss.client.ended("t1")
-    await striking
     assert (response.status, response.finish_reason) == (TASK_STATUS_COMPLETED, FINISH_REASON_STOP)
     events, spent = await boss.client.watch("t1"), response.usage.cost_micros
     assert sum(leaf(event).HasField("delegation") for event in events) == CHILDREN + 2
@@ -131,11 +131,11 @@ async def test_fifty_children_keep_to_a_budget_that_a_person_has_raised(crew, co
 
 
 async def test_fifty_children_keep_to_the_budget_of_a_day(crew, counters, reserved):
-    (boss,), (_, *helpers) = await asyncio.gather(
+    (boss,), (_, helper, _) = await asyncio.gather(
         crew("boss", budget_user_day_micros=SCARCE), crew("foreman", "helper", "helper")
     )
     asked = await begin(boss, 10 * ENOUGH)
-    striking = asyncio.create_task(strike(crew, helpers, reserved, 1))
+    striking = asyncio.create_task(strike(reserved, helper))
     most = 0
     while (task := await boss.client.get("t1")).status == TASK_STATUS_RUNNING:
         most = max(most, (await counters())[1])
