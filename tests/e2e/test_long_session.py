@@ -19,7 +19,7 @@ from tests.agents.conftest import come_true
 from tests.agents.models.conftest import OpenAIServer, listening
 
 TURNS = 1_000
-RUN = int(os.environ.get("SESSION_TURNS", "80"))
+RUN = int(os.environ.get("SESSION_TURNS", "50"))
 """So many of them are run; what the others leave is written as the runtime writes it."""
 WINDOW = 4_096
 CHARACTERS_A_TOKEN = 4
