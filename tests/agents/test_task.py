@@ -70,6 +70,13 @@ class TestRecord:
         differing = {name for name in fresh.__slots__ if getattr(fresh, name) != getattr(stored, name)}
         assert differing <= {"now"}
 
+    async def test_a_child_shares_what_its_root_does_whatever_it_is_told(self, journal, made):
+        root = made.task(shared=SharedLimits(user_day=5))
+        await journal.accept(root, claim=True)
+        child = made.child(root, shared=SharedLimits(tenant_day=7))
+        accepted = await journal.accept(child, claim=True)
+        assert accepted.shared == (await journal.record(child.name)).shared == root.shared
+
 
 class TestEntry:
     def test_store_and_path_say_whose_event_it_is(self, made):

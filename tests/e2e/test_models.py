@@ -1,5 +1,6 @@
 """One agent file, unchanged, on every kind of model: a process each, real servers that speak the providers' wire."""
 
+import asyncio
 import json
 
 import pytest
@@ -9,7 +10,7 @@ from meshwright.gen.agents.v1.task_pb2 import FINISH_REASON_STOP, TASK_STATUS_CO
 from tests.agents.models.conftest import AnthropicServer, OpenAIServer, listening
 from tests.e2e.conftest import HERE
 
-WORDS = ("With tax ", "it is ", "297.5.")
+WORDS = ("With tax ", "it is 297.5. ", "Do you ", "want to know more?")
 SCRIPT = {
     "agents": {
         "accountant": [
@@ -24,17 +25,57 @@ SCRIPT = {
 CALL = ("c1", "tax__add", ('{"net"', ": 250}"))
 
 
+class Halting:
+    """A writer that stops in its answer's second sentence until somebody has read the first one."""
+
+    def __init__(self, writer, is_read):
+        self._writer = writer
+        self._is_read = is_read
+        self._written = b""
+
+    def write(self, piece):
+        self._written += piece
+        self._writer.write(piece)
+
+    async def drain(self):
+        await self._writer.drain()
+        if WORDS[2].encode() in self._written:
+            await self._is_read.wait()
+
+    def close(self):
+        self._writer.close()
+
+
+class Halts:
+    """A server of which a watcher reads the first sentence before it writes the second."""
+
+    def __init__(self):
+        super().__init__()
+        self.is_read = asyncio.Event()
+
+    async def handle(self, reader, writer):
+        await super().handle(reader, Halting(writer, self.is_read))
+
+
+class HaltingOpenAIServer(Halts, OpenAIServer):
+    pass
+
+
+class HaltingAnthropicServer(Halts, AnthropicServer):
+    pass
+
+
 @pytest.fixture
 async def servers():
-    """Servers that ask for the tool, then answer in three pieces."""
-    async with listening(OpenAIServer()) as openai, listening(AnthropicServer()) as anthropic:
+    """Servers that ask for the tool, then answer in pieces."""
+    async with listening(HaltingOpenAIServer()) as openai, listening(HaltingAnthropicServer()) as anthropic:
         for server, counts in (
             (openai, ("prompt_tokens", "completion_tokens")),
             (anthropic, ("input_tokens", "output_tokens")),
         ):
             usage = dict(zip(counts, (20, 5), strict=True))
             server.calls(CALL, usage=usage)
-            server.says(*WORDS, usage=usage)
+            server.says(*WORDS, usage=usage, piece=64)
         yield {"openai": openai, "anthropic": anthropic}
 
 
@@ -50,7 +91,11 @@ def spec(kind, servers, folder):
 async def test_an_agents_file_is_the_same_for_every_model(workers, servers, tmp_path, kind):
     worker = await workers.start(HERE / "accountant.py", model=spec(kind, servers, tmp_path))
     request = TaskRequest(prompt="What is 250 with tax?")
-    events = [event async for event in worker.client.agent.StreamSteps(request)]
+    events = []
+    async for event in worker.client.agent.StreamSteps(request):
+        events.append(event)
+        if kind in servers and event.HasField("delta"):
+            servers[kind].is_read.set()
     kept = [event for event in events if event.sequence]
     assert [event.WhichOneof("event") for event in kept] == [
         *("started", "llm_call", "tool_call", "tool_result", "llm_call", "result")
@@ -70,6 +115,7 @@ async def test_an_agents_file_is_the_same_for_every_model(workers, servers, tmp_
     assert result.tokens_used == 50 or kind == "offline"
     check_deltas(events, kept[4].sequence, result.output)
     if kind in servers:
+        assert sum(event.HasField("delta") for event in events) > 1
         check_requests(servers[kind])
 
 

@@ -99,7 +99,7 @@ class Actor:
             await wait_for_others(run)
 
     async def ahead(self, run: Run, step: Sequence[StepEvent]) -> list[StepEvent]:
-        """Begins those of a step's calls that leave no trace, before they are journaled.
+        """Begins those of a step's calls that leave no trace, and cost nothing, before they are journaled.
 
         Returns:
             Outcomes that are there at once, to be written in the step's own script; `act` waits for the others.
@@ -109,8 +109,9 @@ class Actor:
         for event in step:
             intent = event.tool_call
             pin = run.tools.get(intent.tool)
-            is_paid = intent.tool in EMBEDDED and intent.cost_micros  # not before it is set aside
-            if pin and not is_paid and intent.call_id not in asked and self._toolbox.is_free(pin):
+            if intent.cost_micros or intent.call_id in asked:  # not before the money is set aside, or a person agrees
+                continue
+            if pin and self._toolbox.is_free(pin):
                 call = self._told(run, event.step, arguments_of(planned[intent.call_id]), intent)
                 run.ahead[intent.call_id] = asyncio.create_task(call)
         if run.ahead:
