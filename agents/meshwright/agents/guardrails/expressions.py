@@ -32,20 +32,27 @@ class Expression:
         """Writes one: `a b | c d` are two groups of words."""
         return cls(tuple(frozenset(group.split()) for group in words.split("|")), source)
 
+    def is_possible(self, words: frozenset[str]) -> bool:
+        """Whether a text with these words can hold the expression."""
+        return not any(map(words.isdisjoint, self.groups))
+
     def matches(self, text: str, words: frozenset[str]) -> Iterator[re.Match[str]]:
-        """Finds the expression in a text.
+        """Finds the expression in a text in which it is possible.
 
         Args:
             text: Normalised.
-            words: The words of the text.
+            words: The words of the text, as far as expressions hold them.
         """
         held = [group & words for group in self.groups]
-        if not all(held):
-            return
         rarest = min(held, key=lambda group: sum(map(text.count, group)))
         places = sorted(at for word in rarest for at in occurrences(text, word))
         for begin, end in windows(((at, at) for at in places), REACH):
             yield from compiled(self.source).finditer(text, begin, end)
+
+
+def vocabulary(expressions: Iterable[Expression]) -> frozenset[str]:
+    """Returns the words that expressions hold; all others of a text are none of theirs."""
+    return frozenset(word for one in expressions for group in one.groups for word in group)
 
 
 def occurrences(text: str, word: str) -> Iterator[int]:

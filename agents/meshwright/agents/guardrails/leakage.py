@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from meshwright.agents.guardrails.guardrail import ALLOW, Action, Point, Subject, Verdict
 from meshwright.agents.guardrails.normalise import Normal
@@ -36,17 +37,33 @@ class Leakage:
         if subject.canary and subject.canary in subject.normal.text:
             return Verdict(self.action, "the text holds the canary of the agent's instructions")
         windows = windows_of(subject.instructions)
-        if windows:
-            text = " ".join(subject.normal.tokens)
-            if sum(window in text for window in windows) >= min(LEAST_HITS, len(windows)):
-                return Verdict(self.action, "the text repeats the agent's instructions")
-        return ALLOW
+        words = subject.normal.words
+        near = [window.text for window in windows if window.inner <= words]
+        if not near:
+            return ALLOW
+        text = " ".join(subject.normal.tokens)
+        if sum(window in text for window in near) < min(LEAST_HITS, len(windows)):
+            return ALLOW
+        return Verdict(self.action, "the text repeats the agent's instructions")
+
+
+class Window(NamedTuple):
+    """A run of words.
+
+    Attributes:
+        text: All of them.
+        inner: Those but the first and the last, of which a part is enough: a text that lacks one does not hold the run.
+    """
+
+    text: str
+    inner: frozenset[str]
 
 
 @lru_cache(maxsize=64)
-def windows_of(instructions: str) -> tuple[str, ...]:
+def windows_of(instructions: str) -> tuple[Window, ...]:
     """Returns runs of `WINDOW` words of an agent's instructions, none where they are shorter than two of them."""
     words = Normal(instructions).tokens
     if len(words) < 2 * WINDOW:
         return ()
-    return tuple(" ".join(words[at : at + WINDOW]) for at in range(0, len(words) - WINDOW + 1, STRIDE))
+    runs = [words[at : at + WINDOW] for at in range(0, len(words) - WINDOW + 1, STRIDE)]
+    return tuple(Window(" ".join(run), frozenset(run[1:-1])) for run in runs)

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from functools import cached_property
 from urllib.parse import unquote
 
+from meshwright.agents.guardrails.sieve import Sieve
+
 MAX_LAYERS = 2
 """How often what was decoded is decoded again."""
 MAX_DECODED = 32
@@ -34,20 +36,22 @@ _LEET = str.maketrans("01345678@$!|", "oieasbtbasil")
 _PUNCTUATION = str.maketrans(dict.fromkeys("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~\x1e\x1f", " "))
 _EMPHASIS = str.maketrans("", "", "*`~")
 _TAG = re.compile(r"</?[a-z][a-z0-9]{0,15}(?:\s[^<>]{0,200})?/?>")
-_APART = re.compile(r" \w \w \w \w")
-_DOTTED = re.compile(r"[.*-]\w[.*-]\w[.*-]\w[.*-]")
 _SPACED = re.compile(r"\b(?:[^\W\d_][ ._*-]){4,64}[^\W\d_]\b")
-_IS_LEET = re.compile(r"[013457@$!|][a-z]")
+_IS_SPACED = Sieve("(?:[^0-9 ._*-][ ._*-]){4}[^0-9 ._*-]")
+_IS_LEET = Sieve("[013457@$!|][a-z]")
 _LEET_WORD = re.compile(r"[a-z0134578@$!|]{3,24}")
 _LONG_WORD = 20
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{20,}={0,2}")
 _HEX = re.compile(r"[2-7][0-9a-fA-F](?:[ ,]?[2-7][0-9a-fA-F]){11,}")
 """ASCII letters, digits and blanks, and nothing else."""
-_TURNED_ROUND = ("snoitcurtsni", "tpmorp metsys", "erongi", "dragersid")
-_ROTATED = ("vafgehpgvba", "flfgrz cebzcg", "vtaber nyy", "qvfertneq")
+_IS_TURNED_ROUND = Sieve("snoitcurtsni", "tpmorp metsys", "erongi", "dragersid")
+_IS_ROTATED = Sieve("vafgehpgvba", "flfgrz cebzcg", "vtaber nyy", "qvfertneq")
 _HEX_PREFIX = re.compile(r"\\x|0x")
 _PERCENT = re.compile(r"%[0-9a-fA-F]{2}(?:[\w.+-]{0,40}%[0-9a-fA-F]{2}){2,}[\w.+-]{0,40}")
 _LEAST_READABLE = 0.85
+_IS_ENCODED = Sieve(
+    "[A-Za-z0-9+/_-]{20}", "[2-7][0-9a-fA-F](?:[ ,]?[2-7][0-9a-fA-F]){11}", r"\\x[2-7]", "0x[2-7]", "%[0-9a-fA-F]{2}"
+)
 
 
 class Normal:
@@ -61,33 +65,45 @@ class Normal:
         self._given = text
 
     @cached_property
+    def _plain(self) -> list[str]:
+        return folded(self._given).split()
+
+    @cached_property
+    def _readings(self) -> list[str]:
+        return list(self._read())
+
+    @cached_property
     def text(self) -> str:
         """All readings, folded, one after the other on lines of their own."""
-        return "\n".join(self._readings())
+        return "\n".join(self._readings)
 
     @cached_property
     def tokens(self) -> list[str]:
         """The words of all readings, in their order."""
-        return self.text.translate(_PUNCTUATION).split()
+        return _tokens(self.text)
 
     @cached_property
     def words(self) -> frozenset[str]:
         """The words of all readings."""
-        return frozenset(self.tokens)
+        pieces = set(self._plain)  # most of them stand there more than once
+        return frozenset(_tokens(" ".join([*pieces, *self._readings[1:]])))
 
-    def _readings(self) -> Iterator[str]:
-        pieces = folded(self._given).split()
-        plain = " ".join(pieces)
+    def _read(self) -> Iterator[str]:
+        plain = " ".join(self._plain)
         yield plain
-        if _APART.search(plain) or _DOTTED.search(plain):
+        if _IS_SPACED.may_pass(plain):
             yield from changed(plain, _SPACED.sub(_joined, plain))
-        if _IS_LEET.search(plain):
+        if _IS_LEET.may_pass(plain):
             yield from changed(plain, _LEET_WORD.sub(_unleeted, plain))
-        if any(mark in plain for mark in _TURNED_ROUND):
+        if _IS_TURNED_ROUND.may_pass(plain):
             yield plain[::-1]
-        if any(mark in plain for mark in _ROTATED):
+        if _IS_ROTATED.may_pass(plain):
             yield codecs.decode(plain, "rot13")
         yield from (" ".join(folded(hidden).split()) for hidden in decoded(self._given))
+
+
+def _tokens(text: str) -> list[str]:
+    return text.translate(_PUNCTUATION).split()
 
 
 def changed(before: str, after: str) -> list[str]:
@@ -135,6 +151,11 @@ def decoded(text: str) -> list[str]:
 
 
 def _pieces(text: str) -> Iterator[str]:
+    if _IS_ENCODED.may_pass(text):
+        yield from _decoded(text)
+
+
+def _decoded(text: str) -> Iterator[str]:
     for word in (word for word in text.split() if len(word) >= _LONG_WORD):
         for match in _BASE64.finditer(word):
             if piece := _readable(_from_base64(match[0][:MAX_PIECE])):

@@ -8,6 +8,7 @@ from typing import Literal
 
 from meshwright.agents.guardrails.expressions import compiled, windows
 from meshwright.agents.guardrails.guardrail import ALLOW, Action, Point, Subject, Verdict
+from meshwright.agents.guardrails.sieve import Sieve
 from meshwright.agents.guardrails.spans import Span, said, without
 
 Kind = Literal["e-mail", "phone", "card", "iban", "national id", "ip"]
@@ -18,22 +19,32 @@ CONTEXT = 48
 _EMAIL = re.compile(
     r"(?<![\w.+-])[\w.+'-]{1,64}(?: ?@ ?| ?\[at\] ?| ?\(at\) ?)(?:[\w-]{1,63}(?:\.| ?\[dot\] ?| ?\(dot\) ?)){1,4}[a-zA-Z]{2,24}(?![\w@])"
 )
+_IS_EMAIL = Sieve(r"@|at\]|at\)")
 _NUMBER = re.compile(r"\d(?:[ ./()-]{0,3}\d){6,}")
+_ASCII_NUMBER = re.compile(r"[0-9](?:[ ./()-]{0,3}[0-9]){6,}")
+"""The same, twice as quick, where there are no other digits."""
+_IS_NUMBER = Sieve(r"\p{Nd}(?:[ ./()-]{0,3}\p{Nd}){6}")
 _CARD = re.compile(r"[2-6](?<![\w.-].)(?<!\d[ -].)(?:[ -]?\d){11,18}(?![\d-]|\.\d)")
+_IS_CARD = Sieve(r"[2-6](?:[ -]?\p{Nd}){11}")
 _IBAN = re.compile(
     r"\d(?<=[A-Za-z]{2}\d)(?<![A-Za-z0-9][A-Za-z]{2}\d)\d(?:[ -]?[A-Za-z0-9]{4}){2,7}(?:[ -]?[A-Za-z0-9]{1,3})?(?![A-Za-z0-9])"
 )
 """From its third character on: digits are rarer than letters."""
+_IS_IBAN = Sieve(r"[A-Za-z]{2}\p{Nd}{2}(?:[ -]?[A-Za-z0-9]{4}){2}")
 _IPV4 = re.compile(r"\d(?<![\w.].)\d{0,2}(?:\.\d{1,3}){3}(?![\w]|\.\d)")
-_HAS_IPV6 = re.compile(r":[0-9a-fA-F]{0,4}:")
+_IS_IPV4 = Sieve(r"\p{Nd}(?:\.\p{Nd}{1,3}){3}")
 _IPV6 = re.compile(r"(?<![\w:.])(?:[0-9a-fA-F]{1,4}:|:){2,7}(?:[0-9a-fA-F]{1,4})?(?![\w:])")
+_IS_IPV6 = Sieve(":[0-9a-fA-F]{0,4}:")
 _NO_ADDRESS = re.compile(r"(?i)\b(?:version|release|build|section|chapter|oid|v)[ :]*$")
 _ABROAD = re.compile(r"[+0](?<![\w+].)(?:(?<=\+)|0)[1-9](?:[ ./()-]{0,3}\d){6,14}(?!\d)")
 _AT_HOME = re.compile(r"[(\d](?<![\w.+#-].)\d{1,5}\)?(?:[ ./-]{0,2}\d){4,10}(?![\w]|[.-]\d)")
-_PHONE_WORD = re.compile(
-    r"(?i)\b(?:tel|telephone|telefon|t[eé]l[eé]phone|phone|mobile|mobil|cell|cellphone|fax|call|ring|handy|whatsapp|sms|text|dial|"
-    r"hotline|callback|reach|contact|ph|m[oó]vil|portable)\b[^\d\n]{0,24}$"
+_IS_ABROAD = Sieve(r"(?:\+0?|00)[1-9](?:[ ./()-]{0,3}\p{Nd}){6}")
+_PHONE_WORDS = (
+    "(?i:tel|telephone|telefon|t[eé]l[eé]phone|phone|mobile|mobil|cell|cellphone|fax|call|ring|handy|whatsapp|sms|text|dial|"
+    "hotline|callback|reach|contact|ph|m[oó]vil|portable)"
 )
+_PHONE_WORD = re.compile(rf"\b{_PHONE_WORDS}\b[^\d\n]{{0,24}}$")
+_IS_AT_HOME = Sieve(_PHONE_WORDS + r"[^0-9\n]{0,24}[(\p{Nd}]")
 _LETTERED = re.compile(r"\d{2}(?:\d{2}[A-Z]|[A-Z]\d{2})")
 Windows = Sequence[tuple[int, int]]
 """Parts of a text in which numbers stand."""
@@ -49,17 +60,21 @@ class NationalId:
         form: How it is written.
         checker: Module of python-stdnum that knows its checksum or ranges.
         word: What stands before it; empty: its form alone says enough.
+        hint: What a text holds in which it stands.
     """
 
     form: str
     checker: str
-    word: str = ""
+    word: str
+    hint: str
 
 
 def national_id(form: str, checker: str, word: str = "") -> NationalId:
     """Writes one."""
     named = rf"(?i)\b(?:{word})\b[^\d\n]{{0,24}}$" if word else ""
-    return NationalId(rf"(?<![\w.-]){form}(?![\w]|[.-]\d)", checker, named)
+    plain = form.replace(r"\d", r"[^\x00-/:-\x7f]")  # digits, and all that is no ASCII: other digits are among it
+    hint = rf"(?i:{word})[^\n]{{0,{CONTEXT}}}{plain}" if word else plain
+    return NationalId(rf"(?<![\w.-]){form}(?![\w]|[.-]\d)", checker, named, hint)
 
 
 ISSUERS: tuple[tuple[str, str, Sequence[int]], ...] = (
@@ -81,31 +96,6 @@ ISSUERS: tuple[tuple[str, str, Sequence[int]], ...] = (
     ("67", "67", range(12, 20)),
 )
 """Beginnings of card numbers, from the first to the last, and how many digits they may have (ISO/IEC 7812)."""
-_ID_MARKS = (
-    "ssn",
-    "social",
-    "nhs",
-    "sin ",
-    "sin:",
-    "sin\x1f",
-    "steuer",
-    "idnr",
-    "tax",
-    "bsn",
-    "burger",
-    "sofi",
-    "pesel",
-    "person",
-    "pnr",
-    "cpf",
-    "aadh",
-    "uidai",
-    "tfn",
-)
-_ID_SHAPE = re.compile(
-    r"\d(?:\d{2}-\d{2}-\d{4}|\d{2}\.\d{3}\.\d{3}-|\d\.\d{2}\.\d{2}-|56\.\d{4}|\d{6,7}-?[A-Z]|\d{5}[-+A]\d{3}[0-9A-Y]| ?\d{2} ?[01]\d)"
-)
-"""What every number that counts without a word has in it, letters between digits aside."""
 NATIONAL_IDS = (
     national_id(r"\d{3}-\d{2}-\d{4}", "stdnum.us.ssn"),
     national_id(r"\d{9}", "stdnum.us.ssn", "ssn|social security(?: number| no)?"),
@@ -131,6 +121,7 @@ NATIONAL_IDS = (
     national_id(r"\d{3}[ ]?\d{3}[ ]?\d{3}", "stdnum.au.tfn", "tfn|tax file(?: number)?"),
 )
 """A checksum of one digit lets every tenth number pass: bare digits count only beside a word that names them."""
+_IS_NATIONAL_ID = Sieve(*(one.hint for one in NATIONAL_IDS))
 
 
 @dataclass(frozen=True)
@@ -161,7 +152,9 @@ class Pii:
 
 def spans(text: str, kinds: Sequence[Kind] = KINDS) -> list[Span]:
     """Finds personal data in a text; the time is linear in its length."""
-    numbers = list(windows((match.span() for match in _NUMBER.finditer(text)), CONTEXT))
+    number = _ASCII_NUMBER if text.isascii() else _NUMBER
+    places = number.finditer(text) if _IS_NUMBER.may_pass(text) else ()
+    numbers = list(windows((match.span() for match in places), CONTEXT))
     return [span for kind in kinds for span in FINDERS[kind](text, numbers)]
 
 
@@ -172,13 +165,13 @@ def found(form: re.Pattern[str], text: str, places: Windows) -> Iterator[re.Matc
 
 
 def _emails(text: str, _: Windows) -> Iterator[Span]:
-    if "@" in text or "at]" in text or "at)" in text:
+    if _IS_EMAIL.may_pass(text):
         for match in _EMAIL.finditer(text):
             yield Span(match.start(), match.end(), "e-mail")
 
 
 def _cards(text: str, numbers: Windows) -> Iterator[Span]:
-    for match in found(_CARD, text, numbers):
+    for match in found(_CARD, text, numbers if _IS_CARD.may_pass(text) else ()):
         digits = digits_of(match[0])
         if is_card(digits):
             yield Span(match.start(), match.end(), "card")
@@ -197,7 +190,7 @@ def is_luhn(digits: str) -> bool:
 
 
 def _ibans(text: str, numbers: Windows) -> Iterator[Span]:
-    for match in found(_IBAN, text, numbers):
+    for match in found(_IBAN, text, numbers if _IS_IBAN.may_pass(text) else ()):
         start = match.start() - 2
         written = text[start : match.end()]
         for end in word_ends(written):
@@ -219,14 +212,11 @@ def is_iban(plain: str) -> bool:
 
 
 def _national_ids(text: str, numbers: Windows) -> Iterator[Span]:
-    lettered = list(windows((match.span() for match in _LETTERED.finditer(text)), CONTEXT))
+    if not _IS_NATIONAL_ID.may_pass(text):
+        return
+    lettered = windows((match.span() for match in _LETTERED.finditer(text)), CONTEXT)
     both = list(windows(sorted([*numbers, *lettered]), 0))
-    near = " ".join(text[begin:end] for begin, end in both).lower()
-    is_named = any(mark in near for mark in _ID_MARKS)
-    is_shaped = bool(lettered) or any(found(_ID_SHAPE, text, both))
     for one in NATIONAL_IDS:
-        if not (is_named if one.word else is_shaped):
-            continue
         for match in found(compiled(one.form), text, both):
             before = text[max(0, match.start() - CONTEXT) : match.start()]
             if (not one.word or compiled(one.word).search(before)) and _is_valid(one.checker, match[0]):
@@ -240,7 +230,7 @@ def _is_valid(checker: str, number: str) -> bool:
 
 
 def _addresses(text: str, _: Windows) -> Iterator[Span]:
-    for form in (_IPV4, *([_IPV6] if _HAS_IPV6.search(text) else ())):
+    for form in (form for form, sieve in ((_IPV4, _IS_IPV4), (_IPV6, _IS_IPV6)) if sieve.may_pass(text)):
         for match in form.finditer(text):
             if is_public(match[0]) and not _NO_ADDRESS.search(text, max(0, match.start() - CONTEXT), match.start()):
                 yield Span(match.start(), match.end(), "ip")
@@ -256,11 +246,11 @@ def is_public(address: str) -> bool:
 
 
 def _phones(text: str, numbers: Windows) -> Iterator[Span]:
-    for match in found(_ABROAD, text, numbers):
+    for match in found(_ABROAD, text, numbers if _IS_ABROAD.may_pass(text) else ()):
         number = "+" + match[0][2:] if match[0].startswith("00") else match[0]
         if is_phone(number, ()):
             yield Span(match.start(), match.end(), "phone")
-    for match in found(_AT_HOME, text, numbers):
+    for match in found(_AT_HOME, text, numbers if _IS_AT_HOME.may_pass(text) else ()):
         if _PHONE_WORD.search(text, max(0, match.start() - CONTEXT), match.start()) and is_phone(match[0], _REGIONS):
             yield Span(match.start(), match.end(), "phone")
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from meshwright.agents.guardrails.expressions import compiled
 from meshwright.agents.guardrails.guardrail import ALLOW, Action, Point, Subject, Verdict
+from meshwright.agents.guardrails.sieve import Sieve
 from meshwright.agents.guardrails.spans import Span, said, without
 
 MAX_VALUE = 256
@@ -53,10 +54,11 @@ FORMS = (
         r"-----BEGIN (?:[A-Z]{1,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----[A-Za-z0-9+/=\s,:\\-]{16,16384}(?:-----END (?:[A-Z]{1,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----)?",
     ),
 )
+_HAS_FORM = Sieve(*(re.escape(mark) for one in FORMS for mark in one.marks))
 _IN_URL = re.compile(r"://[^\s/:@]{0,64}:([^\s/@]{3,256})(?=@[\w.-])")
 _BEARER = re.compile(r"(?:[Bb]earer|BEARER|[Bb]asic) ([A-Za-z0-9._~+/-]{16,2000}={0,2})")
-_VALUE = re.compile(r"[:=\x1f][>=]?[ \t]{0,4}[\"']?([^\s\"'`,;<>(){}\[\]:=][^\s\"'`,;<>(){}\[\]]{5,255})")
-_TOLD = re.compile(r" (?:is|was|lautet|=)(?: now| still)?:? [\"'`]?([^\s\"'`,;<>(){}\[\]]{6,256})")
+_VALUE = re.compile(r"[:=\x1f][>=]?[ \t]{0,4}[\"'`]?([^\s\"'`,;<>(){}\[\]:=][^\s\"'`,;<>(){}\[\]]{5,255})")
+_TOLD = re.compile(r" (?:is|was|lautet)(?: now| still)?:? [\"'`]?([^\s\"'`,;<>(){}\[\]]{6,256})")
 """The form of a sentence: the password is ..."""
 _NAME = re.compile(
     r"(?i)(?<![a-z])(?:[a-z]{1,20}[_-]){0,3}(?:password|passwd|passwort|pwd|passphrase|secret|api[_ -]?key|access[_ -]?key|"
@@ -64,8 +66,9 @@ _NAME = re.compile(
     r"[\"']?[ \t:]{0,4}$"
 )
 _NAME_CHARS = 64
-_NAMED_MARKS = ("passw", "pwd", "passphrase", "secret", "key", "token")
-_TOLD_MARKS = ("password", "passwort", "passphrase", "secret", "token", "key")
+_ENDS_NAME = r"(?i:passw(?:or[dt]|d)|pwd|passphrase|secret|key|token)[\"']?[ \t:]{0,4}"
+_IS_NAMED = Sieve(_ENDS_NAME + r"[:=\x1f]")
+_IS_TOLD = Sieve(_ENDS_NAME + " (?:is|was|lautet)")
 _PLACEHOLDER = re.compile(
     r"(?i)^(?:[x*.•_-]+|.*(?:example|placeholder|changeme|change-me|your[_-]?|redacted|dummy|sample|insert|todo|none|null|undefined|"
     r"required|optional|string|xxxx|\*\*\*|\.\.\.|process\.env|os\.environ|getenv|settings\.|config\.|self\.|vault:|secrets?\.|ref:).*|"
@@ -98,18 +101,22 @@ class Secrets:
 
 def spans(text: str) -> Iterator[Span]:
     """Finds secrets in a text; the time is linear in its length."""
-    for one in FORMS:
-        if any(mark in text for mark in one.marks):
-            yield from (Span(match.start(), match.end(), one.kind) for match in compiled(one.source).finditer(text))
+    if _HAS_FORM.may_pass(text):
+        yield from _formed(text)
     if "://" in text:
         yield from (Span(*match.span(1), "password") for match in _IN_URL.finditer(text) if _is_secret(match[1]))
     if "earer " in text or "asic " in text or "BEARER " in text:
         yield from (Span(*match.span(1), "credential") for match in _BEARER.finditer(text) if _is_random(match[1]))
-    lowered = text.lower()
-    if any(mark in lowered for mark in _NAMED_MARKS):
+    if _IS_NAMED.may_pass(text):
         yield from (Span(*match.span(1), "secret") for match in _VALUE.finditer(text) if _is_named(text, match))
-    if any(f"{mark} {verb}" in lowered for mark in _TOLD_MARKS for verb in ("is", "was")):
+    if _IS_TOLD.may_pass(text):
         yield from (Span(*match.span(1), "secret") for match in _TOLD.finditer(text) if _is_named(text, match))
+
+
+def _formed(text: str) -> Iterator[Span]:
+    for one in FORMS:
+        if any(mark in text for mark in one.marks):
+            yield from (Span(match.start(), match.end(), one.kind) for match in compiled(one.source).finditer(text))
 
 
 def _is_named(text: str, match: re.Match[str]) -> bool:
