@@ -180,8 +180,10 @@ class Guard:
 
     async def _called(self, run: Run, said: Said, call: Call, step: int) -> Call:
         pin = run.tools.get(call.tool)
-        subject = replace(
-            self._subject(run, "tool_arguments", laid_out(call.arguments)),
+        subject = self._subject(
+            run,
+            "tool_arguments",
+            laid_out(call.arguments),
             tool=call.tool,
             effect=EFFECTS.get(pin.tool.effect, "non_idempotent") if pin else "",
             approval=self._agent.approvals.get(call.tool, self._agent.approvals.get("*", "")),
@@ -218,11 +220,11 @@ class Guard:
         if not self._rules["tool_result"]:
             return [run.event(step, tool_result=result)]
         is_ok = result.outcome == TOOL_OUTCOME_OK
-        error = MeshError.from_status(result.error)
+        error = None if is_ok else MeshError.from_status(result.error)
         value: Any = (
-            from_value(result.result, "result") if is_ok else {"message": error.message, "fields": error.fields}
+            {"message": error.message, "fields": error.fields} if error else from_value(result.result, "result")
         )
-        subject = replace(self._subject(run, "tool_result", laid_out(value)), tool=tool, is_tainted=run.is_tainted)
+        subject = self._subject(run, "tool_result", laid_out(value), tool=tool, is_tainted=run.is_tainted)
         judged = await self._judged(run, subject, step)
         if judged.action == "block":
             why = GuardrailBlockedError(f"{tool} has run; its result is withheld: {judged.reason}")
@@ -231,11 +233,11 @@ class Guard:
             result.error.CopyFrom(why.to_status())
         elif judged.text != subject.text:
             clean = put_back(value, judged.text)
-            if is_ok:
-                result.result.CopyFrom(to_value(fitting(clean)))
-            else:
+            if error:
                 error.message, error.fields = clean["message"], clean["fields"]
                 result.error.CopyFrom(error.to_status())
+            else:
+                result.result.CopyFrom(to_value(fitting(clean)))
         return [*judged.events, run.event(step, tool_result=result)]
 
     async def last_words(self, run: Run, result: TaskResponse) -> list[StepEvent]:
@@ -252,7 +254,7 @@ class Guard:
             event.step = run.state.step
         return judged.events
 
-    def _subject(self, run: Run, point: Point, text: str) -> Subject:
+    def _subject(self, run: Run, point: Point, text: str, **facts: Any) -> Subject:
         return Subject(
             point,
             text,
@@ -260,6 +262,7 @@ class Guard:
             agent=self._agent.name,
             instructions=self._agent.instructions,
             canary=self._random(run, "canary") if self._has_canary else "",
+            **facts,
         )
 
     def _random(self, run: Run, use: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from meshwright.agents.guardrails.expressions import Expression, vocabulary
+from meshwright.agents.guardrails.expressions import Expression, Index
 from meshwright.agents.guardrails.guardrail import ALLOW, Action, Point, Subject, Verdict
 
 Category = Literal["violence", "hate_speech", "sexual_content", "self_harm", "illegal_activities"]
@@ -210,7 +210,7 @@ PHRASES = (
         r"\b(?:commit(?:ting)?|get away with|run(?:ning)?|pull off|set up) (?:[\w'-]{1,15} ){0,2}(?:insurance fraud|credit card fraud|tax fraud|identity (?:theft|fraud)|wire fraud|fraud|a (?:ponzi|pyramid) scheme|a scam|insider trading|human trafficking|welfare fraud|romance scam|murder|arson)\b(?= ?(?:[?.!,]|$|without|and|on|with|against|using|so|in|for))",
     ),
 )
-VOCABULARY = vocabulary(expression for _, _, expression in PHRASES)
+INDEX = Index(expression for _, _, expression in PHRASES)
 _DISTANT = re.compile(
     r"\b(?:prevent\w*|history|historical|histor\w+|report(?:s|ed|ing)?|news|novel|fiction|film|movie|book|law|laws|illegal to|"
     r"crimes? of|convicted|arrested|charged|sentenced|trial|court|police said|according to|study|studies|research\w*|statistics|"
@@ -251,11 +251,10 @@ class ContentPolicy:
 
 def scores(subject: Subject) -> dict[Category, float]:
     """Returns how sure it is that a text falls into a category, 0..1; categories with nothing found are left out."""
-    words, text = subject.normal.words & VOCABULARY, subject.normal.text
+    words, text = subject.normal.words, subject.normal.text
     doubts: dict[Category, float] = {}
-    for category, weight, expression in PHRASES:
-        if not expression.is_possible(words):
-            continue
+    for place in INDEX.possible(words):
+        category, weight, expression = PHRASES[place]
         weights = [weight * (DISTANT if is_distant(text, match) else 1) for match in expression.matches(text, words)]
         doubts[category] = doubts.get(category, 1.0) * (1 - max(weights, default=0.0))
     return {category: 1 - doubt for category, doubt in doubts.items() if doubt < 1}

@@ -41,7 +41,7 @@ class Expression:
 
         Args:
             text: Normalised.
-            words: The words of the text, as far as expressions hold them.
+            words: The words of the text.
         """
         held = [group & words for group in self.groups]
         rarest = min(held, key=lambda group: sum(map(text.count, group)))
@@ -50,9 +50,24 @@ class Expression:
             yield from compiled(self.source).finditer(text, begin, end)
 
 
-def vocabulary(expressions: Iterable[Expression]) -> frozenset[str]:
-    """Returns the words that expressions hold; all others of a text are none of theirs."""
-    return frozenset(word for one in expressions for group in one.groups for word in group)
+class Index:
+    """Expressions by their words: those that a text cannot hold cost nothing.
+
+    Args:
+        expressions: In the order in which they are tried.
+    """
+
+    def __init__(self, expressions: Iterable[Expression]) -> None:
+        self._expressions = tuple(expressions)
+        self._by_word: dict[str, list[int]] = {}
+        for place, expression in enumerate(self._expressions):
+            for word in min(expression.groups, key=len):
+                self._by_word.setdefault(word, []).append(place)
+
+    def possible(self, words: frozenset[str]) -> list[int]:
+        """Returns the places of expressions that a text with these words can hold."""
+        places = {place for word in self._by_word.keys() & words for place in self._by_word[word]}
+        return sorted(place for place in places if self._expressions[place].is_possible(words))
 
 
 def occurrences(text: str, word: str) -> Iterator[int]:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from meshwright.agents.guardrails.expressions import Expression, vocabulary
+from meshwright.agents.guardrails.expressions import Expression, Index
 from meshwright.agents.guardrails.guardrail import ALLOW, Action, Point, Subject, Verdict
 
 THRESHOLD = 0.8
@@ -199,7 +199,7 @@ DEEDS = (
 )
 """What whoever gives a task may well ask for, and a document may not: not looked for at `input`."""
 EVERYWHERE = (*PATTERNS, *DEEDS)
-VOCABULARY = vocabulary(expression for _, expression in EVERYWHERE)
+INDEX = Index(expression for _, expression in EVERYWHERE)
 _TALK = re.compile(
     r"\b(?:such as|like|e\.g|for example|for instance|phrase|attacks?|attackers?|injections?|jailbreaks?|"
     r"called|says?|said|write|writes|wrote|reads|contains?|strings?|titled|example|examples|words|sentence|text|typed?|detects?|blocks?)\b"
@@ -239,10 +239,11 @@ class Injection:
 
 def score(subject: Subject) -> float:
     """Returns how sure it is that a text is an injection, 0..1."""
-    words, text, doubt = subject.normal.words & VOCABULARY, subject.normal.text, 1.0
-    for weight, expression in PATTERNS if subject.point == "input" else EVERYWHERE:
-        if not expression.is_possible(words):
-            continue
+    words, text, doubt = subject.normal.words, subject.normal.text, 1.0
+    for place in INDEX.possible(words):
+        if subject.point == "input" and place >= len(PATTERNS):
+            break
+        weight, expression = EVERYWHERE[place]
         weights = [weight * (QUOTED if is_quoted(text, match) else 1) for match in expression.matches(text, words)]
         doubt *= 1 - max(weights, default=0.0)
     return 1 - doubt

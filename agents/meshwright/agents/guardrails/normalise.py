@@ -59,23 +59,15 @@ class Normal:
 
     Args:
         text: Of any length; the time is linear in it.
+
+    Attributes:
+        text: All readings, folded, one after the other on lines of their own.
     """
 
     def __init__(self, text: str) -> None:
-        self._given = text
-
-    @cached_property
-    def _plain(self) -> list[str]:
-        return folded(self._given).split()
-
-    @cached_property
-    def _readings(self) -> list[str]:
-        return list(self._read())
-
-    @cached_property
-    def text(self) -> str:
-        """All readings, folded, one after the other on lines of their own."""
-        return "\n".join(self._readings)
+        self._pieces = folded(text).split()
+        self._hidden = list(hidden_in(text, plain := " ".join(self._pieces)))
+        self.text = "\n".join([plain, *self._hidden])
 
     @cached_property
     def tokens(self) -> list[str]:
@@ -85,21 +77,25 @@ class Normal:
     @cached_property
     def words(self) -> frozenset[str]:
         """The words of all readings."""
-        pieces = set(self._plain)  # most of them stand there more than once
-        return frozenset(_tokens(" ".join([*pieces, *self._readings[1:]])))
+        return frozenset(_tokens(" ".join([*set(self._pieces), *self._hidden])))  # many stand there more than once
 
-    def _read(self) -> Iterator[str]:
-        plain = " ".join(self._plain)
-        yield plain
-        if _IS_SPACED.may_pass(plain):
-            yield from changed(plain, _SPACED.sub(_joined, plain))
-        if _IS_LEET.may_pass(plain):
-            yield from changed(plain, _LEET_WORD.sub(_unleeted, plain))
-        if _IS_TURNED_ROUND.may_pass(plain):
-            yield plain[::-1]
-        if _IS_ROTATED.may_pass(plain):
-            yield codecs.decode(plain, "rot13")
-        yield from (" ".join(folded(hidden).split()) for hidden in decoded(self._given))
+
+def hidden_in(text: str, plain: str) -> Iterator[str]:
+    """Returns further readings of a text.
+
+    Args:
+        text: As it was given.
+        plain: The same, folded.
+    """
+    if _IS_SPACED.may_pass(plain):
+        yield from changed(plain, _SPACED.sub(_joined, plain))
+    if _IS_LEET.may_pass(plain):
+        yield from changed(plain, _LEET_WORD.sub(_unleeted, plain))
+    if _IS_TURNED_ROUND.may_pass(plain):
+        yield plain[::-1]
+    if _IS_ROTATED.may_pass(plain):
+        yield codecs.decode(plain, "rot13")
+    yield from (" ".join(folded(hidden).split()) for hidden in decoded(text))
 
 
 def _tokens(text: str) -> list[str]:
