@@ -62,7 +62,12 @@ def _entries(value: Any, name: str) -> Iterator[tuple[str, str]]:
         for item in value:
             yield from _entries(item, name)
     else:
-        yield name, "" if value is None or isinstance(value, bool) else str(value)
+        yield name, "" if value is None or isinstance(value, bool) else _spelled(value)
+
+
+def _spelled(value: Any) -> str:
+    """Writes a text or a number; a whole number has no fraction, whatever type it travelled in."""
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 def _rebuilt(value: Any, pieces: deque[Piece]) -> Any:

@@ -8,15 +8,16 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import islice
 from urllib.parse import unquote
 
 from meshwright.agents.guardrails.sieve import Sieve
 
 MAX_LAYERS = 2
 """How often what was decoded is decoded again."""
-MAX_DECODED = 32
+MAX_DECODED = 1_024
 """Pieces that are decoded, of one text."""
-MAX_PIECE = 16_384
+MAX_PIECE = 2**20
 """Characters of one piece."""
 
 _ALIKE = "аеорсухіјѕһԁԛԝвкмнтгьαοερτυικνχωμβηӏɑɡıł∣ⅼøđ"  # noqa: RUF001 - that is the point
@@ -28,10 +29,13 @@ _TAGS = re.compile("[\U000e0020-\U000e007e]+")
 _TAG_BASE = 0xE0000
 _QUOTES = str.maketrans("‘’‚‛“”„«»´", "''''\"\"\"\"\"'")  # noqa: RUF001 - what it folds
 _IS_SPECIAL = re.compile("[‘’‚‛“”„«»´\U000e0020-\U000e007e]")  # noqa: RUF001 - the same
-_UNSEEN = re.compile(
-    "[\u00ad\u0300-\u036f\u061c\u115f\u1160\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]+"
+UNSEEN = re.compile(
+    "[\u00ad\u0300-\u036f\u061c\u115f\u1160\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e01ef]+"
 )
-"""Accents, variation selectors, what joins or turns letters, what has no width."""
+"""Accents, variation selectors, what joins or turns letters, what has no width, half surrogate pairs."""
+_BLANK = re.compile("[\u2800\u3164\uffa0]")
+"""What looks like a blank, and is a letter or a sign to Unicode."""
 _LEET = str.maketrans("01345678@$!|", "oieasbtbasil")
 _PUNCTUATION = str.maketrans(dict.fromkeys("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~\x1e\x1f", " "))
 _EMPHASIS = str.maketrans("", "", "*`~")
@@ -40,17 +44,24 @@ _SPACED = re.compile(r"\b(?:[^\W\d_][ ._*-]){4,64}[^\W\d_]\b")
 _IS_SPACED = Sieve("(?:[^0-9 ._*-][ ._*-]){4}[^0-9 ._*-]")
 _IS_LEET = Sieve("[013457@$!|][a-z]")
 _LEET_WORD = re.compile(r"[a-z0134578@$!|]{3,24}")
-_LONG_WORD = 20
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{20,}={0,2}")
-_HEX = re.compile(r"[2-7][0-9a-fA-F](?:[ ,]?[2-7][0-9a-fA-F]){11,}")
+_HEX = re.compile(r"[2-7][0-9a-fA-F](?:(?:[ ,]|\\x|\\u00|,? ?0x)?[2-7][0-9a-fA-F]){11,}")
 """ASCII letters, digits and blanks, and nothing else."""
 _IS_TURNED_ROUND = Sieve("snoitcurtsni", "tpmorp metsys", "erongi", "dragersid")
 _IS_ROTATED = Sieve("vafgehpgvba", "flfgrz cebzcg", "vtaber nyy", "qvfertneq")
-_HEX_PREFIX = re.compile(r"\\x|0x")
+_BETWEEN_HEX = re.compile(r"[ ,]|\\x|\\u00|0x")
 _PERCENT = re.compile(r"%[0-9a-fA-F]{2}(?:[\w.+-]{0,40}%[0-9a-fA-F]{2}){2,}[\w.+-]{0,40}")
 _LEAST_READABLE = 0.85
+_READABLE = " \n.,:;'\"-@/+=_"
+_ASCII = re.compile(rb"[\t\n\x20-\x7e]{16,}")
+"""As much of it in a row is no chance."""
 _IS_ENCODED = Sieve(
-    "[A-Za-z0-9+/_-]{20}", "[2-7][0-9a-fA-F](?:[ ,]?[2-7][0-9a-fA-F]){11}", r"\\x[2-7]", "0x[2-7]", "%[0-9a-fA-F]{2}"
+    "[A-Za-z0-9+/_-]{20}",
+    "[2-7][0-9a-fA-F](?:[ ,]?[2-7][0-9a-fA-F]){11}",
+    r"\\x[2-7]",
+    r"\\u00[2-7]",
+    "0x[2-7]",
+    "%[0-9a-fA-F]{2}",
 )
 
 
@@ -112,7 +123,7 @@ def folded(text: str) -> str:
     if not text.isascii():
         text = visible(text)
     if "&" in text:
-        text = html.unescape(text)
+        text = html.unescape(html.unescape(text))
         text = text if text.isascii() else visible(text)
     text = text.lower()
     if "<" in text:
@@ -126,7 +137,8 @@ def visible(text: str) -> str:
     """Returns what a reader sees of a text, in ASCII letters where they look the same."""
     if _IS_SPECIAL.search(text):
         text = _TAGS.sub(_untagged, text).translate(_QUOTES)
-    text = _UNSEEN.sub("", unicodedata.normalize("NFKD", text)).lower()
+    text = _BLANK.sub(" ", text)
+    text = UNSEEN.sub("", unicodedata.normalize("NFKD", text)).lower()
     return text.translate(_CONFUSABLE) if _IS_ALIKE.search(text) else text
 
 
@@ -139,31 +151,30 @@ def decoded(text: str) -> list[str]:
     found: list[str] = []
     layer = [text]
     for _ in range(MAX_LAYERS):
-        layer = [piece for one in layer for piece in _pieces(one)][: MAX_DECODED - len(found)]
+        layer = [piece for one in layer for _, _, piece in encoded(one)][: MAX_DECODED - len(found)]
         found += layer
         if not layer or len(found) >= MAX_DECODED:
             break
     return found
 
 
-def _pieces(text: str) -> Iterator[str]:
+def encoded(text: str) -> Iterator[tuple[int, int, str]]:
+    """Returns where something readable stands in a text as base64, hexadecimal or percent signs, and what it is."""
     if _IS_ENCODED.may_pass(text):
-        yield from _decoded(text)
+        yield from islice(_encoded(text), MAX_DECODED)
 
 
-def _decoded(text: str) -> Iterator[str]:
-    for word in (word for word in text.split() if len(word) >= _LONG_WORD):
-        for match in _BASE64.finditer(word):
-            if piece := _readable(_from_base64(match[0][:MAX_PIECE])):
-                yield piece
-    bare = _HEX_PREFIX.sub("", text) if "\\x" in text or "0x" in text else text
-    for match in _HEX.finditer(bare):
-        digits = match[0][: 4 * MAX_PIECE].replace(" ", "").replace(",", "")
+def _encoded(text: str) -> Iterator[tuple[int, int, str]]:
+    for match in _BASE64.finditer(text):
+        if piece := _readable(_from_base64(match[0][:MAX_PIECE])):
+            yield *match.span(), piece
+    for match in _HEX.finditer(text):
+        digits = _BETWEEN_HEX.sub("", match[0][: 4 * MAX_PIECE])
         if piece := _readable(bytes.fromhex(digits[: len(digits) // 2 * 2])):
-            yield piece
+            yield *match.span(), piece
     if "%" in text:
         for match in _PERCENT.finditer(text):
-            yield unquote(match[0][:MAX_PIECE], errors="ignore")
+            yield *match.span(), unquote(match[0][:MAX_PIECE], errors="ignore")
 
 
 def _from_base64(piece: str) -> bytes:
@@ -176,13 +187,16 @@ def _from_base64(piece: str) -> bytes:
 
 
 def _readable(data: bytes) -> str:
-    """Returns bytes as text; empty: they are none."""
+    """Returns bytes as text, what is readable among others too; empty: nothing is."""
+    data = data.replace(b"\0", b"")  # half of UTF-16
     try:
         text = data.decode()
     except UnicodeDecodeError:
-        return ""
-    shown = sum(char.isalpha() or char in " \n.,:;'\"-" for char in text)
-    return text if text and shown >= _LEAST_READABLE * len(text) else ""
+        text = ""
+    shown = sum(char.isalnum() or char in _READABLE for char in text)
+    if text and shown >= _LEAST_READABLE * len(text):
+        return text
+    return " ".join(match[0].decode() for match in _ASCII.finditer(data))
 
 
 def _untagged(match: re.Match[str]) -> str:
@@ -190,7 +204,9 @@ def _untagged(match: re.Match[str]) -> str:
 
 
 def _joined(match: re.Match[str]) -> str:
-    return "".join(char for char in match[0] if char.isalpha())
+    marks = set(match[0]) & set("._*-")
+    words = match[0].split(" ") if marks else [match[0]]  # a blank among other marks is one between words
+    return " ".join("".join(char for char in word if char.isalpha()) for word in words)
 
 
 def _unleeted(match: re.Match[str]) -> str:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from meshwright.agents.guardrails.expressions import compiled, windows
 from meshwright.agents.guardrails.guardrail import ALLOW, Action, Point, Subject, Verdict
+from meshwright.agents.guardrails.look import look
 from meshwright.agents.guardrails.sieve import Sieve
 from meshwright.agents.guardrails.spans import Span, said, without
 
@@ -17,15 +18,20 @@ CONTEXT = 48
 """Characters before a number in which a word says what it is."""
 
 _EMAIL = re.compile(
-    r"(?<![\w.+-])[\w.+'-]{1,64}(?: ?@ ?| ?\[at\] ?| ?\(at\) ?)(?:[\w-]{1,63}(?:\.| ?\[dot\] ?| ?\(dot\) ?)){1,4}[a-zA-Z]{2,24}(?![\w@])"
+    r"(?<![\w.+-])[\w.+'-]{1,64}(?: ?@ ?| ?\[at\] ?| ?\(at\) ?|%40|&#64;|&#x40;|\\u0040)"
+    r"(?:[\w-]{1,63}(?:\.| ?\[dot\] ?| ?\(dot\) ?)){1,8}(?:xn--[a-zA-Z0-9-]{2,59}|[a-zA-Z]{2,24})(?![^\W_]|@)"
 )
-_IS_EMAIL = Sieve(r"@|at\]|at\)")
-_NUMBER = re.compile(r"\d(?:[ ./()-]{0,3}\d){6,}")
-_ASCII_NUMBER = re.compile(r"[0-9](?:[ ./()-]{0,3}[0-9]){6,}")
+_IS_EMAIL = Sieve(r"@|at\]|at\)|%40|&#64;|&#x40;|\\u0040")
+_NUMBER = re.compile(r"\d(?:[ ./()_-]{0,3}\d){6,}")
+_ASCII_NUMBER = re.compile(r"[0-9](?:[ ./()_-]{0,3}[0-9]){6,}")
 """The same, twice as quick, where there are no other digits."""
-_IS_NUMBER = Sieve(r"\p{Nd}(?:[ ./()-]{0,3}\p{Nd}){6}")
+_IS_NUMBER = Sieve(r"\p{Nd}(?:[ ./()_-]{0,3}\p{Nd}){6}")
 _CARD = re.compile(r"[2-6](?<![\w.-].)(?<!\d[ -].)(?:[ -]?\d){11,18}(?![\d-]|\.\d)")
-_IS_CARD = Sieve(r"[2-6](?:[ -]?\p{Nd}){11}")
+_CARD_APART = re.compile(
+    r"[2-6](?<![\w.-].)\d{3}(?P<mark>[ ./_-]{1,3})(?:\d{4}(?P=mark)\d{4}(?P=mark)\d{1,4}|\d{6}(?P=mark)\d{4,5})(?![\d-]|\.\d)"
+)
+"""The same in groups with other marks in between, the same ones everywhere: numbers of a list have commas."""
+_IS_CARD = Sieve(r"[2-6](?:[ ./_-]{0,3}\p{Nd}){11}")
 _IBAN = re.compile(
     r"\d(?<=[A-Za-z]{2}\d)(?<![A-Za-z0-9][A-Za-z]{2}\d)\d(?:[ -]?[A-Za-z0-9]{4}){2,7}(?:[ -]?[A-Za-z0-9]{1,3})?(?![A-Za-z0-9])"
 )
@@ -41,7 +47,7 @@ _AT_HOME = re.compile(r"[(\d](?<![\w.+#-].)\d{1,5}\)?(?:[ ./-]{0,2}\d){4,10}(?![
 _IS_ABROAD = Sieve(r"(?:\+0?|00)[1-9](?:[ ./()-]{0,3}\p{Nd}){6}")
 _PHONE_WORDS = (
     "(?i:tel|telephone|telefon|t[eé]l[eé]phone|phone|mobile|mobil|cell|cellphone|fax|call|ring|handy|whatsapp|sms|text|dial|"
-    "hotline|callback|reach|contact|ph|m[oó]vil|portable)"
+    "hotline|callback|reach|contact|ph|m[oó]vil|portable)s?"
 )
 _PHONE_WORD = re.compile(rf"\b{_PHONE_WORDS}\b[^\d\n]{{0,24}}$")
 _IS_AT_HOME = Sieve(_PHONE_WORDS + r"[^0-9\n]{0,24}[(\p{Nd}]")
@@ -144,7 +150,7 @@ class Pii:
 
     def check(self, subject: Subject) -> Verdict:
         """Looks for personal data."""
-        pieces = spans(subject.text, self.kinds)
+        pieces = look(subject.text, lambda text: spans(text, self.kinds))
         if not pieces:
             return ALLOW
         return Verdict(self.action, said(pieces), without(subject.text, pieces) if self.action == "redact" else "")
@@ -171,10 +177,12 @@ def _emails(text: str, _: Windows) -> Iterator[Span]:
 
 
 def _cards(text: str, numbers: Windows) -> Iterator[Span]:
-    for match in found(_CARD, text, numbers if _IS_CARD.may_pass(text) else ()):
-        digits = digits_of(match[0])
-        if is_card(digits):
-            yield Span(match.start(), match.end(), "card")
+    if not _IS_CARD.may_pass(text):
+        return
+    for form in (_CARD, _CARD_APART):
+        for match in found(form, text, numbers):
+            if is_card(digits_of(match[0])):
+                yield Span(match.start(), match.end(), "card")
 
 
 def is_card(digits: str) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from meshwright.agents.guardrails.expressions import compiled
 from meshwright.agents.guardrails.guardrail import ALLOW, Action, Point, Subject, Verdict
+from meshwright.agents.guardrails.look import look
 from meshwright.agents.guardrails.sieve import Sieve
 from meshwright.agents.guardrails.spans import Span, said, without
 
@@ -46,7 +47,7 @@ FORMS = (
     form("package token", "npm_ pypi-", r"(?:npm_[A-Za-z0-9]{36}|pypi-[\w-]{40,250})"),
     form("sendgrid key", "SG.", r"SG\.[\w-]{16,32}\.[\w-]{16,64}"),
     form("telegram token", ":AA", rf"\d{{8,10}}:AA[\w-]{{33}}{_END}"),
-    form("json web token", "eyJ", r"eyJ[\w-]{8,2000}\.eyJ[\w-]{8,4000}\.[\w-]{10,1000}"),
+    form("json web token", "eyJ", r"eyJ[\w-]{8,2000}\.eyJ[\w-]{8,16000}\.[\w-]{10,4000}"),
     form("azure key", "AccountKey= SharedAccessKey=", r"(?:AccountKey|SharedAccessKey)=[A-Za-z0-9+/]{40,90}={0,2}"),
     form(
         "private key",
@@ -55,18 +56,26 @@ FORMS = (
     ),
 )
 _HAS_FORM = Sieve(*(re.escape(mark) for one in FORMS for mark in one.marks))
-_IN_URL = re.compile(r"://[^\s/:@]{0,64}:([^\s/@]{3,256})(?=@[\w.-])")
-_BEARER = re.compile(r"(?:[Bb]earer|BEARER|[Bb]asic) ([A-Za-z0-9._~+/-]{16,2000}={0,2})")
-_VALUE = re.compile(r"[:=\x1f][>=]?[ \t]{0,4}[\"'`]?([^\s\"'`,;<>(){}\[\]:=][^\s\"'`,;<>(){}\[\]]{5,255})")
+_IN_URL = re.compile(r"://[^\s/:@]{0,64}:([^\s/]{3,256})(?=@[\w.-])")
+_BEARER = re.compile(r"(?:[Bb]earer|BEARER|[Bb]asic) ([A-Za-z0-9._~+/-]{12,16000}={0,2})")
+_VALUE = re.compile(
+    r"[:=\x1f][>=]?[ \t]{0,4}\\{0,3}[\"'`]?([^\s\"'`,;<>(){}\[\]:=\\](?:[^\s\"'`,;<>(){}\[\]\\]|\\(?![\\\"'])){5,4095})"
+)
 _TOLD = re.compile(r" (?:is|was|lautet)(?: now| still)?:? [\"'`]?([^\s\"'`,;<>(){}\[\]]{6,256})")
 """The form of a sentence: the password is ..."""
+_BETWEEN = r"(?:\\{0,3}[\"'])?[ \t:]{0,4}(?:\x1f?\x1evalue)?"
+"""Between a name and what comes before its value; in laid out JSON the two may be values of one object."""
 _NAME = re.compile(
-    r"(?i)(?<![a-z])(?:[a-z]{1,20}[_-]){0,3}(?:password|passwd|passwort|pwd|passphrase|secret|api[_ -]?key|access[_ -]?key|"
+    r"(?i)(?:(?<![a-z])(?:[a-z]{1,20}[_-]){0,3}|(?-i:(?<=[a-z])(?=[A-Z])))(?:password|passwd|passwort|pwd|passphrase|secret|api[_ -]?key|access[_ -]?key|"
     r"auth[_ -]?token|access[_ -]?token|refresh[_ -]?token|client[_ -]?secret|private[_ -]?key|secret[_ -]?key|token)"
-    r"[\"']?[ \t:]{0,4}$"
+    rf"{_BETWEEN}$"
 )
 _NAME_CHARS = 64
-_ENDS_NAME = r"(?i:passw(?:or[dt]|d)|pwd|passphrase|secret|key|token)[\"']?[ \t:]{0,4}"
+_PASSWORD = re.compile(
+    r"(?:(?i:password|passwd|passwort|passphrase)|pwd)(?:\x1f?\x1evalue)?\x1f([^\s\x1e\x1f]{4,4096})(?![^\x1e])"
+)
+"""A value under such a name, whatever it looks like."""
+_ENDS_NAME = r"(?i:passw(?:or[dt]|d)|pwd|passphrase|secret|key|token)" + _BETWEEN
 _IS_NAMED = Sieve(_ENDS_NAME + r"[:=\x1f]")
 _IS_TOLD = Sieve(_ENDS_NAME + " (?:is|was|lautet)")
 _PLACEHOLDER = re.compile(
@@ -93,7 +102,7 @@ class Secrets:
 
     def check(self, subject: Subject) -> Verdict:
         """Looks for secrets."""
-        found = list(spans(subject.text))
+        found = look(subject.text, spans)
         if not found:
             return ALLOW
         return Verdict(self.action, said(found), without(subject.text, found) if self.action == "redact" else "")
@@ -109,6 +118,7 @@ def spans(text: str) -> Iterator[Span]:
         yield from (Span(*match.span(1), "credential") for match in _BEARER.finditer(text) if _is_random(match[1]))
     if _IS_NAMED.may_pass(text):
         yield from (Span(*match.span(1), "secret") for match in _VALUE.finditer(text) if _is_named(text, match))
+        yield from (Span(*match.span(1), "secret") for match in _PASSWORD.finditer(text) if _is_secret(match[1]))
     if _IS_TOLD.may_pass(text):
         yield from (Span(*match.span(1), "secret") for match in _TOLD.finditer(text) if _is_named(text, match))
 

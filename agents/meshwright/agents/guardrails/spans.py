@@ -33,5 +33,5 @@ def without(text: str, spans: Iterable[Span]) -> str:
 
 def said(spans: Iterable[Span]) -> str:
     """Says what was found, and nothing of it."""
-    counts = Counter(span.kind for span in spans)
+    counts = Counter(span.kind for span in set(spans))
     return "found " + ", ".join(f"{count} of kind {kind}" for kind, count in sorted(counts.items()))
