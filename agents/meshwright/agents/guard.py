@@ -13,9 +13,9 @@ from meshwright.agents import inputs
 from meshwright.agents.agent import Agent
 from meshwright.agents.brief import brief
 from meshwright.agents.escalation import signalled
-from meshwright.agents.guardrails.guardrail import ALLOW, POINTS, Action, Guardrail, Point, Subject, Verdict
+from meshwright.agents.guardrails.guardrail import ACTIONS, ALLOW, POINTS, Action, Guardrail, Point, Subject, Verdict
 from meshwright.agents.guardrails.leakage import Leakage
-from meshwright.agents.guardrails.leaves import laid_out, put_back
+from meshwright.agents.guardrails.leaves import WITHHELD, laid_out, put_back
 from meshwright.agents.guardrails.screen import Open, Screen
 from meshwright.agents.models.model import Call, OnText, Prompt
 from meshwright.agents.run import Run
@@ -122,7 +122,7 @@ class Guard:
             return
         judged = await self._judged(run, self._subject(run, "input", run.request.prompt), 0)
         if judged.text != run.request.prompt:
-            judged.events[-1].guardrail.prompt = judged.text
+            judged.events[-1].guardrail.prompt = judged.text or WITHHELD  # empty means: as it was given
         if judged.action == "ask":
             judged.events.append(self._question(run, "prompt", judged, digest([run.request.prompt])))
         if not judged.events and any(map(is_slow, rules)):  # it is not asked again after a takeover
@@ -194,7 +194,7 @@ class Guard:
                 *(turn.output for turn in run.history.turns),
                 *(one.text for one in run.state.messages if one.role == "tool"),
             ],
-            is_tainted=run.is_tainted,
+            is_tainted=run.is_tainted or run.state.is_suspect,
             is_suspect=run.state.is_suspect,
         )
         judged = await self._judged(run, subject, step)
@@ -234,7 +234,7 @@ class Guard:
         elif judged.text != subject.text:
             clean = put_back(value, judged.text)
             if error:
-                error.message, error.fields = clean["message"], clean["fields"]
+                error.message, error.fields = clean.get("message", WITHHELD), clean.get("fields", {})
                 result.error.CopyFrom(error.to_status())
             else:
                 result.result.CopyFrom(to_value(fitting(clean)))
@@ -334,14 +334,18 @@ def needs_whole(rule: Guardrail) -> bool:
 
 
 def checked(verdict: Any) -> Verdict:
-    """Returns what a rule said, if it is a verdict.
+    """Returns what a rule said, if it is a verdict, as it can be journaled.
 
     Raises:
         TypeError: It is none.
     """
     if not isinstance(verdict, Verdict):
         raise TypeError(f"a guardrail must return a Verdict, not {type(verdict).__name__}")
-    return verdict
+    if verdict is ALLOW:
+        return verdict
+    if verdict.action not in ACTIONS or not isinstance(verdict.reason, str) or not isinstance(verdict.text, str):
+        raise TypeError(f"a Verdict has one of {', '.join(ACTIONS)}, a reason and a text")
+    return Verdict(verdict.action, fitting(verdict.reason)[:MAX_REASON], fitting(verdict.text))
 
 
 def verdict_of(rule: str, point: Point, verdict: Verdict) -> GuardrailVerdict:
@@ -350,5 +354,5 @@ def verdict_of(rule: str, point: Point, verdict: Verdict) -> GuardrailVerdict:
         rule=rule,
         point=GuardrailPoint.Value(f"GUARDRAIL_POINT_{point.upper()}"),
         action=GuardrailAction.Value(f"GUARDRAIL_ACTION_{verdict.action.upper()}"),
-        reason=fitting(verdict.reason)[:MAX_REASON],
+        reason=verdict.reason,
     )

@@ -69,6 +69,12 @@ def fail() -> str:
     raise ValueError(f"no access for {PLANTED['mail']}")
 
 
+@tool(effect="pure", name="docs.deny")
+def deny() -> str:
+    """Fails, and gives orders."""
+    raise ValueError(INJECTED)
+
+
 @tool(effect="non_idempotent", name="lamp.switch")
 def switch(*, on: bool = True) -> str:
     """Switches the lamp."""
@@ -137,7 +143,7 @@ def start(mesh, dial):
         model = Recorder(*answers)
         lease_s = facts.pop("lease_s", 15.0)
         name = facts.pop("name", "worker")
-        chosen = {"tools": [read, fail, switch, keep, order]} | facts
+        chosen = {"tools": [read, fail, deny, switch, keep, order]} | facts
         process = await mesh.agent(
             Agent(name, chosen.pop("instructions", "Work."), model=model, **chosen), lease_s=lease_s
         )
@@ -184,6 +190,11 @@ class TestInjectedDocument:
             ("injection", GUARDRAIL_POINT_TOOL_RESULT, GUARDRAIL_ACTION_ASK),
             ("effects", GUARDRAIL_POINT_TOOL_ARGUMENTS, GUARDRAIL_ACTION_ASK),
         ]
+
+    async def test_an_order_in_what_a_failed_call_says_holds_the_next_one_too(self, start):
+        client = await start([("docs.deny", {})], [("lamp.switch", {})], "Done.")
+        assert (await client.run()).status == TASK_STATUS_INPUT_REQUIRED
+        assert done == []
 
     async def test_what_a_person_refuses_does_not_run(self, start):
         client = await start(READ, [("lamp.switch", {})], "Done.")
@@ -295,6 +306,21 @@ class TestPersonalData:
         assert PLANTED["mail"] not in str(events)
         assert verdicts(events) == [("pii", GUARDRAIL_POINT_TOOL_ARGUMENTS, GUARDRAIL_ACTION_REDACT)]
 
+    async def test_a_prompt_of_which_nothing_is_left_is_not_read(self, start):
+        client = await start("Done.", guardrails=[Fixed("input", Verdict("redact", "all of it", ""))])
+        await client.run(f"I am {PLANTED['mail']}.")
+        assert client.model.prompts[0].messages[0].text == "[redacted]"
+
+    @pytest.mark.parametrize("left", ["", "\ud800", "x\x1f\x1e" * 5])
+    @pytest.mark.parametrize("name", ["docs.read", "docs.fail"])
+    async def test_whatever_a_rule_leaves_of_a_result_can_be_read(self, start, left, name):
+        arguments = {"name": "people"} if name == "docs.read" else {}
+        rule = Fixed("tool_result", Verdict("redact", "half \ud800", left))
+        client = await start([(name, arguments)], "Done.", guardrails=[rule])
+        events = await client.steps()
+        assert events[-1].result.output == "Done."
+        assert PLANTED["mail"] not in f"{events}{client.model.prompts}"
+
     async def test_the_model_reads_a_redacted_prompt_also_after_a_takeover(self, start, mesh):
         rule = Pii(points=("input",))
         client = await start([("lamp.switch", {})], "Done.", guardrails=[rule], approvals={"*": "always"})
@@ -377,7 +403,13 @@ class TestBlock:
         assert not result.HasField("result")
         assert "Opening" not in str(client.model.prompts)
 
-    @pytest.mark.parametrize("wrong", [ValueError("it broke"), "yes", None])
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            *(ValueError("it broke"), "yes", None, Verdict("perhaps", "no"), Verdict("block", 7)),
+            Verdict("redact", "no", None),
+        ],
+    )
     @pytest.mark.parametrize("rule", [Fixed, Slow])
     async def test_a_rule_that_fails_blocks(self, start, rule, wrong):
         client = await start("Done.", guardrails=[rule("input", wrong)])

@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 
 from meshwright.agents.guardrails.guardrail import ALLOW, Point, Subject, Verdict
 from meshwright.agents.guardrails.leaves import END, NAME_END
+from meshwright.agents.guardrails.normalise import visible
 
 _HOST = re.compile(r"[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63}){0,4}\.[a-z]{2,12}(?:[:/].*)?")
 _ACCOUNT = re.compile(r"\d(?:[ -]?\d){7,30}")
 _AROUND = "<>()[]{}\"',;.!?"
 LEAST_LETTERS, LEAST_DIGITS = 4, 3
 """Characters of a value that is no coincidence."""
+_BETWEEN = re.compile("[ -]")
 _SEPARATOR = re.compile(r"[._]")
 
 
@@ -41,11 +43,11 @@ class Effects:
 
     def _why(self, subject: Subject) -> str:
         """Says why a person is asked; empty: nobody is."""
-        if not subject.is_tainted or subject.effect not in ("idempotent", "non_idempotent"):
+        if subject.effect not in ("idempotent", "non_idempotent"):
             return ""
         if subject.is_suspect:
             return f"{subject.tool} changes something, and what was read before gives orders to the model"
-        if subject.approval:
+        if not subject.is_tainted or subject.approval:
             return ""
         if self.strict and subject.effect == "non_idempotent":
             return f"{subject.tool} changes something, after content that others wrote"
@@ -56,12 +58,12 @@ def chosen_by_others(subject: Subject) -> str:
     """Says what of a call comes from what was read; empty: nothing that tells."""
     if not subject.untrusted:
         return ""
-    read, trusted = [text.lower() for text in subject.untrusted], subject.trusted.lower()
+    read, trusted = [comparable(text) for text in subject.untrusted], comparable(subject.trusted)
     if is_named(subject.tool, read) and subject.tool not in trusted:
         return f"what was read before names {subject.tool}"
     is_once = subject.effect == "non_idempotent"
     chosen = (*destinations(subject.text), *(values_of(subject.text) if is_once else ()))
-    if any(is_in(one, read) for one in chosen if one not in trusted):
+    if any(is_in(one, read) for one in chosen if one not in trusted) or is_account_in(subject, read, trusted):
         return f"what {subject.tool} is called with comes from what was read, not from the task"
     return ""
 
@@ -74,7 +76,7 @@ def is_named(tool: str, read: Sequence[str]) -> bool:
 
 def destinations(text: str) -> Iterator[str]:
     """Finds addresses of mail, web and accounts, in small letters."""
-    lowered = text.lower()
+    lowered = comparable(text)
     for word in lowered.split():
         bare = word.strip(_AROUND)
         if "@" in bare or "://" in bare or ("." in bare and _HOST.fullmatch(bare)):
@@ -84,10 +86,27 @@ def destinations(text: str) -> Iterator[str]:
 
 def values_of(text: str) -> Iterator[str]:
     """Returns the values among laid out arguments that are long enough to be no coincidence, in small letters."""
-    for piece in text.lower().split(END):
+    for piece in comparable(text).split(END):
         value = piece.partition(NAME_END)[2].strip()
         if len(value) >= (LEAST_DIGITS if value.isdigit() else LEAST_LETTERS):
             yield value
+
+
+def is_account_in(subject: Subject, read: Sequence[str], trusted: str) -> bool:
+    """Whether an account in the arguments stands in what was read, in other groups of digits, and not in the task."""
+    accounts = [close(match[0]) for match in _ACCOUNT.finditer(comparable(subject.text))]
+    fresh = [one for one in accounts if one not in close(trusted)]
+    return bool(fresh) and any(one in text for text in map(close, read) for one in fresh)
+
+
+def close(text: str) -> str:
+    """Returns a text without what stands between groups of digits."""
+    return _BETWEEN.sub("", text)
+
+
+def comparable(text: str) -> str:
+    """Returns a text in small letters, as a reader sees it: a look-alike is what it looks like."""
+    return text.lower() if text.isascii() else visible(text)
 
 
 def is_in(piece: str, texts: Sequence[str]) -> bool:

@@ -6,7 +6,11 @@ from collections.abc import Callable
 from meshwright.agents.models.model import OnText
 
 LONGEST = 2_000
-"""Characters after which text is looked at though no sentence has ended."""
+"""Characters after which text is looked at though no sentence has ended, up to a blank between two words."""
+FARTHEST = 16_000
+"""Characters after which it is looked at though there is no such blank."""
+_BETWEEN_WORDS = re.compile(r"[a-zA-Z,]\s(?=[a-zA-Z])")
+"""Where neither a number nor an address is cut in two."""
 _END = re.compile(r"[.!?…。！？][\"')\]]*\s|\n")  # noqa: RUF001 - full-width stops end sentences too
 
 
@@ -32,10 +36,17 @@ class Screen:
             return
         self._held += text
         ends = [end.end() for end in _END.finditer(self._held, max(0, len(self._held) - len(text) - 3))]
-        if ends or len(self._held) > LONGEST:
-            cut = ends[-1] if ends else len(self._held)
+        cut = ends[-1] if ends else self._cut()
+        if cut:
             ready, self._held = self._held[:cut], self._held[cut:]
             self._release(ready)
+
+    def _cut(self) -> int:
+        """Returns where text without an end is cut; 0: it is held back."""
+        if len(self._held) <= LONGEST:
+            return 0
+        gaps = [gap.end() for gap in _BETWEEN_WORDS.finditer(self._held, len(self._held) - LONGEST)]
+        return gaps[-1] if gaps else len(self._held) * (len(self._held) > FARTHEST)
 
     def restart(self) -> None:
         """Drops what is held back: another model begins anew."""
