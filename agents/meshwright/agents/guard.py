@@ -125,9 +125,9 @@ class Guard:
             judged.events[-1].guardrail.prompt = judged.text or WITHHELD  # empty means: as it was given
         if judged.action == "ask":
             judged.events.append(self._question(run, "prompt", judged, digest([run.request.prompt])))
-        if not judged.events and any(map(is_slow, rules)):  # it is not asked again after a takeover
-            names = ",".join(rule.name for rule in rules if is_slow(rule))
-            judged.events.append(run.event(guardrail=verdict_of(names, "input", ALLOW)))
+        slow = [rule.name for rule in rules if id(rule) in self._slow]
+        if slow and not judged.events:  # they are not asked again after a takeover
+            judged.events.append(run.event(guardrail=verdict_of(",".join(slow), "input", ALLOW)))
         if judged.events:
             await run.append("guard:input", *judged.events)
 

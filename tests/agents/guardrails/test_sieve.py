@@ -12,12 +12,12 @@ from meshwright.agents.guardrails.normalise import Normal
 from meshwright.agents.guardrails.sieve import Sieve
 
 AHEAD = {
-    normalise: ("_IS_SPACED", "_IS_ENCODED"),
+    normalise: ("_IS_DISGUISED", "_IS_SPACED", "_IS_ENCODED"),
     pii: (
         *("_IS_EMAIL", "_IS_NUMBER", "_IS_CARD", "_IS_IBAN", "_IS_IPV4", "_IS_IPV6", "_IS_ABROAD", "_IS_AT_HOME"),
-        "_IS_NATIONAL_ID",
+        *("_IS_NATIONAL_ID", "_IS_ANY"),
     ),
-    secrets: ("_HAS_FORM", "_IS_NAMED", "_IS_TOLD"),
+    secrets: ("_HAS_FORM", "_IS_NAMED", "_IS_TOLD", "_IS_LINKED", "_IS_BEARER", "_IS_ANY"),
 }
 """Sieves that save a closer look; those that decide for themselves are not among them."""
 FORMS = [

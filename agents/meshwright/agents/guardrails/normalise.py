@@ -51,6 +51,7 @@ _IS_TURNED_ROUND = Sieve("snoitcurtsni", "tpmorp metsys", "erongi", "dragersid")
 _IS_ROTATED = Sieve("vafgehpgvba", "flfgrz cebzcg", "vtaber nyy", "qvfertneq")
 _BETWEEN_HEX = re.compile(r"[ ,]|\\x|\\u00|0x")
 _PERCENT = re.compile(r"%[0-9a-fA-F]{2}(?:[\w.+-]{0,40}%[0-9a-fA-F]{2}){2,}[\w.+-]{0,40}")
+_IS_DISGUISED = Sieve.before(_IS_SPACED, _IS_LEET, _IS_TURNED_ROUND, _IS_ROTATED)
 _LEAST_READABLE = 0.85
 _READABLE = " \n.,:;'\"-@/+=_"
 _ASCII = re.compile(rb"[\t\n\x20-\x7e]{16,}")
@@ -98,6 +99,9 @@ def hidden_in(text: str, plain: str) -> Iterator[str]:
         text: As it was given.
         plain: The same, folded.
     """
+    yield from (" ".join(folded(piece).split()) for piece in decoded(text))
+    if not _IS_DISGUISED.may_pass(plain):
+        return
     if _IS_SPACED.may_pass(plain):
         yield from changed(plain, _SPACED.sub(_joined, plain))
     if _IS_LEET.may_pass(plain):
@@ -106,7 +110,6 @@ def hidden_in(text: str, plain: str) -> Iterator[str]:
         yield plain[::-1]
     if _IS_ROTATED.may_pass(plain):
         yield codecs.decode(plain, "rot13")
-    yield from (" ".join(folded(hidden).split()) for hidden in decoded(text))
 
 
 def _tokens(text: str) -> list[str]:

@@ -14,14 +14,22 @@ class Sieve:
 
     Args:
         forms: Regular expressions with neither look-around nor back-references.
+
+    Attributes:
+        source: All of them as one.
     """
 
     def __init__(self, *forms: str) -> None:
-        self._source = "|".join(forms)
+        self.source = "|".join(forms)
+
+    @classmethod
+    def before(cls, *sieves: "Sieve") -> "Sieve":
+        """Makes one that lets pass what any of some others does: a text without anything is looked at once."""
+        return cls(*(sieve.source for sieve in sieves))
 
     @cached_property
     def _validator(self) -> Validator:
-        return compiled({"pattern": self._source})
+        return compiled({"pattern": self.source})
 
     def may_pass(self, text: str) -> bool:
         """Whether a text may hold one of the forms; half a surrogate pair is not looked at, and passes."""
