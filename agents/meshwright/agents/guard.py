@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import inspect
 import secrets
+import traceback
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -299,8 +300,8 @@ class Guard:
                 return checked(await given if inspect.isawaitable(given) else given)
         except TimeoutError:
             return Verdict("block", "the rule did not answer in time")
-        except Exception:
-            log.exception("guardrail_failed", rule=rule.name, point=subject.point)
+        except Exception as error:  # noqa: BLE001 - somebody else's code
+            failed(rule, subject.point, error)
             return Verdict("block", "the rule failed: the agent's log says more")
 
     def _at_once(self, rule: Guardrail, subject: Subject) -> Verdict:
@@ -346,6 +347,12 @@ def checked(verdict: Any) -> Verdict:
     if verdict.action not in ACTIONS or not isinstance(verdict.reason, str) or not isinstance(verdict.text, str):
         raise TypeError(f"a Verdict has one of {', '.join(ACTIONS)}, a reason and a text")
     return Verdict(verdict.action, fitting(verdict.reason)[:MAX_REASON], fitting(verdict.text))
+
+
+def failed(rule: Guardrail, point: Point, error: Exception) -> None:
+    """Logs where a rule failed; what the error says may quote the text."""
+    where = "".join(traceback.format_tb(error.__traceback__))
+    log.error("guardrail_failed", rule=rule.name, point=point, error=type(error).__name__, where=where)
 
 
 def verdict_of(rule: str, point: Point, verdict: Verdict) -> GuardrailVerdict:

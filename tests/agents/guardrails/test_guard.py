@@ -276,6 +276,19 @@ class TestPersonalData:
         assert [kind for kind, value in PLANTED.items() if value in seen] == []
         assert "[redacted aws key]" in seen
 
+    async def test_a_rule_that_fails_quotes_nothing_in_the_log(self, start, caplog, capsys):
+        class Quoting(Fixed):
+            def check(self, subject):
+                raise ValueError(f"cannot read {subject.text}")
+
+        client = await start([("docs.read", {"name": "people"})], "Done.", guardrails=[Quoting("tool_result", BLOCK)])
+        await client.run()
+        logged = "".join([caplog.text, *capsys.readouterr()])
+        assert "guardrail_failed" in logged
+        assert "ValueError" in logged
+        assert "test_guard.py" in logged
+        assert [kind for kind, value in PLANTED.items() if value in logged] == []
+
     async def test_what_a_failed_call_says_is_redacted_too(self, start):
         client = await start([("docs.fail", {})], "Done.")
         events = await client.steps()
