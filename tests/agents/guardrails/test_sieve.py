@@ -25,17 +25,17 @@ FORMS = [
     *(pii._EMAIL, pii._NUMBER, pii._CARD, pii._IPV4, pii._IPV6, pii._ABROAD, pii._AT_HOME, pii._LETTERED),
     *(re.compile(one.form) for one in pii.NATIONAL_IDS),
     *(re.compile(one.source) for one in secrets.FORMS if one.kind not in ("json web token", "private key")),
-    *(secrets._VALUE, secrets._TOLD, secrets._IN_URL, secrets._BEARER),
+    *(secrets._TOLD, secrets._IN_URL),
 ]
 WORDS = [
+    *("Bearer abc123def456ghi", "basic YW5uOmh1bnRlcjI=", "password=hunter2X", "apiKey\x1fabc123X", "x9Y8z7"),
     *("call ", "Tel.: ", "ſms", "téléphone ", "SSN ", "tax id\n", "steuer-idnummer: ", "pesel\x1f", "BSN ", "aadhaar"),  # noqa: RUF001
     *("password", "Passwort lautet ", "api_key = ", "the secret is `", "toKen\x1f", "pwd\t:=", "4111 1111 1111 1111"),
     *("٤١١١ ١١١١ ١١١١ ١١١١", "+٤٩ ٣٠ ٩٠١٨٢٠", "DE89 3704 0044 0532 0130 00", "078-05-1120", "8.8.8.8", "a@b.de"),  # noqa: RUF001
     *("QUtJQVo3UTJNNE44UDFSNVQ5V1g=", "\ud800", "\x1e", "\x1f", "\n", " ", "é", "中"),
 ]
-TEXTS = st.lists(
-    st.sampled_from(WORDS) | st.text(max_size=8) | st.sampled_from(FORMS).flatmap(st.from_regex), max_size=6
-).map("".join)
+FORMED = st.one_of(list(map(st.from_regex, FORMS)))
+TEXTS = st.lists(st.sampled_from(WORDS) | st.text(max_size=8) | FORMED, max_size=6).map("".join)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -64,7 +64,7 @@ def test_what_is_found_is_the_same_without_them(text):
         assert quick == (Normal(text).text, Normal(text).words, sorted(pii.spans(text)), sorted(secrets.spans(text)))
 
 
-@given(st.sampled_from(FORMS[4:]).flatmap(st.from_regex), st.text(max_size=8))
+@given(FORMED, st.text(max_size=8))
 def test_a_form_by_itself_is_the_same_without_them(form, before):
     for word in ("", "password: ", "tel ", "ssn nhs sin steuer-id bsn pesel pnr cpf aadhaar tfn ", "FI21 1234 5600 00"):
         text = f"{before} {word}{form}"
