@@ -195,6 +195,8 @@ class TestAsking:
         (pending,) = await client.asked("t1")
         assert (pending.kind, list(pending.choices)) == (INPUT_KIND_BUDGET, [DECISION_RAISE_BUDGET, DECISION_FAIL])
         assert "700" in pending.prompt
+        enough = int(pending.prompt.partition("raise it to ")[2].partition(" ")[0])
+        assert 700 < enough <= 20_000
         before = (await client.get("t1")).usage.cost_micros
         assert 0 < before <= 700
         await client.resolve("t1", pending, DECISION_RAISE_BUDGET, cost_budget_micros=20_000)
@@ -234,6 +236,7 @@ class TestAsking:
             (DECISION_RAISE_BUDGET, {"token_budget": 1_000_001}, "token_budget"),
             (DECISION_RAISE_BUDGET, {"cost_budget_micros": -1}, "cost_budget_micros"),
             (DECISION_RAISE_BUDGET, {"max_steps": 101}, "max_steps"),
+            (DECISION_RAISE_BUDGET, {"max_steps": 1}, "max_steps"),
             (DECISION_ANSWER, {}, "decision"),
         ],
     )

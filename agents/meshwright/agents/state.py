@@ -35,6 +35,7 @@ from meshwright.gen.agents.v1.step_event_pb2 import (
     NOTICE_KIND_DEGRADED,
     NOTICE_KIND_LOOPING,
     NOTICE_KIND_PARKED,
+    TOOL_OUTCOME_ERROR,
     TOOL_OUTCOME_OK,
     ContextCompacted,
     Delegation,
@@ -257,8 +258,7 @@ class RunState:
                 self._decide(event.input_resolved)
             case "tool_result":
                 self.signals.apply(event)
-                self.is_tainted |= event.tool_result.outcome == TOOL_OUTCOME_OK
-                self._reach(event.tool_result)
+                self._hear_from(event.tool_result)
                 self._settle(event.tool_result.call_id, self._told(event.tool_result))
             case "child":
                 self.signals.apply(event)
@@ -312,10 +312,12 @@ class RunState:
             self.repeats.is_told = True
             self.messages.append(Message("user", notice.detail))
 
-    def _reach(self, result: ToolResult) -> None:
-        """Notes whether a tool could be reached, and the service behind it."""
+    def _hear_from(self, result: ToolResult) -> None:
+        """Notes whether a tool could be reached, with the service behind it; what it says, of a failure too, taints."""
         if result.HasField("error") and MeshError.from_status(result.error).reason in OUT_OF_REACH:
             self.down |= {call.tool for call in self.planned if call.call_id == result.call_id}
+        elif result.outcome in (TOOL_OUTCOME_OK, TOOL_OUTCOME_ERROR):
+            self.is_tainted = True
 
     def _ask(self, pending: PendingInput) -> None:
         self.asking[pending.input_id] = pending
