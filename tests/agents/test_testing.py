@@ -143,10 +143,11 @@ def test_the_orchestrator_brings_all_bundled_agents_once():
     assert sorted(names) == sorted(BUNDLED)
 
 
-def test_the_example_passes(tmp_path):
+@pytest.mark.parametrize(("example", "told"), [("accountant", "1 passed"), ("no_prices", "2 passed")])
+def test_the_example_passes(tmp_path, example, told):
     examples = Path(__file__).parents[2] / "examples"
-    for name in ("accountant.py", "test_accountant.py"):
+    for name in (f"{example}.py", f"test_{example}.py"):
         (tmp_path / name).write_bytes((examples / name).read_bytes())
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_accountant.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"test_{example}.py"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False)
-    assert "1 passed" in done.stdout, done.stdout + done.stderr
+    assert told in done.stdout, done.stdout + done.stderr
