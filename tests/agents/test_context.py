@@ -253,7 +253,7 @@ class TestReading:
             ({"handle": "other-task"}, "arguments/handle"),
             ({"handle": "m3", "length": MOST_READ + 1}, "arguments/length"),
             ({"handle": "m3", "offset": -1}, "arguments/offset"),
-            ({"handle": "m3", "task": "t2"}, "arguments"),
+            ({"handle": "m3", "task": "t2"}, "arguments/task"),
             ({}, "arguments"),
         ],
     )

@@ -6,6 +6,7 @@ that, in what callers see, in what the store holds and in the files that it has 
 
 import json
 import subprocess
+import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
@@ -134,7 +135,10 @@ def told(mesh, collector):
         **metrics(mesh),
         **stored(mesh),
     }
-    assert mesh.stop() == 0  # what is buffered is sent
+    ends = time.monotonic() + 20
+    while "docs.read" not in "".join(collector.taken) and time.monotonic() < ends:
+        time.sleep(0.2)  # spans are sent every few seconds
+    assert mesh.stop() == 0
     return places | files(mesh) | {"spans": "\n".join(collector.taken)}
 
 

@@ -133,7 +133,7 @@ def test_a_breaking_version_is_refused_by_its_pointer_and_tasks_keep_the_version
     refused = release("1.2.0")
     assert refused.status == 400
     info, request = refused.json["details"]
-    assert (info["reason"], info["metadata"]) == ("INCOMPATIBLE_CONTRACT", {"against": "1.1.0"})
+    assert (info["reason"], info["metadata"]) == ("INCOMPATIBLE_CONTRACT", {"against": "1.1.0", "places": "1"})
     (violation,) = request["field_violations"]
     assert violation["field"] == "/input_schema/required/1"
     assert violation["description"] == "REQUIRED_PROPERTY_ADDED: 'currency' must be there now"
