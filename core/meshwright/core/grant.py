@@ -68,7 +68,7 @@ class Verifier:
     """Checks grants against the issuers' announced keys, and remembers those it has checked."""
 
     def __init__(self, lookup: KeyLookup) -> None:
-        self._lookup = lookup
+        self.lookup = lookup
         self._checked: dict[bytes, Grant] = {}
 
     async def verify(self, token: bytes) -> Grant:
@@ -94,7 +94,7 @@ class Verifier:
         except DecodeError:
             raise GrantInvalidError("the grant cannot be read") from None
         try:
-            issuer = await self._lookup(signed.key_id)
+            issuer = await self.lookup(signed.key_id)
             Ed25519PublicKey.from_public_bytes(issuer.public_key).verify(signed.signature, signed.grant)
         except (InvalidSignature, KeyNotFoundError, ValueError):
             raise GrantInvalidError("the grant was not signed by an instance that is here") from None

@@ -13,7 +13,6 @@ from google.protobuf.message import DecodeError
 from meshwright.core.errors import IdentityInvalidError, InvalidRequestError, KeyNotFoundError
 from meshwright.core.grant import KEPT_TOKENS, KeyLookup, Signer
 from meshwright.core.scope import SCOPE
-from meshwright.core.store import MESH, Store, partition_key
 from meshwright.gen.agents.v1.identity_pb2 import Identity, SignedIdentity
 
 IDENTITY_KEY = "x-mesh-identity-bin"
@@ -23,8 +22,6 @@ CLOCKS_S = 60
 """How much clocks of other machines may differ."""
 MOST_NAME_CHARS = 256
 MOST_SCOPES, MOST_SCOPES_CHARS = 64, 4_096
-EDGE_KEPT_S, EDGE_BEAT_S = 300, 5.0
-"""How long an edge's key is known after it was last announced, and how often it is."""
 
 
 def sign(signer: Signer, tenant: str, principal: str, scopes: Collection[str]) -> bytes:
@@ -73,23 +70,6 @@ class IdentityVerifier:
         if not (issuer.is_edge and identity.tenant and identity.principal):
             raise IdentityInvalidError("the identity was signed by somebody who is no edge, or names nobody")
         return identity
-
-
-class EdgeKeys:
-    """The public keys of edges, in the store: those of processes that are here, each for `EDGE_KEPT_S`."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    async def announce(self, signer: Signer) -> None:
-        """Makes an edge's key known; to be repeated every `EDGE_BEAT_S`."""
-        key = partition_key(MESH, "edge", signer.key_id)
-        await self._store.run(("SET", key, signer.public_key, "EX", EDGE_KEPT_S))
-
-    async def find(self, key_id: str) -> bytes | None:
-        """Returns an edge's public key, 32 bytes; None: no such edge is here."""
-        (found,) = await self._store.run(("GET", partition_key(MESH, "edge", key_id)))
-        return found if isinstance(found, bytes) else None
 
 
 def checked_name(field: str, value: str) -> str:

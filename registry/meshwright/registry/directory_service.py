@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+from meshwright.core.edge_keys import EdgeKeys
 from meshwright.core.errors import AgentNotFoundError, KeyNotFoundError, MeshError
 from meshwright.core.grant import IssuerKey, Signer
-from meshwright.core.identity import EdgeKeys
 from meshwright.core.ids import AGENT_ID, checked
 from meshwright.core.interceptors import Context
 from meshwright.gen.registry.v1 import agent_directory_service_pb2 as pb

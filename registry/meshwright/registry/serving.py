@@ -5,8 +5,8 @@ import secrets
 
 from meshwright.core import telemetry
 from meshwright.core.channel import Channels
+from meshwright.core.edge_keys import EdgeKeys
 from meshwright.core.grant import Signer, Verifier
-from meshwright.core.identity import EdgeKeys
 from meshwright.core.process import Process, ended
 from meshwright.core.server import Server, bound
 from meshwright.core.settings import Settings
