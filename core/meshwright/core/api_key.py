@@ -59,12 +59,17 @@ class ApiKey:
     @classmethod
     def parse(cls, key_id: str, fields: Mapping[bytes, bytes]) -> "ApiKey":
         """Reads a record."""
+        texts = {name.decode(): value.decode() for name, value in fields.items()}
         return cls(
-            key_id,
-            *(fields[name].decode() for name in (b"name", b"tenant", b"principal")),
-            frozenset(fields[b"scopes"].decode().split()),
-            int(fields[b"created"]),
-            *(int(fields.get(name, 0)) for name in (b"expires", b"revoked", b"used")),
+            key_id=key_id,
+            name=texts["name"],
+            tenant=texts["tenant"],
+            principal=texts["principal"],
+            scopes=frozenset(texts["scopes"].split()),
+            created=int(texts["created"]),
+            expires=int(texts.get("expires", 0)),
+            revoked=int(texts.get("revoked", 0)),
+            used=int(texts.get("used", 0)),
         )
 
 
@@ -112,7 +117,7 @@ class ApiKeys:
             expires=now + life_s * 1000 if life_s else 0,
         )
         secret = secrets.token_hex(32)
-        fields = {
+        fields: dict[str, str | int] = {
             "hash": hashed(secret),
             "name": made.name,
             "tenant": made.tenant,

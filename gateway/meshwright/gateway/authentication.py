@@ -134,7 +134,7 @@ def jwks_source(settings: GatewaySettings) -> Config:
 
 
 def jwks_clusters(settings: GatewaySettings) -> list[Config]:
-    """The issuer's host, verified by the system's authorities; empty: its keys stand in a file, or are not needed."""
+    """The issuer's host, verified by its certificate; empty: its keys stand in a file, or are not needed."""
     url = jwks_url(settings) if takes_tokens(settings) else None
     if url is None or url.hostname is None:
         return []
@@ -146,12 +146,12 @@ def jwks_clusters(settings: GatewaySettings) -> list[Config]:
         "load_assignment": assignment(JWKS_CLUSTER, {"socket_address": {"address": url.hostname, "port_value": port}}),
     }
     if url.scheme == "https":
-        cluster["transport_socket"] = tls(url.hostname)
+        cluster["transport_socket"] = tls(url.hostname, settings.jwt_jwks_ca)
     return [cluster]
 
 
-def tls(host: str) -> Config:
-    """TLS to a host of the internet: its certificate has to bear its name."""
+def tls(host: str, authorities: str) -> Config:
+    """TLS to a host of the internet: its certificate has to bear its name, and to come from one of the authorities."""
     try:
         name = {"san_type": "IP_ADDRESS", "matcher": {"exact": str(ipaddress.ip_address(host))}}
         sni = {}
@@ -164,7 +164,10 @@ def tls(host: str) -> Config:
             **sni,
             "common_tls_context": {
                 "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
-                "validation_context": {"system_root_certs": {}, "match_typed_subject_alt_names": [name]},
+                "validation_context": {
+                    "trusted_ca": {"filename": authorities},
+                    "match_typed_subject_alt_names": [name],
+                },
             },
         },
     }

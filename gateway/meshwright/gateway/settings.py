@@ -15,6 +15,10 @@ class GatewaySettings(Settings):
     jwt_issuer: str = Field(default="", description="Who makes the tokens: their claim `iss`, letter by letter")
     jwt_audience: str = Field(default="", description="For whom tokens are made: one of their claim `aud`")
     jwt_jwks: str = Field(default="", description="The issuer's keys: a file, or an https:// URL")
+    jwt_jwks_ca: str = Field(
+        default="/etc/ssl/certs/ca-certificates.crt",
+        description="Authorities that may have signed the certificate of jwt_jwks, as Envoy sees the file",
+    )
     jwt_tenant_claim: str = Field(default="tenant", description="Claim of a token that names the tenant")
     jwt_default_tenant: str = Field(default="", description="Tenant of tokens without that claim; empty: refused")
     folder: str = Field(default=".", description="Folder that this process and Envoy share; Envoy's working directory")
