@@ -93,7 +93,7 @@ def test_a_scope_for_a_part_reaches_the_service_that_looks_which_part_it_is(held
 
 
 def context(kind, *names):
-    facts = {"transport_security_type": [kind], "x509_subject_alternative_name": [name.encode() for name in names]}
+    facts = {"transport_security_type": [kind], "peer_uri": [name.encode() for name in names]}
     return SimpleNamespace(auth_context=lambda: facts if kind else {})
 
 
@@ -102,9 +102,9 @@ def context(kind, *names):
     [
         (b"", (), None),
         (b"insecure", (), None),
-        (b"ssl", ("localhost", "spiffe://meshwright/agent/coder"), "agent"),
+        (b"ssl", ("spiffe://meshwright/agent/coder",), "agent"),
         (b"ssl", ("spiffe://meshwright/edge",), "edge"),
-        (b"ssl", ("spiffe://other/edge", "localhost"), ""),
+        (b"ssl", ("spiffe://other/edge",), ""),
         (b"ssl", (), ""),
     ],
 )

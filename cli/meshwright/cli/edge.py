@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import grpc
 
+from meshwright.cli.credential import KeyedChannel
 from meshwright.core import channel
 from meshwright.core.errors import InternalError, MeshError, SetupError, UnavailableError
 from meshwright.core.ids import uuid7
@@ -35,20 +36,22 @@ class Edge:
 
     Args:
         url: `http://host:port`.
+        api_key: What it is shown with every call; empty: nothing.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, api_key: str = "") -> None:
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname:
             raise SetupError(f"{url!r} is no URL of an edge: write http://HOST:PORT")
         self.url = url
         self._channel = channel.dial(f"{parts.hostname}:{parts.port or 80}")
-        self.agents = AgentServiceStub(self._channel)
-        self.tasks = TaskServiceStub(self._channel)
-        self.sessions = SessionServiceStub(self._channel)
-        self.webhooks = WebhookServiceStub(self._channel)
-        self.directory = AgentDirectoryServiceStub(self._channel)
-        self.tools = ToolRegistryServiceStub(self._channel)
+        keyed: Any = KeyedChannel(self._channel, api_key) if api_key else self._channel
+        self.agents = AgentServiceStub(keyed)
+        self.tasks = TaskServiceStub(keyed)
+        self.sessions = SessionServiceStub(keyed)
+        self.webhooks = WebhookServiceStub(keyed)
+        self.directory = AgentDirectoryServiceStub(keyed)
+        self.tools = ToolRegistryServiceStub(keyed)
 
     async def close(self) -> None:
         """Closes the connection."""

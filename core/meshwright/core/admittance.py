@@ -33,7 +33,7 @@ def role_of(context: Context) -> str | None:
     facts = context.auth_context()
     if facts.get("transport_security_type") != [b"ssl"]:
         return None
-    names = (name.decode(errors="replace") for name in facts.get("x509_subject_alternative_name", ()))
+    names = (name.decode(errors="replace") for name in facts.get("peer_uri", ()))
     return next((name.removeprefix(ROLE).partition("/")[0] for name in names if name.startswith(ROLE)), "")
 
 
