@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import grpc
@@ -45,7 +45,7 @@ class Edge:
             raise SetupError(f"{url!r} is no URL of an edge: write http://HOST:PORT")
         self.url = url
         self._channel = channel.dial(f"{parts.hostname}:{parts.port or 80}")
-        keyed: Any = KeyedChannel(self._channel, api_key) if api_key else self._channel
+        keyed = cast("grpc.aio.Channel", KeyedChannel(self._channel, api_key)) if api_key else self._channel
         self.agents = AgentServiceStub(keyed)
         self.tasks = TaskServiceStub(keyed)
         self.sessions = SessionServiceStub(keyed)

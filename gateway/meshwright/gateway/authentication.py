@@ -85,14 +85,21 @@ def jwks_of(settings: GatewaySettings) -> bytes:
     try:
         with Path(name).open("rb") as file:
             content = file.read(MOST_JWKS_BYTES + 1)
-        keys = json.loads(content)["keys"]
     except OSError as error:
         raise SetupError(f"MESHWRIGHT_JWT_JWKS: cannot read {name}: {error.strerror}") from None
-    except (ValueError, LookupError, TypeError, RecursionError):
-        keys = None
-    if not (isinstance(keys, list) and keys and len(content) <= MOST_JWKS_BYTES):
+    if len(content) > MOST_JWKS_BYTES or not holds_keys(content):
         raise SetupError(f"MESHWRIGHT_JWT_JWKS: {name} is no JSON Web Key Set of at most {MOST_JWKS_BYTES} bytes")
     return content
+
+
+def holds_keys(content: bytes) -> bool:
+    """Whether a text is a JSON Web Key Set with a key in it."""
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    keys = found.get("keys") if isinstance(found, dict) else None
+    return isinstance(keys, list) and bool(keys)
 
 
 def jwt_filter(settings: GatewaySettings) -> Config:
