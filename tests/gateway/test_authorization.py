@@ -1,13 +1,16 @@
 """Who is calling: API keys at a real edge, in front of a real agent."""
 
 import asyncio
+import base64
+import http.client
 import time
 
 import grpc
 import pytest
+from google.rpc.status_pb2 import Status
 
 from meshwright.core.api_key import place_of
-from meshwright.core.errors import MeshError
+from meshwright.core.errors import DETAILS_KEY, MeshError
 from meshwright.core.store import Store
 from meshwright.gateway.authorization import is_neighbour
 from meshwright.gen.agents.v1.agent_service_pb2_grpc import AgentServiceStub
@@ -66,6 +69,26 @@ async def test_who_says_nothing_or_something_false_is_told_what_is_wrong(edge, s
         error = await refused(AgentServiceStub(edge.channel).RunTask(TaskRequest(**QUESTION), metadata=metadata))
         assert (error.code, error.reason) == (grpc.StatusCode.UNAUTHENTICATED, reason)
         assert error.message == answer.json["message"]
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"), [("application/grpc-web+proto", bytes(5)), ("application/grpc-web-text", b"AAAAAAA=")]
+)
+async def test_a_page_that_speaks_grpc_web_reads_the_same_refusal(edge, content_type, body):
+    def call():
+        connection = http.client.HTTPConnection("127.0.0.1", edge.port, timeout=20)
+        headers = {"content-type": content_type, "x-api-key": "nonsense"}
+        connection.request("POST", "/agents.v1.TaskService/GetTask", body, headers)
+        response = connection.getresponse()
+        found = response.status, response.headers, response.read()
+        connection.close()
+        return found
+
+    status, headers, _ = await asyncio.to_thread(call)
+    assert (status, headers["grpc-status"]) == (401, "16")
+    details = headers[DETAILS_KEY]
+    told = Status.FromString(base64.b64decode(details + "=" * (-len(details) % 4)))
+    assert MeshError.from_status(told).reason == "KEY_UNKNOWN"
 
 
 async def test_a_revoked_key_is_refused_by_the_very_next_call(edge):

@@ -1,6 +1,7 @@
 """Who is calling: tokens of an issuer, verified by a real Envoy."""
 
 import asyncio
+import contextlib
 import json
 import time
 
@@ -17,7 +18,7 @@ from meshwright.gen.agents.v1.agent_service_pb2_grpc import AgentServiceStub
 from meshwright.gen.agents.v1.task_pb2 import TaskRequest
 from tests.gateway.conftest import running_edge
 from tests.gateway.test_bootstrap import REPO
-from tests.gateway.tokens import AUDIENCE, ISSUER, Issuer
+from tests.gateway.tokens import AUDIENCE, ISSUER, Authority, Issuer
 
 QUESTION = {"prompt": "What is 2 + 2?"}
 PINNED = {"jwt_issuer": ISSUER, "jwt_audience": AUDIENCE}
@@ -101,7 +102,10 @@ async def test_a_token_that_is_not_good_is_told_what_is_wrong(edge, issuer):
     assert (answer.status, answer.reason) == (401, "CREDENTIALS_MISSING")
 
 
-async def test_an_issuers_keys_are_read_from_its_url_and_a_default_tenant_stands_in(store, tmp_path, issuer):
+@contextlib.asynccontextmanager
+async def published(issuer, security=None):
+    """Serves an issuer's keys; yields host:port."""
+
     async def publish(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
         head = f"HTTP/1.1 200 OK\r\ncontent-length: {len(issuer.jwks)}\r\nconnection: close\r\n\r\n"
@@ -109,20 +113,40 @@ async def test_an_issuers_keys_are_read_from_its_url_and_a_default_tenant_stands
         await writer.drain()
         writer.close()
 
-    server = await asyncio.start_server(publish, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/keys"
-    chosen = {"jwt_jwks": url, "jwt_tenant_claim": "org", "jwt_default_tenant": "everyone", **PINNED}
-    async with running_edge(store, tmp_path, auth="jwt", **chosen) as edge:
+    server = await asyncio.start_server(publish, "127.0.0.1", 0, ssl=security)
+    yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server.close()
+
+
+async def test_an_issuers_keys_are_read_from_its_url_and_a_default_tenant_stands_in(store, tmp_path, issuer):
+    async with contextlib.AsyncExitStack() as stack:
+        place = await stack.enter_async_context(published(issuer))
+        chosen = {"jwt_jwks": f"http://{place}/keys", "jwt_tenant_claim": "org", "jwt_default_tenant": "all", **PINNED}
+        edge = await stack.enter_async_context(running_edge(store, tmp_path, auth="jwt", **chosen))
         token = issuer.token(scope="tasks:write tasks:read")
         done = await edge.ask("POST", "/tasks", QUESTION, **bearer(token))
         assert done.status == 202, done.body
         path = f"/v1/tasks/{done.json['task_id']}"
-        assert (await edge.ask("GET", path, **bearer(issuer.token(scope="*", org="everyone")))).status == 200
+        assert (await edge.ask("GET", path, **bearer(issuer.token(scope="*", org="all")))).status == 200
         assert (await edge.ask("GET", path, **bearer(issuer.token(scope="*", org="acme")))).status == 404
         key = await edge.key("*")
         assert (await edge.ask("GET", path, x_api_key=key)).reason == "CREDENTIALS_MISSING"
         assert (await edge.ask("GET", path, **bearer(key))).reason == "CREDENTIALS_MISSING"
-    server.close()
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+async def test_keys_at_a_url_are_believed_where_its_certificate_is(store, tmp_path, issuer, is_ours):
+    authority, other = Authority(tmp_path / "ours.pem"), Authority(tmp_path / "others.pem")
+    security = authority.server_of("127.0.0.1", tmp_path)
+    async with contextlib.AsyncExitStack() as stack:
+        place = await stack.enter_async_context(published(issuer, security))
+        chosen = {"jwt_jwks": f"https://{place}/keys", "jwt_jwks_ca": str((authority if is_ours else other).file)}
+        edge = await stack.enter_async_context(running_edge(store, tmp_path, auth="jwt", **chosen, **PINNED))
+        answer = await edge.ask("GET", "/v1/tasks", **bearer(issuer.token(scope="*")))
+        if is_ours:
+            assert answer.status == 200, answer.body
+        else:
+            assert (answer.status, answer.reason) == (503, "UNAVAILABLE"), answer.body
 
 
 @pytest.mark.parametrize(
