@@ -12,7 +12,7 @@ import typer
 
 from meshwright.cli.output import Format, show, show_table
 from meshwright.cli.tool_serve import local_mesh
-from meshwright.core.api_key import ApiKey, ApiKeys
+from meshwright.core.api_key import LONGEST_S, ApiKey, ApiKeys
 from meshwright.core.errors import InvalidRequestError, SetupError
 from meshwright.core.settings import Settings, data_home
 from meshwright.core.store import Store
@@ -20,7 +20,6 @@ from meshwright.core.store import Store
 app = typer.Typer(no_args_is_help=True, help="API keys: make one, see which there are, revoke one.")
 T = TypeVar("T")
 SECONDS = {"m": 60, "h": 3_600, "d": 86_400}
-LONGEST_S = 3_650 * 86_400
 StoreUrl = Annotated[
     str | None,
     typer.Option("--store", help="URL of the store  [default: MESHWRIGHT_STORE_URL, else that of the dev mesh]"),

@@ -71,11 +71,15 @@ RULES = {
     "/gateway.v1.EdgeService/GetOpenApi": OPEN,
     "/gateway.v1.EdgeService/GetPage": OPEN,
     "/gateway.v1.EdgeService/GetAsset": OPEN,
+    "/gateway.v1.KeyService/CreateKey": Rule("keys:admin"),
+    "/gateway.v1.KeyService/ListKeys": Rule("keys:admin"),
+    "/gateway.v1.KeyService/RevokeKey": Rule("keys:admin"),
+    "/envoy.service.auth.v3.Authorization/Check": OPEN,
     "/grpc.health.v1.Health/Check": OPEN,
     "/grpc.health.v1.Health/List": OPEN,
     "/grpc.health.v1.Health/Watch": OPEN,
 }
-"""By full name."""
+"""By full name. Of `Check` the service itself looks who asks."""
 
 READ_ALL = "tasks:read_all"
 """Opens tasks of other principals of the caller's tenant to the methods that it may call anyway."""

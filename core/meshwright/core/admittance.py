@@ -24,8 +24,8 @@ else:
 ROLE = "spiffe://meshwright/"
 """How the names begin that certificates of the mesh bear: `spiffe://meshwright/ROLE[/NAME]`."""
 EDGE = "edge"
-PROCESSES = frozenset({"gateway", "registry", "agent", "tool"})
-"""Roles of processes that call others in their own name."""
+PROCESSES = frozenset({"gateway", "registry", "agent", "tool", "cli"})
+"""Roles of processes that call others in their own name; a command that serves tools is one."""
 
 
 def role_of(context: Context) -> str | None:

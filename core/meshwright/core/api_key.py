@@ -26,6 +26,7 @@ KEY_ID = re.compile(r"[0-9a-f]{12}")
 MOST_KEYS = 10_000
 KEPT_MS = 30 * 86_400_000
 """So long after its end a key can still be told from one that never was."""
+LONGEST_S = 3_650 * 86_400
 USE_MS = 60_000
 """How coarse the time of the last use is."""
 
@@ -146,6 +147,15 @@ class ApiKeys:
             await self._store.run(("SREM", INDEX, *gone))
         found = [ApiKey.parse(key_id, fields) for key_id, fields in known.items()]
         return sorted(found, key=lambda one: (-one.created, one.key_id))
+
+    async def find(self, key_id: str) -> ApiKey | None:
+        """Returns what is known of the key with an id; None: there is none.
+
+        Raises:
+            InvalidRequestError: It is no id of a key.
+        """
+        (fields,) = await self._store.run(("HGETALL", place_of(checked("key_id", key_id, KEY_ID))))
+        return ApiKey.parse(key_id, fields) if b"hash" in fields else None
 
     async def revoke(self, key_id: str) -> ApiKey:
         """Revokes a key at once; one that was revoked stays as it is.

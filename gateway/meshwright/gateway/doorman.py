@@ -7,15 +7,17 @@ import structlog
 
 from meshwright.core.api_key import ApiKeys
 from meshwright.core.edge_keys import BEAT_S, EdgeKeys
-from meshwright.core.errors import MeshError
-from meshwright.core.grant import Signer
+from meshwright.core.errors import KeyNotFoundError, MeshError
+from meshwright.core.grant import IssuerKey, Signer
 from meshwright.core.process import ended
-from meshwright.core.server import Register
+from meshwright.core.server import Register, bound
 from meshwright.core.store import Store
 from meshwright.gateway.authentication import takes_keys, takes_tokens
 from meshwright.gateway.authorization import SERVICE, Authorization
 from meshwright.gateway.claims import Claims
+from meshwright.gateway.key_service import KeyService
 from meshwright.gateway.settings import GatewaySettings
+from meshwright.gen.gateway.v1.key_service_pb2_grpc import add_KeyServiceServicer_to_server
 
 log = structlog.get_logger("doorman")
 
@@ -31,7 +33,7 @@ class Doorman:
         self._store = Store(settings.store_url)
         self._signer = Signer(f"edge-{secrets.token_hex(8)}")
         self._edges = EdgeKeys(self._store)
-        keys = ApiKeys(self._store) if takes_keys(settings) else None
+        self._keys = keys = ApiKeys(self._store) if takes_keys(settings) else None
         claims = Claims(settings.jwt_tenant_claim, settings.jwt_default_tenant) if takes_tokens(settings) else None
         self._authorization = Authorization(self._signer, keys, claims, settings.host)
         self._announcing: asyncio.Task[None] | None = None
@@ -39,7 +41,20 @@ class Doorman:
     @property
     def services(self) -> dict[str, Register]:
         """What a server adds: see `Server`."""
-        return {SERVICE: self._authorization.register}
+        services = {SERVICE: self._authorization.register}
+        if self._keys:
+            services["gateway.v1.KeyService"] = bound(add_KeyServiceServicer_to_server, KeyService(self._keys))
+        return services
+
+    async def issuer(self, key_id: str) -> IssuerKey:
+        """Returns the one key that the gateway believes: its own.
+
+        Raises:
+            KeyNotFoundError: It is another one.
+        """
+        if key_id != self._signer.key_id:
+            raise KeyNotFoundError("the gateway takes identities that it has signed itself, and no grants")
+        return IssuerKey(self._signer.public_key, "", frozenset(), is_edge=True)
 
     async def start(self) -> None:
         """Opens the store, and announces the key: before the first call is let in.

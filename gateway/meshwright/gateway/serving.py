@@ -10,6 +10,7 @@ import structlog
 from meshwright.core import channel, telemetry
 from meshwright.core.channel import Channels
 from meshwright.core.errors import MeshError
+from meshwright.core.grant import Verifier
 from meshwright.core.process import Process
 from meshwright.core.server import Server, bound
 from meshwright.gateway import bootstrap, envoy
@@ -42,7 +43,8 @@ class GatewayProcess:
         services = {"gateway.v1.EdgeService": bound(add_EdgeServiceServicer_to_server, service)}
         check_settings(settings)
         self._doorman = doorman(settings)
-        self._server = Server(settings, services | (self._doorman.services if self._doorman else {}))
+        verifier = Verifier(self._doorman.issuer) if self._doorman else None
+        self._server = Server(settings, services | (self._doorman.services if self._doorman else {}), verifier)
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> str:
