@@ -41,7 +41,7 @@ class Doorman:
     @property
     def services(self) -> dict[str, Register]:
         """What a server adds: see `Server`."""
-        services = {SERVICE: self._authorization.register}
+        services: dict[str, Register] = {SERVICE: self._authorization.register}
         if self._keys:
             services["gateway.v1.KeyService"] = bound(add_KeyServiceServicer_to_server, KeyService(self._keys))
         return services
