@@ -31,6 +31,11 @@ USE_MS = 60_000
 """How coarse the time of the last use is."""
 
 
+UNKNOWN = "the API key is none of this mesh's: ask its operator for one"
+NO_HASH = b"0" * 64
+"""Stands in for the hash of a key that is not there: it is compared all the same."""
+
+
 @dataclass(frozen=True, slots=True)
 class ApiKey:
     """What is known of a key; not the key.
@@ -184,11 +189,12 @@ class ApiKeys:
             StoreUnavailableError: It cannot be looked up.
         """
         parts = KEY.fullmatch(text)
-        key_id, secret = parts.groups() if parts else ("0" * 12, "")
+        if parts is None:
+            raise KeyUnknownError(UNKNOWN)
+        key_id, secret = parts.groups()
         (seconds, micros), fields = await self._store.run(("TIME",), ("HGETALL", place_of(key_id)))
-        is_same = hmac.compare_digest(hashed(secret).encode(), fields.get(b"hash", b"0" * 64))
-        if not (parts and is_same):
-            raise KeyUnknownError("the API key is none of this mesh's: ask its operator for one")
+        if not hmac.compare_digest(hashed(secret).encode(), fields.get(b"hash", NO_HASH)):
+            raise KeyUnknownError(UNKNOWN)
         known = ApiKey.parse(key_id, fields)
         now = int(seconds) * 1000 + int(micros) // 1000
         if known.revoked:

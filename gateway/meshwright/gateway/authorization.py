@@ -42,7 +42,7 @@ OPEN_BELOW = ("/assets/", "/gateway.v1.EdgeService/", "/grpc.health.v1.Health/")
 """Paths that anybody may ask for: the page, its files, and probes. What they show is nobody's in particular."""
 MARGIN_S = 0.3
 """So long before Envoy gives up the answer is there."""
-KEPT_TOKENS, REUSED_S = 4_096, LIFE_S / 4
+KEPT_ANSWERS, REUSED_S = 4_096, LIFE_S / 4
 """An identity is signed anew for the same caller after so long: services remember which they have checked."""
 CODES = {grpc.StatusCode.UNAUTHENTICATED: StatusCode.Unauthorized}
 
@@ -99,17 +99,15 @@ class Authorization:
         self._keys = keys
         self._claims = claims
         self._host = host
-        self._signed: dict[Holder, tuple[float, str]] = {}
+        self._answers: dict[Holder, tuple[float, bytes]] = {}
 
     def register(self, guard: Guard) -> None:
         """Adds the service to a server."""
-        handler = grpc.unary_unary_rpc_method_handler(
-            self.check, request_deserializer=CheckRequest.parse, response_serializer=bytes
-        )
+        handler = grpc.unary_unary_rpc_method_handler(self.check, request_deserializer=CheckRequest.parse)
         guard.add_registered_method_handlers(SERVICE, {"Check": handler})
 
-    async def check(self, request: CheckRequest, context: Context) -> CheckResponse:
-        """Answers Envoy.
+    async def check(self, request: CheckRequest, context: Context) -> bytes:
+        """Answers Envoy with a serialized CheckResponse.
 
         Raises:
             PermissionDeniedError: It is not Envoy that asks, but somebody on another machine.
@@ -118,21 +116,15 @@ class Authorization:
             raise PermissionDeniedError("Envoy alone asks this, from beside this process")
         asked = Asked.of(request)
         if asked.is_open:
-            return passed({})
+            return OPENED
         try:
             async with asyncio.timeout(CHECK_S - MARGIN_S):
                 holder = await self._holder(asked)
         except TimeoutError:
-            return denied(StoreUnavailableError("the store does not answer in time", retry_after_s=1), asked)
+            return bytes(denied(StoreUnavailableError("the store does not answer in time", retry_after_s=1), asked))
         except MeshError as error:
-            return denied(error, asked)
-        return passed(
-            {
-                IDENTITY_KEY: self._identity(holder),
-                "x-mesh-tenant": segment(holder.tenant),
-                "x-mesh-principal": segment(holder.principal),
-            }
-        )
+            return bytes(denied(error, asked))
+        return self._passed(holder)
 
     async def _holder(self, asked: Asked) -> Holder:
         """Returns who is calling.
@@ -150,18 +142,23 @@ class Authorization:
         ways = [*["an API key (header x-api-key)"] * bool(self._keys), *["a token"] * bool(self._claims)]
         raise CredentialsMissingError(f"say who is calling: send {' or '.join(ways)}")
 
-    def _identity(self, holder: Holder) -> str:
-        """Returns a signed identity as a header's text; one that was signed a moment ago where there is one."""
+    def _passed(self, holder: Holder) -> bytes:
+        """Returns the answer that lets somebody pass; the one of a moment ago where there is one."""
         now = time.monotonic()
-        signed_at, text = self._signed.get(holder, (-LIFE_S, ""))
+        signed_at, answer = self._answers.get(holder, (-LIFE_S, b""))
         if now - signed_at < REUSED_S:
-            return text
+            return answer
         token = sign(self._signer, holder.tenant, holder.principal, holder.scopes)
-        text = base64.b64encode(token).decode()
-        while len(self._signed) >= KEPT_TOKENS:
-            del self._signed[next(iter(self._signed))]
-        self._signed[holder] = (now, text)
-        return text
+        headers = {
+            IDENTITY_KEY: base64.b64encode(token).decode(),
+            "x-mesh-tenant": segment(holder.tenant),
+            "x-mesh-principal": segment(holder.principal),
+        }
+        answer = bytes(passed(headers))
+        while len(self._answers) >= KEPT_ANSWERS:
+            del self._answers[next(iter(self._answers))]
+        self._answers[holder] = (now, answer)
+        return answer
 
 
 def is_neighbour(peer: str, host: str) -> bool:
@@ -210,3 +207,7 @@ def options(headers: Mapping[str, str]) -> list[HeaderValueOption]:
         HeaderValueOption(header=HeaderValue(key=name, value=value), append_action=action)
         for name, value in headers.items()
     ]
+
+
+OPENED = bytes(passed({}))
+"""The answer that lets anybody pass, as nobody."""
