@@ -57,6 +57,7 @@ async def test_who_says_nothing_or_something_false_is_told_what_is_wrong(edge, s
         (wrong, "KEY_UNKNOWN"),
         (f"mwk_{'f' * 12}_{'0' * 64}", "KEY_UNKNOWN"),
         ("nonsense", "KEY_UNKNOWN"),
+        ("x" * 8_000, "KEY_UNKNOWN"),
         (expired, "KEY_EXPIRED"),
         (revoked, "KEY_REVOKED"),
     ):
@@ -89,6 +90,12 @@ async def test_a_page_that_speaks_grpc_web_reads_the_same_refusal(edge, content_
     details = headers[DETAILS_KEY]
     told = Status.FromString(base64.b64decode(details + "=" * (-len(details) % 4)))
     assert MeshError.from_status(told).reason == "KEY_UNKNOWN"
+
+
+async def test_a_key_of_other_letters_is_no_key(edge):
+    for key in ("cl\u00e9", "\u00ff" * 100, "a,b", "mwk_%00_"):
+        answer = await edge.ask("GET", "/v1/tasks", x_api_key=key)
+        assert (answer.status, answer.reason) == (401, "KEY_UNKNOWN"), answer.body
 
 
 async def test_a_revoked_key_is_refused_by_the_very_next_call(edge):
@@ -159,6 +166,10 @@ async def test_without_the_store_nobody_is_let_in(run_valkey, tmp_path):
         own.kill()
         answer = await edge.ask("GET", "/v1/agents", x_api_key=key)
         assert (answer.status, answer.json["code"], answer.reason) == (503, 14, "UNAVAILABLE")
+        assert answer.headers["retry-after"] == "1"
+        call = TaskServiceStub(edge.channel).GetTask(GetTaskRequest(task_id="a"), metadata=[("x-api-key", key)])
+        error = await refused(call)
+        assert (error.reason, error.message) == ("UNAVAILABLE", answer.json["message"])  # and nothing of the store
         own.start()
         async with asyncio.timeout(20):
             while (await edge.ask("GET", "/v1/agents", x_api_key=key)).status != 200:

@@ -21,6 +21,7 @@ PAYLOAD, FAILURE = "payload", "failure"
 JWKS_CLUSTER = "jwks"
 CLOCKS_S = 60
 """How much the issuer's clock may differ."""
+UNVERIFIED = "callers cannot be verified at the moment: try again"
 CHECK_S = 2.0
 MOST_JWKS_BYTES = 65_536
 CREDENTIALS = ("authorization", "x-api-key")
@@ -210,11 +211,12 @@ def denied_mapper() -> Config:
 
 def unverified_mapper() -> Config:
     """Says that nobody can be verified: the gateway's process or the store does not answer."""
-    message = "callers cannot be verified at the moment: try again"
     return {
         "filter": {"and_filter": {"filters": [refused(), has_status(503), *is_http_error()]}},
-        "headers_to_add": [{"header": {"key": "retry-after", "value": "1"}}],
-        "body_format_override": status_body(14, "UNAVAILABLE", message),
+        "headers_to_add": [
+            {"header": {"key": "retry-after", "value": "1"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+        ],
+        "body_format_override": status_body(14, "UNAVAILABLE", UNVERIFIED),
     }
 
 

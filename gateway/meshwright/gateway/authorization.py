@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
+import structlog
 from envoy_data_plane.envoy.config.core.v3 import HeaderValue, HeaderValueOption, HeaderValueOptionHeaderAppendAction
 from envoy_data_plane.envoy.service.auth.v3 import (
     AttributeContext,
@@ -27,15 +28,16 @@ from meshwright.core.errors import (
     CredentialsMissingError,
     MeshError,
     PermissionDeniedError,
-    StoreUnavailableError,
+    UnavailableError,
 )
 from meshwright.core.grant import Signer
 from meshwright.core.identity import IDENTITY_KEY, LIFE_S, sign
 from meshwright.core.interceptors import Context, Guard
 from meshwright.core.store import segment
-from meshwright.gateway.authentication import CHECK_S, CREDENTIALS, JWT
+from meshwright.gateway.authentication import CHECK_S, CREDENTIALS, JWT, UNVERIFIED
 from meshwright.gateway.claims import Claims, Holder
 
+log = structlog.get_logger("authorization")
 SERVICE = "envoy.service.auth.v3.Authorization"
 OPEN = frozenset({"/", "/docs", "/health", "/openapi.json", "/ready"})
 OPEN_BELOW = ("/assets/", "/gateway.v1.EdgeService/", "/grpc.health.v1.Health/")
@@ -44,7 +46,6 @@ MARGIN_S = 0.3
 """So long before Envoy gives up the answer is there."""
 KEPT_ANSWERS, REUSED_S = 4_096, LIFE_S / 4
 """An identity is signed anew for the same caller after so long: services remember which they have checked."""
-CODES = {grpc.StatusCode.UNAUTHENTICATED: StatusCode.Unauthorized}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +122,11 @@ class Authorization:
             async with asyncio.timeout(CHECK_S - MARGIN_S):
                 holder = await self._holder(asked)
         except TimeoutError:
-            return bytes(denied(StoreUnavailableError("the store does not answer in time", retry_after_s=1), asked))
+            return unverified("no answer in time", asked)
         except MeshError as error:
-            return bytes(denied(error, asked))
+            if error.code is not grpc.StatusCode.UNAUTHENTICATED:
+                return unverified(error.message, asked)
+            return denied(error, asked)
         return self._passed(holder)
 
     async def _holder(self, asked: Asked) -> Holder:
@@ -179,7 +182,7 @@ def passed(headers: Mapping[str, str]) -> CheckResponse:
     return CheckResponse(status=Status(code=0), ok_response=response)
 
 
-def denied(error: MeshError, asked: Asked) -> CheckResponse:
+def denied(error: MeshError, asked: Asked) -> bytes:
     """Refuses a call, in the form in which its caller reads errors."""
     status = error.with_metadata(request_id=asked.request_id).to_status()
     headers = {"content-type": "application/json"}
@@ -189,9 +192,18 @@ def denied(error: MeshError, asked: Asked) -> CheckResponse:
         body = status.message
     if error.code is grpc.StatusCode.UNAUTHENTICATED:
         headers["www-authenticate"] = challenge(error)
-    code = CODES.get(error.code, StatusCode.ServiceUnavailable)
+        code = StatusCode.Unauthorized
+    else:
+        headers["retry-after"] = "1"
+        code = StatusCode.ServiceUnavailable
     response = DeniedHttpResponse(status=HttpStatus(code=code), headers=options(headers), body=body)
-    return CheckResponse(status=Status(code=error.code.value[0]), denied_response=response)
+    return bytes(CheckResponse(status=Status(code=error.code.value[0]), denied_response=response))
+
+
+def unverified(why: str, asked: Asked) -> bytes:
+    """Refuses a call of which nobody can say who makes it; why stands in the log, and is the caller's no business."""
+    log.warning("caller_not_verified", error=why)
+    return denied(UnavailableError(UNVERIFIED, retry_after_s=1), asked)
 
 
 def challenge(error: MeshError) -> str:

@@ -75,5 +75,4 @@ def failure(found: object) -> TokenExpiredError | TokenInvalidError | Unavailabl
         return TokenExpiredError("the token has expired: get another one from its issuer")
     if said.startswith("Jwks remote fetch"):
         return UnavailableError("the issuer's keys cannot be read at the moment: try again", retry_after_s=1)
-    why = f": {said}" if said else ""
-    return TokenInvalidError(f"the token is not good for this mesh{why}")
+    return TokenInvalidError(f"the token is not good for this mesh: {said or 'send it as authorization: Bearer TOKEN'}")
