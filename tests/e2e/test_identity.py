@@ -11,7 +11,6 @@ import pytest
 from meshwright.cli import ports
 from tests.e2e.conftest import MESHWRIGHT, Dev
 
-
 POSTER = f"{Path(__file__).with_name('agents.py')}:poster"
 
 
@@ -61,9 +60,8 @@ def test_another_pair_of_eyes_decides_by_commands(keyed):
         return {"MESHWRIGHT_API_KEY": meshwright("key", "create", "--name", name, "--scopes", scopes, *data)[1]}
 
     ann, bob = key("ann", "tasks"), key("bob", "tasks:read,tasks:read_all,tasks:approve")
-    task_id = json.loads(meshwright("task", "submit", "Send it.", "-a", "poster", "-o", "jsonl", *edge, **ann)[1])[
-        "task_id"
-    ]
+    submitted = meshwright("task", "submit", "Send it.", "-a", "poster", "-o", "jsonl", *edge, **ann)[1]
+    task_id = json.loads(submitted)["task_id"]
     theirs, ends = ("--principal", "ann", *edge), time.monotonic() + 20
     while task_id not in meshwright("task", "inbox", *theirs, **bob)[1]:
         assert time.monotonic() < ends
