@@ -44,11 +44,14 @@ def test_scopes_come_as_words_or_as_a_list(claims, scopes):
     assert found == Holder("acme", "ann", frozenset(scopes))
 
 
-def test_a_default_tenant_stands_in_where_the_claim_is_missing_or_no_text():
+def test_a_default_tenant_stands_in_where_the_claim_is_missing_and_nowhere_else():
     lenient = Claims("org", "everyone")
-    for claims in ({}, {"org": ""}, {"org": 7.0}, {"tenant": "acme"}):
+    for claims in ({}, {"tenant": "acme"}):
         assert lenient.holder({"payload": {"sub": "ann"} | claims}).tenant == "everyone"
     assert lenient.holder({"payload": {"sub": "ann", "org": "acme"}}).tenant == "acme"
+    for odd in ("", 7.0, None, ["acme", "other"], " acme"):
+        with pytest.raises(TokenInvalidError):
+            lenient.holder({"payload": {"sub": "ann", "org": odd}})
 
 
 @pytest.mark.parametrize(
