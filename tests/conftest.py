@@ -13,7 +13,7 @@ from meshwright.agents.agent import Agent
 from meshwright.agents.journal import LIBRARY as JOURNAL_LIBRARY
 from meshwright.agents.serving import AgentProcess
 from meshwright.agents.settings import AgentSettings
-from meshwright.core.settings import Settings
+from meshwright.core.settings import Auth, Settings
 from meshwright.core.store import Store
 from meshwright.core.valkey import EmbeddedValkey
 from meshwright.registry.serving import RegistryProcess
@@ -79,8 +79,9 @@ def run_valkey() -> Iterator[Callable[..., OwnValkey]]:
 class Mesh:
     """A registry and agents, in this process, with real servers between them."""
 
-    def __init__(self, url: str, folder: Path, partitions: int = 1) -> None:
+    def __init__(self, url: str, folder: Path, partitions: int = 1, auth: Auth = "none") -> None:
         self.url = url
+        self.auth: Auth = auth
         self.folder = folder
         self.partitions = partitions
         self.target = ""
@@ -89,7 +90,8 @@ class Mesh:
         self._stack = contextlib.AsyncExitStack()
 
     async def open(self) -> None:
-        self.registry = RegistryProcess(Settings(store_url=self.url, drain_s=0, partitions=self.partitions))
+        settings = Settings(store_url=self.url, drain_s=0, partitions=self.partitions, auth=self.auth)
+        self.registry = RegistryProcess(settings)
         self.target = await self.registry.start()
         self._stack.push_async_callback(self.registry.stop)
 
@@ -99,7 +101,7 @@ class Mesh:
             file = self.folder / f"{agent.name}.yaml"
             file.write_text(script)
             settings["model"] = f"scripted:{file}"
-        chosen = {"store_url": self.url, "registry": self.target, "drain_s": 0, "tracing": False}
+        chosen = {"store_url": self.url, "registry": self.target, "drain_s": 0, "tracing": False, "auth": self.auth}
         chosen |= {"partitions": self.partitions} | settings
         process = AgentProcess(agent, AgentSettings(**chosen))
         self._stack.push_async_callback(self.stop, process)

@@ -103,3 +103,25 @@ async def test_a_stream_that_is_refused_is_opened_again_when_the_mesh_says(edge,
     async with asyncio.timeout(5):
         assert [event.sequence async for event in edge.watch("a", after=2) if event.sequence] == [3]
     assert tasks.asked == [2, 2, 2]
+
+
+async def test_an_api_key_goes_along_with_every_call(tasks):
+    shown = []
+
+    class Asked(Tasks):
+        async def GetTask(self, request, context):  # noqa: N802 - an RPC's name
+            shown.append(dict(context.invocation_metadata())["authorization"])
+            return await super().GetTask(request, context)
+
+        async def WatchTask(self, request, context):  # noqa: N802 - an RPC's name
+            shown.append(dict(context.invocation_metadata())["authorization"])
+            yield StepEvent(sequence=1, result=TaskResponse(task_id=request.task_id))
+
+    services = {"agents.v1.TaskService": bound(add_TaskServiceServicer_to_server, Asked())}
+    server = Server(Settings(drain_s=0, tracing=False), services)
+    keyed = Edge(f"http://{await server.start()}", "mwk_1")
+    assert (await keyed.call(keyed.tasks.GetTask, GetTaskRequest(task_id="a"))).task_id == "a"
+    assert [event.sequence async for event in keyed.watch("a")] == [1]
+    assert shown == ["Bearer mwk_1"] * 2
+    await keyed.close()
+    await server.stop()

@@ -51,6 +51,8 @@ class Agent:
         stakes: Names of tools whose every call waits for approval, before other questions in the inbox.
         answer_within_s: How long a question stays open, at most 30 days; meanwhile the task's clock stands still.
         on_silence: What follows when nobody answers: `refuse` what was asked for and go on, or `fail`.
+        four_eyes: Whoever asked for a task does not decide on what it waits for, but for the agent's own questions:
+            another principal of the tenant does; see docs/identity.md.
         on_outage: What follows when no model answers, a tool cannot be reached or a budget is used up: `fail` (the end
             of a budget gives what there is), or `degrade`: give less, and say so.
         outage_text: What it says when no model answers and it is to degrade.
@@ -90,6 +92,7 @@ class Agent:
     stakes: Sequence[str] = ()
     answer_within_s: float = 7 * 86_400
     on_silence: Silence = "refuse"
+    four_eyes: bool = False
     on_outage: OnOutage = "fail"
     outage_text: str = SORRY
     cache: CacheMode = "off"
@@ -191,7 +194,7 @@ class Agent:
     @property
     def policy(self) -> Policy:
         """How it asks people."""
-        return Policy(self.answer_within_s, self.on_silence)
+        return Policy(self.answer_within_s, self.on_silence, self.four_eyes)
 
     @property
     def outage(self) -> Outage:

@@ -44,7 +44,7 @@ class Inbox:
         """Hands a person's decision to the task that waits for it.
 
         Raises:
-            PermissionDeniedError: It is an agent's decision.
+            PermissionDeniedError: It is an agent's decision, or of whoever asked where somebody else has to decide.
             InputNotPendingError: Nothing waits for it.
             DigestMismatchError: It is about another call than the one that waits.
             InvalidRequestError: It is none of the choices, or does not fit.
@@ -52,6 +52,10 @@ class Inbox:
         if caller.grant:
             raise PermissionDeniedError("an agent does not decide on what agents ask: a person does")
         pending = await self._pending(name, request.input_id)
+        if pending.four_eyes and caller.principal == name.principal:
+            raise PermissionDeniedError(
+                f"{caller.principal} asked for this task: another principal of {name.tenant} has to decide on it"
+            )
         if request.intent_digest != pending.intent_digest:
             raise DigestMismatchError("intent_digest is not that of the pending input: read it again, decide on that")
         resolved = inputs.decision(pending, request, caller.principal)

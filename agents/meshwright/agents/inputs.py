@@ -51,10 +51,12 @@ class Policy:
     Attributes:
         within_s: How long a question stays open.
         on_silence: What follows when it lapses: what was asked for is refused, or the task fails.
+        is_four_eyes: Whether somebody else than who asked for the task decides, but for the agent's own questions.
     """
 
     within_s: float
     on_silence: Silence
+    is_four_eyes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,7 @@ def asked(
         priority=kind.priority,
         choices=kind.choices,
         on_expiry=DECISION_FAIL if is_failing else kind.refusal,
+        four_eyes=policy.is_four_eyes and kind.kind != INPUT_KIND_QUESTION,
     )
     pending.expire_time.FromMilliseconds(now_ms + int(policy.within_s * 1000))
     return pending

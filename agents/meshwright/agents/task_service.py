@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf import json_format
@@ -12,9 +13,12 @@ from meshwright.agents.desk import Desk, Taken
 from meshwright.agents.reader import Shelf
 from meshwright.agents.service import TASK_ID_KEY, cursor_of, heartbeat, metadata_of
 from meshwright.agents.task import TaskName
-from meshwright.core.errors import InvalidRequestError
+from meshwright.core.access import READ_ALL
+from meshwright.core.errors import InvalidRequestError, ScopeMissingError
+from meshwright.core.identity import checked_name
 from meshwright.core.ids import TASK_ID, checked
-from meshwright.core.interceptors import CALLER, Context
+from meshwright.core.interceptors import CALLER, Caller, Context
+from meshwright.core.scope import covers
 from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
 from meshwright.gen.agents.v1.task_pb2 import TASK_STATUS_INPUT_REQUIRED, TaskRequest, TaskResponse
 from meshwright.gen.agents.v1.task_service_pb2 import (
@@ -39,16 +43,36 @@ SSE = "text/event-stream"
 STREAM_END_KEY = "x-mesh-stream-end"
 
 
-def name_of(task_id: str) -> TaskName:
-    """Names a task of the caller.
+def holder_of(principal: str) -> Caller:
+    """Returns in whose name the caller looks at tasks: its own, or that of another principal of its tenant.
+
+    Args:
+        principal: Whom it names; empty: itself.
+
+    Raises:
+        ScopeMissingError: It names another one, and may not.
+        InvalidRequestError: It is no principal's name.
+    """
+    caller = CALLER.get()
+    if principal in ("", caller.principal):
+        return caller
+    if caller.grant or not covers(caller.scopes, READ_ALL):
+        needs = f"tasks of other principals need the scope {READ_ALL}"
+        raise ScopeMissingError(f"{needs}: ask for a key or a token that holds it", metadata={"scopes": READ_ALL})
+    return replace(caller, principal=checked_name("principal", principal))
+
+
+def name_of(task_id: str, principal: str = "") -> TaskName:
+    """Names a task of the caller, or of another principal of its tenant.
 
     Raises:
         InvalidRequestError: It is no task id.
         PermissionDeniedError: The caller holds another call's grant.
+        ScopeMissingError: It may not look at another principal's.
     """
-    caller = CALLER.get()
-    check_reach(caller, task_id)
-    return TaskName(caller.tenant, caller.principal, checked("task_id", task_id, TASK_ID))
+    holder = holder_of(principal)
+    check_reach(holder, task_id)
+    return TaskName(holder.tenant, holder.principal, checked("task_id", task_id, TASK_ID))
 
 
 class TaskService(TaskServiceServicer):
@@ -64,19 +88,20 @@ class TaskService(TaskServiceServicer):
         return await self._desk.response(taken.name)
 
     async def GetTask(self, request: GetTaskRequest, context: Context) -> TaskResponse:
-        return await self._desk.response(name_of(request.task_id))
+        return await self._desk.response(name_of(request.task_id, request.principal))
 
     async def ListTasks(self, request: ListTasksRequest, context: Context) -> ListTasksResponse:
         if not 0 <= request.page_size <= MAX_PAGE:
             problem = f"must be 1..{MAX_PAGE}, or 0 for {DEFAULT_PAGE}"
             raise InvalidRequestError("page_size is out of range", fields={"page_size": problem})
         size = request.page_size or DEFAULT_PAGE
+        holder = holder_of(request.principal)
         cursor = parse_token(request.page_token)
         found: list[TaskResponse] = []
         scanned = 0
         while True:
-            rows = await self._desk.page(CALLER.get(), cursor, size, shelf_of(request))
-            for response in await self._desk.responses([name_of(task_id) for _, task_id in rows]):
+            rows = await self._desk.page(holder, cursor, size, shelf_of(request))
+            for response in await self._desk.responses([name_of(task_id, request.principal) for _, task_id in rows]):
                 cursor = (response.create_time.ToMilliseconds(), response.task_id)
                 if is_wanted(request, response):
                     found.append(response)
@@ -91,7 +116,9 @@ class TaskService(TaskServiceServicer):
 
     def WatchTask(self, request: WatchTaskRequest, context: Context) -> AsyncGenerator[StepEvent, None]:
         cursor = cursor_of(context, request.after_sequence)
-        return self._watch(name_of(request.task_id), cursor, context, with_deltas=request.include_deltas)
+        return self._watch(
+            name_of(request.task_id, request.principal), cursor, context, with_deltas=request.include_deltas
+        )
 
     async def _watch(
         self, name: TaskName, cursor: int, context: Context, *, with_deltas: bool
@@ -114,7 +141,8 @@ class TaskService(TaskServiceServicer):
 
     def WatchTaskEvents(self, request: WatchTaskEventsRequest, context: Context) -> AsyncGenerator[HttpBody, None]:
         cursor = cursor_of(context, request.after_sequence)
-        return self._watch_sse(name_of(request.task_id), cursor, context, with_deltas=request.include_deltas)
+        name = name_of(request.task_id, request.principal)
+        return self._watch_sse(name, cursor, context, with_deltas=request.include_deltas)
 
     async def _watch_sse(
         self, name: TaskName, cursor: int, context: Context, *, with_deltas: bool
@@ -146,7 +174,7 @@ class TaskService(TaskServiceServicer):
         return await self._desk.cancel(name_of(request.task_id), reason)
 
     async def ResolveInput(self, request: ResolveInputRequest, context: Context) -> TaskResponse:
-        return await self._desk.resolve(name_of(request.task_id), request, CALLER.get())
+        return await self._desk.resolve(name_of(request.task_id, request.principal), request, CALLER.get())
 
     async def RetryDeadLetter(self, request: RetryDeadLetterRequest, context: Context) -> TaskResponse:
         return await self._desk.retry_dead_letter(name_of(request.task_id), CALLER.get())

@@ -11,7 +11,7 @@ from rich.console import Console
 from meshwright.cli import tool_files
 from meshwright.cli.mesh import Mesh, MeshPlan
 from meshwright.cli.output import show_table
-from meshwright.core.settings import data_home
+from meshwright.core.settings import Settings, data_home
 
 DEFAULT_PORT = 8080
 
@@ -87,9 +87,12 @@ def introduce(mesh: Mesh) -> None:
         ("PROCESS", "WHERE", "TRY TO KILL IT"),
         ((name, own.get(name, child.target), f"kill -9 {child.pid}") for name, child in mesh.children.items()),
     )
+    auth = Settings.load().auth
+    callers = "MESHWRIGHT_AUTH=none: whoever reaches the port may do everything" if auth == "none" else auth
     typer.echo(
         f'\nedge     {mesh.edge_url}   (open it in a browser, or: meshwright run "…" --stream --edge {mesh.edge_url})'
         f"\nmetrics  http://127.0.0.1:{mesh.internal_port}/metrics"
+        f"\nauth     {callers}"
         f"\nlogs     {mesh.plan.data / 'logs'}"
         "\nCtrl-C stops everything."
     )

@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import grpc
 
+from meshwright.cli.credential import KeyedChannel
 from meshwright.core import channel
 from meshwright.core.errors import InternalError, MeshError, SetupError, UnavailableError
 from meshwright.core.ids import uuid7
@@ -35,20 +36,22 @@ class Edge:
 
     Args:
         url: `http://host:port`.
+        api_key: What it is shown with every call; empty: nothing.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, api_key: str = "") -> None:
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname:
             raise SetupError(f"{url!r} is no URL of an edge: write http://HOST:PORT")
         self.url = url
         self._channel = channel.dial(f"{parts.hostname}:{parts.port or 80}")
-        self.agents = AgentServiceStub(self._channel)
-        self.tasks = TaskServiceStub(self._channel)
-        self.sessions = SessionServiceStub(self._channel)
-        self.webhooks = WebhookServiceStub(self._channel)
-        self.directory = AgentDirectoryServiceStub(self._channel)
-        self.tools = ToolRegistryServiceStub(self._channel)
+        keyed = cast("grpc.aio.Channel", KeyedChannel(self._channel, api_key)) if api_key else self._channel
+        self.agents = AgentServiceStub(keyed)
+        self.tasks = TaskServiceStub(keyed)
+        self.sessions = SessionServiceStub(keyed)
+        self.webhooks = WebhookServiceStub(keyed)
+        self.directory = AgentDirectoryServiceStub(keyed)
+        self.tools = ToolRegistryServiceStub(keyed)
 
     async def close(self) -> None:
         """Closes the connection."""
@@ -92,12 +95,12 @@ class Edge:
         async for event in self.watch(accepted.task_id):
             yield event
 
-    async def watch(self, task_id: str, after: int = 0) -> AsyncIterator[StepEvent]:
+    async def watch(self, task_id: str, after: int = 0, principal: str = "") -> AsyncIterator[StepEvent]:
         """Yields a task's steps after a sequence until its result, across broken connections."""
         failures = 0
         while True:
             pause_s = RECONNECT_S
-            request = WatchTaskRequest(task_id=task_id, after_sequence=after, include_deltas=True)
+            request = WatchTaskRequest(task_id=task_id, after_sequence=after, include_deltas=True, principal=principal)
             try:
                 async for event in self._events(request):
                     failures = 0

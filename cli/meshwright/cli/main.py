@@ -11,6 +11,7 @@ from meshwright.cli import (
     demo,
     dev,
     eval,  # noqa: A004 - the command's name
+    key,
     run,
     session,
     task,
@@ -34,6 +35,7 @@ app.add_typer(session.app, name="session")
 app.add_typer(agent.app, name="agent")
 app.add_typer(tool.app, name="tool")
 app.add_typer(webhook.app, name="webhook")
+app.add_typer(key.app, name="key")
 
 FIRST_EXIT_CODE = 10
 """An error exits with this plus its gRPC code: NOT_FOUND (5) is 15."""

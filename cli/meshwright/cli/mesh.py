@@ -15,7 +15,7 @@ from meshwright.agents.settings import AgentSettings
 from meshwright.cli import ports, tool_files
 from meshwright.cli.child import Child
 from meshwright.cli.edge import Edge
-from meshwright.core.errors import MeshError, SetupError
+from meshwright.core.errors import CredentialsMissingError, MeshError, SetupError
 from meshwright.core.settings import Settings, child_environment
 from meshwright.core.store import Store
 from meshwright.core.valkey import EmbeddedValkey
@@ -272,6 +272,8 @@ class Mesh:
                         raise SetupError(f"Envoy ended at once: see {envoy.log}")
                     try:
                         await edge.health(waiting[0])
+                        waiting.pop(0)
+                    except CredentialsMissingError:  # it asks who is calling, before it looks for the agent
                         waiting.pop(0)
                     except MeshError:
                         await asyncio.sleep(POLL_S)

@@ -60,6 +60,13 @@ class KeyNotFoundError(MeshError):
     reason = "KEY_NOT_FOUND"
 
 
+class ApiKeyNotFoundError(MeshError):
+    """The mesh has no API key with this id."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    reason = "API_KEY_NOT_FOUND"
+
+
 class AssetNotFoundError(MeshError):
     """The page has no such file."""
 
@@ -121,6 +128,55 @@ class GrantInvalidError(MeshError):
 
     code = grpc.StatusCode.UNAUTHENTICATED
     reason = "GRANT_INVALID"
+
+
+class CredentialsMissingError(MeshError):
+    """Nobody has said who is calling."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+    reason = "CREDENTIALS_MISSING"
+
+
+class KeyUnknownError(MeshError):
+    """The API key is none of this mesh's: there is no such key, or its secret is another one."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+    reason = "KEY_UNKNOWN"
+
+
+class KeyExpiredError(MeshError):
+    """The API key's time is over."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+    reason = "KEY_EXPIRED"
+
+
+class KeyRevokedError(MeshError):
+    """The API key was revoked."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+    reason = "KEY_REVOKED"
+
+
+class TokenExpiredError(MeshError):
+    """The token's time is over."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+    reason = "TOKEN_EXPIRED"
+
+
+class TokenInvalidError(MeshError):
+    """The token was not made for this mesh, or does not say who is calling."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+    reason = "TOKEN_INVALID"
+
+
+class IdentityInvalidError(MeshError):
+    """The identity is forged, expired, or not signed by an edge that is here."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+    reason = "IDENTITY_INVALID"
 
 
 class FencedError(MeshError):

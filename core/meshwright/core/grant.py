@@ -29,6 +29,8 @@ class IssuerKey:
     agent_id: str
     tools: frozenset[str]
     delegates: frozenset[str] = frozenset()
+    is_edge: bool = False
+    """It signs identities, and no grants."""
 
 
 KeyLookup = Callable[[str], Awaitable[IssuerKey]]
@@ -46,6 +48,10 @@ class Signer:
         """Raw public key, 32 bytes, to be announced."""
         return self._key.public_key().public_bytes_raw()
 
+    def signature(self, payload: bytes) -> bytes:
+        """Returns the signature of serialized data, 64 bytes."""
+        return self._key.sign(payload)
+
     def sign(self, grant: Grant) -> bytes:
         """Returns the serialized SignedGrant; what is signed ends at most `MAX_AGE_S` from now."""
         bounded = Grant()
@@ -54,7 +60,7 @@ class Signer:
         if not grant.HasField("expire_time") or grant.expire_time.seconds > latest:
             bounded.expire_time.FromSeconds(latest)
         payload = bounded.SerializeToString(deterministic=True)
-        signed = SignedGrant(grant=payload, signature=self._key.sign(payload), key_id=self.key_id)
+        signed = SignedGrant(grant=payload, signature=self.signature(payload), key_id=self.key_id)
         return signed.SerializeToString(deterministic=True)
 
 
@@ -62,7 +68,7 @@ class Verifier:
     """Checks grants against the issuers' announced keys, and remembers those it has checked."""
 
     def __init__(self, lookup: KeyLookup) -> None:
-        self._lookup = lookup
+        self.lookup = lookup
         self._checked: dict[bytes, Grant] = {}
 
     async def verify(self, token: bytes) -> Grant:
@@ -88,7 +94,7 @@ class Verifier:
         except DecodeError:
             raise GrantInvalidError("the grant cannot be read") from None
         try:
-            issuer = await self._lookup(signed.key_id)
+            issuer = await self.lookup(signed.key_id)
             Ed25519PublicKey.from_public_bytes(issuer.public_key).verify(signed.signature, signed.grant)
         except (InvalidSignature, KeyNotFoundError, ValueError):
             raise GrantInvalidError("the grant was not signed by an instance that is here") from None
@@ -102,8 +108,11 @@ def check_issuer(issuer: IssuerKey, grant: Grant) -> None:
     Versions are not compared: a task keeps its pins when its agent moves on to another version of a tool.
 
     Raises:
-        GrantInvalidError: The grant is another agent's, or the registry's, or wider than its issuer's list.
+        GrantInvalidError: The grant is another agent's, or the registry's, or wider than its issuer's list, or an edge
+            signed it.
     """
+    if issuer.is_edge:
+        raise GrantInvalidError("an edge signed a grant: it signs identities alone")
     if not issuer.agent_id:
         return
     if issuer.agent_id != grant.agent_id or grant.agent_id == REGISTRY:

@@ -19,6 +19,8 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from meshwright.core import telemetry
+from meshwright.core.access import rule_of
+from meshwright.core.admittance import check_carrier, check_grant, check_process, check_scope, role_of
 from meshwright.core.errors import (
     DETAILS_KEY,
     AbortedError,
@@ -27,9 +29,9 @@ from meshwright.core.errors import (
     InvalidRequestError,
     MeshError,
     OverloadedError,
-    PermissionDeniedError,
 )
-from meshwright.core.grant import METADATA_KEY, Verifier, is_call
+from meshwright.core.grant import METADATA_KEY, Verifier
+from meshwright.core.identity import IDENTITY_KEY, IdentityVerifier
 from meshwright.core.limit import Limit
 from meshwright.core.scope import EVERYTHING
 from meshwright.gen.agents.v1.grant_pb2 import Grant
@@ -42,25 +44,12 @@ else:
 
 Read = Callable[[Any], Any]
 DEFAULT_DEADLINE_S = 60.0
+IDENTIFYING = frozenset({METADATA_KEY, IDENTITY_KEY})
 OVERLOAD_RETRY_S = 1.0
 PROBES = "/grpc.health.v1.Health/"
 UNLIMITED: AbstractContextManager[object] = contextlib.nullcontext()
 OWN_DEADLINE = frozenset({"/agents.v1.AgentService/RunTask"})
 """Methods whose wait is bounded by the task's own timeout instead of the default deadline."""
-OPEN_TO_CALLS = frozenset(
-    {
-        "/tools.v1.ToolService/Invoke",
-        "/tools.v1.ToolService/GetOutcome",
-        "/agents.v1.AgentService/RunTask",
-        "/agents.v1.AgentService/StreamSteps",
-        "/agents.v1.TaskService/SubmitTask",
-        "/agents.v1.TaskService/GetTask",
-        "/agents.v1.TaskService/WatchTask",
-        "/agents.v1.TaskService/WatchTaskEvents",
-        "/agents.v1.TaskService/CancelTask",
-    }
-)
-"""Methods that take the grant of one call from outside of any task; a method that is added takes none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,24 +303,43 @@ class Imposed(Limit):
 
 
 class Principal:
-    """Learns who is calling: from a signed grant inside the mesh, else the development principal."""
+    """Learns who is calling: by a grant inside of the mesh, by an identity from outside of it; else by nothing.
 
-    def __init__(self, verifier: Verifier | None) -> None:
+    Args:
+        verifier: Checks grants, and knows whose key is whose; None: a service that takes neither.
+        is_required: Whether a call has to say who makes it; else one that does not is the development principal's.
+    """
+
+    def __init__(self, verifier: Verifier | None, *, is_required: bool = False) -> None:
         self._verifier = verifier
+        self._identities = IdentityVerifier(verifier.lookup) if verifier else None
+        self._is_required = is_required
 
     async def learn(self, method: str, context: Context) -> None:
-        """Sets `CALLER` for the time of the call, where a grant says who it is.
+        """Sets `CALLER` for the time of the call, and holds it against the method's rule.
 
         Raises:
-            GrantInvalidError: It is no good.
-            PermissionDeniedError: It is of one call, and not good for this method.
+            GrantInvalidError: The grant is no good.
+            IdentityInvalidError: The identity is no good.
+            CredentialsMissingError: There is neither, and the method is not for everybody.
+            PermissionDeniedError: The method is not for this kind of caller.
+            ScopeMissingError: The caller lacks a scope; names it.
         """
-        if self._verifier is None:
+        if self._verifier is None or self._identities is None:
             return
-        for key, value in context.invocation_metadata() or ():
-            if key == METADATA_KEY and isinstance(value, bytes):
-                grant = await self._verifier.verify(value)
-                if is_call(grant) and method not in OPEN_TO_CALLS:
-                    raise PermissionDeniedError("the grant of a call is for the tool that is called, and for its task")
-                CALLER.set(Caller(grant.tenant, grant.principal, grant, frozenset(), value))
-                return
+        rule = rule_of(method)
+        sent = {key: value for key, value in context.invocation_metadata() or () if key in IDENTIFYING}
+        token, identity = sent.get(METADATA_KEY), sent.get(IDENTITY_KEY)
+        if isinstance(token, bytes):
+            grant = await self._verifier.verify(token)
+            check_grant(rule, grant)
+            CALLER.set(Caller(grant.tenant, grant.principal, grant, frozenset(), token))
+        elif isinstance(identity, bytes):
+            check_carrier(role_of(context))
+            known = await self._identities.verify(identity)
+            scopes = frozenset(known.scopes)
+            check_scope(method, rule, scopes)
+            CALLER.set(Caller(known.tenant, known.principal, None, scopes))
+        elif self._is_required and not rule.is_open:
+            check_process(method, rule, role_of(context))
+            CALLER.set(Caller("", "", None, frozenset({rule.scope})))

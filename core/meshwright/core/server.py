@@ -41,7 +41,10 @@ class Server:
 
     def __init__(self, settings: Settings, services: dict[str, Register], verifier: Verifier | None = None) -> None:
         self._settings = settings
-        guard = Guard(Admission(settings.max_calls, settings.max_streams), Principal(verifier))
+        guard = Guard(
+            Admission(settings.max_calls, settings.max_streams),
+            Principal(verifier, is_required=settings.auth != "none"),
+        )
         traces = telemetry.server_interceptors(settings)
         self._server = grpc.aio.server(handlers=(guard,), interceptors=traces, options=OPTIONS)
         self._health = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue] - a module put there

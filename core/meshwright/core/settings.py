@@ -6,7 +6,7 @@ environment variable, its default and its description stand beside it.
 
 import os
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -14,6 +14,7 @@ from meshwright.core.errors import SetupError
 from meshwright.core.key_file import read_key
 
 PREFIX = "MESHWRIGHT_"
+Auth = Literal["none", "keys", "jwt", "keys,jwt"]
 
 
 class Settings(BaseModel):
@@ -36,6 +37,10 @@ class Settings(BaseModel):
     drain_s: float = Field(default=10.0, ge=0, le=600, description="Seconds that calls in flight get on SIGTERM")
     max_calls: int = Field(default=1_000, ge=1, description="Unary calls at once; more are refused with OVERLOADED")
     max_streams: int = Field(default=5_000, ge=1, description="Streams at once; more are refused with OVERLOADED")
+    auth: Auth = Field(
+        default="none",
+        description="How callers say who they are: none, keys, jwt, or keys,jwt; the same for every process",
+    )
     insecure: bool = Field(default=False, description="Listen in plain text on an address that is not loopback")
 
     @classmethod

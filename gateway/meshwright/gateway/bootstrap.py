@@ -7,6 +7,7 @@ paths are relative to the folder that Envoy runs in.
 import json
 import sys
 
+from meshwright.gateway.authentication import jwks_clusters
 from meshwright.gateway.clusters import admin_cluster, static_cluster
 from meshwright.gateway.config import ADMIN, CDS, Config
 from meshwright.gateway.listeners import edge_listener, internal_listener
@@ -24,6 +25,7 @@ def render(settings: GatewaySettings) -> Config:
                 static_cluster("registry", settings.registry),
                 static_cluster("gateway", f"{settings.host}:{settings.port}"),
                 admin_cluster(),
+                *jwks_clusters(settings),
             ],
         },
         "dynamic_resources": {"cds_config": file_source(CDS)},

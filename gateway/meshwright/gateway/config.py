@@ -4,5 +4,6 @@ from typing import Any
 
 Config = dict[str, Any]
 DESCRIPTORS, CDS, ADMIN, ACCESS_LOG = "descriptors.binpb", "cds.pb", "admin.sock", "access.log"
+JWKS = "jwks.json"
 TYPE = "type.googleapis.com/"
 FILTERS = TYPE + "envoy.extensions.filters.http."

@@ -3,6 +3,7 @@
 import json
 from importlib.resources import files
 
+from meshwright.gateway.authentication import authorization_filter, jwt_filter, takes_tokens
 from meshwright.gateway.config import DESCRIPTORS, FILTERS, Config
 from meshwright.gateway.settings import GatewaySettings
 
@@ -29,6 +30,7 @@ def http_filters(settings: GatewaySettings) -> list[Config]:
                 "default_source_code": {"inline_string": rules(settings)},
             },
         },
+        *auth_filters(settings),
         {"name": "envoy.filters.http.grpc_json_transcoder", "typed_config": transcoder(is_sse=False)},
         {
             "name": "envoy.filters.http.grpc_stats",
@@ -44,6 +46,17 @@ def http_filters(settings: GatewaySettings) -> list[Config]:
             "typed_config": {"@type": FILTERS + "router.v3.Router", "suppress_envoy_headers": True},
         },
     ]
+
+
+def auth_filters(settings: GatewaySettings) -> list[Config]:
+    """Finds out who is calling, where that is asked for: nothing else costs a call its time."""
+    tokens = [jwt_filter(settings)] if takes_tokens(settings) else []
+    return [*tokens, authorization_filter()] if settings.auth != "none" else []
+
+
+def auth_names(settings: GatewaySettings) -> list[str]:
+    """Names the filters that a route which is open to everybody switches off."""
+    return [str(one["name"]) for one in auth_filters(settings)]
 
 
 def transcoder(*, is_sse: bool) -> Config:

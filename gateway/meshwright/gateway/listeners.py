@@ -1,5 +1,6 @@
 """Envoy's listeners: the edge, and one for metrics. Pure."""
 
+from meshwright.gateway.authentication import refusals
 from meshwright.gateway.config import ACCESS_LOG, FILTERS, TYPE, Config
 from meshwright.gateway.filters import http_filters
 from meshwright.gateway.replies import LOCAL_REPLIES, no_agent_mapper, overflow_mapper, reply_mapper
@@ -9,6 +10,7 @@ from meshwright.gateway.settings import GatewaySettings
 
 def edge_listener(settings: GatewaySettings) -> Config:
     """The one port for JSON, SSE, NDJSON, gRPC and gRPC-Web."""
+    mappers = [*refusals(settings), no_agent_mapper(), overflow_mapper(), *map(reply_mapper, LOCAL_REPLIES)]
     manager = {
         "@type": TYPE + "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "edge",
@@ -30,8 +32,8 @@ def edge_listener(settings: GatewaySettings) -> Config:
         "drain_timeout": "5s",
         "early_header_mutation_extensions": [early_mutation()],
         "access_log": [access_log()],
-        "local_reply_config": {"mappers": [no_agent_mapper(), overflow_mapper(), *map(reply_mapper, LOCAL_REPLIES)]},
-        "route_config": routes(),
+        "local_reply_config": {"mappers": mappers},
+        "route_config": routes(settings),
         "http_filters": http_filters(settings),
     }
     return listener("edge", settings.edge_host, settings.edge_port, manager)
@@ -54,6 +56,7 @@ def early_mutation() -> Config:
     """Strips what only the mesh itself may say, before anything looks at the request."""
     inside = (
         "x-mesh-grant-bin",
+        "x-mesh-identity-bin",
         "x-mesh-tenant",
         "x-mesh-principal",
         "x-mesh-scopes",

@@ -1,13 +1,14 @@
 """The edge's routes. Pure."""
 
 from meshwright.gateway.config import TYPE, Config
-from meshwright.gateway.filters import transcoder
+from meshwright.gateway.filters import auth_names, transcoder
+from meshwright.gateway.settings import GatewaySettings
 
 STREAM_IDLE_S = 300
 """An idle stream is cut after this; agents send a heartbeat every 15 s."""
 
 
-def routes() -> Config:
+def routes(settings: GatewaySettings) -> Config:
     """Two routes, since a transcoder writes either Server-Sent Events or lines; Lua has chosen the cluster."""
     action = {
         "cluster_header": "x-agent-cluster",
@@ -18,7 +19,7 @@ def routes() -> Config:
         "retry_policy": elsewhere(),
     }
     off = {"@type": TYPE + "envoy.config.route.v3.FilterConfig", "disabled": True}
-    is_open = dict.fromkeys(("envoy.filters.http.grpc_json_transcoder", "rules"), off)
+    is_open = dict.fromkeys(("envoy.filters.http.grpc_json_transcoder", "rules", *auth_names(settings)), off)
     json_type = [{"header": {"key": "content-type", "value": "application/json"}}]
     health = {
         "name": "health",

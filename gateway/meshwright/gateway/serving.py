@@ -3,22 +3,28 @@
 import asyncio
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
 from meshwright.core import channel, telemetry
 from meshwright.core.channel import Channels
 from meshwright.core.errors import MeshError
+from meshwright.core.grant import Verifier
 from meshwright.core.process import Process
 from meshwright.core.server import Server, bound
 from meshwright.gateway import bootstrap, envoy
-from meshwright.gateway.config import CDS, DESCRIPTORS
+from meshwright.gateway.authentication import check_settings, jwks_of, jwks_url, takes_tokens
+from meshwright.gateway.config import CDS, DESCRIPTORS, JWKS
 from meshwright.gateway.discovery import EnvoyFiles
 from meshwright.gateway.service import EdgeService
 from meshwright.gateway.settings import GatewaySettings
 from meshwright.gen.gateway.v1.edge_service_pb2_grpc import add_EdgeServiceServicer_to_server
 from meshwright.gen.registry.v1.agent_directory_service_pb2 import AgentCard, ListAgentsRequest, WatchAgentsRequest
 from meshwright.gen.registry.v1.agent_directory_service_pb2_grpc import AgentDirectoryServiceStub
+
+if TYPE_CHECKING:
+    from meshwright.gateway.doorman import Doorman
 
 log = structlog.get_logger("gateway")
 RETRY_S = 0.3
@@ -35,12 +41,19 @@ class GatewayProcess:
         self._directory = AgentDirectoryServiceStub(self._channels.to(settings.registry))
         service = EdgeService(self._channels, settings.registry)
         services = {"gateway.v1.EdgeService": bound(add_EdgeServiceServicer_to_server, service)}
-        self._server = Server(settings, services)
+        check_settings(settings)
+        self._doorman = doorman(settings)
+        verifier = Verifier(self._doorman.issuer) if self._doorman else None
+        self._server = Server(settings, services | (self._doorman.services if self._doorman else {}), verifier)
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> str:
         """Listens, writes what Envoy reads, and starts to watch the directory; returns host:port."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if takes_tokens(self._settings) and jwks_url(self._settings) is None:
+            (self._folder / JWKS).write_bytes(jwks_of(self._settings))
+        if self._doorman:
+            await self._doorman.start()
         target = await self._server.start()
         port = int(target.rpartition(":")[2])
         descriptors = (files("meshwright.gen") / DESCRIPTORS).read_bytes()
@@ -76,7 +89,18 @@ class GatewayProcess:
         if self._watching:
             self._watching.cancel()
         await self._server.stop()
+        if self._doorman:
+            await self._doorman.stop()
         await self._channels.close()
+
+
+def doorman(settings: GatewaySettings) -> "Doorman | None":
+    """Returns who finds out who is calling; None: nobody is asked."""
+    if settings.auth == "none":
+        return None
+    from meshwright.gateway.doorman import Doorman  # what it needs is slow to import
+
+    return Doorman(settings)
 
 
 async def serve(settings: GatewaySettings, running: Process) -> None:

@@ -12,6 +12,15 @@ class GatewaySettings(Settings):
     edge_port: int = Field(default=8080, ge=0, le=65535, description="Port that Envoy listens on")
     internal_port: int = Field(default=8081, ge=0, le=65535, description="Loopback port of Envoy's /metrics")
     default_agent: str = Field(default="orchestrator", description="Agent that does the work of unnamed calls")
+    jwt_issuer: str = Field(default="", description="Who makes the tokens: their claim `iss`, letter by letter")
+    jwt_audience: str = Field(default="", description="For whom tokens are made: one of their claim `aud`")
+    jwt_jwks: str = Field(default="", description="The issuer's keys: a file, or an https:// URL")
+    jwt_jwks_ca: str = Field(
+        default="/etc/ssl/certs/ca-certificates.crt",
+        description="Authorities that may have signed the certificate of jwt_jwks, as Envoy sees the file",
+    )
+    jwt_tenant_claim: str = Field(default="tenant", description="Claim of a token that names the tenant")
+    jwt_default_tenant: str = Field(default="", description="Tenant of tokens without that claim; empty: refused")
     folder: str = Field(default=".", description="Folder that this process and Envoy share; Envoy's working directory")
     allowed_hosts: str = Field(
         default="localhost 127.0.0.1 [::1]",

@@ -118,7 +118,9 @@ class RegistryClient:
             return kept[1]
         request = directory_pb2.GetKeyRequest(key_id=key_id)
         reply = await channel.patient(self._agents.GetKey, request, timeout_s=TIMEOUT_S)
-        key = IssuerKey(reply.public_key, reply.agent_id, frozenset(reply.tools), frozenset(reply.delegates))
+        key = IssuerKey(
+            reply.public_key, reply.agent_id, frozenset(reply.tools), frozenset(reply.delegates), reply.edge
+        )
         self._keys[key_id] = (time.monotonic(), key)
         return key
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+from meshwright.core.edge_keys import EdgeKeys
 from meshwright.core.errors import AgentNotFoundError, KeyNotFoundError, MeshError
 from meshwright.core.grant import IssuerKey, Signer
 from meshwright.core.ids import AGENT_ID, checked
@@ -22,8 +23,9 @@ RECENT_CHANGES = 100
 class AgentDirectory(AgentDirectoryServiceServicer):
     """Who is here: instances under leases, kept in the store."""
 
-    def __init__(self, store: DirectoryStore, signer: Signer) -> None:
+    def __init__(self, store: DirectoryStore, signer: Signer, edges: EdgeKeys) -> None:
         self._store = store
+        self._edges = edges
         self._signer = signer
         self.follower = Follower("agents", store.revision, store.changes)
 
@@ -68,16 +70,19 @@ class AgentDirectory(AgentDirectoryServiceServicer):
             agent_id=issuer.agent_id,
             tools=sorted(issuer.tools),
             delegates=sorted(issuer.delegates),
+            edge=issuer.is_edge,
         )
 
     async def issuer(self, key_id: str) -> IssuerKey:
-        """Returns the key of a living instance, or our own.
+        """Returns the key of a living instance, of an edge, or our own.
 
         Raises:
             KeyNotFoundError: No such instance is here.
         """
         if key_id == self._signer.key_id:
             return IssuerKey(self._signer.public_key, "", frozenset())
+        if edge := await self._edges.find(key_id):
+            return IssuerKey(edge, "", frozenset(), is_edge=True)
         announcement = await self._store.instance(key_id)
         if announcement is None:
             raise KeyNotFoundError(f"no instance {key_id} is here")

@@ -5,6 +5,7 @@ import secrets
 
 from meshwright.core import telemetry
 from meshwright.core.channel import Channels
+from meshwright.core.edge_keys import EdgeKeys
 from meshwright.core.grant import Signer, Verifier
 from meshwright.core.process import Process, ended
 from meshwright.core.server import Server, bound
@@ -25,7 +26,7 @@ class RegistryProcess:
         self._settings = settings
         self._store = Store(settings.store_url, LIBRARY)
         self._channels = Channels()
-        self._directory = AgentDirectory(DirectoryStore(self._store), self.signer)
+        self._directory = AgentDirectory(DirectoryStore(self._store), self.signer, EdgeKeys(self._store))
         self._tools = ToolRegistry(CatalogStore(self._store), self.signer, self._channels)
         services = {
             "registry.v1.AgentDirectoryService": bound(add_AgentDirectoryServiceServicer_to_server, self._directory),

@@ -870,6 +870,7 @@ class PendingInput(_message.Message):
     ON_EXPIRY_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
     SIGNAL_FIELD_NUMBER: _builtins.int
+    FOUR_EYES_FIELD_NUMBER: _builtins.int
     input_id: _builtins.str
     """Made by the runner, unique within the whole tree of tasks; ResolveInput names it."""
     kind: Global___InputKind.ValueType
@@ -896,6 +897,8 @@ class PendingInput(_message.Message):
     """
     signal: Global___EscalationSignal.ValueType
     """What calls for a person; unset for what is asked by rule, such as an approval."""
+    four_eyes: _builtins.bool
+    """Whoever asked for the task does not decide on it: another principal of the tenant does."""
     @_builtins.property
     def answer_schema(self) -> _struct_pb2.Struct:
         """JSON Schema of the answer; unset: any answer fits."""
@@ -931,10 +934,11 @@ class PendingInput(_message.Message):
         on_expiry: Global___Decision.ValueType = ...,
         summary: _builtins.str = ...,
         signal: Global___EscalationSignal.ValueType = ...,
+        four_eyes: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["answer_schema", b"answer_schema", "arguments", b"arguments", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_schema", b"answer_schema", "arguments", b"arguments", "call_id", b"call_id", "choices", b"choices", "expire_time", b"expire_time", "input_id", b"input_id", "intent_digest", b"intent_digest", "kind", b"kind", "on_expiry", b"on_expiry", "origin_task_id", b"origin_task_id", "priority", b"priority", "prompt", b"prompt", "signal", b"signal", "summary", b"summary", "tool", b"tool", "tool_version", b"tool_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_schema", b"answer_schema", "arguments", b"arguments", "call_id", b"call_id", "choices", b"choices", "expire_time", b"expire_time", "four_eyes", b"four_eyes", "input_id", b"input_id", "intent_digest", b"intent_digest", "kind", b"kind", "on_expiry", b"on_expiry", "origin_task_id", b"origin_task_id", "priority", b"priority", "prompt", b"prompt", "signal", b"signal", "summary", b"summary", "tool", b"tool", "tool_version", b"tool_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -161,16 +161,20 @@ class GetTaskRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TASK_ID_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """Task to read; a child's id works too."""
+    principal: _builtins.str
+    """Whose task it is; empty: the caller's own. Another principal's needs the scope tasks:read_all."""
     def __init__(
         self,
         *,
         task_id: _builtins.str = ...,
+        principal: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["principal", b"principal", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -192,6 +196,7 @@ class ListTasksRequest(_message.Message):
     CREATED_BEFORE_FIELD_NUMBER: _builtins.int
     DEAD_LETTERS_ONLY_FIELD_NUMBER: _builtins.int
     ROOTS_ONLY_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """1..200; 0: 50."""
     page_token: _builtins.str
@@ -206,6 +211,8 @@ class ListTasksRequest(_message.Message):
     """Only dead letters: tasks that were given up because they took five workers in a row down."""
     roots_only: _builtins.bool
     """Only tasks that no other task delegated."""
+    principal: _builtins.str
+    """Whose tasks; empty: the caller's own. Those of another principal need the scope tasks:read_all."""
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[_task_pb2.TaskStatus.ValueType]:
         """Only tasks in one of these; empty: in any."""
@@ -231,10 +238,11 @@ class ListTasksRequest(_message.Message):
         created_before: _timestamp_pb2.Timestamp | None = ...,
         dead_letters_only: _builtins.bool = ...,
         roots_only: _builtins.bool = ...,
+        principal: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "created_after", b"created_after", "created_before", b"created_before", "dead_letters_only", b"dead_letters_only", "page_size", b"page_size", "page_token", b"page_token", "parent_task_id", b"parent_task_id", "roots_only", b"roots_only", "session_id", b"session_id", "statuses", b"statuses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "created_after", b"created_after", "created_before", b"created_before", "dead_letters_only", b"dead_letters_only", "page_size", b"page_size", "page_token", b"page_token", "parent_task_id", b"parent_task_id", "principal", b"principal", "roots_only", b"roots_only", "session_id", b"session_id", "statuses", b"statuses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -277,22 +285,26 @@ class WatchTaskRequest(_message.Message):
     TASK_ID_FIELD_NUMBER: _builtins.int
     AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
     INCLUDE_DELTAS_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """Task to watch; its children's events come with it."""
     after_sequence: _builtins.int
     """Last sequence already seen; 0: from the beginning."""
     include_deltas: _builtins.bool
     """Text deltas too."""
+    principal: _builtins.str
+    """Whose task it is; empty: the caller's own. Another principal's needs the scope tasks:read_all."""
     def __init__(
         self,
         *,
         task_id: _builtins.str = ...,
         after_sequence: _builtins.int = ...,
         include_deltas: _builtins.bool = ...,
+        principal: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "include_deltas", b"include_deltas", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "include_deltas", b"include_deltas", "principal", b"principal", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -307,22 +319,26 @@ class WatchTaskEventsRequest(_message.Message):
     TASK_ID_FIELD_NUMBER: _builtins.int
     AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
     INCLUDE_DELTAS_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """Task to watch; its children's events come with it."""
     after_sequence: _builtins.int
     """Last sequence already seen; 0: from the beginning. Ignored where last-event-id is sent."""
     include_deltas: _builtins.bool
     """Text deltas too; they carry no SSE id."""
+    principal: _builtins.str
+    """Whose task it is; empty: the caller's own. Another principal's needs the scope tasks:read_all."""
     def __init__(
         self,
         *,
         task_id: _builtins.str = ...,
         after_sequence: _builtins.int = ...,
         include_deltas: _builtins.bool = ...,
+        principal: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "include_deltas", b"include_deltas", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "include_deltas", b"include_deltas", "principal", b"principal", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -414,6 +430,7 @@ class ResolveInputRequest(_message.Message):
     COST_BUDGET_MICROS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     MAX_STEPS_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """Task that shows the input among its pending_inputs."""
     input_id: _builtins.str
@@ -430,6 +447,8 @@ class ResolveInputRequest(_message.Message):
     """For people, kept in the journal; may be empty."""
     max_steps: _builtins.int
     """For RAISE_BUDGET: the task's new number of rounds, up to 100; 0: unchanged."""
+    principal: _builtins.str
+    """Whose task it is; empty: the caller's own. Another principal's needs the scope tasks:read_all."""
     @_builtins.property
     def answer(self) -> _struct_pb2.Value:
         """For ANSWER: must fit the input's answer_schema."""
@@ -451,10 +470,11 @@ class ResolveInputRequest(_message.Message):
         cost_budget_micros: _builtins.int = ...,
         reason: _builtins.str = ...,
         max_steps: _builtins.int = ...,
+        principal: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "edited_arguments", b"edited_arguments"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "cost_budget_micros", b"cost_budget_micros", "decision", b"decision", "edited_arguments", b"edited_arguments", "input_id", b"input_id", "intent_digest", b"intent_digest", "max_steps", b"max_steps", "reason", b"reason", "task_id", b"task_id", "token_budget", b"token_budget"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "cost_budget_micros", b"cost_budget_micros", "decision", b"decision", "edited_arguments", b"edited_arguments", "input_id", b"input_id", "intent_digest", b"intent_digest", "max_steps", b"max_steps", "principal", b"principal", "reason", b"reason", "task_id", b"task_id", "token_budget", b"token_budget"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

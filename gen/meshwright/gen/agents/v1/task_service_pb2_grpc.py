@@ -30,7 +30,8 @@ if _version_not_supported:
 
 class TaskServiceStub:
     """TaskService is the asynchronous side; every agent serves it, for any task of the mesh. A caller sees its own tasks
-    alone: those of others are NOT_FOUND TASK_NOT_FOUND. Any RPC may also give UNAVAILABLE STORE_UNAVAILABLE,
+    alone: those of others are NOT_FOUND TASK_NOT_FOUND, unless it names another principal of its tenant and holds the scope
+    tasks:read_all (PERMISSION_DENIED SCOPE_MISSING without it). Any RPC may also give UNAVAILABLE STORE_UNAVAILABLE,
     UNAUTHENTICATED GRANT_INVALID, or INTERNAL with an error id; one that a server does not offer yet is UNIMPLEMENTED
     NOT_YET_AVAILABLE.
     """
@@ -95,7 +96,8 @@ class TaskServiceStub:
 
 class TaskServiceServicer:
     """TaskService is the asynchronous side; every agent serves it, for any task of the mesh. A caller sees its own tasks
-    alone: those of others are NOT_FOUND TASK_NOT_FOUND. Any RPC may also give UNAVAILABLE STORE_UNAVAILABLE,
+    alone: those of others are NOT_FOUND TASK_NOT_FOUND, unless it names another principal of its tenant and holds the scope
+    tasks:read_all (PERMISSION_DENIED SCOPE_MISSING without it). Any RPC may also give UNAVAILABLE STORE_UNAVAILABLE,
     UNAUTHENTICATED GRANT_INVALID, or INTERNAL with an error id; one that a server does not offer yet is UNIMPLEMENTED
     NOT_YET_AVAILABLE.
     """
@@ -157,8 +159,8 @@ class TaskServiceServicer:
         """ResolveInput answers a PendingInput; then the task goes on. The first decision counts: an input that is no longer
         pending is FAILED_PRECONDITION INPUT_NOT_PENDING, another digest FAILED_PRECONDITION DIGEST_MISMATCH, and nothing
         changes. Also gives NOT_FOUND TASK_NOT_FOUND, INVALID_ARGUMENT INVALID_REQUEST (a decision that is no choice, an
-        answer or arguments that do not fit their schema, a raise without a new total or out of range) and PERMISSION_DENIED for callers under a grant: agents do not
-        approve what agents do.
+        answer or arguments that do not fit their schema, a raise without a new total or out of range) and PERMISSION_DENIED for callers under a grant (agents do not
+        approve what agents do) and, where the input says four_eyes, for whoever asked for the task.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -254,7 +256,8 @@ def add_TaskServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class TaskService:
     """TaskService is the asynchronous side; every agent serves it, for any task of the mesh. A caller sees its own tasks
-    alone: those of others are NOT_FOUND TASK_NOT_FOUND. Any RPC may also give UNAVAILABLE STORE_UNAVAILABLE,
+    alone: those of others are NOT_FOUND TASK_NOT_FOUND, unless it names another principal of its tenant and holds the scope
+    tasks:read_all (PERMISSION_DENIED SCOPE_MISSING without it). Any RPC may also give UNAVAILABLE STORE_UNAVAILABLE,
     UNAUTHENTICATED GRANT_INVALID, or INTERNAL with an error id; one that a server does not offer yet is UNIMPLEMENTED
     NOT_YET_AVAILABLE.
     """

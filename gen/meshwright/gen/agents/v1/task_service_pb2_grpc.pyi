@@ -31,7 +31,8 @@ GRPC_VERSION: str
 
 class TaskServiceStub:
     """TaskService is the asynchronous side; every agent serves it, for any task of the mesh. A caller sees its own tasks
-    alone: those of others are NOT_FOUND TASK_NOT_FOUND. Any RPC may also give UNAVAILABLE STORE_UNAVAILABLE,
+    alone: those of others are NOT_FOUND TASK_NOT_FOUND, unless it names another principal of its tenant and holds the scope
+    tasks:read_all (PERMISSION_DENIED SCOPE_MISSING without it). Any RPC may also give UNAVAILABLE STORE_UNAVAILABLE,
     UNAUTHENTICATED GRANT_INVALID, or INTERNAL with an error id; one that a server does not offer yet is UNIMPLEMENTED
     NOT_YET_AVAILABLE.
     """
@@ -72,8 +73,8 @@ class TaskServiceStub:
     """ResolveInput answers a PendingInput; then the task goes on. The first decision counts: an input that is no longer
     pending is FAILED_PRECONDITION INPUT_NOT_PENDING, another digest FAILED_PRECONDITION DIGEST_MISMATCH, and nothing
     changes. Also gives NOT_FOUND TASK_NOT_FOUND, INVALID_ARGUMENT INVALID_REQUEST (a decision that is no choice, an
-    answer or arguments that do not fit their schema, a raise without a new total or out of range) and PERMISSION_DENIED for callers under a grant: agents do not
-    approve what agents do.
+    answer or arguments that do not fit their schema, a raise without a new total or out of range) and PERMISSION_DENIED for callers under a grant (agents do not
+    approve what agents do) and, where the input says four_eyes, for whoever asked for the task.
     """
     RetryDeadLetter: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.RetryDeadLetterRequest, _task_pb2.TaskResponse]
     """RetryDeadLetter starts a task anew that was given up because it took five workers in a row down: as a new task with
@@ -94,7 +95,8 @@ class TaskServiceStub:
 @_typing.type_check_only
 class TaskServiceAsyncStub(TaskServiceStub):
     """TaskService is the asynchronous side; every agent serves it, for any task of the mesh. A caller sees its own tasks
-    alone: those of others are NOT_FOUND TASK_NOT_FOUND. Any RPC may also give UNAVAILABLE STORE_UNAVAILABLE,
+    alone: those of others are NOT_FOUND TASK_NOT_FOUND, unless it names another principal of its tenant and holds the scope
+    tasks:read_all (PERMISSION_DENIED SCOPE_MISSING without it). Any RPC may also give UNAVAILABLE STORE_UNAVAILABLE,
     UNAUTHENTICATED GRANT_INVALID, or INTERNAL with an error id; one that a server does not offer yet is UNIMPLEMENTED
     NOT_YET_AVAILABLE.
     """
@@ -132,8 +134,8 @@ class TaskServiceAsyncStub(TaskServiceStub):
     """ResolveInput answers a PendingInput; then the task goes on. The first decision counts: an input that is no longer
     pending is FAILED_PRECONDITION INPUT_NOT_PENDING, another digest FAILED_PRECONDITION DIGEST_MISMATCH, and nothing
     changes. Also gives NOT_FOUND TASK_NOT_FOUND, INVALID_ARGUMENT INVALID_REQUEST (a decision that is no choice, an
-    answer or arguments that do not fit their schema, a raise without a new total or out of range) and PERMISSION_DENIED for callers under a grant: agents do not
-    approve what agents do.
+    answer or arguments that do not fit their schema, a raise without a new total or out of range) and PERMISSION_DENIED for callers under a grant (agents do not
+    approve what agents do) and, where the input says four_eyes, for whoever asked for the task.
     """
     RetryDeadLetter: _aio.UnaryUnaryMultiCallable[_task_service_pb2.RetryDeadLetterRequest, _task_pb2.TaskResponse]  # type: ignore[assignment]
     """RetryDeadLetter starts a task anew that was given up because it took five workers in a row down: as a new task with
@@ -153,7 +155,8 @@ class TaskServiceAsyncStub(TaskServiceStub):
 
 class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
     """TaskService is the asynchronous side; every agent serves it, for any task of the mesh. A caller sees its own tasks
-    alone: those of others are NOT_FOUND TASK_NOT_FOUND. Any RPC may also give UNAVAILABLE STORE_UNAVAILABLE,
+    alone: those of others are NOT_FOUND TASK_NOT_FOUND, unless it names another principal of its tenant and holds the scope
+    tasks:read_all (PERMISSION_DENIED SCOPE_MISSING without it). Any RPC may also give UNAVAILABLE STORE_UNAVAILABLE,
     UNAUTHENTICATED GRANT_INVALID, or INTERNAL with an error id; one that a server does not offer yet is UNIMPLEMENTED
     NOT_YET_AVAILABLE.
     """
@@ -231,8 +234,8 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         """ResolveInput answers a PendingInput; then the task goes on. The first decision counts: an input that is no longer
         pending is FAILED_PRECONDITION INPUT_NOT_PENDING, another digest FAILED_PRECONDITION DIGEST_MISMATCH, and nothing
         changes. Also gives NOT_FOUND TASK_NOT_FOUND, INVALID_ARGUMENT INVALID_REQUEST (a decision that is no choice, an
-        answer or arguments that do not fit their schema, a raise without a new total or out of range) and PERMISSION_DENIED for callers under a grant: agents do not
-        approve what agents do.
+        answer or arguments that do not fit their schema, a raise without a new total or out of range) and PERMISSION_DENIED for callers under a grant (agents do not
+        approve what agents do) and, where the input says four_eyes, for whoever asked for the task.
         """
 
     @_abc_1.abstractmethod

@@ -378,10 +378,13 @@ class GetKeyResponse(_message.Message):
     AGENT_ID_FIELD_NUMBER: _builtins.int
     TOOLS_FIELD_NUMBER: _builtins.int
     DELEGATES_FIELD_NUMBER: _builtins.int
+    EDGE_FIELD_NUMBER: _builtins.int
     public_key: _builtins.bytes
     """Ed25519 public key, 32 bytes."""
     agent_id: _builtins.str
     """Agent the instance belongs to; empty: the registry itself."""
+    edge: _builtins.bool
+    """The key is an edge's: it signs identities of callers from outside, and no grants."""
     @_builtins.property
     def tools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Tool selectors the agent may use; a grant of this key is never wider."""
@@ -397,10 +400,11 @@ class GetKeyResponse(_message.Message):
         agent_id: _builtins.str = ...,
         tools: _abc.Iterable[_builtins.str] | None = ...,
         delegates: _abc.Iterable[_builtins.str] | None = ...,
+        edge: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "delegates", b"delegates", "public_key", b"public_key", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "delegates", b"delegates", "edge", b"edge", "public_key", b"public_key", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

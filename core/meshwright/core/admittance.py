@@ -1,0 +1,96 @@
+"""Admittance: holds who calls a method against its rule."""
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from meshwright.core.access import Rule
+from meshwright.core.errors import (
+    CredentialsMissingError,
+    IdentityInvalidError,
+    PermissionDeniedError,
+    ScopeMissingError,
+)
+from meshwright.core.grant import is_call
+from meshwright.core.scope import covers
+from meshwright.gen.agents.v1.grant_pb2 import Grant
+
+if TYPE_CHECKING:
+    Context = grpc.aio.ServicerContext[Any, Any]
+else:
+    Context = grpc.aio.ServicerContext
+
+ROLE = "spiffe://meshwright/"
+"""How the names begin that certificates of the mesh bear: `spiffe://meshwright/ROLE[/NAME]`."""
+EDGE = "edge"
+PROCESSES = frozenset({"gateway", "registry", "agent", "tool", "cli"})
+"""Roles of processes that call others in their own name; a command that serves tools is one."""
+
+
+def role_of(context: Context) -> str | None:
+    """Returns the role that the caller's certificate bears; empty: none of ours; None: the connection is plain text."""
+    facts = context.auth_context()
+    if facts.get("transport_security_type") != [b"ssl"]:
+        return None
+    names = (name.decode(errors="replace") for name in facts.get("peer_uri", ()))
+    return next((name.removeprefix(ROLE).partition("/")[0] for name in names if name.startswith(ROLE)), "")
+
+
+def check_grant(rule: Rule, grant: Grant) -> None:
+    """Lets a call under a grant pass that opens the method.
+
+    Raises:
+        PermissionDeniedError: It does not.
+    """
+    if is_call(grant) and rule.grants != "call":
+        raise PermissionDeniedError("the grant of a call is for the tool that is called, and for its task")
+    if rule.grants == "none":
+        raise PermissionDeniedError("an agent's task does not do this: a person or a program does")
+
+
+def check_carrier(role: str | None) -> None:
+    """Lets an identity pass that the edge itself hands over: whoever else has one has kept it.
+
+    Args:
+        role: Of the caller's certificate; None where there are none, and the network is trusted.
+
+    Raises:
+        IdentityInvalidError: It comes from somebody else.
+    """
+    if role not in (None, EDGE):
+        raise IdentityInvalidError(f"the role {role or 'without a name'} hands over no identities: the edge does")
+
+
+def check_scope(method: str, rule: Rule, held: Collection[str]) -> None:
+    """Lets a caller from outside pass who holds the method's scope.
+
+    Raises:
+        PermissionDeniedError: The method is not for callers from outside.
+        ScopeMissingError: The caller does not hold it.
+    """
+    if rule.is_open:
+        return
+    if not rule.scope:
+        raise PermissionDeniedError(f"{method} is for processes of the mesh alone")
+    is_part = rule.is_named and any(scope.startswith(f"{rule.scope}:") for scope in held)
+    if not (is_part or covers(held, rule.scope)):
+        raise ScopeMissingError(
+            f"{method} needs the scope {rule.scope}: ask for a key or a token that holds it",
+            metadata={"method": method, "scopes": rule.scope},
+        )
+
+
+def check_process(method: str, rule: Rule, role: str | None) -> None:
+    """Lets a process of the mesh pass that calls in its own name, with neither identity nor grant.
+
+    Args:
+        method: What it calls.
+        rule: Of the method.
+        role: Of its certificate; None where there are none, and the network is trusted.
+
+    Raises:
+        CredentialsMissingError: The method has to know who asks, or the caller is no process of the mesh.
+    """
+    if not rule.is_inside or (role is not None and role not in PROCESSES):
+        raise CredentialsMissingError(f"{method} has to know who calls: go through the edge, with a key or a token")

@@ -1,0 +1,99 @@
+"""Identities: who calls from outside, signed by the edge that has checked it, carried as `x-mesh-identity-bin`.
+
+A key of an edge signs identities and nothing else, as an instance's key signs grants and nothing else.
+"""
+
+import time
+from collections.abc import Collection
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from google.protobuf.message import DecodeError
+
+from meshwright.core.errors import IdentityInvalidError, InvalidRequestError, KeyNotFoundError
+from meshwright.core.grant import KEPT_TOKENS, KeyLookup, Signer
+from meshwright.core.scope import SCOPE
+from meshwright.gen.agents.v1.identity_pb2 import Identity, SignedIdentity
+
+IDENTITY_KEY = "x-mesh-identity-bin"
+LIFE_S = 120
+"""How long an identity is valid; it travels with one call, and is looked at when the call arrives."""
+CLOCKS_S = 60
+"""How much clocks of other machines may differ."""
+MOST_NAME_CHARS = 256
+MOST_SCOPES, MOST_SCOPES_CHARS = 64, 4_096
+
+
+def sign(signer: Signer, tenant: str, principal: str, scopes: Collection[str]) -> bytes:
+    """Returns the serialized SignedIdentity of a caller, valid for `LIFE_S` from now."""
+    identity = Identity(tenant=tenant, principal=principal, scopes=sorted(scopes))
+    identity.expire_time.FromSeconds(int(time.time()) + LIFE_S)
+    payload = identity.SerializeToString(deterministic=True)
+    signed = SignedIdentity(identity=payload, signature=signer.signature(payload), key_id=signer.key_id)
+    return signed.SerializeToString(deterministic=True)
+
+
+class IdentityVerifier:
+    """Checks identities against the keys of edges, and remembers those it has checked."""
+
+    def __init__(self, lookup: KeyLookup) -> None:
+        self._lookup = lookup
+        self._checked: dict[bytes, Identity] = {}
+
+    async def verify(self, token: bytes) -> Identity:
+        """Returns the identity in a token.
+
+        Raises:
+            IdentityInvalidError: Forged, expired, or signed by no edge that is here.
+        """
+        identity = self._checked.get(token)
+        if identity is None:
+            identity = await self._check(token)
+            while len(self._checked) >= KEPT_TOKENS:
+                del self._checked[next(iter(self._checked))]
+            self._checked[token] = identity
+        if not 0 < identity.expire_time.seconds - time.time() <= LIFE_S + CLOCKS_S:
+            raise IdentityInvalidError("the identity has expired: the edge signs one for every call")
+        return identity
+
+    async def _check(self, token: bytes) -> Identity:
+        try:
+            signed = SignedIdentity.FromString(token)
+            identity = Identity.FromString(signed.identity)
+        except DecodeError:
+            raise IdentityInvalidError("the identity cannot be read") from None
+        try:
+            issuer = await self._lookup(signed.key_id)
+            Ed25519PublicKey.from_public_bytes(issuer.public_key).verify(signed.signature, signed.identity)
+        except (InvalidSignature, KeyNotFoundError, ValueError):
+            raise IdentityInvalidError("the identity was not signed by an edge that is here") from None
+        if not (issuer.is_edge and identity.tenant and identity.principal):
+            raise IdentityInvalidError("the identity was signed by somebody who is no edge, or names nobody")
+        return identity
+
+
+def checked_name(field: str, value: str) -> str:
+    """Returns the name of a tenant or a principal.
+
+    Raises:
+        InvalidRequestError: It is empty, too long, or has characters that nobody sees.
+    """
+    if not (0 < len(value) <= MOST_NAME_CHARS and value.isprintable() and value == value.strip()):
+        problem = f"must have 1..{MOST_NAME_CHARS} characters that can be seen, and no space around them"
+        raise InvalidRequestError(f"{field} {problem}", fields={field: problem})
+    return value
+
+
+def checked_scopes(scopes: Collection[str]) -> frozenset[str]:
+    """Returns the scopes of a caller.
+
+    Raises:
+        InvalidRequestError: One of them is none, or they are too many.
+    """
+    wrong = [scope for scope in scopes if not SCOPE.fullmatch(scope)]
+    if wrong:
+        raise InvalidRequestError(f"{wrong[0][:200]!r} is no scope", fields={"scopes": "are words like tasks:read"})
+    if len(scopes) > MOST_SCOPES or sum(map(len, scopes)) > MOST_SCOPES_CHARS:
+        problem = f"are at most {MOST_SCOPES}, with {MOST_SCOPES_CHARS} characters in all"
+        raise InvalidRequestError(f"scopes {problem}", fields={"scopes": problem})
+    return frozenset(scopes)

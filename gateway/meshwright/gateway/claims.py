@@ -1,0 +1,78 @@
+"""Claims: who a token says is calling, once Envoy has verified it. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from meshwright.core.errors import InvalidRequestError, TokenExpiredError, TokenInvalidError, UnavailableError
+from meshwright.core.identity import checked_name, checked_scopes
+from meshwright.gateway.authentication import FAILURE, PAYLOAD
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who is calling, and what that one may do."""
+
+    tenant: str
+    principal: str
+    scopes: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """Reads tokens.
+
+    Attributes:
+        tenant_claim: Claim that names the tenant.
+        default_tenant: Of tokens without it; empty: they are refused.
+    """
+
+    tenant_claim: str
+    default_tenant: str
+
+    def holder(self, found: Mapping[str, Any]) -> Holder:
+        """Returns who a token says is calling.
+
+        Args:
+            found: What Envoy has found out about the token.
+
+        Raises:
+            TokenExpiredError: Its time is over.
+            TokenInvalidError: It is not good, or does not say who its holder is.
+            UnavailableError: The issuer's keys cannot be read.
+        """
+        payload = found.get(PAYLOAD)
+        if not isinstance(payload, Mapping):
+            raise failure(found.get(FAILURE))
+        try:
+            return Holder(
+                checked_name(self.tenant_claim, text_of(payload, self.tenant_claim, self.default_tenant)),
+                checked_name("sub", text_of(payload, "sub")),
+                checked_scopes(scopes_of(payload)),
+            )
+        except InvalidRequestError as error:
+            raise TokenInvalidError(f"the token does not say who is calling: {error.message}") from None
+
+
+def text_of(payload: Mapping[str, Any], claim: str, default: str = "") -> str:
+    """Returns a claim that is a text, the default where it is missing; empty: it is something else."""
+    found = payload.get(claim, default)
+    return found if isinstance(found, str) else ""
+
+
+def scopes_of(payload: Mapping[str, Any]) -> list[str]:
+    """Returns the scopes in `scope` or `scp`, each a text of words or a list of them."""
+    found = payload.get("scope", payload.get("scp", ""))
+    if isinstance(found, str):
+        return found.split()
+    return [str(one) for one in found] if isinstance(found, list) else []
+
+
+def failure(found: object) -> TokenExpiredError | TokenInvalidError | UnavailableError:
+    """Says why Envoy did not take a token, by the words in which it says so."""
+    said = str(found.get("message", "")) if isinstance(found, Mapping) else ""
+    if said == "Jwt is expired":
+        return TokenExpiredError("the token has expired: get another one from its issuer")
+    if said.startswith("Jwks remote fetch"):
+        return UnavailableError("the issuer's keys cannot be read at the moment: try again", retry_after_s=1)
+    return TokenInvalidError(f"the token is not good for this mesh: {said or 'send it as authorization: Bearer TOKEN'}")
