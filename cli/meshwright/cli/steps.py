@@ -41,9 +41,7 @@ class Steps:
 
     def draw(self, event: StepEvent) -> None:
         """Draws one event; of passing frames a gap, and a call's progress once a second."""
-        depth, inner = 0, event
-        while inner.HasField("child"):
-            depth, inner = depth + 1, inner.child.event
+        depth, inner = unwrapped(event)
         is_shown = inner.HasField("gap") or (inner.HasField("progress") and self._is_due(inner.progress.call_id))
         if event.sequence == 0 and not is_shown:
             return
@@ -66,6 +64,14 @@ class Steps:
         if is_due:
             self._reported[call_id] = now
         return is_due
+
+
+def unwrapped(event: StepEvent) -> tuple[int, StepEvent]:
+    """Returns how many tasks below the watched one an event is of, and the event itself."""
+    depth = 0
+    while event.HasField("child"):
+        depth, event = depth + 1, event.child.event
+    return depth, event
 
 
 def described(event: StepEvent) -> tuple[str, str, str] | None:

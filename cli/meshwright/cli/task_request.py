@@ -9,8 +9,6 @@ import typer
 from meshwright.core.canonical import to_struct
 from meshwright.core.errors import InvalidRequestError
 from meshwright.gen.agents.v1.task_pb2 import BudgetAction, TaskPriority, TaskRequest
-from meshwright.registry.arguments import READER
-from meshwright.registry.file import content
 
 MAX_SCHEMA_BYTES = 64 * 2**10
 
@@ -93,6 +91,9 @@ def schema_in(path: Path) -> dict[str, Any]:
         SetupError: The file cannot be read, or is too large.
         InvalidRequestError: It holds no JSON object.
     """
+    from meshwright.registry.arguments import READER  # brings the host of tools, which most requests do without
+    from meshwright.registry.file import content
+
     text = content(path, MAX_SCHEMA_BYTES)
     try:
         schema = READER.decode(text.decode())
