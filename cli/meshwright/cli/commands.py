@@ -52,7 +52,7 @@ PLACES: Mapping[str, Place] = MappingProxyType(
             "bench",
             "Measures what calls, tasks and watchers cost; works in a checkout, where the benchmarks are.",
         ),
-        "cost": Place("cost", "cost", "Sums what your tenant's ended tasks have cost."),
+        "cost": Place("cost", "cost", "Sums what your tenant's ended tasks have cost; what cost nothing is in no row."),
         "task": Place("task", "app", "Submit, look at, watch and cancel tasks; decide what they wait for."),
         "session": Place("session", "app", "Look at conversations, pin facts to them, export and delete them."),
         "agent": Place("agent", "app", "See who is here, and begin a new one."),

@@ -10,7 +10,8 @@ from meshwright.cli import dead_letters, inbox, task_request
 from meshwright.cli.edge import Edge
 from meshwright.cli.options import EdgeUrl, Output, with_edge
 from meshwright.cli.output import Format, as_json, dollars, show, show_messages, show_table
-from meshwright.cli.steps import Steps, resolving, shortened
+from meshwright.cli.question import commands, told
+from meshwright.cli.steps import Steps, shortened
 from meshwright.cli.task_request import BudgetEnd, Priority
 from meshwright.gen.agents.v1.task_pb2 import TaskResponse, TaskStatus
 from meshwright.gen.agents.v1.task_service_pb2 import CancelTaskRequest, GetTaskRequest, ListTasksRequest
@@ -37,7 +38,7 @@ class Status(StrEnum):
 def submit(
     question: task_request.Question,
     agent: task_request.AgentName = "",
-    task_id: Annotated[str, typer.Option("--id", help="Your own id; the same id again is the same task")] = "",
+    task_id: task_request.TaskId = "",
     session: task_request.SessionId = "",
     model: task_request.ModelName = "",
     output_schema: task_request.SchemaFile = None,
@@ -118,13 +119,14 @@ def list_tasks(
 def watch(
     task_id: TaskId,
     after: Annotated[int, typer.Option(min=0, help="Sequence to resume after")] = 0,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Why each model was asked")] = False,
     output: Output = Format.TABLE,
     edge: EdgeUrl = None,
 ) -> None:
     """Shows a task's steps from the beginning and then as they happen, to the end."""
 
     async def follow(mesh: Edge) -> None:
-        steps = Steps(Console())
+        steps = Steps(Console(), is_verbose=verbose)
         async for event in mesh.watch(task_id, after):
             if output is Format.TABLE:
                 steps.draw(event)
@@ -162,4 +164,4 @@ def show_task(task: TaskResponse, form: Format, *, is_short: bool = False) -> No
         show(f"{task.agent_id}, {task.steps_used} steps, {task.tokens_used} tokens{spent}, {task.duration_ms} ms")
         show(task.output or task.error.message)
         for pending in task.pending_inputs:
-            show(f"waits for you: {inbox.told(pending)}\n  {resolving(task.task_id, pending)}")
+            show("\n  ".join((f"waits for you: {told(pending)}", *commands(task.task_id, pending))))

@@ -8,9 +8,11 @@ import typer
 
 from meshwright.core.canonical import to_struct
 from meshwright.core.errors import InvalidRequestError
+from meshwright.core.ids import CALLER_ID
 from meshwright.gen.agents.v1.task_pb2 import BudgetAction, TaskPriority, TaskRequest
 
 MAX_SCHEMA_BYTES = 64 * 2**10
+FEWEST_TOKENS, MOST_TOKENS = 512, 32_768
 
 
 class BudgetEnd(StrEnum):
@@ -30,17 +32,44 @@ class Priority(StrEnum):
     HIGH = "high"
 
 
+def id_of_caller(text: str) -> str:
+    """Holds an id of the command line against the form that ids have.
+
+    Raises:
+        typer.BadParameter: It has another one.
+    """
+    if text and not CALLER_ID.fullmatch(text):
+        raise typer.BadParameter(f"{text!r} is no id: write {CALLER_ID.words}")
+    return text
+
+
+def tokens(budget: int) -> int:
+    """Holds a budget of tokens against the smallest one.
+
+    Raises:
+        typer.BadParameter: It is smaller.
+    """
+    if 0 < budget < FEWEST_TOKENS:
+        raise typer.BadParameter(f"{budget} is not in {FEWEST_TOKENS}..{MOST_TOKENS}; 0 is the default")
+    return budget
+
+
 Question = Annotated[str, typer.Argument(help="What to do")]
 AgentName = Annotated[str, typer.Option("--agent", "-a", help="Agent that does it; by default the orchestrator")]
-SessionId = Annotated[str, typer.Option(help="Conversation that the task belongs to")]
+TaskId = Annotated[
+    str, typer.Option("--id", callback=id_of_caller, help="Your own id; the same id again is the same task")
+]
+SessionId = Annotated[str, typer.Option(callback=id_of_caller, help="Conversation that the task belongs to")]
 ModelName = Annotated[str, typer.Option(help="Model, or class of models: fast, best; by default the agent's choice")]
 SchemaFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help="JSON Schema of type object: the answer is JSON that satisfies it")
 ]
 ToolNames = Annotated[list[str] | None, typer.Option("--tool", help="Only this one of the agent's tools; repeatable")]
-MaxSteps = Annotated[int, typer.Option(min=0, help="Plan-act-observe rounds, 1..25; 0: 10")]
-MaxToolCalls = Annotated[int, typer.Option(min=0, help="Tool calls, 1..1000; 0: as many as the rounds allow")]
-TokenBudget = Annotated[int, typer.Option(min=0, help="Tokens, 512..32768; 0: 8192")]
+MaxSteps = Annotated[int, typer.Option(min=0, max=25, help="Plan-act-observe rounds, 1..25; 0: 10")]
+MaxToolCalls = Annotated[
+    int, typer.Option(min=0, max=1_000, help="Tool calls, 1..1000; 0: as many as the rounds allow")
+]
+TokenBudget = Annotated[int, typer.Option(min=0, max=MOST_TOKENS, callback=tokens, help="Tokens, 512..32768; 0: 8192")]
 CostBudget = Annotated[int, typer.Option(min=0, help="What the task may cost in US$ / 1000000; 0: no limit")]
 OnBudget = Annotated[BudgetEnd, typer.Option(help="What happens when a budget is used up")]
 Timeout = Annotated[int, typer.Option(min=0, max=86_400, help="Seconds that the task may take; 0: 600")]
