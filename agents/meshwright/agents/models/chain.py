@@ -199,7 +199,8 @@ class Chain:
             telemetry.MODEL_TRIES.labels(candidate.name, failed.error.reason).inc()
             breaker.record(epoch, is_failure=failed.error.is_retryable)
             if breaker.state is Circuit.OPEN:
-                await turn.tell(NOTICE_KIND_BREAKER_OPEN, f"is left alone for {breaker.retry_after_s:.1f} s: {failed}")
+                alone = f"is left alone for {breaker.retry_after_s:.1f} s after {breaker.cause}"
+                await turn.tell(NOTICE_KIND_BREAKER_OPEN, f"{alone}: {failed}")
             raise
         else:
             telemetry.MODEL_TRIES.labels(candidate.name, "OK").inc()
