@@ -85,7 +85,7 @@ def test_a_bad_set_exits_with_2_and_names_line_and_field(folder):
     [
         (["nobody"], "there is no agent 'nobody'"),
         (["--set", "x.jsonl"], "--set belongs to one agent"),
-        (["planner", "--set", "nowhere.jsonl"], "the eval set nowhere.jsonl cannot be read"),
+        (["planner", "--set", "nowhere.jsonl"], "there is no set nowhere.jsonl for planner: name one with --set"),
     ],
 )
 def test_what_cannot_be_run_exits_with_2(words, told):

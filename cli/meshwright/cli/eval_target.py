@@ -13,7 +13,7 @@ from meshwright.core.errors import InvalidRequestError
 SET = "evals.jsonl"
 FILE, VARIABLE = "agent.py", "agent"
 MOST_NAMED = 10
-FORMS = f"one of {', '.join(BUNDLED)}, FILE.py:NAME, MODULE:NAME, or a folder with {FILE} and {SET}, or a project with one such folder"
+FORMS = f"one of {', '.join(BUNDLED)}, FILE.py:NAME, MODULE:NAME, a folder with {FILE} and {SET}, or a project with one"
 
 
 def suites(target: str, file: Path | None, others: list[str]) -> list[Suite]:

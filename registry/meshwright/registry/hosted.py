@@ -60,7 +60,8 @@ class Hosted:
 
     def circuit_open(self) -> ToolCircuitOpenError:
         """Builds the refusal of a call while the backend is left alone."""
-        told = f"{self.tool.name} has failed too often lately: try again later, or do without it"
+        often = f"has failed too often lately ({self.breaker.cause})"
+        told = f"{self.tool.name} {often}: try again later, or do without it"
         return ToolCircuitOpenError(told, metadata={"tool": self.pin}, retry_after_s=self.breaker.retry_after_s)
 
 

@@ -188,7 +188,8 @@ class Chain:
         epoch = breaker.enter()
         if epoch is None:
             left_s = breaker.retry_after_s
-            message = f"{candidate.name} has failed too often lately: it is left alone for {left_s:.1f} s more"
+            often = f"has failed too often lately ({breaker.cause})"
+            message = f"{candidate.name} {often}: it is left alone for {left_s:.1f} s more"
             raise Failed(ModelUnavailableError(message, retry_after_s=left_s))
         is_trial = breaker.state is Circuit.ON_TRIAL
         try:
