@@ -50,6 +50,7 @@ def test_a_command_that_is_misspelled_is_guessed():
         ("run Hi --max-steps 99", "99 is not in"),
         ("run Hi --max-tool-calls 1001", "1001 is not in"),
         ("run Hi --token-budget 5", "512..32768"),
+        ("run Hi --tool docs.search@1", "docs.search@1' names no tool"),
         ("run Hi --id a/b", "1 to 64 letters"),
         ("task submit Hi --session a/b", "1 to 64 letters"),
         ("cost --day yesterday", "YYYY-MM-DD"),

@@ -60,13 +60,19 @@ def cost(
             f"{to} is {ago} days after the first day: write 0 to {MOST_DAYS - 1}", param_hint="--to"
         )
     request = GetCostsRequest(by=CostGrouping.Value(f"COST_GROUPING_{by.name}"), from_day=day, to_day=to)
-    found: GetCostsResponse = with_edge(edge, lambda mesh: mesh.call(mesh.tasks.GetCosts, request))
-    paid = [row for row in found.rows if row.cost_micros]
+    found = paid(with_edge(edge, lambda mesh: mesh.call(mesh.tasks.GetCosts, request)))
     if output is not Format.TABLE:
-        found = GetCostsResponse(rows=paid)
         show(as_json(found, 2 if output is Format.JSON else None))
         return
     show_table(
         (by.name, "US$", "ESTIMATED US$", "TOKENS"),
-        ((row.name, dollars(row.cost_micros), dollars(row.estimated_cost_micros), str(row.tokens)) for row in paid),
+        (
+            (row.name, dollars(row.cost_micros), dollars(row.estimated_cost_micros), str(row.tokens))
+            for row in found.rows
+        ),
     )
+
+
+def paid(found: GetCostsResponse) -> GetCostsResponse:
+    """Returns a table without rows that cost nothing, a free model's beside a paid one's for example."""
+    return GetCostsResponse(rows=[row for row in found.rows if row.cost_micros])

@@ -8,7 +8,7 @@ import typer
 
 from meshwright.core.canonical import to_struct
 from meshwright.core.errors import InvalidRequestError
-from meshwright.core.ids import CALLER_ID
+from meshwright.core.ids import CALLER_ID, TOOL_NAME
 from meshwright.gen.agents.v1.task_pb2 import BudgetAction, TaskPriority, TaskRequest
 
 MAX_SCHEMA_BYTES = 64 * 2**10
@@ -43,6 +43,18 @@ def id_of_caller(text: str) -> str:
     return text
 
 
+def tool_names(names: list[str] | None) -> list[str] | None:
+    """Holds names of tools against the form that they have.
+
+    Raises:
+        typer.BadParameter: One has another form.
+    """
+    for name in names or ():
+        if not TOOL_NAME.fullmatch(name):
+            raise typer.BadParameter(f"{name!r} names no tool: write {TOOL_NAME.words}")
+    return names
+
+
 def tokens(budget: int) -> int:
     """Holds a budget of tokens against the smallest one.
 
@@ -64,13 +76,18 @@ ModelName = Annotated[str, typer.Option(help="Model, or class of models: fast, b
 SchemaFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help="JSON Schema of type object: the answer is JSON that satisfies it")
 ]
-ToolNames = Annotated[list[str] | None, typer.Option("--tool", help="Only this one of the agent's tools; repeatable")]
+ToolNames = Annotated[
+    list[str] | None,
+    typer.Option("--tool", callback=tool_names, help="Only this one of the agent's tools; repeatable"),
+]
 MaxSteps = Annotated[int, typer.Option(min=0, max=25, help="Plan-act-observe rounds, 1..25; 0: 10")]
 MaxToolCalls = Annotated[
     int, typer.Option(min=0, max=1_000, help="Tool calls, 1..1000; 0: as many as the rounds allow")
 ]
 TokenBudget = Annotated[int, typer.Option(min=0, max=MOST_TOKENS, callback=tokens, help="Tokens, 512..32768; 0: 8192")]
-CostBudget = Annotated[int, typer.Option(min=0, help="What the task may cost in US$ / 1000000; 0: no limit")]
+CostBudget = Annotated[
+    int, typer.Option(min=0, max=10**12, help="What the task may cost in US$ / 1000000; 0: no limit")
+]
 OnBudget = Annotated[BudgetEnd, typer.Option(help="What happens when a budget is used up")]
 Timeout = Annotated[int, typer.Option(min=0, max=86_400, help="Seconds that the task may take; 0: 600")]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither take nor keep an answer in the response cache")]
