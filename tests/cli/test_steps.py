@@ -140,6 +140,6 @@ def test_an_answer_that_was_kept_says_so():
 
 
 def test_why_a_model_was_asked_is_said_to_those_who_want_to_know():
-    event = StepEvent(sequence=2, llm_call=LlmCall(model="m", routed_because="the others are left alone"))
-    assert "because" not in drawn(event)
-    assert "because the others are left alone" in drawn(event, is_verbose=True)
+    event = StepEvent(sequence=2, llm_call=LlmCall(model="m", routed_because="first of the chain"))
+    assert "first of" not in drawn(event)
+    assert "chosen: first of the chain" in drawn(event, is_verbose=True)

@@ -15,7 +15,7 @@ class Bench:
     def __init__(self):
         self.now = 100.0
         self.told = []
-        self.breaker = Breaker(lambda: self.now, TRIAL_S, self.told.append)
+        self.breaker = Breaker(lambda: self.now, TRIAL_S, lambda state, _: self.told.append(state))
 
     def calls(self, *failures):
         for is_failure in failures:

@@ -53,7 +53,7 @@ class Steps:
             return
         sign, style, words = told
         if self._is_verbose and inner.llm_call.routed_because:
-            words = f"{words}  because {inner.llm_call.routed_because}"
+            words = f"{words}  chosen: {inner.llm_call.routed_because}"
         line = Text(f"{event.sequence or '':4} ")
         line.append("   " * depth)
         line.append(f"{sign} ", style)

@@ -1,5 +1,7 @@
 """`meshwright task`: submit, look at, watch and cancel tasks."""
 
+import asyncio
+import contextlib
 from enum import StrEnum
 from typing import Annotated
 
@@ -11,8 +13,9 @@ from meshwright.cli.edge import Edge
 from meshwright.cli.options import EdgeUrl, Output, with_edge
 from meshwright.cli.output import Format, as_json, dollars, show, show_messages, show_table
 from meshwright.cli.question import commands, told
-from meshwright.cli.steps import Steps, shortened
+from meshwright.cli.steps import Steps, shortened, unwrapped
 from meshwright.cli.task_request import BudgetEnd, Priority
+from meshwright.core.errors import DeadlineExceededError
 from meshwright.gen.agents.v1.task_pb2 import TaskResponse, TaskStatus
 from meshwright.gen.agents.v1.task_service_pb2 import CancelTaskRequest, GetTaskRequest, ListTasksRequest
 
@@ -21,6 +24,8 @@ app.command("inbox")(inbox.inbox)
 app.command("resolve")(inbox.resolve)
 app.add_typer(dead_letters.app, name="dead-letters")
 TaskId = Annotated[str, typer.Argument(help="The task's id")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Why each model was asked")]
+READING_S = 20.0
 
 
 class Status(StrEnum):
@@ -76,9 +81,40 @@ def submit(
 
 
 @app.command()
-def get(task_id: TaskId, output: Output = Format.TABLE, edge: EdgeUrl = None) -> None:
+def get(task_id: TaskId, verbose: Verbose = False, output: Output = Format.TABLE, edge: EdgeUrl = None) -> None:
     """Shows a task as it stands."""
-    show_task(with_edge(edge, lambda mesh: mesh.call(mesh.tasks.GetTask, GetTaskRequest(task_id=task_id))), output)
+
+    async def read(mesh: Edge) -> tuple[TaskResponse, list[str]]:
+        task: TaskResponse = await mesh.call(mesh.tasks.GetTask, GetTaskRequest(task_id=task_id))
+        return task, await reasons(mesh, task) if verbose else []
+
+    task, models = with_edge(edge, read)
+    show_task(task, output)
+    for reason in models if output is Format.TABLE else ():
+        show(reason)
+
+
+async def reasons(mesh: Edge, task: TaskResponse) -> list[str]:
+    """Says which models a task and those below it have asked so far, and why, each once.
+
+    Raises:
+        DeadlineExceededError: The journal is not read in time.
+    """
+    found: dict[str, None] = {}
+    try:
+        async with asyncio.timeout(READING_S), contextlib.aclosing(mesh.watch(task.task_id)) as events:
+            while task.last_sequence:
+                event = await anext(events)
+                call = unwrapped(event)[1].llm_call
+                if call.routed_because:
+                    found[f"asked {call.model}: {call.routed_because}"] = None
+                if max(event.sequence, event.gap.to_sequence) >= task.last_sequence:
+                    break
+    except TimeoutError:
+        raise DeadlineExceededError(f"the journal of {task.task_id} was not read within {READING_S:g} s") from None
+    except StopAsyncIteration:  # it is gone
+        pass
+    return list(found)
 
 
 @app.command("list")
@@ -119,7 +155,7 @@ def list_tasks(
 def watch(
     task_id: TaskId,
     after: Annotated[int, typer.Option(min=0, help="Sequence to resume after")] = 0,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Why each model was asked")] = False,
+    verbose: Verbose = False,
     output: Output = Format.TABLE,
     edge: EdgeUrl = None,
 ) -> None:

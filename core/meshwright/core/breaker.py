@@ -38,10 +38,10 @@ class Breaker:
     Args:
         clock: Returns seconds that never go back.
         trial_s: Time for a trial; one that has not ended by then is given up, and another call may try.
-        told: Called with each new state.
+        told: Called with each new state, and with what opened the circuit last.
     """
 
-    def __init__(self, clock: Callable[[], float], trial_s: float, told: Callable[[Circuit], None]) -> None:
+    def __init__(self, clock: Callable[[], float], trial_s: float, told: Callable[[Circuit, str], None]) -> None:
         self._clock = clock
         self._trial_s = trial_s
         self._told = told
@@ -72,7 +72,7 @@ class Breaker:
         if epoch != self._epoch:
             return
         if self.state is Circuit.ON_TRIAL:
-            self.cause = "a trial that failed" if is_failure else ""
+            self.cause = "a trial that failed" if is_failure else self.cause
             self._move(Circuit.OPEN if is_failure else Circuit.CLOSED, OPEN_S)
             return
         now = self._clock()
@@ -92,4 +92,4 @@ class Breaker:
         self._ends = self._clock() + lasts_s
         self._recent.clear()
         self.state = state
-        self._told(state)
+        self._told(state, self.cause)

@@ -89,12 +89,12 @@ def hosted(tool: HostedTool, threads: Threads) -> Hosted:
     )
 
 
-def told_of(pin: str) -> Callable[[Circuit], None]:
+def told_of(pin: str) -> Callable[[Circuit, str], None]:
     """Returns what tells of a tool's circuit: a metric and a line in the log."""
     telemetry.TOOL_CIRCUIT.labels(pin).set(Circuit.CLOSED)
 
-    def tell(state: Circuit) -> None:
+    def tell(state: Circuit, cause: str) -> None:
         telemetry.TOOL_CIRCUIT.labels(pin).set(state)
-        log.warning("tool_circuit", tool=pin, state=state.name.lower())
+        log.warning("tool_circuit", tool=pin, state=state.name.lower(), cause=cause)
 
     return tell
