@@ -4,6 +4,7 @@ import asyncio
 import json
 
 import pytest
+import structlog.testing
 
 from meshwright.agents.agent import Agent
 from meshwright.core import telemetry
@@ -47,6 +48,30 @@ def writer(mesh, dial):
         return dial(await mesh.agent(Agent("writer", "Write.", tools=[selector]), script=SCRIPT))
 
     return started
+
+
+async def test_a_tool_that_is_missing_at_the_start_is_said_once_and_when_it_is_there(mesh, host, writer, becomes):
+    with structlog.testing.capture_logs() as told:
+        starting = asyncio.create_task(writer())
+        await becomes(lambda: [one for one in told if one["event"] == "tool_missing"])
+        for number in range(3):
+            await mesh.agent(Agent(f"other-{number}", "Help.", tools=[other_tool(number)]), script=SCRIPT)
+        await host()
+        await starting
+    ours = [one for one in told if one["event"] in ("tool_missing", "tools_there")]
+    assert [one["event"] for one in ours] == ["tool_missing", "tools_there"]
+    assert ours[1]["tools"] == ("post.send@1.0.0",)
+
+
+def other_tool(number):
+    """Makes a tool that nobody waits for."""
+
+    @tool(effect="pure", name=f"other.tool_{number}")
+    def help_out() -> int:
+        """Helps."""
+        return number
+
+    return help_out
 
 
 def results(events):

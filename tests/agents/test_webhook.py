@@ -73,7 +73,7 @@ def test_another_url_is_another_endpoint(declared):
         (("{env: HOOK_SECRET}", "{}"), "either env or file"),
         (("[{env: HOOK_SECRET}]", "[]"), "secrets"),
         (("[{env: HOOK_SECRET}]", "[{file: a}, {file: b}, {file: c}]"), "secrets"),
-        (("secrets", "keys"), "secrets: Field required"),
+        (("secrets", "keys"), "secrets: is required"),
         (("name: crm", "name: crm\n    events: [started]"), "events"),
         (("name: crm", "name: crm\n    agents: [No]"), "agents"),
         (("name: crm", "name: crm\n    allow: [nowhere]"), "allow"),

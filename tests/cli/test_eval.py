@@ -45,9 +45,9 @@ def cases(folder: Path, *listed: dict, name: str = "evals.jsonl") -> Path:
     return folder / name
 
 
-def run(*words):
+def run(*words, cwd=None):
     command = [sys.executable, "-m", "meshwright.cli.main", "eval", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=55, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=55, check=False, cwd=cwd)
 
 
 def test_a_folder_is_run_with_the_set_in_it_and_stdout_holds_verdicts_alone(folder):
@@ -85,7 +85,7 @@ def test_a_bad_set_exits_with_2_and_names_line_and_field(folder):
     [
         (["nobody"], "there is no agent 'nobody'"),
         (["--set", "x.jsonl"], "--set belongs to one agent"),
-        (["planner", "--set", "nowhere.jsonl"], "the eval set nowhere.jsonl cannot be read"),
+        (["planner", "--set", "nowhere.jsonl"], "there is no set nowhere.jsonl for planner: name one with --set"),
     ],
 )
 def test_what_cannot_be_run_exits_with_2(words, told):
@@ -159,3 +159,35 @@ def test_junit_holds_whatever_an_answer_holds():
     assert failed.find("failure").get("message") == 'is not "<x>" \ufffd\ufffd'
     assert failed.find("system-out").text == "a\ufffd[31m & ]]>"
     assert passed.find("failure") is None
+
+
+def project(folder, *packages):
+    """Makes a folder of packages, each with an agent and its set."""
+    for name in packages:
+        package = folder / name
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text("")
+        (package / "agent.py").write_text(AGENT)
+        cases(package, GOOD)
+    return folder
+
+
+def test_the_agent_of_a_project_is_found(tmp_path):
+    ran = run(".", cwd=project(tmp_path / "desk-project", "price_desk"))
+    assert ran.returncode == 0, ran.stderr
+    assert "desk" in ran.stdout
+
+
+def test_of_several_agents_of_a_folder_one_has_to_be_named(tmp_path):
+    folder = project(tmp_path / "two", "first", "second")
+    result = CliRunner().invoke(app, ["eval", str(folder)])
+    assert result.exit_code == 2
+    assert f"name one of {folder / 'first'}, {folder / 'second'}" in result.stderr
+
+
+def test_a_set_that_is_not_there_is_named_with_its_form(tmp_path):
+    folder = project(tmp_path / "one", "only")
+    (folder / "only" / "evals.jsonl").unlink()
+    result = CliRunner().invoke(app, ["eval", str(folder)])
+    assert result.exit_code == 2
+    assert '--set FILE.jsonl, a case a line: {"id"' in result.stderr

@@ -63,3 +63,16 @@ def test_a_number_that_is_not_exact_keeps_its_point():
     struct.update({"n": 2.0**53, "deep": [{"m": 3.0}]})
     assert '"deep": [{"m": 3}]' in as_json(struct, None)
     assert '"n": 9007199254740992.0' in as_json(struct, None)
+
+
+def test_a_table_that_is_piped_wraps_words_and_leaves_ids_whole(capsys):
+    show_table(("TASK", "ASKS"), [("t" * 60, "eight words " * 20), ("t2", "short")])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, map(str.rstrip, lines))) <= 120
+    assert lines[1].startswith("t" * 60)
+    assert " ".join(line[60:].strip() for line in lines[1:-1]).split() == ["eight", "words"] * 20
+
+
+def test_a_table_of_ids_is_as_wide_as_they_are(capsys):
+    show_table(("A", "B"), [("a" * 90, "b" * 90)])
+    assert capsys.readouterr().out.splitlines()[1].split() == ["a" * 90, "b" * 90]

@@ -46,9 +46,9 @@ from meshwright.gen.agents.v1.task_pb2 import (
 )
 
 
-def drawn(*events):
+def drawn(*events, is_verbose=False):
     text = io.StringIO()
-    steps = Steps(Console(file=text, width=200))
+    steps = Steps(Console(file=text, width=200), is_verbose=is_verbose)
     for event in events:
         steps.draw(event)
     return text.getvalue()
@@ -82,7 +82,10 @@ EVERY_KIND = {
         "✗ guardrail secrets: block at output: A key.",
     ),
     "context_compacted": (ContextCompacted(from_tokens=9, to_tokens=4), "≈ conversation shortened from about 9 to 4"),
-    "input_requested": (PendingInput(prompt="Which?", choices=[DECISION_ANSWER]), "? Which? Decide: meshwright task"),
+    "input_requested": (
+        PendingInput(prompt="Which?", choices=[DECISION_ANSWER]),
+        "? Which? Decide with one of meshwright task resolve t1 answer",
+    ),
     "input_resolved": (InputResolved(decision=DECISION_ANSWER, decided_by="ann"), "✓ ann: answer"),
     "budget": (BudgetNotice(limit="tool_calls", used_fraction=0.8), "! 80% of its tool calls are used up"),
     "notice": (RunnerNotice(kind=NOTICE_KIND_PARKED, detail="It waits."), "! parked: It waits."),
@@ -111,7 +114,7 @@ def test_every_kind_of_event_has_its_line_or_is_left_out_on_purpose(kind):
     event, words = EVERY_KIND[kind]
     text = drawn(StepEvent(task_id="t1", sequence=0 if kind in PASSING else 1, **{kind: event}))
     assert words in " ".join(text.split())
-    assert len(text.splitlines()) == bool(words)
+    assert len(text.splitlines()) == (2 if kind == "input_requested" else bool(words))
 
 
 @pytest.mark.parametrize(
@@ -133,4 +136,10 @@ def test_a_guardrail_that_does_not_stop_anything_is_a_warning():
 
 def test_an_answer_that_was_kept_says_so():
     call = LlmCall(model="m", cached=True, usage=Usage(saved_tokens=40))
-    assert "(m, kept answer, saved 40 tokens, 0 ms)" in drawn(StepEvent(sequence=2, llm_call=call))
+    assert "(m, from the cache, saved 40 tokens, 0 ms)" in drawn(StepEvent(sequence=2, llm_call=call))
+
+
+def test_why_a_model_was_asked_is_said_to_those_who_want_to_know():
+    event = StepEvent(sequence=2, llm_call=LlmCall(model="m", routed_because="first of the chain"))
+    assert "first of" not in drawn(event)
+    assert "chosen: first of the chain" in drawn(event, is_verbose=True)

@@ -92,8 +92,8 @@ async def test_all_that_is_said_reaches_the_task_and_its_answer_is_data(cli, pro
 
 def test_both_commands_take_the_same():
     ours, theirs = ({*inspect.signature(command).parameters} for command in (run, submit))
-    assert ours - theirs == {"stream"}
-    assert theirs - ours == {"task_id"}
+    assert ours - theirs == {"stream", "verbose", "wait"}
+    assert theirs <= ours
 
 
 @pytest.mark.parametrize(
@@ -130,3 +130,10 @@ async def test_a_schema_that_the_mesh_refuses_is_said_with_its_field(cli, tmp_pa
     done = await cli("task", "submit", "x", "--output-schema", str(file))
     assert isinstance(done.exception, InvalidRequestError)
     assert any(field.startswith("output_schema") for field in done.exception.fields)
+
+
+async def test_why_a_model_was_asked_is_shown_to_those_who_want_to_know(cli):
+    assert (await cli("run", "How many?", "--id", "told")).exit_code == 0
+    assert "the only model" not in (await cli("task", "get", "told")).stdout
+    assert "asked worker.yaml: the only model" in (await cli("task", "get", "told", "-v")).stdout
+    assert "chosen: the only model" in (await cli("task", "watch", "told", "-v")).stdout

@@ -15,7 +15,7 @@ class Bench:
     def __init__(self):
         self.now = 100.0
         self.told = []
-        self.breaker = Breaker(lambda: self.now, TRIAL_S, self.told.append)
+        self.breaker = Breaker(lambda: self.now, TRIAL_S, lambda state, _: self.told.append(state))
 
     def calls(self, *failures):
         for is_failure in failures:
@@ -166,3 +166,11 @@ def test_outside_of_a_closed_circuit_there_is_at_most_one_call_at_a_time(steps):
 
 def test_states_are_called_by_the_words_of_the_field():
     assert [state.word for state in Circuit] == ["closed", "half-open", "open"]
+
+
+def test_what_opened_it_is_said(bench):
+    bench.open()
+    assert bench.breaker.cause == f"{FEWEST_CALLS} failures of {FEWEST_CALLS} calls in {WINDOW_S:g} s"
+    bench.now += OPEN_S
+    bench.calls(True)
+    assert bench.breaker.cause == "a trial that failed"

@@ -78,7 +78,7 @@ def test_agents_and_tools_are_listed_and_a_tool_is_called(cli):
     ("arguments", "code", "said"),
     [
         (("run", "x", "--agent", "nobody"), 15, "no agent nobody is here"),
-        (("run", "x", "--max-steps", "26"), 13, "max_steps must be 1..25"),
+        (("run", "x", "--model", "m" * 300), 13, "model at most 256 characters"),
         (("task", "get", "nothing"), 15, "no task nothing"),
         (("tool", "call", "docs.search", "{"), 13, "arguments cannot be read"),
         (("tool", "call", "nothing.here"), 15, "no tool nothing.here"),

@@ -40,6 +40,8 @@ def test_the_demo_answers_from_the_files_and_opens_no_connection_to_the_outside(
     done = demo(PYTHONPATH=str(tmp_path), OUTSIDE=str(outside))
     assert done.returncode == 0, done.stderr
     assert "durability.md" in done.stdout
+    first = next(line for line in done.stdout.splitlines() if line.strip())
+    assert "An accepted task survives the crash of its worker" in first
     assert "model: offline" in done.stdout
     assert "completed (stop)" in done.stderr
     assert "first step after" in done.stderr

@@ -38,7 +38,9 @@ def test_the_inbox_shows_what_would_run_and_a_decision_lets_it(cli, waiting, dev
     assert 'mail.send@1.0.0 {"to": "ann"}' in listed
     assert pending["intent_digest"][:12] in listed
     assert "asked" in {task["task_id"] for task in json.loads(cli("task", "inbox", "-o", "json").stdout)}
-    assert "meshwright task resolve asked approve|reject|edit" in cli("task", "get", "asked").stdout
+    shown = cli("task", "get", "asked").stdout
+    assert f"meshwright task resolve asked approve --digest {pending['intent_digest'][:12]}\n" in shown
+    assert "meshwright task resolve asked reject\n" in shown
     done = cli("task", "resolve", "asked", "approve", "--digest", pending["intent_digest"][:12], "--reason", "yes")
     assert done.exit_code == 0, done.output
     watched = cli("task", "watch", "asked").stdout

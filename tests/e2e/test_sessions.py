@@ -50,6 +50,8 @@ def test_a_session_is_managed_on_the_command_line(dev, cli):
     assert "told" in cli("list").stdout
     assert "session" in json.loads(cli("export", "told").stdout.splitlines()[0])
     assert cli("unpin", "told", fact).returncode == 0
+    again = cli("unpin", "told", fact)
+    assert (again.returncode, again.stderr.startswith(f"error: {fact} is not pinned to told")) == (15, True)
     assert "deleted: 0 tasks" in cli("delete", "told").stdout
     gone = cli("show", "told")
     assert gone.returncode == 15

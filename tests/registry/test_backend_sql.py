@@ -197,7 +197,7 @@ def test_a_declared_parameter_that_is_not_used_is_told(sql):
         ({"max_rows": 0}, r"backend\.sql\.max_rows: "),
         ({"statements": {}}, r"backend\.sql\.statements: "),
         ({"statements": {"Bad Name": {"sql": "SELECT 1", "description": "x"}}}, r"backend\.sql\.statements\.Bad Name"),
-        ({"statements": {"it": {"sql": "SELECT 1"}}}, r"backend\.sql\.statements\.it\.description: Field required"),
+        ({"statements": {"it": {"sql": "SELECT 1"}}}, r"backend\.sql\.statements\.it\.description: is required"),
     ],
 )
 def test_other_mistakes_are_told_with_their_field(sql, fields, told):

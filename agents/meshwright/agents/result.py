@@ -119,7 +119,8 @@ def result_of(run: Run, end: End, version: str) -> TaskResponse:
     response.agent_version = version
     error = end.error
     if status == TASK_STATUS_FAILED and error is None:
-        error = BudgetExceededError(f"a budget is used up: {FinishReason.Name(end.reason)}")
+        reason = FinishReason.Name(end.reason).removeprefix("FINISH_REASON_").lower()
+        error = BudgetExceededError(f"a budget is used up: {reason}")
     if status == TASK_STATUS_FAILED and error is not None:
         response.error.CopyFrom(error.with_metadata(task_id=run.task_id).to_status())
     return response

@@ -84,12 +84,19 @@ class Toolbox:
         Raises:
             MeshError: The registry refuses the selectors.
         """
+        told = ""
         while True:
             before = (await self._registry.resolution(())).revision
             try:
-                return await self.resolve()
+                await self.resolve()
             except ToolNotFoundError as error:
-                log.warning("tool_missing", error=error.message)
+                if error.message != told:  # other tools come and go meanwhile, which is no news
+                    told = error.message
+                    log.warning("tool_missing", error=told)
+            else:
+                if told:
+                    log.info("tools_there", tools=self.current)
+                return
             with contextlib.suppress(AbortedError):
                 async with contextlib.aclosing(self._registry.watch_tools(before)) as changes:
                     await anext(changes)

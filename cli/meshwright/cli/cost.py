@@ -1,5 +1,6 @@
 """`meshwright cost`: what ended tasks have cost, by day."""
 
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Annotated
 
@@ -8,6 +9,9 @@ import typer
 from meshwright.cli.options import EdgeUrl, Output, with_edge
 from meshwright.cli.output import Format, as_json, dollars, show, show_table
 from meshwright.gen.agents.v1.task_service_pb2 import CostGrouping, GetCostsRequest, GetCostsResponse
+
+MOST_DAYS = 40
+"""So long sums are kept."""
 
 
 class Grouping(StrEnum):
@@ -22,16 +26,41 @@ class Grouping(StrEnum):
     USER = "user"
 
 
+def day_of(text: str) -> str:
+    """Holds a day of the command line against the form that days have.
+
+    Raises:
+        typer.BadParameter: It is none.
+    """
+    try:
+        return text and date.fromisoformat(text).isoformat()
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no day: write YYYY-MM-DD, as in 2026-01-31") from None
+
+
+def first_day(text: str) -> date:
+    """Returns the day at which sums begin; today (UTC) unless one is named."""
+    return date.fromisoformat(text) if text else datetime.now(UTC).date()
+
+
 def cost(
     by: Annotated[Grouping, typer.Option(help="What a row stands for")] = Grouping.AGENT,
-    day: Annotated[str, typer.Option(help="Day (UTC) on which tasks were accepted, YYYY-MM-DD; by default today")] = "",
-    to: Annotated[str, typer.Option("--to", help="Last day, where it is several; at most 40 of them")] = "",
+    day: Annotated[
+        str, typer.Option(callback=day_of, help="Day (UTC) on which tasks were accepted, YYYY-MM-DD; by default today")
+    ] = "",
+    to: Annotated[
+        str, typer.Option("--to", callback=day_of, help="Last day, where it is several; at most 40 of them")
+    ] = "",
     output: Output = Format.TABLE,
     edge: EdgeUrl = None,
 ) -> None:
-    """Sums what your tenant's ended tasks have cost; tasks that cost nothing are in no row."""
+    """Sums what your tenant's ended tasks have cost; what cost nothing is in no row."""
+    if to and not 0 <= (ago := (date.fromisoformat(to) - first_day(day)).days) < MOST_DAYS:
+        raise typer.BadParameter(
+            f"{to} is {ago} days after the first day: write 0 to {MOST_DAYS - 1}", param_hint="--to"
+        )
     request = GetCostsRequest(by=CostGrouping.Value(f"COST_GROUPING_{by.name}"), from_day=day, to_day=to)
-    found: GetCostsResponse = with_edge(edge, lambda mesh: mesh.call(mesh.tasks.GetCosts, request))
+    found = paid(with_edge(edge, lambda mesh: mesh.call(mesh.tasks.GetCosts, request)))
     if output is not Format.TABLE:
         show(as_json(found, 2 if output is Format.JSON else None))
         return
@@ -42,3 +71,8 @@ def cost(
             for row in found.rows
         ),
     )
+
+
+def paid(found: GetCostsResponse) -> GetCostsResponse:
+    """Returns a table without rows that cost nothing, a free model's beside a paid one's for example."""
+    return GetCostsResponse(rows=[row for row in found.rows if row.cost_micros])

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -95,19 +95,20 @@ class Edge:
         async for event in self.watch(accepted.task_id):
             yield event
 
-    async def watch(self, task_id: str, after: int = 0, principal: str = "") -> AsyncIterator[StepEvent]:
+    async def watch(self, task_id: str, after: int = 0, principal: str = "") -> AsyncGenerator[StepEvent, None]:
         """Yields a task's steps after a sequence until its result, across broken connections."""
         failures = 0
         while True:
             pause_s = RECONNECT_S
             request = WatchTaskRequest(task_id=task_id, after_sequence=after, include_deltas=True, principal=principal)
             try:
-                async for event in self._events(request):
-                    failures = 0
-                    after = max(after, event.sequence)
-                    yield event
-                    if event.HasField("result"):
-                        return
+                async with contextlib.aclosing(self._events(request)) as events:
+                    async for event in events:
+                        failures = 0
+                        after = max(after, event.sequence)
+                        yield event
+                        if event.HasField("result"):
+                            return
             except MeshError as error:
                 failures += 1
                 pause_s = error.retry_after_s or RECONNECT_S
@@ -121,7 +122,7 @@ class Edge:
                     return  # nothing follows any more
             await asyncio.sleep(pause_s)
 
-    async def _events(self, request: WatchTaskRequest) -> AsyncIterator[StepEvent]:
+    async def _events(self, request: WatchTaskRequest) -> AsyncGenerator[StepEvent, None]:
         """Yields what one connection brings.
 
         Raises:

@@ -12,7 +12,8 @@ from meshwright.core.errors import InvalidRequestError
 
 SET = "evals.jsonl"
 FILE, VARIABLE = "agent.py", "agent"
-FORMS = f"one of {', '.join(BUNDLED)}, FILE.py:NAME, MODULE:NAME, or a folder with {FILE} and {SET}"
+MOST_NAMED = 10
+FORMS = f"one of {', '.join(BUNDLED)}, FILE.py:NAME, MODULE:NAME, a folder with {FILE} and {SET}, or a project with one"
 
 
 def suites(target: str, file: Path | None, others: list[str]) -> list[Suite]:
@@ -32,6 +33,11 @@ def suites(target: str, file: Path | None, others: list[str]) -> list[Suite]:
     beside = [_loaded(spec) for spec in others]
     found = [_found(name) for name in ([target] if target else BUNDLED)]
     chosen = [(agent, file or folder / SET) for agent, folder in found]
+    for agent, path in chosen:
+        if not path.is_file():
+            form = '{"id": "tax", "prompt": "…", "checks": {"contains": ["267.5"]}}'
+            message = f"there is no set {path} for {agent.name}: name one with --set FILE.jsonl, a case a line: {form}"
+            raise InvalidRequestError(message, fields={"set": "a file of JSON lines"})
     return [Suite(agent, read_set(path), path.parent, beside) for agent, path in chosen]
 
 
@@ -41,10 +47,26 @@ def _found(target: str) -> tuple[Agent, Path]:
         return bundled(target), _folder(spec_of(target))
     if ":" in target:
         return _loaded(target), _folder(target)
-    folder = Path(target)
-    if not (folder / FILE).is_file():
-        raise InvalidRequestError(f"there is no agent {target!r}: name {FORMS}", fields={"target": "names no agent"})
+    folder = _package(Path(target))
     return _loaded(f"{folder / FILE}:{VARIABLE}"), folder
+
+
+def _package(folder: Path) -> Path:
+    """Returns the folder with an agent: the one that is named, or the only one in it, as in a project.
+
+    Raises:
+        InvalidRequestError: There is none, or there are several.
+    """
+    if (folder / FILE).is_file():
+        return folder
+    inside = sorted(file.parent for file in folder.glob(f"*/{FILE}"))
+    if len(inside) == 1:
+        return inside[0]
+    if inside:
+        names = ", ".join(map(str, inside[:MOST_NAMED]))
+        message = f"{str(folder)!r} holds several agents: name one of {names}"
+        raise InvalidRequestError(message, fields={"target": "names several agents"})
+    raise InvalidRequestError(f"there is no agent {str(folder)!r}: name {FORMS}", fields={"target": "names no agent"})
 
 
 def _loaded(spec: str) -> Agent:

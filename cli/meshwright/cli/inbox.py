@@ -12,11 +12,11 @@ from google.protobuf.struct_pb2 import Value
 from meshwright.cli.edge import Edge
 from meshwright.cli.options import EdgeUrl, Output, Principal, with_edge
 from meshwright.cli.output import Format, as_json, show, show_messages, show_table
-from meshwright.cli.steps import DIGITS, choices, shortened
-from meshwright.core.canonical import from_struct, to_struct
+from meshwright.cli.question import DIGITS, choices, needs_digest, told, word
+from meshwright.cli.steps import shortened
+from meshwright.core.canonical import to_struct
 from meshwright.core.errors import DigestMismatchError, InputNotPendingError, InvalidRequestError
 from meshwright.gen.agents.v1.task_pb2 import (
-    INPUT_KIND_UNKNOWN_OUTCOME,
     TASK_STATUS_INPUT_REQUIRED,
     Decision,
     InputKind,
@@ -24,6 +24,9 @@ from meshwright.gen.agents.v1.task_pb2 import (
     TaskResponse,
 )
 from meshwright.gen.agents.v1.task_service_pb2 import GetTaskRequest, ListTasksRequest, ResolveInputRequest
+
+SECONDS_SHOWN = 120
+"""Below so many seconds a deadline is told in seconds."""
 
 
 class Choice(StrEnum):
@@ -80,28 +83,32 @@ def resolve(
     digest: Annotated[
         str,
         typer.Option(
-            help=f"Of what you let run, its first {DIGITS} digits or all, as the inbox shows it; else refused"
+            help=f"Of the call that approve, edit or retry lets run, its first {DIGITS} digits or all, as the inbox "
+            "shows it; else they are refused. Others need none"
         ),
     ] = "",
     reason: Annotated[str, typer.Option(help="Kept in the journal, and read by the model")] = "",
     cost_budget: Annotated[
-        int, typer.Option(min=0, help="For raise_budget: the new total in US$ / 1000000; 0: as before")
+        int, typer.Option(min=0, max=10**12, help="For raise_budget: the new total in US$ / 1000000; 0: as before")
     ] = 0,
-    token_budget: Annotated[int, typer.Option(min=0, help="For raise_budget: the new total of tokens")] = 0,
-    max_steps: Annotated[int, typer.Option(min=0, help="For raise_budget: the new number of rounds")] = 0,
+    token_budget: Annotated[int, typer.Option(min=0, max=10**6, help="For raise_budget: the new total of tokens")] = 0,
+    max_steps: Annotated[int, typer.Option(min=0, max=100, help="For raise_budget: the new number of rounds")] = 0,
     principal: Principal = "",
     output: Output = Format.TABLE,
     edge: EdgeUrl = None,
 ) -> None:
     """Decides on what a task waits for; then it goes on."""
+    answer = answer_of(value) if decision is Choice.ANSWER else None
+    edited = to_struct(arguments_of(value)) if decision is Choice.EDIT else None
+    if decision is Choice.RAISE_BUDGET and not (cost_budget or token_budget or max_steps):
+        raise typer.BadParameter("raise_budget needs a new total: --cost-budget, --token-budget or --max-steps")
 
     async def decide(mesh: Edge) -> TaskResponse:
         named = GetTaskRequest(task_id=task_id, principal=principal)
         task: TaskResponse = await mesh.call(mesh.tasks.GetTask, named)
         pending = chosen(task, input_id)
+        check_choice(pending, decision)
         check_digest(pending, decision, digest)
-        if output is Format.TABLE:
-            typer.echo(f"{decision.value}: {told(pending)}", err=True)
         request = ResolveInputRequest(
             task_id=task_id,
             input_id=pending.input_id,
@@ -111,13 +118,13 @@ def resolve(
             cost_budget_micros=cost_budget,
             token_budget=token_budget,
             max_steps=max_steps,
+            answer=answer,
+            edited_arguments=edited,
             principal=principal,
         )
-        if decision is Choice.ANSWER:
-            request.answer.CopyFrom(answer_of(value))
-        if decision is Choice.EDIT:
-            request.edited_arguments.CopyFrom(to_struct(arguments_of(value)))
         response: TaskResponse = await mesh.call(mesh.tasks.ResolveInput, request)
+        if output is Format.TABLE:
+            typer.echo(f"{decision.value}: {told(pending)}", err=True)
         return response
 
     task = with_edge(edge, decide)
@@ -127,13 +134,26 @@ def resolve(
         show(as_json(task, 2 if output is Format.JSON else None))
 
 
+def check_choice(pending: PendingInput, decision: Choice) -> None:
+    """Makes sure that a question offers a decision.
+
+    Raises:
+        InvalidRequestError: It does not; names those that it offers.
+    """
+    offered = [word(choice) for choice in pending.choices]
+    if decision.value not in offered:
+        names = ", ".join(offered)
+        message = f"this question takes no {decision.value}: it takes one of {names}"
+        raise InvalidRequestError(message, fields={"decision": f"must be one of {names}"})
+
+
 def check_digest(pending: PendingInput, decision: Choice, digest: str) -> None:
     """Makes sure that who lets something run has seen what.
 
     Raises:
         DigestMismatchError: The digest is missing, or that of something else.
     """
-    if not digest and decision in (Choice.APPROVE, Choice.EDIT, Choice.RETRY) and pending.intent_digest:
+    if not digest and needs_digest(pending, Decision.Value(f"DECISION_{decision.name}")):
         now = f"add --digest {pending.intent_digest[:DIGITS]}"
         raise DigestMismatchError(f"this is about {told(pending)}: if that is what you mean, {now}")
     if digest and (len(digest) < DIGITS or not pending.intent_digest.startswith(digest)):
@@ -155,32 +175,25 @@ def chosen(task: TaskResponse, input_id: str) -> PendingInput:
     raise InputNotPendingError(f"task {task.task_id} asks several things: name one with --input: {names}")
 
 
-def told(pending: PendingInput) -> str:
-    """Says in one line what is asked: a call as it would run, else the question."""
-    if not pending.tool:
-        return pending.prompt
-    arguments = json.dumps(from_struct(pending.arguments, "arguments"), ensure_ascii=False)
-    call = f"{pending.tool}@{pending.tool_version} {arguments}"
-    return f"{pending.prompt} ({call})" if pending.kind == INPUT_KIND_UNKNOWN_OUTCOME else call
-
-
 def lapses(pending: PendingInput) -> str:
     """Says how long a question stays open."""
-    left = pending.expire_time.ToDatetime(UTC) - datetime.now(UTC)
-    days, hours = left.days, left.seconds // 3600
-    if days > 0:
-        return f"in {days} d {hours} h"
-    return f"in {hours} h {left.seconds % 3600 // 60} min" if days == 0 else "now"
+    seconds = int((pending.expire_time.ToDatetime(UTC) - datetime.now(UTC)).total_seconds())
+    if seconds <= 0:
+        return "now"
+    if seconds < SECONDS_SHOWN:
+        return f"in {seconds} s"
+    minutes, hours, days = seconds // 60 % 60, seconds // 3600 % 24, seconds // 86_400
+    return f"in {days} d {hours} h" if days else f"in {hours} h {minutes} min"
 
 
 def answer_of(text: str) -> Value:
     """Reads an answer: JSON where it is some, else plain text.
 
     Raises:
-        InvalidRequestError: There is none.
+        typer.BadParameter: There is none.
     """
     if not text:
-        raise InvalidRequestError('an answer is needed: meshwright task resolve TASK answer "…"')
+        raise typer.BadParameter('an answer is needed: meshwright task resolve TASK answer "…"', param_hint="VALUE")
     try:
         return json_format.Parse(text, Value())
     except json_format.ParseError:
@@ -191,12 +204,13 @@ def arguments_of(text: str) -> dict[str, object]:
     """Reads edited arguments.
 
     Raises:
-        InvalidRequestError: They are no JSON object.
+        typer.BadParameter: They are no JSON object.
     """
     try:
         values = json.loads(text)
     except ValueError:
         values = None
     if not isinstance(values, dict):
-        raise InvalidRequestError("edit needs the arguments as a JSON object: '{\"name\": value}'")
+        message = "edit needs the arguments as a JSON object: '{\"name\": value}'"
+        raise typer.BadParameter(message, param_hint="VALUE")
     return values

@@ -4,52 +4,33 @@ import sys
 
 import typer
 
-from meshwright.cli import (
-    agent,
-    bench,
-    cost,
-    demo,
-    dev,
-    eval,  # noqa: A004 - the command's name
-    key,
-    run,
-    session,
-    task,
-    tool,
-    webhook,
-)
-from meshwright.cli.chaos import command
-from meshwright.cli.output import harmless
-from meshwright.core.errors import MeshError
+from meshwright.cli.commands import Commands
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Runs a mesh of agents and talks to it.")
-app.command("dev")(dev.dev)
-app.command("demo")(demo.demo)
-app.command("run")(run.run)
-app.command("eval")(eval.evaluate)
-app.command("chaos")(command.chaos)
-app.command("bench")(bench.bench)
-app.command("cost")(cost.cost)
-app.add_typer(task.app, name="task")
-app.add_typer(session.app, name="session")
-app.add_typer(agent.app, name="agent")
-app.add_typer(tool.app, name="tool")
-app.add_typer(webhook.app, name="webhook")
-app.add_typer(key.app, name="key")
+app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False)
 
 FIRST_EXIT_CODE = 10
 """An error exits with this plus its gRPC code: NOT_FOUND (5) is 15."""
+
+
+@app.callback(help="Runs a mesh of agents and talks to it.")
+def meshwright() -> None:
+    """Stands for the command without a noun."""
 
 
 def main() -> None:
     """Runs a command; an error is one line on stderr and an exit code that says its kind."""
     try:
         app(standalone_mode=True)
-    except MeshError as error:
-        sys.stderr.write(f"error: {harmless(error.message)}\n")
-        raise SystemExit(FIRST_EXIT_CODE + error.code.value[0]) from None
     except BrokenPipeError:
         raise SystemExit(0) from None
+    except Exception as error:
+        from meshwright.cli.output import harmless
+        from meshwright.core.mesh_error import MeshError  # brings gRPC, which help does without
+
+        if not isinstance(error, MeshError):
+            raise
+        sys.stderr.write(f"error: {harmless(error.message)}\n")
+        raise SystemExit(FIRST_EXIT_CODE + error.code.value[0]) from None
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 from meshwright.agents.library.bundle import BUNDLED, spec_of
 from meshwright.agents.settings import AgentSettings
 from meshwright.cli import ports, tool_files
+from meshwright.cli.agent_spec import AgentSpec, own_agents, worker_of
 from meshwright.cli.child import Child
 from meshwright.cli.edge import Edge
 from meshwright.core.errors import CredentialsMissingError, MeshError, SetupError
@@ -199,16 +200,14 @@ class Mesh:
         )
         return self._child("gateway", [sys.executable, "-m", "meshwright.gateway"], self._environment(settings))
 
-    def _specs(self) -> list[tuple[str, str]]:
-        own = [(log_name(spec, index), spec) for index, spec in enumerate(self.plan.agents)]
-        return [(name, spec_of(name)) for name in self.plan.bundled] + own
+    def _specs(self) -> list[AgentSpec]:
+        return [AgentSpec(name, spec_of(name), name) for name in self.plan.bundled] + own_agents([*self.plan.agents])
 
-    def _worker_specs(self) -> list[tuple[str, str]]:
-        own = [(log_name(spec, index), spec) for index, spec in enumerate(self.plan.agents)]
-        return [(f"{name}-worker-{number}", spec) for name, spec in own for number in range(1, self.plan.workers + 1)]
+    def _worker_specs(self) -> list[AgentSpec]:
+        numbers = range(1, self.plan.workers + 1)
+        return [worker_of(agent, number) for agent in own_agents([*self.plan.agents]) for number in numbers]
 
-    def _agent(self, named: tuple[str, str], registry_target: str, *, role: str | None = None) -> Child:
-        name, spec = named
+    def _agent(self, named: AgentSpec, registry_target: str, *, role: str | None = None) -> Child:
         settings = AgentSettings.load(
             registry=registry_target,
             model=self.plan.model or None,
@@ -218,7 +217,9 @@ class Mesh:
             drain_s=DRAIN_S,
             reflection=True,
         )
-        child = self._child(name, [sys.executable, "-m", "meshwright.agents", spec], self._environment(settings))
+        command = [sys.executable, "-m", "meshwright.agents", named.spec]
+        child = self._child(named.name, command, self._environment(settings))
+        child.log = child.log.with_name(f"{named.log}.log")
         child.folder = Path.cwd()
         return child
 
@@ -326,12 +327,6 @@ class Mesh:
             if name in self.children:
                 await self.children[name].stop()
         self._locks.close()
-
-
-def log_name(spec: str, index: int) -> str:
-    """Names a user's agent until it tells its own name, and its log for good: `work.py:helper` is `work-helper`."""
-    place, _, attribute = spec.rpartition(":")
-    return f"{Path(place).stem}-{attribute}" + (f"-{index}" if index else "")
 
 
 async def end_orphan(valkey: EmbeddedValkey | None) -> None:

@@ -14,8 +14,11 @@ from meshwright.core.canonical import LARGEST
 
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Characters that move a cursor, colour a terminal or turn text around: what others wrote shall do none of that."""
-UNWRAPPED = 400
-"""Columns of a table that is read by a program."""
+PIPED = 120
+"""Characters in a line of a table that is no terminal's, unless ids and the like need more."""
+PROSE, NARROWEST = 40, 24
+"""A cell of words that is longer than the first is wrapped where the table is too wide, down to the second."""
+GAP = 2
 DOLLAR = 1_000_000
 
 
@@ -72,17 +75,39 @@ def show_messages(messages: Sequence[Message], form: Format) -> None:
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Prints a table as wide as the terminal; unwrapped where it is no terminal."""
+    """Prints a table as wide as the terminal; elsewhere words are wrapped to fit `PIPED`, and ids stay whole."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(harmless(cell)) for cell in row))
+    cells = [[harmless(cell) for cell in row] for row in rows]
     console = Console()
+    widths: list[int | None] = [None] * len(columns)
     if not console.is_terminal:
-        console = Console(width=UNWRAPPED)
+        widths = [*fitted(columns, cells)]
+        console = Console(width=sum(width + GAP for width in widths if width))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column, width in zip(columns, widths, strict=True):
+        table.add_column(column, overflow="fold", width=width)
+    for row in cells:
+        table.add_row(*map(Text, row))
     console.print(table)
+
+
+def fitted(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    """Returns how wide columns are in a line of `PIPED` characters: the widest ones of words give way."""
+    from rich.cells import cell_len
+
+    widths, words = [cell_len(column) for column in columns], set[int]()
+    for row in rows:
+        for index, cell in enumerate(row):
+            widest = max(map(cell_len, cell.splitlines()), default=0)
+            widths[index] = max(widths[index], widest)
+            if widest > PROSE and " " in cell:
+                words.add(index)
+    while (sum(widths) + GAP * (len(widths) - 1)) > PIPED:
+        widest_index = max(words, key=widths.__getitem__, default=None)
+        if widest_index is None or widths[widest_index] <= NARROWEST:
+            break
+        widths[widest_index] -= 1
+    return widths

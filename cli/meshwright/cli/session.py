@@ -9,6 +9,7 @@ from meshwright.cli.options import EdgeUrl, Output, with_edge
 from meshwright.cli.output import Format, as_json, show, show_messages, show_table
 from meshwright.cli.steps import shortened
 from meshwright.core import channel
+from meshwright.core.errors import FactNotFoundError
 from meshwright.gen.agents.v1.session_service_pb2 import (
     DeleteSessionRequest,
     ExportSessionRequest,
@@ -109,6 +110,14 @@ def unpin(
     edge: EdgeUrl = None,
 ) -> None:
     """Takes a fact off a session."""
-    request = UnpinFactRequest(session_id=session_id, fact_id=fact_id)
-    with_edge(edge, lambda mesh: mesh.call(mesh.sessions.UnpinFact, request))
-    show(f"{fact_id}  is not pinned to {session_id}")
+
+    async def take_off(mesh: Edge) -> None:
+        session: Session = await mesh.call(mesh.sessions.GetSession, GetSessionRequest(session_id=session_id, turns=1))
+        if fact_id not in {fact.fact_id for fact in session.facts}:
+            hint = f"`meshwright session show {session_id}` lists what is"
+            raise FactNotFoundError(f"{fact_id} is not pinned to {session_id}: {hint}")
+        request = UnpinFactRequest(session_id=session_id, fact_id=fact_id)
+        await mesh.call(mesh.sessions.UnpinFact, request)
+
+    with_edge(edge, take_off)
+    show(f"{fact_id}  is no longer pinned to {session_id}")

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from meshwright.cli.output import dollars, harmless
+from meshwright.cli.question import commands, sentence, word
 from meshwright.core.canonical import from_struct
 from meshwright.gen.agents.v1.step_event_pb2 import (
     GUARDRAIL_ACTION_ALLOW,
@@ -18,13 +19,11 @@ from meshwright.gen.agents.v1.step_event_pb2 import (
     StepEvent,
     ToolOutcome,
 )
-from meshwright.gen.agents.v1.task_pb2 import Decision, FinishReason, PendingInput, TaskStatus
+from meshwright.gen.agents.v1.task_pb2 import FinishReason, TaskStatus
 
 LONGEST = 100
 ASKS = "?"
 REPORT_S = 1.0
-DIGITS = 12
-"""So much of a digest is shown, and enough to name it."""
 
 
 class Steps:
@@ -32,18 +31,18 @@ class Steps:
 
     Args:
         console: Where to.
+        is_verbose: Says of every answer why its model was asked.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, is_verbose: bool = False) -> None:
         self._console = console
+        self._is_verbose = is_verbose
         self._agents: dict[str, str] = {}
         self._reported: dict[str, float] = {}
 
     def draw(self, event: StepEvent) -> None:
         """Draws one event; of passing frames a gap, and a call's progress once a second."""
-        depth, inner = 0, event
-        while inner.HasField("child"):
-            depth, inner = depth + 1, inner.child.event
+        depth, inner = unwrapped(event)
         is_shown = inner.HasField("gap") or (inner.HasField("progress") and self._is_due(inner.progress.call_id))
         if event.sequence == 0 and not is_shown:
             return
@@ -53,6 +52,8 @@ class Steps:
         if told is None:
             return
         sign, style, words = told
+        if self._is_verbose and inner.llm_call.routed_because:
+            words = f"{words}  chosen: {inner.llm_call.routed_because}"
         line = Text(f"{event.sequence or '':4} ")
         line.append("   " * depth)
         line.append(f"{sign} ", style)
@@ -66,6 +67,14 @@ class Steps:
         if is_due:
             self._reported[call_id] = now
         return is_due
+
+
+def unwrapped(event: StepEvent) -> tuple[int, StepEvent]:
+    """Returns how many tasks below the watched one an event is of, and the event itself."""
+    depth = 0
+    while event.HasField("child"):
+        depth, event = depth + 1, event.child.event
+    return depth, event
 
 
 def described(event: StepEvent) -> tuple[str, str, str] | None:
@@ -85,7 +94,7 @@ def planned(event: StepEvent) -> tuple[str, str, str]:
     call = event.llm_call
     tokens = call.usage.input_tokens + call.usage.output_tokens
     plan = f"plans {len(call.planned_calls)} calls" if call.planned_calls else "answers"
-    spent = f"kept answer, saved {call.usage.saved_tokens} tokens" if call.cached else f"{tokens} tokens"
+    spent = f"from the cache, saved {call.usage.saved_tokens} tokens" if call.cached else f"{tokens} tokens"
     return "●", "blue", f"{plan}  ({call.model}, {spent}, {call.latency_ms} ms)"
 
 
@@ -146,9 +155,10 @@ def missed(event: StepEvent) -> tuple[str, str, str]:
 
 
 def asked(event: StepEvent) -> tuple[str, str, str]:
-    """Describes a question to a person, and how it is answered."""
+    """Describes a question to a person, and the commands that decide, each on a line of its own."""
     pending = event.input_requested
-    return ASKS, "yellow", f"{pending.prompt} Decide: {resolving(event.task_id, pending)}"
+    lines = (f"{sentence(pending.prompt)} Decide with one of", *commands(event.task_id, pending))
+    return ASKS, "yellow", "\n       ".join(lines)
 
 
 def warned(event: StepEvent) -> tuple[str, str, str]:
@@ -156,22 +166,10 @@ def warned(event: StepEvent) -> tuple[str, str, str]:
     return "!", "yellow", f"{event.budget.used_fraction:.0%} of its {event.budget.limit.replace('_', ' ')} are used up"
 
 
-def choices(pending: PendingInput) -> str:
-    """Names what can be decided, as the command takes it."""
-    return "|".join(Decision.Name(choice).removeprefix("DECISION_").lower() for choice in pending.choices)
-
-
-def resolving(task_id: str, pending: PendingInput) -> str:
-    """Spells the command that decides on a question."""
-    digest = f" --digest {pending.intent_digest[:DIGITS]}" if pending.intent_digest else ""
-    return f"meshwright task resolve {task_id} {choices(pending)}{digest}"
-
-
 def resolved(event: StepEvent) -> tuple[str, str, str]:
     """Describes what a person decided."""
     decision = event.input_resolved
-    name = Decision.Name(decision.decision).removeprefix("DECISION_").lower()
-    return "✓", "green", f"{decision.decided_by or 'nobody'}: {name} {decision.reason}"
+    return "✓", "green", f"{decision.decided_by or 'nobody'}: {word(decision.decision)} {decision.reason}"
 
 
 def reported(event: StepEvent) -> tuple[str, str, str]:

@@ -1,5 +1,7 @@
 """`meshwright task`: submit, look at, watch and cancel tasks."""
 
+import asyncio
+import contextlib
 from enum import StrEnum
 from typing import Annotated
 
@@ -10,8 +12,10 @@ from meshwright.cli import dead_letters, inbox, task_request
 from meshwright.cli.edge import Edge
 from meshwright.cli.options import EdgeUrl, Output, Principal, with_edge
 from meshwright.cli.output import Format, as_json, dollars, show, show_messages, show_table
-from meshwright.cli.steps import Steps, resolving, shortened
+from meshwright.cli.question import commands, told
+from meshwright.cli.steps import Steps, shortened, unwrapped
 from meshwright.cli.task_request import BudgetEnd, Priority
+from meshwright.core.errors import DeadlineExceededError
 from meshwright.gen.agents.v1.task_pb2 import TaskResponse, TaskStatus
 from meshwright.gen.agents.v1.task_service_pb2 import CancelTaskRequest, GetTaskRequest, ListTasksRequest
 
@@ -20,6 +24,8 @@ app.command("inbox")(inbox.inbox)
 app.command("resolve")(inbox.resolve)
 app.add_typer(dead_letters.app, name="dead-letters")
 TaskId = Annotated[str, typer.Argument(help="The task's id")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Why each model was asked")]
+READING_S = 20.0
 
 
 class Status(StrEnum):
@@ -37,7 +43,7 @@ class Status(StrEnum):
 def submit(
     question: task_request.Question,
     agent: task_request.AgentName = "",
-    task_id: Annotated[str, typer.Option("--id", help="Your own id; the same id again is the same task")] = "",
+    task_id: task_request.TaskId = "",
     session: task_request.SessionId = "",
     model: task_request.ModelName = "",
     output_schema: task_request.SchemaFile = None,
@@ -75,10 +81,48 @@ def submit(
 
 
 @app.command()
-def get(task_id: TaskId, principal: Principal = "", output: Output = Format.TABLE, edge: EdgeUrl = None) -> None:
+def get(
+    task_id: TaskId,
+    verbose: Verbose = False,
+    principal: Principal = "",
+    output: Output = Format.TABLE,
+    edge: EdgeUrl = None,
+) -> None:
     """Shows a task as it stands."""
-    request = GetTaskRequest(task_id=task_id, principal=principal)
-    show_task(with_edge(edge, lambda mesh: mesh.call(mesh.tasks.GetTask, request)), output)
+
+    async def read(mesh: Edge) -> tuple[TaskResponse, list[str]]:
+        request = GetTaskRequest(task_id=task_id, principal=principal)
+        task: TaskResponse = await mesh.call(mesh.tasks.GetTask, request)
+        return task, await reasons(mesh, task, principal) if verbose else []
+
+    task, models = with_edge(edge, read)
+    show_task(task, output)
+    for reason in models if output is Format.TABLE else ():
+        show(reason)
+
+
+async def reasons(mesh: Edge, task: TaskResponse, principal: str) -> list[str]:
+    """Says which models a task and those below it have asked so far, and why, each once.
+
+    Raises:
+        DeadlineExceededError: The journal is not read in time.
+    """
+    found: dict[str, None] = {}
+    try:
+        steps = mesh.watch(task.task_id, principal=principal)
+        async with asyncio.timeout(READING_S), contextlib.aclosing(steps) as events:
+            while task.last_sequence:
+                event = await anext(events)
+                call = unwrapped(event)[1].llm_call
+                if call.routed_because:
+                    found[f"asked {call.model}: {call.routed_because}"] = None
+                if max(event.sequence, event.gap.to_sequence) >= task.last_sequence:
+                    break
+    except TimeoutError:
+        raise DeadlineExceededError(f"the journal of {task.task_id} was not read within {READING_S:g} s") from None
+    except StopAsyncIteration:  # it is gone
+        pass
+    return list(found)
 
 
 @app.command("list")
@@ -127,6 +171,7 @@ def list_tasks(
 def watch(
     task_id: TaskId,
     after: Annotated[int, typer.Option(min=0, help="Sequence to resume after")] = 0,
+    verbose: Verbose = False,
     principal: Principal = "",
     output: Output = Format.TABLE,
     edge: EdgeUrl = None,
@@ -134,7 +179,7 @@ def watch(
     """Shows a task's steps from the beginning and then as they happen, to the end."""
 
     async def follow(mesh: Edge) -> None:
-        steps = Steps(Console())
+        steps = Steps(Console(), is_verbose=verbose)
         async for event in mesh.watch(task_id, after, principal):
             if output is Format.TABLE:
                 steps.draw(event)
@@ -172,4 +217,4 @@ def show_task(task: TaskResponse, form: Format, *, is_short: bool = False) -> No
         show(f"{task.agent_id}, {task.steps_used} steps, {task.tokens_used} tokens{spent}, {task.duration_ms} ms")
         show(task.output or task.error.message)
         for pending in task.pending_inputs:
-            show(f"waits for you: {inbox.told(pending)}\n  {resolving(task.task_id, pending)}")
+            show("\n  ".join((f"waits for you: {told(pending)}", *commands(task.task_id, pending))))

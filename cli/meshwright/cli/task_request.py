@@ -8,11 +8,11 @@ import typer
 
 from meshwright.core.canonical import to_struct
 from meshwright.core.errors import InvalidRequestError
+from meshwright.core.ids import CALLER_ID, TOOL_NAME
 from meshwright.gen.agents.v1.task_pb2 import BudgetAction, TaskPriority, TaskRequest
-from meshwright.registry.arguments import READER
-from meshwright.registry.file import content
 
 MAX_SCHEMA_BYTES = 64 * 2**10
+FEWEST_TOKENS, MOST_TOKENS = 512, 32_768
 
 
 class BudgetEnd(StrEnum):
@@ -32,18 +32,62 @@ class Priority(StrEnum):
     HIGH = "high"
 
 
+def id_of_caller(text: str) -> str:
+    """Holds an id of the command line against the form that ids have.
+
+    Raises:
+        typer.BadParameter: It has another one.
+    """
+    if text and not CALLER_ID.fullmatch(text):
+        raise typer.BadParameter(f"{text!r} is no id: write {CALLER_ID.words}")
+    return text
+
+
+def tool_names(names: list[str] | None) -> list[str] | None:
+    """Holds names of tools against the form that they have.
+
+    Raises:
+        typer.BadParameter: One has another form.
+    """
+    for name in names or ():
+        if not TOOL_NAME.fullmatch(name):
+            raise typer.BadParameter(f"{name!r} names no tool: write {TOOL_NAME.words}")
+    return names
+
+
+def tokens(budget: int) -> int:
+    """Holds a budget of tokens against the smallest one.
+
+    Raises:
+        typer.BadParameter: It is smaller.
+    """
+    if 0 < budget < FEWEST_TOKENS:
+        raise typer.BadParameter(f"{budget} is not in {FEWEST_TOKENS}..{MOST_TOKENS}; 0 is the default")
+    return budget
+
+
 Question = Annotated[str, typer.Argument(help="What to do")]
 AgentName = Annotated[str, typer.Option("--agent", "-a", help="Agent that does it; by default the orchestrator")]
-SessionId = Annotated[str, typer.Option(help="Conversation that the task belongs to")]
+TaskId = Annotated[
+    str, typer.Option("--id", callback=id_of_caller, help="Your own id; the same id again is the same task")
+]
+SessionId = Annotated[str, typer.Option(callback=id_of_caller, help="Conversation that the task belongs to")]
 ModelName = Annotated[str, typer.Option(help="Model, or class of models: fast, best; by default the agent's choice")]
 SchemaFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help="JSON Schema of type object: the answer is JSON that satisfies it")
 ]
-ToolNames = Annotated[list[str] | None, typer.Option("--tool", help="Only this one of the agent's tools; repeatable")]
-MaxSteps = Annotated[int, typer.Option(min=0, help="Plan-act-observe rounds, 1..25; 0: 10")]
-MaxToolCalls = Annotated[int, typer.Option(min=0, help="Tool calls, 1..1000; 0: as many as the rounds allow")]
-TokenBudget = Annotated[int, typer.Option(min=0, help="Tokens, 512..32768; 0: 8192")]
-CostBudget = Annotated[int, typer.Option(min=0, help="What the task may cost in US$ / 1000000; 0: no limit")]
+ToolNames = Annotated[
+    list[str] | None,
+    typer.Option("--tool", callback=tool_names, help="Only this one of the agent's tools; repeatable"),
+]
+MaxSteps = Annotated[int, typer.Option(min=0, max=25, help="Plan-act-observe rounds, 1..25; 0: 10")]
+MaxToolCalls = Annotated[
+    int, typer.Option(min=0, max=1_000, help="Tool calls, 1..1000; 0: as many as the rounds allow")
+]
+TokenBudget = Annotated[int, typer.Option(min=0, max=MOST_TOKENS, callback=tokens, help="Tokens, 512..32768; 0: 8192")]
+CostBudget = Annotated[
+    int, typer.Option(min=0, max=10**12, help="What the task may cost in US$ / 1000000; 0: no limit")
+]
 OnBudget = Annotated[BudgetEnd, typer.Option(help="What happens when a budget is used up")]
 Timeout = Annotated[int, typer.Option(min=0, max=86_400, help="Seconds that the task may take; 0: 600")]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither take nor keep an answer in the response cache")]
@@ -93,6 +137,9 @@ def schema_in(path: Path) -> dict[str, Any]:
         SetupError: The file cannot be read, or is too large.
         InvalidRequestError: It holds no JSON object.
     """
+    from meshwright.registry.arguments import READER  # brings the host of tools, which most requests do without
+    from meshwright.registry.file import content
+
     text = content(path, MAX_SCHEMA_BYTES)
     try:
         schema = READER.decode(text.decode())

@@ -38,10 +38,10 @@ class Breaker:
     Args:
         clock: Returns seconds that never go back.
         trial_s: Time for a trial; one that has not ended by then is given up, and another call may try.
-        told: Called with each new state.
+        told: Called with each new state, and with what opened the circuit last.
     """
 
-    def __init__(self, clock: Callable[[], float], trial_s: float, told: Callable[[Circuit], None]) -> None:
+    def __init__(self, clock: Callable[[], float], trial_s: float, told: Callable[[Circuit, str], None]) -> None:
         self._clock = clock
         self._trial_s = trial_s
         self._told = told
@@ -49,6 +49,8 @@ class Breaker:
         self._ends = 0.0
         self._recent: deque[tuple[float, bool]] = deque(maxlen=WINDOW_CALLS)
         self.state = Circuit.CLOSED
+        self.cause = ""
+        """What opened it last: how many calls of how many failed."""
 
     @property
     def retry_after_s(self) -> float:
@@ -70,11 +72,14 @@ class Breaker:
         if epoch != self._epoch:
             return
         if self.state is Circuit.ON_TRIAL:
+            self.cause = "a trial that failed" if is_failure else self.cause
             self._move(Circuit.OPEN if is_failure else Circuit.CLOSED, OPEN_S)
             return
         now = self._clock()
         self._recent.append((now, is_failure))
-        if is_failure and self._is_failing(now):
+        lately = [failed for at, failed in self._recent if at > now - WINDOW_S]
+        if is_failure and len(lately) >= FEWEST_CALLS and sum(lately) >= FAILING_SHARE * len(lately):
+            self.cause = f"{sum(lately)} failures of {len(lately)} calls in {WINDOW_S:g} s"
             self._move(Circuit.OPEN, OPEN_S)
 
     def leave(self, epoch: int) -> None:
@@ -82,13 +87,9 @@ class Breaker:
         if epoch == self._epoch and self.state is Circuit.ON_TRIAL:
             self._ends = self._clock()
 
-    def _is_failing(self, now: float) -> bool:
-        lately = [failed for at, failed in self._recent if at > now - WINDOW_S]
-        return len(lately) >= FEWEST_CALLS and sum(lately) >= FAILING_SHARE * len(lately)
-
     def _move(self, state: Circuit, lasts_s: float) -> None:
         self._epoch += 1
         self._ends = self._clock() + lasts_s
         self._recent.clear()
         self.state = state
-        self._told(state)
+        self._told(state, self.cause)

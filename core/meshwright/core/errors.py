@@ -46,6 +46,13 @@ class SessionNotFoundError(MeshError):
     reason = "SESSION_NOT_FOUND"
 
 
+class FactNotFoundError(MeshError):
+    """No such fact is pinned to the session."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    reason = "FACT_NOT_FOUND"
+
+
 class DeliveryNotFoundError(MeshError):
     """The tenant has no such webhook event, or no attempt at it is known."""
 

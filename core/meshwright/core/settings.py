@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from meshwright.core.errors import SetupError
 from meshwright.core.key_file import read_key
+from meshwright.core.mistake import mistakes
 
 PREFIX = "MESHWRIGHT_"
 Auth = Literal["none", "keys", "jwt", "keys,jwt"]
@@ -57,9 +58,9 @@ class Settings(BaseModel):
         try:
             return cls(**values)
         except ValidationError as error:
-            first = error.errors()[0]
-            name = str(first["loc"][0]) if first["loc"] else "*"
-            raise SetupError(f"{PREFIX}{name.upper()}={values.get(name)!r}: {first['msg']}") from None
+            first = mistakes(error, cls)[0]
+            name = str(first.location[0]) if first.location else "*"
+            raise SetupError(f"{PREFIX}{name.upper()}={values.get(name)!r}: {first.words}") from None
 
     def environment(self) -> dict[str, str]:
         """Spells these settings as environment variables, for a child process."""

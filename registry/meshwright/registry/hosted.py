@@ -60,7 +60,8 @@ class Hosted:
 
     def circuit_open(self) -> ToolCircuitOpenError:
         """Builds the refusal of a call while the backend is left alone."""
-        told = f"{self.tool.name} has failed too often lately: try again later, or do without it"
+        often = f"has failed too often lately ({self.breaker.cause})"
+        told = f"{self.tool.name} {often}: try again later, or do without it"
         return ToolCircuitOpenError(told, metadata={"tool": self.pin}, retry_after_s=self.breaker.retry_after_s)
 
 
@@ -88,12 +89,12 @@ def hosted(tool: HostedTool, threads: Threads) -> Hosted:
     )
 
 
-def told_of(pin: str) -> Callable[[Circuit], None]:
+def told_of(pin: str) -> Callable[[Circuit, str], None]:
     """Returns what tells of a tool's circuit: a metric and a line in the log."""
     telemetry.TOOL_CIRCUIT.labels(pin).set(Circuit.CLOSED)
 
-    def tell(state: Circuit) -> None:
+    def tell(state: Circuit, cause: str) -> None:
         telemetry.TOOL_CIRCUIT.labels(pin).set(state)
-        log.warning("tool_circuit", tool=pin, state=state.name.lower())
+        log.warning("tool_circuit", tool=pin, state=state.name.lower(), cause=cause)
 
     return tell

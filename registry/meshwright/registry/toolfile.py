@@ -8,6 +8,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from meshwright.core.errors import SetupError
+from meshwright.core.mistake import mistakes
 from meshwright.core.settings import Settings
 from meshwright.registry.backends.agent import AgentOptions, agent_tool
 from meshwright.registry.backends.declaration import Options, Surroundings, ToolOptions
@@ -184,11 +185,6 @@ def options_of(kind: type[Part], value: Any) -> Part:
     try:
         return kind(**value)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        field = ".".join(str(part) for part in first["loc"] if str(part) not in (PLAIN, REFERENCE))
-        raise SetupError(f"{field}: {said(first['msg'])}" if field else said(first["msg"])) from None
-
-
-def said(message: str) -> str:
-    """Writes pydantic's words as ours."""
-    return message.removeprefix("Value error, ")
+        first = mistakes(error, kind)[0]
+        field = ".".join(str(part) for part in first.location if str(part) not in (PLAIN, REFERENCE))
+        raise SetupError(f"{field}: {first.words}" if field else first.words) from None

@@ -144,9 +144,9 @@ def test_a_chain_that_is_none_is_refused_in_one_line(model: str, message: str) -
     [
         ("", "must be a mapping of names"),
         ("models: {}", "models: "),
-        ("models: {a: {}}", "models.a.spec: Field required"),
-        ("models: {a: {spec: offline, price: 3}}", "models.a.price: Extra inputs"),
-        ("models: {a: {spec: offline, class: good}}", "models.a.class: Input should be 'fast' or 'best'"),
+        ("models: {a: {}}", "models.a.spec: is required"),
+        ("models: {a: {spec: offline, price: 3}}", "models.a.price: is not known here"),
+        ("models: {a: {spec: offline, class: good}}", "models.a.class: must be 'fast' or 'best'"),
         ("models: {a: {spec: offline, timeout_s: 0}}", "models.a.timeout_s: "),
         ("models: {a: {spec: offline, context_window: many}}", "models.a.context_window: "),
         ("models: {A b: {spec: offline}}", "models.A b: a name matches"),

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from meshwright.core.errors import InvalidRequestError, SetupError
+from meshwright.core.mistake import mistakes
 from meshwright.registry.file import content
 from meshwright.registry.schema import Schema
 
@@ -148,7 +149,7 @@ def read_set(path: Path) -> list[Case]:
         try:
             cases.append(Case.model_validate(_object(line)))
         except ValidationError as error:
-            wrong |= {f"line {number}: {_place(one['loc'])}": one["msg"] for one in error.errors(include_url=False)}
+            wrong |= {f"line {number}: {one.place or 'the case'}": one.words for one in mistakes(error, Case)}
         except (ValueError, RecursionError) as error:
             wrong[f"line {number}"] = f"is no JSON object: {error}"
     repeated = [name for name, count in Counter(case.id for case in cases).items() if count > 1]
@@ -184,10 +185,6 @@ def _object(line: str) -> dict[str, Any]:
 
 def _has_docs(case: Case, path: Path) -> bool:
     return not isinstance(case.docs, str) or (path.parent / case.docs).is_dir()
-
-
-def _place(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location) or "the case"
 
 
 def _compiled(schema: dict[str, Any]) -> Schema:

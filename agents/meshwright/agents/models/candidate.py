@@ -103,13 +103,13 @@ def candidate(
     return Candidate(name, model, Breaker(clock, limits.timeout_s + TRIAL_GRACE_S, told_of(name)), kind, limits)
 
 
-def told_of(name: str) -> Callable[[Circuit], None]:
+def told_of(name: str) -> Callable[[Circuit, str], None]:
     """Returns what tells of a model's circuit: a metric and a line in the log."""
     telemetry.MODEL_CIRCUIT.labels(name).set(Circuit.CLOSED)
 
-    def tell(state: Circuit) -> None:
+    def tell(state: Circuit, cause: str) -> None:
         telemetry.MODEL_CIRCUIT.labels(name).set(state)
-        log.warning("model_circuit", model=name, state=state.word)
+        log.warning("model_circuit", model=name, state=state.word, cause=cause)
 
     return tell
 

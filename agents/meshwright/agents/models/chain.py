@@ -188,7 +188,8 @@ class Chain:
         epoch = breaker.enter()
         if epoch is None:
             left_s = breaker.retry_after_s
-            message = f"{candidate.name} has failed too often lately: it is left alone for {left_s:.1f} s more"
+            often = f"has failed too often lately ({breaker.cause})"
+            message = f"{candidate.name} {often}: it is left alone for {left_s:.1f} s more"
             raise Failed(ModelUnavailableError(message, retry_after_s=left_s))
         is_trial = breaker.state is Circuit.ON_TRIAL
         try:
@@ -199,7 +200,8 @@ class Chain:
             telemetry.MODEL_TRIES.labels(candidate.name, failed.error.reason).inc()
             breaker.record(epoch, is_failure=failed.error.is_retryable)
             if breaker.state is Circuit.OPEN:
-                await turn.tell(NOTICE_KIND_BREAKER_OPEN, f"is left alone for {breaker.retry_after_s:.1f} s: {failed}")
+                alone = f"is left alone for {breaker.retry_after_s:.1f} s after {breaker.cause}"
+                await turn.tell(NOTICE_KIND_BREAKER_OPEN, f"{alone}: {failed}")
             raise
         else:
             telemetry.MODEL_TRIES.labels(candidate.name, "OK").inc()

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from meshwright.agents.models.model import Usage
 from meshwright.core.errors import PriceUnknownError, SetupError
+from meshwright.core.mistake import mistakes
 
 log = structlog.get_logger("prices")
 FREE_PROVIDERS = frozenset({"offline", "scripted", "hashing"})
@@ -156,6 +157,6 @@ def _price(path: Path, model: str, price: object) -> Price:
     try:
         return Price.model_validate(price)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, (model, *first["loc"])))
-        raise SetupError(f"the prices in {path} are wrong at {place}: {first['msg']}") from None
+        first = mistakes(error, Price)[0]
+        place = ".".join(map(str, (model, *first.location)))
+        raise SetupError(f"the prices in {path} are wrong at {place}: {first.words}") from None

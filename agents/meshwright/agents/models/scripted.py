@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from meshwright.agents.models.estimate import estimated_usage
 from meshwright.agents.models.model import Answer, Call, OnText, Prompt, Usage
 from meshwright.core.errors import MeshError, ModelRejectedError, ModelUnavailableError, RateLimitedError, SetupError
+from meshwright.core.mistake import mistakes
 
 DEFAULT = "default"
 """The entry that answers for agents without an entry of their own."""
@@ -139,6 +140,5 @@ def _loaded(path: Path) -> Script:
     except yaml.YAMLError as error:
         raise SetupError(f"the script {path} is no YAML: {str(error).splitlines()[0]}") from None
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise SetupError(f"the script {path} is wrong at {place}: {first['msg']}") from None
+        first = mistakes(error, Script)[0]
+        raise SetupError(f"the script {path} is wrong at {first.place or 'the file'}: {first.words}") from None

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from pydantic.errors import PydanticUserError
 
 from meshwright.core.errors import InvalidRequestError, SetupError
+from meshwright.core.mistake import mistakes
 from meshwright.gen.registry.v1.tool_registry_service_pb2 import Tool
 from meshwright.registry.catalog import UNPLACED, declared_contract
 from meshwright.registry.threads import run_in_thread
@@ -140,7 +141,8 @@ class LocalTool:
         try:
             values = self._arguments.model_validate(arguments)
         except ValidationError as error:
-            problems = {"/".join(map(str, ("arguments", *e["loc"]))): e["msg"] for e in error.errors()}
+            wrong = mistakes(error, self._arguments)
+            problems = {"/".join(map(str, ("arguments", *one.location))): one.words for one in wrong}
             raise InvalidRequestError(f"arguments of {self.name} do not fit", fields=problems) from None
         named = {parameter: getattr(values, name) for parameter, name in self._places}
         if self.is_threaded:

@@ -1,0 +1,87 @@
+"""The commands by name, each in a module that is imported when it is called: help and typing errors come at once."""
+
+import importlib
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command, get_group
+
+
+class Place(NamedTuple):
+    """Where a command is, and what the list of commands says of it.
+
+    Attributes:
+        module: Below `meshwright.cli`.
+        name: A function, or a group of commands, of that module.
+        help: The first line of its own help.
+    """
+
+    module: str
+    name: str
+    help: str
+
+
+PLACES: Mapping[str, Place] = MappingProxyType(
+    {
+        "dev": Place(
+            "dev",
+            "dev",
+            "Runs store, registry, agents, gateway and Envoy; starts again what dies; stops all of it on Ctrl-C.",
+        ),
+        "demo": Place(
+            "demo",
+            "demo",
+            "Starts a whole mesh, asks it a question of your files, draws the steps, prints the answer, stops.",
+        ),
+        "run": Place("run", "run", "Asks a question and prints the answer."),
+        "eval": Place(
+            "eval",
+            "evaluate",
+            "Asks an agent what its set holds, in a mesh of its own, and checks what becomes of it.",
+        ),
+        "chaos": Place(
+            "chaos.command",
+            "chaos",
+            "Breaks a real mesh on purpose and reports which promises held; exits with 1 where one did not.",
+        ),
+        "bench": Place(
+            "bench",
+            "bench",
+            "Measures what calls, tasks and watchers cost; works in a checkout, where the benchmarks are.",
+        ),
+        "cost": Place("cost", "cost", "Sums what your tenant's ended tasks have cost; what cost nothing is in no row."),
+        "task": Place("task", "app", "Submit, look at, watch and cancel tasks; decide what they wait for."),
+        "session": Place("session", "app", "Look at conversations, pin facts to them, export and delete them."),
+        "agent": Place("agent", "app", "See who is here, and begin a new one."),
+        "tool": Place("tool", "app", "See which tools there are, mark their versions, and call one."),
+        "key": Place("key", "app", "Make, list and revoke API keys."),
+        "webhook": Place("webhook", "app", "What webhooks are told: look at it, tell it again, try endpoints."),
+    }
+)
+
+
+class Commands(TyperGroup):
+    """The group of all commands: known by their outlines until one of them is called."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.commands = {name: TyperCommand(name, help=place.help) for name, place in PLACES.items()}
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Finds the command that is called, and imports it."""
+        name, outline, rest = super().resolve_command(ctx, args)
+        return name, outline and loaded(outline.name or ""), rest
+
+
+def loaded(name: str) -> Any:
+    """Imports a command, as click calls it."""
+    place = PLACES[name]
+    found = getattr(importlib.import_module(f"meshwright.cli.{place.module}"), place.name)
+    if isinstance(found, typer.Typer):
+        return get_group(found)
+    alone = typer.Typer(add_completion=False)
+    alone.command(name)(found)
+    return get_command(alone)

@@ -1,0 +1,66 @@
+"""The commands as a list: known by their outlines, imported one by one."""
+
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from meshwright.cli.commands import PLACES, loaded
+from meshwright.cli.main import app
+
+HEAVY = ("grpc", "redis", "pydantic", "structlog", "opentelemetry", "meshwright.agents", "meshwright.registry")
+
+
+def imported(code):
+    """Returns which of the heavy packages a fresh process has imported after some code."""
+    code = f"import sys; {code}; print(*(name for name in {HEAVY!r} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=50)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_help_imports_nothing_heavy():
+    call = (
+        "from typer.testing import CliRunner; from meshwright.cli.main import app; CliRunner().invoke(app, ['--help'])"
+    )
+    assert imported(call) == set()
+
+
+@pytest.mark.parametrize("name", ["run", "task"])
+def test_talking_to_a_mesh_imports_none(name):
+    call = f"from meshwright.cli.commands import loaded; loaded({name!r})"
+    assert imported(call).isdisjoint({"redis", "meshwright.agents", "meshwright.registry"})
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_the_list_says_of_a_command_what_it_says_of_itself(name):
+    told = " ".join((loaded(name).help or "").split("\n\n")[0].split())
+    assert told == PLACES[name].help
+
+
+def test_a_command_that_is_misspelled_is_guessed():
+    result = CliRunner().invoke(app, ["tsk"])
+    assert result.exit_code == 2
+    assert "'task'" in result.output
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("run Hi --max-steps 99", "99 is not in"),
+        ("run Hi --max-tool-calls 1001", "1001 is not in"),
+        ("run Hi --token-budget 5", "512..32768"),
+        ("run Hi --tool docs.search@1", "docs.search@1' names no tool"),
+        ("run Hi --id a/b", "1 to 64 letters"),
+        ("task submit Hi --session a/b", "1 to 64 letters"),
+        ("cost --day yesterday", "YYYY-MM-DD"),
+        ("cost --day 2026-01-31 --to 2026-01-30", "0 to 39"),
+        ("task resolve t1 answer", "an answer is needed"),
+        ("task resolve t1 edit 7", "a JSON object"),
+        ("task resolve t1 raise_budget", "--token-budget"),
+    ],
+)
+def test_what_is_wrong_without_a_mesh_is_told_without_one(words, said):
+    result = CliRunner().invoke(app, words.split(), env={"COLUMNS": "200"})
+    assert result.exit_code == 2
+    assert said in result.stderr
