@@ -75,7 +75,7 @@ check: .venv/.dev ## Format, lint, types, contract, evals, generated code
 	$(BIN)/meshwright tool check contracts $(TOOLS)
 	@$(MAKE) --no-print-directory eval
 	@$(MAKE) --no-print-directory gen
-	@git diff --exit-code --stat -- gen gateway/envoy.json || { echo "error: generated files differ: commit what \`make gen\` wrote"; exit 1; }
+	@git diff --exit-code --stat -- gen gateway/envoy.json gateway/openapi.json || { echo "error: generated files differ: commit what \`make gen\` wrote"; exit 1; }
 
 .PHONY: eval
 eval: .venv/.dev ## What the bundled agents promise, offline; a real model: MODEL=openai:NAME@URL MIN=0.8
@@ -96,9 +96,10 @@ bench-full: .venv/.dev ## The same at length, into benchmarks/results/ (6 minute
 	$(BIN)/python -m benchmarks full
 
 .PHONY: gen
-gen: .venv/.dev ## Regenerate stubs, descriptor set and Envoy's bootstrap
+gen: .venv/.dev ## Regenerate stubs, descriptor set, OpenAPI document and Envoy's bootstrap
 	$(BIN)/python gen/generate.py
 	$(BIN)/python -m meshwright.gateway.bootstrap > gateway/envoy.json
+	$(BIN)/python -m meshwright.gateway.openapi > gateway/openapi.json
 
 .PHONY: format
 format: .venv/.dev ## Format code and contract

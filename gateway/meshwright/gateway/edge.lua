@@ -103,7 +103,8 @@ local function cluster_for(path, agent)
   if string.match(path, '^/v1/agents') or string.match(path, '^/v1/tools') then return 'registry' end
   local rpc = string.match(path, '^/registry%.v1%.(.+)$')
   if rpc and (string.match(rpc, '^ToolRegistryService/') or REGISTRY_RPC[rpc]) then return 'registry' end
-  if path == '/' or path == '/ready' or path == '/openapi.json' or string.match(path, '^/assets/') then return 'gateway' end
+  if path == '/' or path == '/ready' or path == '/openapi.json' or path == '/docs' then return 'gateway' end
+  if string.match(path, '^/assets/') then return 'gateway' end
   if string.match(path, '^/gateway%.v1%.') or string.match(path, '^/grpc%.health%.v1%.Health/') then return 'gateway' end
   return 'none'
 end
