@@ -48,6 +48,10 @@ test: .venv/.dev ## The whole suite, on real Valkey, Envoy and servers
 guardrails: .venv/.dev ## How often guardrails are right: precision and recall on the sets of the tests
 	$(BIN)/python -m pytest -n0 -q -s tests/agents/guardrails/test_sets.py
 
+.PHONY: schemathesis
+schemathesis: .venv/.dev ## 2,000 generated calls of every operation against a real mesh: all as the OpenAPI document says
+	OPENAPI_EXAMPLES=65 $(BIN)/python -m pytest -n0 -q tests/e2e/test_openapi_cases.py
+
 .PHONY: chaos
 chaos: .venv/.dev ## Break a mesh on purpose, in short: which promises hold? ONLY="kills power" SEED=7
 	$(BIN)/meshwright chaos $(ONLY) $(if $(SEED),--seed $(SEED))

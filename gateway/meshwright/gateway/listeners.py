@@ -31,7 +31,7 @@ def edge_listener(settings: GatewaySettings) -> Config:
         "early_header_mutation_extensions": [early_mutation()],
         "access_log": [access_log()],
         "local_reply_config": {"mappers": [no_agent_mapper(), overflow_mapper(), *map(reply_mapper, LOCAL_REPLIES)]},
-        "route_config": routes(),
+        "route_config": routes(settings),
         "http_filters": http_filters(settings),
     }
     return listener("edge", settings.edge_host, settings.edge_port, manager)

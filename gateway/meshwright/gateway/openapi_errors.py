@@ -85,7 +85,7 @@ def statuses(comments: str, *, has_body: bool, has_auth: bool) -> dict[int, list
         has_body: The request has one.
         has_auth: Callers have to say who they are.
     """
-    reasons: dict[int, list[str]] = {status: [] for status in LOCAL_REPLIES}
+    reasons: dict[int, list[str]] = {status: [] for status in LOCAL_REPLIES if status in MEANING}
     for word in _WORD.findall(comments):
         error = MeshError.by_reason.get(word)
         if word in HTTP_STATUS:

@@ -30,8 +30,12 @@ CONTENT = {
     "agents.v1.TaskService.WatchTaskEvents": EVENTS,
 }
 """Media types of methods that answer with bytes of their own."""
+OWN_SCHEMAS: dict[str, Json] = {"application/json": {"type": "object"}, "*/*": {}}
+STEP_EVENT = "StepEvent"
 ACCEPTS = {"agents.v1.AgentService.RunTask", "agents.v1.AgentService.StreamSteps", "agents.v1.TaskService.SubmitTask"}
 """Methods that make a task."""
+EDGE = "gateway.v1.EdgeService"
+"""Whose calls are open to everybody."""
 SUBMITS = "agents.v1.TaskService.SubmitTask"
 RESUMES = {"agents.v1.AgentService.StreamSteps", "agents.v1.TaskService.WatchTaskEvents"}
 HEADERS: dict[str, tuple[str, Json]] = {
@@ -82,7 +86,11 @@ def operation(binding: Binding, example: Example, *, has_auth: bool) -> Json:
         found["parameters"] = parameters
     if binding.body:
         found["requestBody"] = _body(binding, example)
-    failures = openapi_errors.statuses(_errors(method), has_body=bool(binding.body), has_auth=has_auth)
+    is_open = method.containing_service.full_name == EDGE
+    if has_auth and is_open:
+        found["security"] = []
+    asks = has_auth and not is_open
+    failures = openapi_errors.statuses(_errors(method), has_body=bool(binding.body), has_auth=asks)
     found["responses"] = _answers(binding, example) | openapi_errors.responses(failures)
     return found
 
@@ -157,10 +165,6 @@ def _body(binding: Binding, example: Example) -> Json:
     return {"required": is_needed, "content": {"application/json": media}}
 
 
-def _events_text(message: Json) -> str:
-    return f"data: {json.dumps(message, separators=(',', ':'))}\n\n"
-
-
 def _answers(binding: Binding, example: Example) -> Json:
     method = binding.method
     name = method.full_name
@@ -184,19 +188,26 @@ def _answer_name(binding: Binding) -> str:
 
 def _content(binding: Binding, example: Example) -> Json:
     method = binding.method
-    if own := CONTENT.get(method.full_name):
-        media: Json = {"schema": _own_schema(own)}
-        if example.text:
-            media["example"] = example.text
+    own = CONTENT.get(method.full_name)
+    if own == EVENTS:
+        return {EVENTS: _events(STEP_EVENT, example.text)}
+    if own:
+        media: Json = {"schema": {"type": "string"} if own.startswith("text/") else OWN_SCHEMAS[own]}
         return {own: media}
     message: Json = {"schema": {"$ref": COMPONENTS + method.output_type.name}, "example": example.response}
     if not method.server_streaming:
         return {"application/json": message}
     lines = message | {"schema": message["schema"] | {"description": "Of each line: one JSON object."}}
-    return {LINES: lines, EVENTS: {"schema": {"type": "string"}, "example": _events_text(example.response)}}
+    text = f"data: {json.dumps(example.response, separators=(',', ':'))}\n\n"
+    return {LINES: lines, EVENTS: _events(method.output_type.name, text)}
 
 
-def _own_schema(media_type: str) -> Json:
-    if media_type == "application/json":
-        return {"type": "object"}
-    return {"type": "string"} if media_type.startswith("text/") else {}
+def _events(name: str, example: str) -> Json:
+    """Returns the media type of a stream of Server-Sent Events; the schema is that of one event."""
+    said = "One message in JSON."
+    data: Json = {"type": "string", "description": said, "contentMediaType": "application/json"}
+    fields: Json = {"data": data | {"contentSchema": {"$ref": COMPONENTS + name}}}
+    fields["id"] = {"type": "string", "description": "Sequence to resume after; passing messages have none."}
+    fields["event"] = {"type": "string", "description": "`result` on the last one of a watch."}
+    schema: Json = {"type": "object", "description": "Of each event.", "properties": fields, "required": ["data"]}
+    return {"schema": schema, "example": example}

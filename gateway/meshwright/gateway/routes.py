@@ -1,13 +1,15 @@
 """The edge's routes. Pure."""
 
+from meshwright.gateway.browsers import cors_policy
 from meshwright.gateway.config import TYPE, Config
 from meshwright.gateway.filters import transcoder
+from meshwright.gateway.settings import GatewaySettings
 
 STREAM_IDLE_S = 300
 """An idle stream is cut after this; agents send a heartbeat every 15 s."""
 
 
-def routes() -> Config:
+def routes(settings: GatewaySettings) -> Config:
     """Two routes, since a transcoder writes either Server-Sent Events or lines; Lua has chosen the cluster."""
     action = {
         "cluster_header": "x-agent-cluster",
@@ -35,11 +37,16 @@ def routes() -> Config:
         "typed_per_filter_config": {"envoy.filters.http.grpc_json_transcoder": transcoder(is_sse=True)},
     }
     plain = {"name": "plain", "match": {"prefix": "/"}, "route": action}
+    everything = {
+        "name": "all",
+        "domains": ["*"],
+        "routes": [health, sse, plain],
+        "typed_per_filter_config": cors_policy(settings),
+    }
     return {
         "name": "edge",
         "response_headers_to_remove": ["grpc-accept-encoding"],
-        "response_headers_to_add": [{"header": {"key": "x-content-type-options", "value": "nosniff"}}],
-        "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [health, sse, plain]}],
+        "virtual_hosts": [everything],
     }
 
 

@@ -34,7 +34,6 @@ CHECK_S = 2.0
 CONSOLE = "console"
 PAGE_HEADERS = (
     ("content-security-policy", "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"),
-    ("referrer-policy", "no-referrer"),
     ("cache-control", "no-cache"),
 )
 """A page that shows what models wrote runs nothing of it, and is shown in nobody's frame."""
