@@ -125,6 +125,9 @@ def response(status: int) -> Json:
     if status in WAITS:
         wait = {"description": "Seconds after which to try again.", "schema": {"type": "integer", "minimum": 0}}
         found["headers"] = {"retry-after": wait}
+    if status == UNAUTHENTICATED:
+        ways = {"description": "How to say who is calling.", "schema": {"type": "string"}}
+        found["headers"] = {"www-authenticate": ways}
     return found
 
 

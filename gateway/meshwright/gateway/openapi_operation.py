@@ -37,7 +37,14 @@ ACCEPTS = {"agents.v1.AgentService.RunTask", "agents.v1.AgentService.StreamSteps
 EDGE = "gateway.v1.EdgeService"
 """Whose calls are open to everybody."""
 SUBMITS = "agents.v1.TaskService.SubmitTask"
-RESUMES = {"agents.v1.AgentService.StreamSteps", "agents.v1.TaskService.WatchTaskEvents"}
+RESUMES = {
+    "agents.v1.AgentService.StreamSteps",
+    "agents.v1.TaskService.WatchTask",
+    "agents.v1.TaskService.WatchTaskEvents",
+}
+"""Methods that go on after what a client has seen."""
+MOST_DEPTH = 3
+"""Levels of messages inside of messages that a query may name."""
 HEADERS: dict[str, tuple[str, Json]] = {
     "Idempotency-Key": (
         "Names the task, as `task_id` in the body does: the same key with the same request attaches to the first task.",
@@ -121,6 +128,8 @@ def _path(binding: Binding, example: Example) -> Iterator[Json]:
 def _query(binding: Binding, example: Example) -> Iterator[Json]:
     for path, field in query_fields(binding):
         found: Json = {"name": path, "in": "query", "description": prose(field.full_name)}
+        if is_required(field):
+            found["required"] = True
         schema = value_schema(field)
         if field.is_repeated:
             found |= {"style": "form", "explode": True}
@@ -143,7 +152,7 @@ def _bindable(message: Descriptor, without: frozenset[str], prefix: str = "") ->
         inner = field.message_type
         if inner is None or KNOWN.get(inner.full_name, {}).get("type") == "string":
             yield prefix + field.name, field
-        elif not field.is_repeated and inner.full_name not in KNOWN:
+        elif not field.is_repeated and inner.full_name not in KNOWN and prefix.count(".") < MOST_DEPTH:
             yield from _bindable(inner, frozenset(), f"{prefix}{field.name}.")
 
 
