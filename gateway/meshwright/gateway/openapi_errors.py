@@ -26,7 +26,7 @@ HTTP_STATUS = {
     "DEADLINE_EXCEEDED": 504,
 }
 """By gRPC code; CANCELLED and UNIMPLEMENTED are missing: nothing that the edge serves ends so."""
-INSIDE = {"GRANT_INVALID", "TASK_CANCELLED", "NOT_YET_AVAILABLE"}
+INSIDE = {"GRANT_INVALID"}
 """Reasons that the contract names for callers inside of the mesh; at the edge no call has them."""
 MEANING = {
     400: (
@@ -41,7 +41,7 @@ MEANING = {
     409: (6, "TASK_CONFLICT", "The name is taken by something else, or others were faster"),
     413: (8, "REQUEST_TOO_LARGE", "The request is larger than 4 MiB"),
     415: (3, "CONTENT_TYPE_REFUSED", "The body is not said to be `application/json`"),
-    429: (8, "OVERLOADED", "Too much at once: nothing was done, and `retry-after` says when to try again"),
+    429: (8, "OVERLOADED", "Too much: `retry-after` says when to try again, where that helps"),
     431: (8, "REQUEST_TOO_LARGE", "The headers are too large"),
     500: (13, "INTERNAL", "Something broke on the mesh's side: the message has an id to look up in its logs"),
     502: (14, "UNAVAILABLE", "The answer of an agent could not be read"),
@@ -88,11 +88,10 @@ def statuses(comments: str, *, has_body: bool, has_auth: bool) -> dict[int, list
     reasons: dict[int, list[str]] = {status: [] for status in LOCAL_REPLIES if status in MEANING}
     for word in _WORD.findall(comments):
         error = MeshError.by_reason.get(word)
-        if word in HTTP_STATUS:
-            reasons.setdefault(HTTP_STATUS[word], [])
-        elif error and word not in INSIDE:
-            named = reasons.setdefault(HTTP_STATUS[error.code.name], [])
-            named += [word] * (word not in named)
+        status = HTTP_STATUS.get(error.code.name if error else word)
+        if status and word not in INSIDE:
+            named = reasons.setdefault(status, [])
+            named += [word] * (word not in HTTP_STATUS and word not in named)
     left_out = set() if has_body else set(BODY_ONLY)
     left_out |= set() if has_auth else {UNAUTHENTICATED}
     return {status: reasons[status] for status in sorted(set(reasons) - left_out)}
