@@ -74,7 +74,8 @@ def render(auth: str = NO_AUTH) -> Json:
         ValueError: Two messages would have one name.
     """
     has_auth = auth != NO_AUTH
-    found = [binding for service in services() for binding in bindings(service)]
+    served = services()
+    found = [binding for service in served for binding in bindings(service)]
     document: Json = {
         "openapi": "3.1.0",
         "jsonSchemaDialect": DIALECT,
@@ -87,7 +88,7 @@ def render(auth: str = NO_AUTH) -> Json:
         "servers": [{"url": "/"}],
         "tags": [
             {"name": service.name.removesuffix("Service"), "description": prose(service.full_name)}
-            for service in services()
+            for service in served
         ],
         "paths": {"/health": HEALTH} | paths(found, has_auth=has_auth),
         "components": {
