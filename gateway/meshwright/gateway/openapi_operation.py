@@ -22,15 +22,16 @@ from meshwright.gateway.openapi_schema import (
 LINES = "application/json"
 """What the transcoder calls one JSON object a line."""
 EVENTS = "text/event-stream"
+HTML = "text/html; charset=utf-8"
 CONTENT = {
     "gateway.v1.EdgeService.GetOpenApi": "application/json",
-    "gateway.v1.EdgeService.GetDocs": "text/html; charset=utf-8",
-    "gateway.v1.EdgeService.GetPage": "text/html; charset=utf-8",
+    "gateway.v1.EdgeService.GetDocs": HTML,
+    "gateway.v1.EdgeService.GetPage": HTML,
     "gateway.v1.EdgeService.GetAsset": "*/*",
     "agents.v1.TaskService.WatchTaskEvents": EVENTS,
 }
 """Media types of methods that answer with bytes of their own."""
-OWN_SCHEMAS: dict[str, Json] = {"application/json": {"type": "object"}, "*/*": {}}
+OWN_SCHEMAS: dict[str, Json] = {"application/json": {"type": "object"}, HTML: {"type": "string"}, "*/*": {}}
 STEP_EVENT = "StepEvent"
 ACCEPTS = {"agents.v1.AgentService.RunTask", "agents.v1.AgentService.StreamSteps", "agents.v1.TaskService.SubmitTask"}
 """Methods that make a task."""
@@ -201,8 +202,8 @@ def _content(binding: Binding, example: Example) -> Json:
     if own == EVENTS:
         return {EVENTS: _events(STEP_EVENT, example.text)}
     if own:
-        media: Json = {"schema": {"type": "string"} if own.startswith("text/") else OWN_SCHEMAS[own]}
-        return {own: media}
+        is_json = own == "application/json"
+        return {own: {"schema": OWN_SCHEMAS[own], "example": json.loads(example.text) if is_json else example.text}}
     message: Json = {"schema": {"$ref": COMPONENTS + method.output_type.name}, "example": example.response}
     if not method.server_streaming:
         return {"application/json": message}
