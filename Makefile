@@ -48,6 +48,10 @@ test: .venv/.dev ## The whole suite, on real Valkey, Envoy and servers
 guardrails: .venv/.dev ## How often guardrails are right: precision and recall on the sets of the tests
 	$(BIN)/python -m pytest -n0 -q -s tests/agents/guardrails/test_sets.py
 
+.PHONY: schemathesis
+schemathesis: .venv/.dev ## 2,000 generated calls of every operation against a real mesh: all as the OpenAPI document says
+	OPENAPI_EXAMPLES=65 $(BIN)/python -m pytest -n0 -q tests/e2e/test_openapi_cases.py
+
 .PHONY: chaos
 chaos: .venv/.dev ## Break a mesh on purpose, in short: which promises hold? ONLY="kills power" SEED=7
 	$(BIN)/meshwright chaos $(ONLY) $(if $(SEED),--seed $(SEED))
@@ -75,7 +79,7 @@ check: .venv/.dev ## Format, lint, types, contract, evals, generated code
 	$(BIN)/meshwright tool check contracts $(TOOLS)
 	@$(MAKE) --no-print-directory eval
 	@$(MAKE) --no-print-directory gen
-	@git diff --exit-code --stat -- gen gateway/envoy.json || { echo "error: generated files differ: commit what \`make gen\` wrote"; exit 1; }
+	@git diff --exit-code --stat -- gen gateway/envoy.json gateway/openapi.json || { echo "error: generated files differ: commit what \`make gen\` wrote"; exit 1; }
 
 .PHONY: eval
 eval: .venv/.dev ## What the bundled agents promise, offline; a real model: MODEL=openai:NAME@URL MIN=0.8
@@ -96,9 +100,10 @@ bench-full: .venv/.dev ## The same at length, into benchmarks/results/ (6 minute
 	$(BIN)/python -m benchmarks full
 
 .PHONY: gen
-gen: .venv/.dev ## Regenerate stubs, descriptor set and Envoy's bootstrap
+gen: .venv/.dev ## Regenerate stubs, descriptor set, OpenAPI document and Envoy's bootstrap
 	$(BIN)/python gen/generate.py
 	$(BIN)/python -m meshwright.gateway.bootstrap > gateway/envoy.json
+	$(BIN)/python -m meshwright.gateway.openapi > gateway/openapi.json
 
 .PHONY: format
 format: .venv/.dev ## Format code and contract

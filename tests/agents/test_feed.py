@@ -67,6 +67,20 @@ async def test_an_ended_task_is_replayed_and_the_stream_ends(journal, made, clai
     assert await collect(feeds, claim.name, after=99) == []
 
 
+@pytest.mark.parametrize("is_joined", [True, False])
+async def test_a_watcher_that_asks_for_what_comes_after_the_end_is_let_go_at_the_end(
+    journal, made, claimed, feeds, is_joined
+):
+    claim = await claimed(made.task("t1"))
+    joined = feeds.join(claim.name) if is_joined else None
+    await feeds.attend(claim.name)
+    watcher = asyncio.create_task(anext(feeds.follow(claim.name, 9_999, joined=joined), None))
+    await asyncio.sleep(0)
+    await journal.finish(claim, "COMPLETED", [made.result()])
+    async with asyncio.timeout(10):
+        assert await watcher is None
+
+
 async def test_a_purged_task_is_not_found(journal, made, claimed, feeds, store):
     claim = await claimed(made.task())
     await journal.finish(claim, "COMPLETED", [made.result()])

@@ -164,7 +164,6 @@ def test_a_wrong_request_names_the_field(dev, body, field):
         ("GET", "/v1/tools/nothing", None, 404, "TOOL_NOT_FOUND"),
         ("GET", "/nowhere", None, 404, "NOT_FOUND"),
         ("GET", "/metrics", None, 404, "NOT_FOUND"),
-        ("GET", "/openapi.json", None, 501, "NOT_YET_AVAILABLE"),
         ("POST", "/v1/tasks/nothing:resolve", {}, 404, "TASK_NOT_FOUND"),
     ],
 )

@@ -293,7 +293,7 @@ class Feeds:
                 events: Sequence[StepEvent] = ()
                 if is_behind:
                     events = await self._missed(name, cursor)
-                    if not events and joined is None and await self._is_over(name, cursor):
+                    if not events and await self._is_over(name, cursor):
                         return
                     is_behind = len(events) >= PAGE
                 else:
@@ -301,6 +301,8 @@ class Feeds:
                     await follower.arrival()
                     fresh = follower.take()
                     if isinstance(fresh, StepEvent):
+                        if fresh.HasField("result") and fresh.sequence <= cursor:
+                            return  # the watcher asked for what comes after the end
                         is_behind = fresh.sequence > cursor + 1
                         events = (fresh,) if fresh.sequence in (0, cursor + 1) else ()
                     else:

@@ -57,7 +57,7 @@ PLACES: Mapping[str, Place] = MappingProxyType(
         "session": Place("session", "app", "Look at conversations, pin facts to them, export and delete them."),
         "agent": Place("agent", "app", "See who is here, and begin a new one."),
         "tool": Place("tool", "app", "See which tools there are, mark their versions, and call one."),
-        "key": Place("key", "app", "Make, list and revoke API keys."),
+        "key": Place("key", "app", "API keys: make one, see which there are, revoke one."),
         "webhook": Place("webhook", "app", "What webhooks are told: look at it, tell it again, try endpoints."),
     }
 )

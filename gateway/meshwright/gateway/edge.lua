@@ -1,5 +1,5 @@
 -- The edge's own rules: who may call from where, which cluster serves a path, and two statuses that a transcoder
--- cannot give. DEFAULT_AGENT and HOSTS stand in front of this text.
+-- cannot give. DEFAULT_AGENT, HOSTS and ORIGINS stand in front of this text.
 
 local function host_of(authority)
   if authority == nil then return '' end
@@ -26,7 +26,7 @@ local function is_refused(handle)
     return true
   end
   local origin = headers:get('origin')
-  if origin ~= nil and string.match(origin, '^https?://(.+)$') ~= authority then
+  if origin ~= nil and not ORIGINS[origin] and string.match(origin, '^https?://(.+)$') ~= authority then
     refuse(handle, 403, 7, 'ORIGIN_REFUSED', 'pages of other origins may not call this edge')
     return true
   end
@@ -74,7 +74,9 @@ local function is_unreadable(handle)
     local is_own = string.match(name, '^grpc%-') or string.match(name, '^lb%-')
     local is_binary = string.match(name, '%-bin$')
     local reads = READABLE[name] or (is_binary and not is_own and is_base64)
-    if (is_own or is_binary) and not (is_grpc and reads) then
+    if not string.match(name, '^:?[%l%d_.-]+$') then  -- HTTP has more letters in names than gRPC
+      dropped[#dropped + 1] = name
+    elseif (is_own or is_binary) and not (is_grpc and reads) then
       dropped[#dropped + 1] = name
     elseif reads and not reads(value) then
       unreadable = name
@@ -100,10 +102,12 @@ local function cluster_for(path, agent)
   if service == 'TaskService' or service == 'SessionService' or service == 'WebhookService' then return 'agents' end
   if string.match(path, '^/v1/tasks') or string.match(path, '^/tasks/') or path == '/v1/costs' then return 'agents' end
   if string.match(path, '^/v1/sessions') or string.match(path, '^/v1/webhooks/') then return 'agents' end
-  if string.match(path, '^/v1/agents') or string.match(path, '^/v1/tools') then return 'registry' end
+  if path == '/v1/agents' or string.match(path, '^/v1/agents/[^/]+$') then return 'registry' end
+  if string.match(path, '^/v1/tools') then return 'registry' end
   local rpc = string.match(path, '^/registry%.v1%.(.+)$')
   if rpc and (string.match(rpc, '^ToolRegistryService/') or REGISTRY_RPC[rpc]) then return 'registry' end
-  if path == '/' or path == '/ready' or path == '/openapi.json' or string.match(path, '^/assets/') then return 'gateway' end
+  if path == '/' or path == '/ready' or path == '/openapi.json' or path == '/docs' then return 'gateway' end
+  if string.match(path, '^/assets/') then return 'gateway' end
   if string.match(path, '^/gateway%.v1%.') or string.match(path, '^/grpc%.health%.v1%.Health/') then return 'gateway' end
   return 'none'
 end

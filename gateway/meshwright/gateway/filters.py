@@ -4,6 +4,7 @@ import json
 from importlib.resources import files
 
 from meshwright.gateway.authentication import authorization_filter, jwt_filter, takes_tokens
+from meshwright.gateway.browsers import cors_filter, security_headers
 from meshwright.gateway.config import DESCRIPTORS, FILTERS, Config
 from meshwright.gateway.settings import GatewaySettings
 
@@ -22,6 +23,8 @@ MAX_BODY_BYTES = 4 * 2**20
 def http_filters(settings: GatewaySettings) -> list[Config]:
     """The filter chain, in the order in which a request meets it."""
     return [
+        security_headers(has_tls=False),
+        cors_filter(),
         {"name": "envoy.filters.http.grpc_web", "typed_config": {"@type": FILTERS + "grpc_web.v3.GrpcWeb"}},
         {
             "name": "rules",
@@ -81,5 +84,7 @@ def transcoder(*, is_sse: bool) -> Config:
 def rules(settings: GatewaySettings) -> str:
     """Returns the edge's rules in Lua, with what settings say in front."""
     hosts = ", ".join(f"[{json.dumps(host)}] = true" for host in settings.allowed_hosts.split())
+    origins = ", ".join(f"[{json.dumps(origin)}] = true" for origin in settings.cors_origins.split())
     source = (files("meshwright.gateway") / "edge.lua").read_text()
-    return f"local DEFAULT_AGENT = {json.dumps(settings.default_agent)}\nlocal HOSTS = {{{hosts}}}\n{source}"
+    given = f"local HOSTS = {{{hosts}}}\nlocal ORIGINS = {{{origins}}}\n"
+    return f"local DEFAULT_AGENT = {json.dumps(settings.default_agent)}\n{given}{source}"

@@ -37,7 +37,8 @@ def status_body(grpc_code: int, reason: str, message: str) -> Config:
         "domain": "meshwright",
         "metadata": {"request_id": "%REQ(X-REQUEST-ID)%"},
     }
-    return {"json_format": {"code": grpc_code, "message": message, "details": [info]}}
+    body = {"code": grpc_code, "message": message, "details": [info]}
+    return {"json_format": body, "omit_empty_values": True}  # a request that cannot be read has no id
 
 
 def reply_mapper(status: int) -> Config:

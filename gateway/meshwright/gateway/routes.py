@@ -1,5 +1,6 @@
 """The edge's routes. Pure."""
 
+from meshwright.gateway.browsers import cors_policy
 from meshwright.gateway.config import TYPE, Config
 from meshwright.gateway.filters import auth_names, transcoder
 from meshwright.gateway.settings import GatewaySettings
@@ -36,11 +37,16 @@ def routes(settings: GatewaySettings) -> Config:
         "typed_per_filter_config": {"envoy.filters.http.grpc_json_transcoder": transcoder(is_sse=True)},
     }
     plain = {"name": "plain", "match": {"prefix": "/"}, "route": action}
+    everything = {
+        "name": "all",
+        "domains": ["*"],
+        "routes": [health, sse, plain],
+        "typed_per_filter_config": cors_policy(settings),
+    }
     return {
         "name": "edge",
         "response_headers_to_remove": ["grpc-accept-encoding"],
-        "response_headers_to_add": [{"header": {"key": "x-content-type-options", "value": "nosniff"}}],
-        "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [health, sse, plain]}],
+        "virtual_hosts": [everything],
     }
 
 

@@ -1,5 +1,6 @@
-"""EdgeService: readiness and the page, served to Envoy alone."""
+"""EdgeService: readiness, the page and the documents of the interface, served to Envoy alone."""
 
+import json
 import mimetypes
 from importlib.resources import files
 
@@ -7,8 +8,9 @@ from google.api.httpbody_pb2 import HttpBody
 
 from meshwright.core import channel
 from meshwright.core.channel import Channels
-from meshwright.core.errors import AssetNotFoundError, MeshError, NotYetAvailableError, UnavailableError
+from meshwright.core.errors import AssetNotFoundError, MeshError, UnavailableError
 from meshwright.core.interceptors import Context
+from meshwright.gateway import openapi, openapi_page
 from meshwright.gen.agents.v1.agent_service_pb2 import (
     HEALTH_STATUS_SERVING,
     HealthRequest,
@@ -18,6 +20,7 @@ from meshwright.gen.agents.v1.agent_service_pb2 import (
 from meshwright.gen.agents.v1.agent_service_pb2_grpc import AgentServiceStub
 from meshwright.gen.gateway.v1.edge_service_pb2 import (
     GetAssetRequest,
+    GetDocsRequest,
     GetOpenApiRequest,
     GetPageRequest,
     GetReadyRequest,
@@ -31,19 +34,30 @@ CHECK_S = 2.0
 CONSOLE = "console"
 PAGE_HEADERS = (
     ("content-security-policy", "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"),
-    ("referrer-policy", "no-referrer"),
     ("cache-control", "no-cache"),
 )
 """A page that shows what models wrote runs nothing of it, and is shown in nobody's frame."""
+DOCS_POLICY = "default-src 'none'; style-src 'self'; img-src 'self'; frame-ancestors 'none'; base-uri 'none'"
+DOCS_HEADERS = (("content-security-policy", f"{DOCS_POLICY}; form-action 'none'"), *PAGE_HEADERS[1:])
+"""A page that needs no script runs none."""
 DESCRIPTORS = "descriptors.binpb"
 
 
 class EdgeService(EdgeServiceServicer):
-    """Answers what no agent can answer for the mesh as a whole."""
+    """Answers what no agent can answer for the mesh as a whole.
 
-    def __init__(self, channels: Channels, registry: str) -> None:
+    Args:
+        channels: To the registry and to agents.
+        registry: host:port of the registry.
+        auth: How callers say who they are, as the setting has it; "none": they do not.
+    """
+
+    def __init__(self, channels: Channels, registry: str, auth: str = openapi.NO_AUTH) -> None:
         self._channels = channels
         self._directory = AgentDirectoryServiceStub(channels.to(registry))
+        document = openapi.render(auth)
+        self._document = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+        self._docs = openapi_page.page(document).encode()
 
     async def GetReady(self, request: GetReadyRequest, context: Context) -> GetReadyResponse:
         checks: dict[str, str] = {}
@@ -82,7 +96,11 @@ class EdgeService(EdgeServiceServicer):
         return None
 
     async def GetOpenApi(self, request: GetOpenApiRequest, context: Context) -> HttpBody:
-        raise NotYetAvailableError("/openapi.json is not served by this version: use the descriptor set")
+        return HttpBody(content_type="application/json", data=self._document)
+
+    async def GetDocs(self, request: GetDocsRequest, context: Context) -> HttpBody:
+        await context.send_initial_metadata(DOCS_HEADERS)
+        return HttpBody(content_type="text/html; charset=utf-8", data=self._docs)
 
     async def GetPage(self, request: GetPageRequest, context: Context) -> HttpBody:
         await context.send_initial_metadata(PAGE_HEADERS)

@@ -1,8 +1,12 @@
 """Settings of the gateway and of the Envoy in front."""
 
-from pydantic import Field
+import re
+
+from pydantic import Field, field_validator
 
 from meshwright.core.settings import Settings
+
+ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?")
 
 
 class GatewaySettings(Settings):
@@ -26,3 +30,17 @@ class GatewaySettings(Settings):
         default="localhost 127.0.0.1 [::1]",
         description="Host names that a request and its Origin may name; others are refused",
     )
+    cors_origins: str = Field(
+        default="",
+        description="Origins whose pages may call the edge, such as https://app.example.com, with blanks between; "
+        "empty: none but its own",
+    )
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: str) -> str:
+        """Refuses what no browser sends, and `*`: a page is let in by its name."""
+        wrong = [origin for origin in value.split() if not ORIGIN.fullmatch(origin)]
+        if wrong:
+            raise ValueError(f"{wrong[0]!r} is no origin: write it as https://app.example.com, in lower case, no path")
+        return value

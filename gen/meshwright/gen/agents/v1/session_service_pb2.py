@@ -23,16 +23,19 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.meshwright/gen/agents/v1/session_service.proto\x12\tagents.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"Q\n\x13ListSessionsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\"n\n\x14ListSessionsResponse\x12.\n\x08sessions\x18\x01 \x03(\x0b\x32\x12.agents.v1.SessionR\x08sessions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"H\n\x11GetSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x14\n\x05turns\x18\x02 \x01(\x05R\x05turns\"5\n\x14\x45xportSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\"5\n\x14\x44\x65leteSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\"I\n\x15\x44\x65leteSessionResponse\x12\x14\n\x05tasks\x18\x01 \x01(\x05R\x05tasks\x12\x1a\n\x08memories\x18\x02 \x01(\x05R\x08memories\"C\n\x0ePinFactRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\"J\n\x10UnpinFactRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n\x07\x66\x61\x63t_id\x18\x02 \x01(\tR\x06\x66\x61\x63tId\"\x13\n\x11UnpinFactResponse\"\xa9\x02\n\x07Session\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x1d\n\nturn_count\x18\x02 \x01(\x05R\tturnCount\x12;\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12%\n\x05\x66\x61\x63ts\x18\x05 \x03(\x0b\x32\x0f.agents.v1.FactR\x05\x66\x61\x63ts\x12\x18\n\x07summary\x18\x06 \x01(\tR\x07summary\x12%\n\x05turns\x18\x07 \x03(\x0b\x32\x0f.agents.v1.TurnR\x05turns\"\x89\x01\n\x04\x46\x61\x63t\x12\x17\n\x07\x66\x61\x63t_id\x18\x01 \x01(\tR\x06\x66\x61\x63tId\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\x12;\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x17\n\x07task_id\x18\x04 \x01(\tR\x06taskId\"\x9a\x01\n\x04Turn\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\x12\x19\n\x08\x61gent_id\x18\x02 \x01(\tR\x07\x61gentId\x12\x16\n\x06prompt\x18\x03 \x01(\tR\x06prompt\x12\x16\n\x06output\x18\x04 \x01(\tR\x06output\x12.\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\"\xe3\x01\n\x06Memory\x12\x1b\n\tmemory_id\x18\x01 \x01(\tR\x08memoryId\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\x12\x19\n\x08\x61gent_id\x18\x03 \x01(\tR\x07\x61gentId\x12\x17\n\x07task_id\x18\x04 \x01(\tR\x06taskId\x12\x1d\n\nsession_id\x18\x05 \x01(\tR\tsessionId\x12;\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x18\n\x07tainted\x18\x07 \x01(\x08R\x07tainted\"\x9b\x01\n\x0cSessionEntry\x12.\n\x07session\x18\x01 \x01(\x0b\x32\x12.agents.v1.SessionH\x00R\x07session\x12%\n\x04turn\x18\x02 \x01(\x0b\x32\x0f.agents.v1.TurnH\x00R\x04turn\x12+\n\x06memory\x18\x03 \x01(\x0b\x32\x11.agents.v1.MemoryH\x00R\x06memoryB\x07\n\x05\x65ntry2\xa6\x05\n\x0eSessionService\x12\x65\n\x0cListSessions\x12\x1e.agents.v1.ListSessionsRequest\x1a\x1f.agents.v1.ListSessionsResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/sessions\x12\x61\n\nGetSession\x12\x1c.agents.v1.GetSessionRequest\x1a\x12.agents.v1.Session\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/sessions/{session_id}\x12u\n\rExportSession\x12\x1f.agents.v1.ExportSessionRequest\x1a\x17.agents.v1.SessionEntry\"(\x82\xd3\xe4\x93\x02\"\x12 /v1/sessions/{session_id}:export0\x01\x12u\n\rDeleteSession\x12\x1f.agents.v1.DeleteSessionRequest\x1a .agents.v1.DeleteSessionResponse\"!\x82\xd3\xe4\x93\x02\x1b*\x19/v1/sessions/{session_id}\x12\x61\n\x07PinFact\x12\x19.agents.v1.PinFactRequest\x1a\x0f.agents.v1.Fact\"*\x82\xd3\xe4\x93\x02$\"\x1f/v1/sessions/{session_id}/facts:\x01*\x12y\n\tUnpinFact\x12\x1b.agents.v1.UnpinFactRequest\x1a\x1c.agents.v1.UnpinFactResponse\"1\x82\xd3\xe4\x93\x02+*)/v1/sessions/{session_id}/facts/{fact_id}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.meshwright/gen/agents/v1/session_service.proto\x12\tagents.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"Q\n\x13ListSessionsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\"n\n\x14ListSessionsResponse\x12.\n\x08sessions\x18\x01 \x03(\x0b\x32\x12.agents.v1.SessionR\x08sessions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"H\n\x11GetSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x14\n\x05turns\x18\x02 \x01(\x05R\x05turns\"5\n\x14\x45xportSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\"5\n\x14\x44\x65leteSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\"I\n\x15\x44\x65leteSessionResponse\x12\x14\n\x05tasks\x18\x01 \x01(\x05R\x05tasks\x12\x1a\n\x08memories\x18\x02 \x01(\x05R\x08memories\"I\n\x0ePinFactRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x18\n\x04text\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02R\x04text\"J\n\x10UnpinFactRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n\x07\x66\x61\x63t_id\x18\x02 \x01(\tR\x06\x66\x61\x63tId\"\x13\n\x11UnpinFactResponse\"\xa9\x02\n\x07Session\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x1d\n\nturn_count\x18\x02 \x01(\x05R\tturnCount\x12;\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12%\n\x05\x66\x61\x63ts\x18\x05 \x03(\x0b\x32\x0f.agents.v1.FactR\x05\x66\x61\x63ts\x12\x18\n\x07summary\x18\x06 \x01(\tR\x07summary\x12%\n\x05turns\x18\x07 \x03(\x0b\x32\x0f.agents.v1.TurnR\x05turns\"\x89\x01\n\x04\x46\x61\x63t\x12\x17\n\x07\x66\x61\x63t_id\x18\x01 \x01(\tR\x06\x66\x61\x63tId\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\x12;\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x17\n\x07task_id\x18\x04 \x01(\tR\x06taskId\"\x9a\x01\n\x04Turn\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\x12\x19\n\x08\x61gent_id\x18\x02 \x01(\tR\x07\x61gentId\x12\x16\n\x06prompt\x18\x03 \x01(\tR\x06prompt\x12\x16\n\x06output\x18\x04 \x01(\tR\x06output\x12.\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\"\xe3\x01\n\x06Memory\x12\x1b\n\tmemory_id\x18\x01 \x01(\tR\x08memoryId\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\x12\x19\n\x08\x61gent_id\x18\x03 \x01(\tR\x07\x61gentId\x12\x17\n\x07task_id\x18\x04 \x01(\tR\x06taskId\x12\x1d\n\nsession_id\x18\x05 \x01(\tR\tsessionId\x12;\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x18\n\x07tainted\x18\x07 \x01(\x08R\x07tainted\"\x9b\x01\n\x0cSessionEntry\x12.\n\x07session\x18\x01 \x01(\x0b\x32\x12.agents.v1.SessionH\x00R\x07session\x12%\n\x04turn\x18\x02 \x01(\x0b\x32\x0f.agents.v1.TurnH\x00R\x04turn\x12+\n\x06memory\x18\x03 \x01(\x0b\x32\x11.agents.v1.MemoryH\x00R\x06memoryB\x07\n\x05\x65ntry2\xa6\x05\n\x0eSessionService\x12\x65\n\x0cListSessions\x12\x1e.agents.v1.ListSessionsRequest\x1a\x1f.agents.v1.ListSessionsResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/sessions\x12\x61\n\nGetSession\x12\x1c.agents.v1.GetSessionRequest\x1a\x12.agents.v1.Session\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/sessions/{session_id}\x12u\n\rExportSession\x12\x1f.agents.v1.ExportSessionRequest\x1a\x17.agents.v1.SessionEntry\"(\x82\xd3\xe4\x93\x02\"\x12 /v1/sessions/{session_id}:export0\x01\x12u\n\rDeleteSession\x12\x1f.agents.v1.DeleteSessionRequest\x1a .agents.v1.DeleteSessionResponse\"!\x82\xd3\xe4\x93\x02\x1b*\x19/v1/sessions/{session_id}\x12\x61\n\x07PinFact\x12\x19.agents.v1.PinFactRequest\x1a\x0f.agents.v1.Fact\"*\x82\xd3\xe4\x93\x02$\"\x1f/v1/sessions/{session_id}/facts:\x01*\x12y\n\tUnpinFact\x12\x1b.agents.v1.UnpinFactRequest\x1a\x1c.agents.v1.UnpinFactResponse\"1\x82\xd3\xe4\x93\x02+*)/v1/sessions/{session_id}/facts/{fact_id}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'meshwright.gen.agents.v1.session_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_PINFACTREQUEST'].fields_by_name['text']._loaded_options = None
+  _globals['_PINFACTREQUEST'].fields_by_name['text']._serialized_options = b'\342A\001\002'
   _globals['_SESSIONSERVICE'].methods_by_name['ListSessions']._loaded_options = None
   _globals['_SESSIONSERVICE'].methods_by_name['ListSessions']._serialized_options = b'\202\323\344\223\002\016\022\014/v1/sessions'
   _globals['_SESSIONSERVICE'].methods_by_name['GetSession']._loaded_options = None
@@ -45,34 +48,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SESSIONSERVICE'].methods_by_name['PinFact']._serialized_options = b'\202\323\344\223\002$\"\037/v1/sessions/{session_id}/facts:\001*'
   _globals['_SESSIONSERVICE'].methods_by_name['UnpinFact']._loaded_options = None
   _globals['_SESSIONSERVICE'].methods_by_name['UnpinFact']._serialized_options = b'\202\323\344\223\002+*)/v1/sessions/{session_id}/facts/{fact_id}'
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=124
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=205
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=207
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=317
-  _globals['_GETSESSIONREQUEST']._serialized_start=319
-  _globals['_GETSESSIONREQUEST']._serialized_end=391
-  _globals['_EXPORTSESSIONREQUEST']._serialized_start=393
-  _globals['_EXPORTSESSIONREQUEST']._serialized_end=446
-  _globals['_DELETESESSIONREQUEST']._serialized_start=448
-  _globals['_DELETESESSIONREQUEST']._serialized_end=501
-  _globals['_DELETESESSIONRESPONSE']._serialized_start=503
-  _globals['_DELETESESSIONRESPONSE']._serialized_end=576
-  _globals['_PINFACTREQUEST']._serialized_start=578
-  _globals['_PINFACTREQUEST']._serialized_end=645
-  _globals['_UNPINFACTREQUEST']._serialized_start=647
-  _globals['_UNPINFACTREQUEST']._serialized_end=721
-  _globals['_UNPINFACTRESPONSE']._serialized_start=723
-  _globals['_UNPINFACTRESPONSE']._serialized_end=742
-  _globals['_SESSION']._serialized_start=745
-  _globals['_SESSION']._serialized_end=1042
-  _globals['_FACT']._serialized_start=1045
-  _globals['_FACT']._serialized_end=1182
-  _globals['_TURN']._serialized_start=1185
-  _globals['_TURN']._serialized_end=1339
-  _globals['_MEMORY']._serialized_start=1342
-  _globals['_MEMORY']._serialized_end=1569
-  _globals['_SESSIONENTRY']._serialized_start=1572
-  _globals['_SESSIONENTRY']._serialized_end=1727
-  _globals['_SESSIONSERVICE']._serialized_start=1730
-  _globals['_SESSIONSERVICE']._serialized_end=2408
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=157
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=238
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=240
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=350
+  _globals['_GETSESSIONREQUEST']._serialized_start=352
+  _globals['_GETSESSIONREQUEST']._serialized_end=424
+  _globals['_EXPORTSESSIONREQUEST']._serialized_start=426
+  _globals['_EXPORTSESSIONREQUEST']._serialized_end=479
+  _globals['_DELETESESSIONREQUEST']._serialized_start=481
+  _globals['_DELETESESSIONREQUEST']._serialized_end=534
+  _globals['_DELETESESSIONRESPONSE']._serialized_start=536
+  _globals['_DELETESESSIONRESPONSE']._serialized_end=609
+  _globals['_PINFACTREQUEST']._serialized_start=611
+  _globals['_PINFACTREQUEST']._serialized_end=684
+  _globals['_UNPINFACTREQUEST']._serialized_start=686
+  _globals['_UNPINFACTREQUEST']._serialized_end=760
+  _globals['_UNPINFACTRESPONSE']._serialized_start=762
+  _globals['_UNPINFACTRESPONSE']._serialized_end=781
+  _globals['_SESSION']._serialized_start=784
+  _globals['_SESSION']._serialized_end=1081
+  _globals['_FACT']._serialized_start=1084
+  _globals['_FACT']._serialized_end=1221
+  _globals['_TURN']._serialized_start=1224
+  _globals['_TURN']._serialized_end=1378
+  _globals['_MEMORY']._serialized_start=1381
+  _globals['_MEMORY']._serialized_end=1608
+  _globals['_SESSIONENTRY']._serialized_start=1611
+  _globals['_SESSIONENTRY']._serialized_end=1766
+  _globals['_SESSIONSERVICE']._serialized_start=1769
+  _globals['_SESSIONSERVICE']._serialized_end=2447
 # @@protoc_insertion_point(module_scope)

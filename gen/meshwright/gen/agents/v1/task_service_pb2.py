@@ -25,18 +25,23 @@ _sym_db = _symbol_database.Default()
 from meshwright.gen.agents.v1 import step_event_pb2 as meshwright_dot_gen_dot_agents_dot_v1_dot_step__event__pb2
 from meshwright.gen.agents.v1 import task_pb2 as meshwright_dot_gen_dot_agents_dot_v1_dot_task__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+meshwright/gen/agents/v1/task_service.proto\x12\tagents.v1\x1a)meshwright/gen/agents/v1/step_event.proto\x1a#meshwright/gen/agents/v1/task.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"l\n\x0fGetCostsRequest\x12\'\n\x02\x62y\x18\x01 \x01(\x0e\x32\x17.agents.v1.CostGroupingR\x02\x62y\x12\x19\n\x08\x66rom_day\x18\x02 \x01(\tR\x07\x66romDay\x12\x15\n\x06to_day\x18\x03 \x01(\tR\x05toDay\":\n\x10GetCostsResponse\x12&\n\x04rows\x18\x01 \x03(\x0b\x32\x12.agents.v1.CostRowR\x04rows\"\x8a\x01\n\x07\x43ostRow\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n\x0b\x63ost_micros\x18\x02 \x01(\x03R\ncostMicros\x12\x32\n\x15\x65stimated_cost_micros\x18\x03 \x01(\x03R\x13\x65stimatedCostMicros\x12\x16\n\x06tokens\x18\x04 \x01(\x03R\x06tokens\"G\n\x0eGetTaskRequest\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\x12\x1c\n\tprincipal\x18\x02 \x01(\tR\tprincipal\"\xce\x03\n\x10ListTasksRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x19\n\x08\x61gent_id\x18\x03 \x01(\tR\x07\x61gentId\x12\x1d\n\nsession_id\x18\x04 \x01(\tR\tsessionId\x12\x31\n\x08statuses\x18\x05 \x03(\x0e\x32\x15.agents.v1.TaskStatusR\x08statuses\x12$\n\x0eparent_task_id\x18\x06 \x01(\tR\x0cparentTaskId\x12?\n\rcreated_after\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0c\x63reatedAfter\x12\x41\n\x0e\x63reated_before\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\rcreatedBefore\x12*\n\x11\x64\x65\x61\x64_letters_only\x18\t \x01(\x08R\x0f\x64\x65\x61\x64LettersOnly\x12\x1d\n\nroots_only\x18\n \x01(\x08R\trootsOnly\x12\x1c\n\tprincipal\x18\x0b \x01(\tR\tprincipal\"j\n\x11ListTasksResponse\x12-\n\x05tasks\x18\x01 \x03(\x0b\x32\x17.agents.v1.TaskResponseR\x05tasks\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x97\x01\n\x10WatchTaskRequest\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\x12%\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\rR\rafterSequence\x12%\n\x0einclude_deltas\x18\x03 \x01(\x08R\rincludeDeltas\x12\x1c\n\tprincipal\x18\x04 \x01(\tR\tprincipal\"\x9d\x01\n\x16WatchTaskEventsRequest\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\x12%\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\rR\rafterSequence\x12%\n\x0einclude_deltas\x18\x03 \x01(\x08R\rincludeDeltas\x12\x1c\n\tprincipal\x18\x04 \x01(\tR\tprincipal\"1\n\x16RetryDeadLetterRequest\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\"0\n\x15\x44ropDeadLetterRequest\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\"D\n\x11\x43\x61ncelTaskRequest\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\"\xb7\x03\n\x13ResolveInputRequest\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\x12\x19\n\x08input_id\x18\x02 \x01(\tR\x07inputId\x12/\n\x08\x64\x65\x63ision\x18\x03 \x01(\x0e\x32\x13.agents.v1.DecisionR\x08\x64\x65\x63ision\x12#\n\rintent_digest\x18\x04 \x01(\tR\x0cintentDigest\x12.\n\x06\x61nswer\x18\x05 \x01(\x0b\x32\x16.google.protobuf.ValueR\x06\x61nswer\x12\x42\n\x10\x65\x64ited_arguments\x18\x06 \x01(\x0b\x32\x17.google.protobuf.StructR\x0f\x65\x64itedArguments\x12!\n\x0ctoken_budget\x18\x07 \x01(\x05R\x0btokenBudget\x12,\n\x12\x63ost_budget_micros\x18\x08 \x01(\x03R\x10\x63ostBudgetMicros\x12\x16\n\x06reason\x18\t \x01(\tR\x06reason\x12\x1b\n\tmax_steps\x18\n \x01(\x05R\x08maxSteps\x12\x1c\n\tprincipal\x18\x0b \x01(\tR\tprincipal*\xdc\x01\n\x0c\x43ostGrouping\x12\x1d\n\x19\x43OST_GROUPING_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43OST_GROUPING_AGENT\x10\x01\x12\x17\n\x13\x43OST_GROUPING_MODEL\x10\x02\x12\x16\n\x12\x43OST_GROUPING_TOOL\x10\x03\x12\x16\n\x12\x43OST_GROUPING_TYPE\x10\x04\x12\x18\n\x14\x43OST_GROUPING_TENANT\x10\x05\x12\x19\n\x15\x43OST_GROUPING_SESSION\x10\x06\x12\x16\n\x12\x43OST_GROUPING_USER\x10\x07\x32\xbf\x08\n\x0bTaskService\x12r\n\nSubmitTask\x12\x16.agents.v1.TaskRequest\x1a\x17.agents.v1.TaskResponse\"3\x82\xd3\xe4\x93\x02-\"\x1b/v1/agents/{agent_id}/tasks:\x01*Z\x0b\"\x06/tasks:\x01*\x12n\n\x07GetTask\x12\x19.agents.v1.GetTaskRequest\x1a\x17.agents.v1.TaskResponse\"/\x82\xd3\xe4\x93\x02)\x12\x13/v1/tasks/{task_id}Z\x12\x12\x10/tasks/{task_id}\x12Y\n\tListTasks\x12\x1b.agents.v1.ListTasksRequest\x1a\x1c.agents.v1.ListTasksResponse\"\x11\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/tasks\x12\x63\n\tWatchTask\x12\x1b.agents.v1.WatchTaskRequest\x1a\x14.agents.v1.StepEvent\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/tasks/{task_id}/steps0\x01\x12p\n\x0fWatchTaskEvents\x12!.agents.v1.WatchTaskEventsRequest\x1a\x14.google.api.HttpBody\"\"\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/tasks/{task_id}/events0\x01\x12j\n\nCancelTask\x12\x1c.agents.v1.CancelTaskRequest\x1a\x17.agents.v1.TaskResponse\"%\x82\xd3\xe4\x93\x02\x1f\"\x1a/v1/tasks/{task_id}:cancel:\x01*\x12o\n\x0cResolveInput\x12\x1e.agents.v1.ResolveInputRequest\x1a\x17.agents.v1.TaskResponse\"&\x82\xd3\xe4\x93\x02 \"\x1b/v1/tasks/{task_id}:resolve:\x01*\x12s\n\x0fRetryDeadLetter\x12!.agents.v1.RetryDeadLetterRequest\x1a\x17.agents.v1.TaskResponse\"$\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/tasks/{task_id}:retry:\x01*\x12p\n\x0e\x44ropDeadLetter\x12 .agents.v1.DropDeadLetterRequest\x1a\x17.agents.v1.TaskResponse\"#\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/tasks/{task_id}:drop:\x01*\x12V\n\x08GetCosts\x12\x1a.agents.v1.GetCostsRequest\x1a\x1b.agents.v1.GetCostsResponse\"\x11\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/costsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+meshwright/gen/agents/v1/task_service.proto\x12\tagents.v1\x1a)meshwright/gen/agents/v1/step_event.proto\x1a#meshwright/gen/agents/v1/task.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"l\n\x0fGetCostsRequest\x12\'\n\x02\x62y\x18\x01 \x01(\x0e\x32\x17.agents.v1.CostGroupingR\x02\x62y\x12\x19\n\x08\x66rom_day\x18\x02 \x01(\tR\x07\x66romDay\x12\x15\n\x06to_day\x18\x03 \x01(\tR\x05toDay\":\n\x10GetCostsResponse\x12&\n\x04rows\x18\x01 \x03(\x0b\x32\x12.agents.v1.CostRowR\x04rows\"\x8a\x01\n\x07\x43ostRow\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n\x0b\x63ost_micros\x18\x02 \x01(\x03R\ncostMicros\x12\x32\n\x15\x65stimated_cost_micros\x18\x03 \x01(\x03R\x13\x65stimatedCostMicros\x12\x16\n\x06tokens\x18\x04 \x01(\x03R\x06tokens\"G\n\x0eGetTaskRequest\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\x12\x1c\n\tprincipal\x18\x02 \x01(\tR\tprincipal\"\xce\x03\n\x10ListTasksRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x19\n\x08\x61gent_id\x18\x03 \x01(\tR\x07\x61gentId\x12\x1d\n\nsession_id\x18\x04 \x01(\tR\tsessionId\x12\x31\n\x08statuses\x18\x05 \x03(\x0e\x32\x15.agents.v1.TaskStatusR\x08statuses\x12$\n\x0eparent_task_id\x18\x06 \x01(\tR\x0cparentTaskId\x12?\n\rcreated_after\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0c\x63reatedAfter\x12\x41\n\x0e\x63reated_before\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\rcreatedBefore\x12*\n\x11\x64\x65\x61\x64_letters_only\x18\t \x01(\x08R\x0f\x64\x65\x61\x64LettersOnly\x12\x1d\n\nroots_only\x18\n \x01(\x08R\trootsOnly\x12\x1c\n\tprincipal\x18\x0b \x01(\tR\tprincipal\"j\n\x11ListTasksResponse\x12-\n\x05tasks\x18\x01 \x03(\x0b\x32\x17.agents.v1.TaskResponseR\x05tasks\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x97\x01\n\x10WatchTaskRequest\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\x12%\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\rR\rafterSequence\x12%\n\x0einclude_deltas\x18\x03 \x01(\x08R\rincludeDeltas\x12\x1c\n\tprincipal\x18\x04 \x01(\tR\tprincipal\"\x9d\x01\n\x16WatchTaskEventsRequest\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\x12%\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\rR\rafterSequence\x12%\n\x0einclude_deltas\x18\x03 \x01(\x08R\rincludeDeltas\x12\x1c\n\tprincipal\x18\x04 \x01(\tR\tprincipal\"1\n\x16RetryDeadLetterRequest\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\"0\n\x15\x44ropDeadLetterRequest\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\"D\n\x11\x43\x61ncelTaskRequest\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\"\xc3\x03\n\x13ResolveInputRequest\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\x12\x1f\n\x08input_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02R\x07inputId\x12\x35\n\x08\x64\x65\x63ision\x18\x03 \x01(\x0e\x32\x13.agents.v1.DecisionB\x04\xe2\x41\x01\x02R\x08\x64\x65\x63ision\x12#\n\rintent_digest\x18\x04 \x01(\tR\x0cintentDigest\x12.\n\x06\x61nswer\x18\x05 \x01(\x0b\x32\x16.google.protobuf.ValueR\x06\x61nswer\x12\x42\n\x10\x65\x64ited_arguments\x18\x06 \x01(\x0b\x32\x17.google.protobuf.StructR\x0f\x65\x64itedArguments\x12!\n\x0ctoken_budget\x18\x07 \x01(\x05R\x0btokenBudget\x12,\n\x12\x63ost_budget_micros\x18\x08 \x01(\x03R\x10\x63ostBudgetMicros\x12\x16\n\x06reason\x18\t \x01(\tR\x06reason\x12\x1b\n\tmax_steps\x18\n \x01(\x05R\x08maxSteps\x12\x1c\n\tprincipal\x18\x0b \x01(\tR\tprincipal*\xdc\x01\n\x0c\x43ostGrouping\x12\x1d\n\x19\x43OST_GROUPING_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43OST_GROUPING_AGENT\x10\x01\x12\x17\n\x13\x43OST_GROUPING_MODEL\x10\x02\x12\x16\n\x12\x43OST_GROUPING_TOOL\x10\x03\x12\x16\n\x12\x43OST_GROUPING_TYPE\x10\x04\x12\x18\n\x14\x43OST_GROUPING_TENANT\x10\x05\x12\x19\n\x15\x43OST_GROUPING_SESSION\x10\x06\x12\x16\n\x12\x43OST_GROUPING_USER\x10\x07\x32\xbf\x08\n\x0bTaskService\x12r\n\nSubmitTask\x12\x16.agents.v1.TaskRequest\x1a\x17.agents.v1.TaskResponse\"3\x82\xd3\xe4\x93\x02-\"\x1b/v1/agents/{agent_id}/tasks:\x01*Z\x0b\"\x06/tasks:\x01*\x12n\n\x07GetTask\x12\x19.agents.v1.GetTaskRequest\x1a\x17.agents.v1.TaskResponse\"/\x82\xd3\xe4\x93\x02)\x12\x13/v1/tasks/{task_id}Z\x12\x12\x10/tasks/{task_id}\x12Y\n\tListTasks\x12\x1b.agents.v1.ListTasksRequest\x1a\x1c.agents.v1.ListTasksResponse\"\x11\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/tasks\x12\x63\n\tWatchTask\x12\x1b.agents.v1.WatchTaskRequest\x1a\x14.agents.v1.StepEvent\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/tasks/{task_id}/steps0\x01\x12p\n\x0fWatchTaskEvents\x12!.agents.v1.WatchTaskEventsRequest\x1a\x14.google.api.HttpBody\"\"\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/tasks/{task_id}/events0\x01\x12j\n\nCancelTask\x12\x1c.agents.v1.CancelTaskRequest\x1a\x17.agents.v1.TaskResponse\"%\x82\xd3\xe4\x93\x02\x1f\"\x1a/v1/tasks/{task_id}:cancel:\x01*\x12o\n\x0cResolveInput\x12\x1e.agents.v1.ResolveInputRequest\x1a\x17.agents.v1.TaskResponse\"&\x82\xd3\xe4\x93\x02 \"\x1b/v1/tasks/{task_id}:resolve:\x01*\x12s\n\x0fRetryDeadLetter\x12!.agents.v1.RetryDeadLetterRequest\x1a\x17.agents.v1.TaskResponse\"$\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/tasks/{task_id}:retry:\x01*\x12p\n\x0e\x44ropDeadLetter\x12 .agents.v1.DropDeadLetterRequest\x1a\x17.agents.v1.TaskResponse\"#\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/tasks/{task_id}:drop:\x01*\x12V\n\x08GetCosts\x12\x1a.agents.v1.GetCostsRequest\x1a\x1b.agents.v1.GetCostsResponse\"\x11\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/costsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'meshwright.gen.agents.v1.task_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_RESOLVEINPUTREQUEST'].fields_by_name['input_id']._loaded_options = None
+  _globals['_RESOLVEINPUTREQUEST'].fields_by_name['input_id']._serialized_options = b'\342A\001\002'
+  _globals['_RESOLVEINPUTREQUEST'].fields_by_name['decision']._loaded_options = None
+  _globals['_RESOLVEINPUTREQUEST'].fields_by_name['decision']._serialized_options = b'\342A\001\002'
   _globals['_TASKSERVICE'].methods_by_name['SubmitTask']._loaded_options = None
   _globals['_TASKSERVICE'].methods_by_name['SubmitTask']._serialized_options = b'\202\323\344\223\002-\"\033/v1/agents/{agent_id}/tasks:\001*Z\013\"\006/tasks:\001*'
   _globals['_TASKSERVICE'].methods_by_name['GetTask']._loaded_options = None
@@ -57,32 +62,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TASKSERVICE'].methods_by_name['DropDeadLetter']._serialized_options = b'\202\323\344\223\002\035\"\030/v1/tasks/{task_id}:drop:\001*'
   _globals['_TASKSERVICE'].methods_by_name['GetCosts']._loaded_options = None
   _globals['_TASKSERVICE'].methods_by_name['GetCosts']._serialized_options = b'\202\323\344\223\002\013\022\t/v1/costs'
-  _globals['_COSTGROUPING']._serialized_start=2143
-  _globals['_COSTGROUPING']._serialized_end=2363
-  _globals['_GETCOSTSREQUEST']._serialized_start=258
-  _globals['_GETCOSTSREQUEST']._serialized_end=366
-  _globals['_GETCOSTSRESPONSE']._serialized_start=368
-  _globals['_GETCOSTSRESPONSE']._serialized_end=426
-  _globals['_COSTROW']._serialized_start=429
-  _globals['_COSTROW']._serialized_end=567
-  _globals['_GETTASKREQUEST']._serialized_start=569
-  _globals['_GETTASKREQUEST']._serialized_end=640
-  _globals['_LISTTASKSREQUEST']._serialized_start=643
-  _globals['_LISTTASKSREQUEST']._serialized_end=1105
-  _globals['_LISTTASKSRESPONSE']._serialized_start=1107
-  _globals['_LISTTASKSRESPONSE']._serialized_end=1213
-  _globals['_WATCHTASKREQUEST']._serialized_start=1216
-  _globals['_WATCHTASKREQUEST']._serialized_end=1367
-  _globals['_WATCHTASKEVENTSREQUEST']._serialized_start=1370
-  _globals['_WATCHTASKEVENTSREQUEST']._serialized_end=1527
-  _globals['_RETRYDEADLETTERREQUEST']._serialized_start=1529
-  _globals['_RETRYDEADLETTERREQUEST']._serialized_end=1578
-  _globals['_DROPDEADLETTERREQUEST']._serialized_start=1580
-  _globals['_DROPDEADLETTERREQUEST']._serialized_end=1628
-  _globals['_CANCELTASKREQUEST']._serialized_start=1630
-  _globals['_CANCELTASKREQUEST']._serialized_end=1698
-  _globals['_RESOLVEINPUTREQUEST']._serialized_start=1701
-  _globals['_RESOLVEINPUTREQUEST']._serialized_end=2140
-  _globals['_TASKSERVICE']._serialized_start=2366
-  _globals['_TASKSERVICE']._serialized_end=3453
+  _globals['_COSTGROUPING']._serialized_start=2188
+  _globals['_COSTGROUPING']._serialized_end=2408
+  _globals['_GETCOSTSREQUEST']._serialized_start=291
+  _globals['_GETCOSTSREQUEST']._serialized_end=399
+  _globals['_GETCOSTSRESPONSE']._serialized_start=401
+  _globals['_GETCOSTSRESPONSE']._serialized_end=459
+  _globals['_COSTROW']._serialized_start=462
+  _globals['_COSTROW']._serialized_end=600
+  _globals['_GETTASKREQUEST']._serialized_start=602
+  _globals['_GETTASKREQUEST']._serialized_end=673
+  _globals['_LISTTASKSREQUEST']._serialized_start=676
+  _globals['_LISTTASKSREQUEST']._serialized_end=1138
+  _globals['_LISTTASKSRESPONSE']._serialized_start=1140
+  _globals['_LISTTASKSRESPONSE']._serialized_end=1246
+  _globals['_WATCHTASKREQUEST']._serialized_start=1249
+  _globals['_WATCHTASKREQUEST']._serialized_end=1400
+  _globals['_WATCHTASKEVENTSREQUEST']._serialized_start=1403
+  _globals['_WATCHTASKEVENTSREQUEST']._serialized_end=1560
+  _globals['_RETRYDEADLETTERREQUEST']._serialized_start=1562
+  _globals['_RETRYDEADLETTERREQUEST']._serialized_end=1611
+  _globals['_DROPDEADLETTERREQUEST']._serialized_start=1613
+  _globals['_DROPDEADLETTERREQUEST']._serialized_end=1661
+  _globals['_CANCELTASKREQUEST']._serialized_start=1663
+  _globals['_CANCELTASKREQUEST']._serialized_end=1731
+  _globals['_RESOLVEINPUTREQUEST']._serialized_start=1734
+  _globals['_RESOLVEINPUTREQUEST']._serialized_end=2185
+  _globals['_TASKSERVICE']._serialized_start=2411
+  _globals['_TASKSERVICE']._serialized_end=3498
 # @@protoc_insertion_point(module_scope)

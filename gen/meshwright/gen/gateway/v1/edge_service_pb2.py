@@ -26,7 +26,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,meshwright/gen/gateway/v1/edge_service.proto\x12\ngateway.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\"\x11\n\x0fGetReadyRequest\"\x8f\x01\n\x10GetReadyResponse\x12@\n\x06\x63hecks\x18\x01 \x03(\x0b\x32(.gateway.v1.GetReadyResponse.ChecksEntryR\x06\x63hecks\x1a\x39\n\x0b\x43hecksEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\x13\n\x11GetOpenApiRequest\"\x10\n\x0eGetPageRequest\"%\n\x0fGetAssetRequest\x12\x12\n\x04path\x18\x01 \x01(\tR\x04path2\xe0\x02\n\x0b\x45\x64geService\x12U\n\x08GetReady\x12\x1b.gateway.v1.GetReadyRequest\x1a\x1c.gateway.v1.GetReadyResponse\"\x0e\x82\xd3\xe4\x93\x02\x08\x12\x06/ready\x12X\n\nGetOpenApi\x12\x1d.gateway.v1.GetOpenApiRequest\x1a\x14.google.api.HttpBody\"\x15\x82\xd3\xe4\x93\x02\x0f\x12\r/openapi.json\x12\x46\n\x07GetPage\x12\x1a.gateway.v1.GetPageRequest\x1a\x14.google.api.HttpBody\"\t\x82\xd3\xe4\x93\x02\x03\x12\x01/\x12X\n\x08GetAsset\x12\x1b.gateway.v1.GetAssetRequest\x1a\x14.google.api.HttpBody\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/assets/{path=**}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,meshwright/gen/gateway/v1/edge_service.proto\x12\ngateway.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\"\x11\n\x0fGetReadyRequest\"\x8f\x01\n\x10GetReadyResponse\x12@\n\x06\x63hecks\x18\x01 \x03(\x0b\x32(.gateway.v1.GetReadyResponse.ChecksEntryR\x06\x63hecks\x1a\x39\n\x0b\x43hecksEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\x13\n\x11GetOpenApiRequest\"\x10\n\x0eGetDocsRequest\"\x10\n\x0eGetPageRequest\"%\n\x0fGetAssetRequest\x12\x12\n\x04path\x18\x01 \x01(\tR\x04path2\xac\x03\n\x0b\x45\x64geService\x12U\n\x08GetReady\x12\x1b.gateway.v1.GetReadyRequest\x1a\x1c.gateway.v1.GetReadyResponse\"\x0e\x82\xd3\xe4\x93\x02\x08\x12\x06/ready\x12X\n\nGetOpenApi\x12\x1d.gateway.v1.GetOpenApiRequest\x1a\x14.google.api.HttpBody\"\x15\x82\xd3\xe4\x93\x02\x0f\x12\r/openapi.json\x12J\n\x07GetDocs\x12\x1a.gateway.v1.GetDocsRequest\x1a\x14.google.api.HttpBody\"\r\x82\xd3\xe4\x93\x02\x07\x12\x05/docs\x12\x46\n\x07GetPage\x12\x1a.gateway.v1.GetPageRequest\x1a\x14.google.api.HttpBody\"\t\x82\xd3\xe4\x93\x02\x03\x12\x01/\x12X\n\x08GetAsset\x12\x1b.gateway.v1.GetAssetRequest\x1a\x14.google.api.HttpBody\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/assets/{path=**}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,6 +39,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EDGESERVICE'].methods_by_name['GetReady']._serialized_options = b'\202\323\344\223\002\010\022\006/ready'
   _globals['_EDGESERVICE'].methods_by_name['GetOpenApi']._loaded_options = None
   _globals['_EDGESERVICE'].methods_by_name['GetOpenApi']._serialized_options = b'\202\323\344\223\002\017\022\r/openapi.json'
+  _globals['_EDGESERVICE'].methods_by_name['GetDocs']._loaded_options = None
+  _globals['_EDGESERVICE'].methods_by_name['GetDocs']._serialized_options = b'\202\323\344\223\002\007\022\005/docs'
   _globals['_EDGESERVICE'].methods_by_name['GetPage']._loaded_options = None
   _globals['_EDGESERVICE'].methods_by_name['GetPage']._serialized_options = b'\202\323\344\223\002\003\022\001/'
   _globals['_EDGESERVICE'].methods_by_name['GetAsset']._loaded_options = None
@@ -51,10 +53,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETREADYRESPONSE_CHECKSENTRY']._serialized_end=280
   _globals['_GETOPENAPIREQUEST']._serialized_start=282
   _globals['_GETOPENAPIREQUEST']._serialized_end=301
-  _globals['_GETPAGEREQUEST']._serialized_start=303
-  _globals['_GETPAGEREQUEST']._serialized_end=319
-  _globals['_GETASSETREQUEST']._serialized_start=321
-  _globals['_GETASSETREQUEST']._serialized_end=358
-  _globals['_EDGESERVICE']._serialized_start=361
-  _globals['_EDGESERVICE']._serialized_end=713
+  _globals['_GETDOCSREQUEST']._serialized_start=303
+  _globals['_GETDOCSREQUEST']._serialized_end=319
+  _globals['_GETPAGEREQUEST']._serialized_start=321
+  _globals['_GETPAGEREQUEST']._serialized_end=337
+  _globals['_GETASSETREQUEST']._serialized_start=339
+  _globals['_GETASSETREQUEST']._serialized_end=376
+  _globals['_EDGESERVICE']._serialized_start=379
+  _globals['_EDGESERVICE']._serialized_end=807
 # @@protoc_insertion_point(module_scope)

@@ -46,6 +46,11 @@ class EdgeServiceStub:
                 request_serializer=meshwright_dot_gen_dot_gateway_dot_v1_dot_edge__service__pb2.GetOpenApiRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
+        self.GetDocs = channel.unary_unary(
+                '/gateway.v1.EdgeService/GetDocs',
+                request_serializer=meshwright_dot_gen_dot_gateway_dot_v1_dot_edge__service__pb2.GetDocsRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
         self.GetPage = channel.unary_unary(
                 '/gateway.v1.EdgeService/GetPage',
                 request_serializer=meshwright_dot_gen_dot_gateway_dot_v1_dot_edge__service__pb2.GetPageRequest.SerializeToString,
@@ -77,6 +82,13 @@ class EdgeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetDocs(self, request, context):
+        """GetDocs returns the OpenAPI document as a page for people: HTML that needs nothing from elsewhere.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetPage(self, request, context):
         """GetPage returns the page: the console's HTML.
         """
@@ -103,6 +115,11 @@ def add_EdgeServiceServicer_to_server(servicer, server):
             'GetOpenApi': grpc.unary_unary_rpc_method_handler(
                     servicer.GetOpenApi,
                     request_deserializer=meshwright_dot_gen_dot_gateway_dot_v1_dot_edge__service__pb2.GetOpenApiRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'GetDocs': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDocs,
+                    request_deserializer=meshwright_dot_gen_dot_gateway_dot_v1_dot_edge__service__pb2.GetDocsRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'GetPage': grpc.unary_unary_rpc_method_handler(
@@ -170,6 +187,33 @@ class EdgeService:
             target,
             '/gateway.v1.EdgeService/GetOpenApi',
             meshwright_dot_gen_dot_gateway_dot_v1_dot_edge__service__pb2.GetOpenApiRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDocs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gateway.v1.EdgeService/GetDocs',
+            meshwright_dot_gen_dot_gateway_dot_v1_dot_edge__service__pb2.GetDocsRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,

@@ -40,6 +40,8 @@ class EdgeServiceStub:
     """
     GetOpenApi: _grpc.UnaryUnaryMultiCallable[_edge_service_pb2.GetOpenApiRequest, _httpbody_pb2.HttpBody]
     """GetOpenApi returns the OpenAPI document: version 3.1, as application/json."""
+    GetDocs: _grpc.UnaryUnaryMultiCallable[_edge_service_pb2.GetDocsRequest, _httpbody_pb2.HttpBody]
+    """GetDocs returns the OpenAPI document as a page for people: HTML that needs nothing from elsewhere."""
     GetPage: _grpc.UnaryUnaryMultiCallable[_edge_service_pb2.GetPageRequest, _httpbody_pb2.HttpBody]
     """GetPage returns the page: the console's HTML."""
     GetAsset: _grpc.UnaryUnaryMultiCallable[_edge_service_pb2.GetAssetRequest, _httpbody_pb2.HttpBody]
@@ -58,6 +60,8 @@ class EdgeServiceAsyncStub(EdgeServiceStub):
     """
     GetOpenApi: _aio.UnaryUnaryMultiCallable[_edge_service_pb2.GetOpenApiRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """GetOpenApi returns the OpenAPI document: version 3.1, as application/json."""
+    GetDocs: _aio.UnaryUnaryMultiCallable[_edge_service_pb2.GetDocsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """GetDocs returns the OpenAPI document as a page for people: HTML that needs nothing from elsewhere."""
     GetPage: _aio.UnaryUnaryMultiCallable[_edge_service_pb2.GetPageRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """GetPage returns the page: the console's HTML."""
     GetAsset: _aio.UnaryUnaryMultiCallable[_edge_service_pb2.GetAssetRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
@@ -85,6 +89,14 @@ class EdgeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
         """GetOpenApi returns the OpenAPI document: version 3.1, as application/json."""
+
+    @_abc_1.abstractmethod
+    def GetDocs(
+        self,
+        request: _edge_service_pb2.GetDocsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
+        """GetDocs returns the OpenAPI document as a page for people: HTML that needs nothing from elsewhere."""
 
     @_abc_1.abstractmethod
     def GetPage(

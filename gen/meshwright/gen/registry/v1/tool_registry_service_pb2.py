@@ -23,18 +23,31 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n6meshwright/gen/registry/v1/tool_registry_service.proto\x12\x0bregistry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe5\x05\n\x04Tool\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12 \n\x0b\x64\x65scription\x18\x03 \x01(\tR\x0b\x64\x65scription\x12:\n\x0cinput_schema\x18\x04 \x01(\x0b\x32\x17.google.protobuf.StructR\x0binputSchema\x12<\n\routput_schema\x18\x05 \x01(\x0b\x32\x17.google.protobuf.StructR\x0coutputSchema\x12\x16\n\x06\x64igest\x18\x06 \x01(\tR\x06\x64igest\x12+\n\x06\x65\x66\x66\x65\x63t\x18\x07 \x01(\x0e\x32\x13.registry.v1.EffectR\x06\x65\x66\x66\x65\x63t\x12\x1a\n\x08\x65ndpoint\x18\x08 \x01(\tR\x08\x65ndpoint\x12\x33\n\x07timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.DurationR\x07timeout\x12\x1f\n\x0b\x63ost_micros\x18\n \x01(\x03R\ncostMicros\x12\x35\n\x08\x61pproval\x18\x0b \x01(\x0e\x32\x19.registry.v1.ApprovalRuleR\x08\x61pproval\x12\'\n\x0frequired_scopes\x18\x0c \x03(\tR\x0erequiredScopes\x12\x16\n\x06redact\x18\r \x03(\tR\x06redact\x12\x14\n\x05owner\x18\x0e \x01(\tR\x05owner\x12\x18\n\x07\x61liases\x18\x0f \x03(\tR\x07\x61liases\x12;\n\x0bsunset_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nsunsetTime\x12\x1f\n\x0breplaced_by\x18\x11 \x01(\tR\nreplacedBy\x12;\n\x0b\x63reate_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x19\n\x08\x61gent_id\x18\x13 \x01(\tR\x07\x61gentId\"a\n\x13RegisterToolRequest\x12%\n\x04tool\x18\x01 \x01(\x0b\x32\x11.registry.v1.ToolR\x04tool\x12#\n\rvalidate_only\x18\x02 \x01(\x08R\x0cvalidateOnly\"r\n\x14RegisterToolResponse\x12%\n\x04tool\x18\x01 \x01(\x0b\x32\x11.registry.v1.ToolR\x04tool\x12\x33\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\x19.registry.v1.SchemaChangeR\x07\x63hanges\"r\n\x0cSchemaChange\x12\x18\n\x07pointer\x18\x01 \x01(\tR\x07pointer\x12\x12\n\x04rule\x18\x02 \x01(\tR\x04rule\x12\x1a\n\x08\x62reaking\x18\x03 \x01(\x08R\x08\x62reaking\x12\x18\n\x07message\x18\x04 \x01(\tR\x07message\">\n\x0eGetToolRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\"\x92\x01\n\x10ListToolsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x1f\n\x0bname_prefix\x18\x03 \x01(\tR\nnamePrefix\x12!\n\x0c\x61ll_versions\x18\x04 \x01(\x08R\x0b\x61llVersions\"d\n\x11ListToolsResponse\x12\'\n\x05tools\x18\x01 \x03(\x0b\x32\x11.registry.v1.ToolR\x05tools\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"3\n\x13ResolveToolsRequest\x12\x1c\n\tselectors\x18\x01 \x03(\tR\tselectors\"[\n\x14ResolveToolsResponse\x12\'\n\x05tools\x18\x01 \x03(\x0b\x32\x11.registry.v1.ToolR\x05tools\x12\x1a\n\x08revision\x18\x02 \x01(\x04R\x08revision\"f\n\x19\x43heckCompatibilityRequest\x12/\n\tcandidate\x18\x01 \x01(\x0b\x32\x11.registry.v1.ToolR\tcandidate\x12\x18\n\x07\x61gainst\x18\x02 \x01(\tR\x07\x61gainst\"q\n\x1a\x43heckCompatibilityResponse\x12\x1e\n\ncompatible\x18\x01 \x01(\x08R\ncompatible\x12\x33\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\x19.registry.v1.SchemaChangeR\x07\x63hanges\"U\n\x0fSetAliasRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n\x05\x61lias\x18\x02 \x01(\tR\x05\x61lias\x12\x18\n\x07version\x18\x03 \x01(\tR\x07version\"\xa2\x01\n\x14\x44\x65precateToolRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12;\n\x0bsunset_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nsunsetTime\x12\x1f\n\x0breplaced_by\x18\x04 \x01(\tR\nreplacedBy\"\xa1\x01\n\x11InvokeToolRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12\x35\n\targuments\x18\x03 \x01(\x0b\x32\x17.google.protobuf.StructR\targuments\x12\'\n\x0fidempotency_key\x18\x04 \x01(\tR\x0eidempotencyKey\"z\n\x12InvokeToolResponse\x12.\n\x06result\x18\x01 \x01(\x0b\x32\x16.google.protobuf.ValueR\x06result\x12\x1a\n\x08replayed\x18\x02 \x01(\x08R\x08replayed\x12\x18\n\x07version\x18\x03 \x01(\tR\x07version\":\n\x11WatchToolsRequest\x12%\n\x0e\x61\x66ter_revision\x18\x01 \x01(\x04R\rafterRevision\"W\n\x12WatchToolsResponse\x12\x1a\n\x08revision\x18\x01 \x01(\x04R\x08revision\x12%\n\x04tool\x18\x02 \x01(\x0b\x32\x11.registry.v1.ToolR\x04tool*c\n\x06\x45\x66\x66\x65\x63t\x12\x16\n\x12\x45\x46\x46\x45\x43T_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x45\x46\x46\x45\x43T_PURE\x10\x01\x12\x15\n\x11\x45\x46\x46\x45\x43T_IDEMPOTENT\x10\x02\x12\x19\n\x15\x45\x46\x46\x45\x43T_NON_IDEMPOTENT\x10\x03*\x80\x01\n\x0c\x41pprovalRule\x12\x1d\n\x19\x41PPROVAL_RULE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41PPROVAL_RULE_NEVER\x10\x01\x12\x1e\n\x1a\x41PPROVAL_RULE_WHEN_TAINTED\x10\x02\x12\x18\n\x14\x41PPROVAL_RULE_ALWAYS\x10\x03\x32\xaf\x07\n\x13ToolRegistryService\x12i\n\x0cRegisterTool\x12 .registry.v1.RegisterToolRequest\x1a!.registry.v1.RegisterToolResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\"\t/v1/tools:\x01*\x12S\n\x07GetTool\x12\x1b.registry.v1.GetToolRequest\x1a\x11.registry.v1.Tool\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/tools/{name}\x12]\n\tListTools\x12\x1d.registry.v1.ListToolsRequest\x1a\x1e.registry.v1.ListToolsResponse\"\x11\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/tools\x12S\n\x0cResolveTools\x12 .registry.v1.ResolveToolsRequest\x1a!.registry.v1.ResolveToolsResponse\x12\x8e\x01\n\x12\x43heckCompatibility\x12&.registry.v1.CheckCompatibilityRequest\x1a\'.registry.v1.CheckCompatibilityResponse\"\'\x82\xd3\xe4\x93\x02!\"\x1c/v1/tools:checkCompatibility:\x01*\x12\x61\n\x08SetAlias\x12\x1c.registry.v1.SetAliasRequest\x1a\x11.registry.v1.Tool\"$\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/tools/{name}:setAlias:\x01*\x12l\n\rDeprecateTool\x12!.registry.v1.DeprecateToolRequest\x1a\x11.registry.v1.Tool\"%\x82\xd3\xe4\x93\x02\x1f\"\x1a/v1/tools/{name}:deprecate:\x01*\x12q\n\nInvokeTool\x12\x1e.registry.v1.InvokeToolRequest\x1a\x1f.registry.v1.InvokeToolResponse\"\"\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/tools/{name}:invoke:\x01*\x12O\n\nWatchTools\x12\x1e.registry.v1.WatchToolsRequest\x1a\x1f.registry.v1.WatchToolsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n6meshwright/gen/registry/v1/tool_registry_service.proto\x12\x0bregistry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe5\x05\n\x04Tool\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12 \n\x0b\x64\x65scription\x18\x03 \x01(\tR\x0b\x64\x65scription\x12:\n\x0cinput_schema\x18\x04 \x01(\x0b\x32\x17.google.protobuf.StructR\x0binputSchema\x12<\n\routput_schema\x18\x05 \x01(\x0b\x32\x17.google.protobuf.StructR\x0coutputSchema\x12\x16\n\x06\x64igest\x18\x06 \x01(\tR\x06\x64igest\x12+\n\x06\x65\x66\x66\x65\x63t\x18\x07 \x01(\x0e\x32\x13.registry.v1.EffectR\x06\x65\x66\x66\x65\x63t\x12\x1a\n\x08\x65ndpoint\x18\x08 \x01(\tR\x08\x65ndpoint\x12\x33\n\x07timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.DurationR\x07timeout\x12\x1f\n\x0b\x63ost_micros\x18\n \x01(\x03R\ncostMicros\x12\x35\n\x08\x61pproval\x18\x0b \x01(\x0e\x32\x19.registry.v1.ApprovalRuleR\x08\x61pproval\x12\'\n\x0frequired_scopes\x18\x0c \x03(\tR\x0erequiredScopes\x12\x16\n\x06redact\x18\r \x03(\tR\x06redact\x12\x14\n\x05owner\x18\x0e \x01(\tR\x05owner\x12\x18\n\x07\x61liases\x18\x0f \x03(\tR\x07\x61liases\x12;\n\x0bsunset_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nsunsetTime\x12\x1f\n\x0breplaced_by\x18\x11 \x01(\tR\nreplacedBy\x12;\n\x0b\x63reate_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x19\n\x08\x61gent_id\x18\x13 \x01(\tR\x07\x61gentId\"g\n\x13RegisterToolRequest\x12+\n\x04tool\x18\x01 \x01(\x0b\x32\x11.registry.v1.ToolB\x04\xe2\x41\x01\x02R\x04tool\x12#\n\rvalidate_only\x18\x02 \x01(\x08R\x0cvalidateOnly\"r\n\x14RegisterToolResponse\x12%\n\x04tool\x18\x01 \x01(\x0b\x32\x11.registry.v1.ToolR\x04tool\x12\x33\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\x19.registry.v1.SchemaChangeR\x07\x63hanges\"r\n\x0cSchemaChange\x12\x18\n\x07pointer\x18\x01 \x01(\tR\x07pointer\x12\x12\n\x04rule\x18\x02 \x01(\tR\x04rule\x12\x1a\n\x08\x62reaking\x18\x03 \x01(\x08R\x08\x62reaking\x12\x18\n\x07message\x18\x04 \x01(\tR\x07message\">\n\x0eGetToolRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\"\x92\x01\n\x10ListToolsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x1f\n\x0bname_prefix\x18\x03 \x01(\tR\nnamePrefix\x12!\n\x0c\x61ll_versions\x18\x04 \x01(\x08R\x0b\x61llVersions\"d\n\x11ListToolsResponse\x12\'\n\x05tools\x18\x01 \x03(\x0b\x32\x11.registry.v1.ToolR\x05tools\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"3\n\x13ResolveToolsRequest\x12\x1c\n\tselectors\x18\x01 \x03(\tR\tselectors\"[\n\x14ResolveToolsResponse\x12\'\n\x05tools\x18\x01 \x03(\x0b\x32\x11.registry.v1.ToolR\x05tools\x12\x1a\n\x08revision\x18\x02 \x01(\x04R\x08revision\"l\n\x19\x43heckCompatibilityRequest\x12\x35\n\tcandidate\x18\x01 \x01(\x0b\x32\x11.registry.v1.ToolB\x04\xe2\x41\x01\x02R\tcandidate\x12\x18\n\x07\x61gainst\x18\x02 \x01(\tR\x07\x61gainst\"q\n\x1a\x43heckCompatibilityResponse\x12\x1e\n\ncompatible\x18\x01 \x01(\x08R\ncompatible\x12\x33\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\x19.registry.v1.SchemaChangeR\x07\x63hanges\"a\n\x0fSetAliasRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n\x05\x61lias\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02R\x05\x61lias\x12\x1e\n\x07version\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02R\x07version\"\xae\x01\n\x14\x44\x65precateToolRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x1e\n\x07version\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02R\x07version\x12\x41\n\x0bsunset_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02R\nsunsetTime\x12\x1f\n\x0breplaced_by\x18\x04 \x01(\tR\nreplacedBy\"\xa1\x01\n\x11InvokeToolRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12\x35\n\targuments\x18\x03 \x01(\x0b\x32\x17.google.protobuf.StructR\targuments\x12\'\n\x0fidempotency_key\x18\x04 \x01(\tR\x0eidempotencyKey\"z\n\x12InvokeToolResponse\x12.\n\x06result\x18\x01 \x01(\x0b\x32\x16.google.protobuf.ValueR\x06result\x12\x1a\n\x08replayed\x18\x02 \x01(\x08R\x08replayed\x12\x18\n\x07version\x18\x03 \x01(\tR\x07version\":\n\x11WatchToolsRequest\x12%\n\x0e\x61\x66ter_revision\x18\x01 \x01(\x04R\rafterRevision\"W\n\x12WatchToolsResponse\x12\x1a\n\x08revision\x18\x01 \x01(\x04R\x08revision\x12%\n\x04tool\x18\x02 \x01(\x0b\x32\x11.registry.v1.ToolR\x04tool*c\n\x06\x45\x66\x66\x65\x63t\x12\x16\n\x12\x45\x46\x46\x45\x43T_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x45\x46\x46\x45\x43T_PURE\x10\x01\x12\x15\n\x11\x45\x46\x46\x45\x43T_IDEMPOTENT\x10\x02\x12\x19\n\x15\x45\x46\x46\x45\x43T_NON_IDEMPOTENT\x10\x03*\x80\x01\n\x0c\x41pprovalRule\x12\x1d\n\x19\x41PPROVAL_RULE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41PPROVAL_RULE_NEVER\x10\x01\x12\x1e\n\x1a\x41PPROVAL_RULE_WHEN_TAINTED\x10\x02\x12\x18\n\x14\x41PPROVAL_RULE_ALWAYS\x10\x03\x32\xaf\x07\n\x13ToolRegistryService\x12i\n\x0cRegisterTool\x12 .registry.v1.RegisterToolRequest\x1a!.registry.v1.RegisterToolResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\"\t/v1/tools:\x01*\x12S\n\x07GetTool\x12\x1b.registry.v1.GetToolRequest\x1a\x11.registry.v1.Tool\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/tools/{name}\x12]\n\tListTools\x12\x1d.registry.v1.ListToolsRequest\x1a\x1e.registry.v1.ListToolsResponse\"\x11\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/tools\x12S\n\x0cResolveTools\x12 .registry.v1.ResolveToolsRequest\x1a!.registry.v1.ResolveToolsResponse\x12\x8e\x01\n\x12\x43heckCompatibility\x12&.registry.v1.CheckCompatibilityRequest\x1a\'.registry.v1.CheckCompatibilityResponse\"\'\x82\xd3\xe4\x93\x02!\"\x1c/v1/tools:checkCompatibility:\x01*\x12\x61\n\x08SetAlias\x12\x1c.registry.v1.SetAliasRequest\x1a\x11.registry.v1.Tool\"$\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/tools/{name}:setAlias:\x01*\x12l\n\rDeprecateTool\x12!.registry.v1.DeprecateToolRequest\x1a\x11.registry.v1.Tool\"%\x82\xd3\xe4\x93\x02\x1f\"\x1a/v1/tools/{name}:deprecate:\x01*\x12q\n\nInvokeTool\x12\x1e.registry.v1.InvokeToolRequest\x1a\x1f.registry.v1.InvokeToolResponse\"\"\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/tools/{name}:invoke:\x01*\x12O\n\nWatchTools\x12\x1e.registry.v1.WatchToolsRequest\x1a\x1f.registry.v1.WatchToolsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'meshwright.gen.registry.v1.tool_registry_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_REGISTERTOOLREQUEST'].fields_by_name['tool']._loaded_options = None
+  _globals['_REGISTERTOOLREQUEST'].fields_by_name['tool']._serialized_options = b'\342A\001\002'
+  _globals['_CHECKCOMPATIBILITYREQUEST'].fields_by_name['candidate']._loaded_options = None
+  _globals['_CHECKCOMPATIBILITYREQUEST'].fields_by_name['candidate']._serialized_options = b'\342A\001\002'
+  _globals['_SETALIASREQUEST'].fields_by_name['alias']._loaded_options = None
+  _globals['_SETALIASREQUEST'].fields_by_name['alias']._serialized_options = b'\342A\001\002'
+  _globals['_SETALIASREQUEST'].fields_by_name['version']._loaded_options = None
+  _globals['_SETALIASREQUEST'].fields_by_name['version']._serialized_options = b'\342A\001\002'
+  _globals['_DEPRECATETOOLREQUEST'].fields_by_name['version']._loaded_options = None
+  _globals['_DEPRECATETOOLREQUEST'].fields_by_name['version']._serialized_options = b'\342A\001\002'
+  _globals['_DEPRECATETOOLREQUEST'].fields_by_name['sunset_time']._loaded_options = None
+  _globals['_DEPRECATETOOLREQUEST'].fields_by_name['sunset_time']._serialized_options = b'\342A\001\002'
   _globals['_TOOLREGISTRYSERVICE'].methods_by_name['RegisterTool']._loaded_options = None
   _globals['_TOOLREGISTRYSERVICE'].methods_by_name['RegisterTool']._serialized_options = b'\202\323\344\223\002\016\"\t/v1/tools:\001*'
   _globals['_TOOLREGISTRYSERVICE'].methods_by_name['GetTool']._loaded_options = None
@@ -49,44 +62,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TOOLREGISTRYSERVICE'].methods_by_name['DeprecateTool']._serialized_options = b'\202\323\344\223\002\037\"\032/v1/tools/{name}:deprecate:\001*'
   _globals['_TOOLREGISTRYSERVICE'].methods_by_name['InvokeTool']._loaded_options = None
   _globals['_TOOLREGISTRYSERVICE'].methods_by_name['InvokeTool']._serialized_options = b'\202\323\344\223\002\034\"\027/v1/tools/{name}:invoke:\001*'
-  _globals['_EFFECT']._serialized_start=2640
-  _globals['_EFFECT']._serialized_end=2739
-  _globals['_APPROVALRULE']._serialized_start=2742
-  _globals['_APPROVALRULE']._serialized_end=2870
-  _globals['_TOOL']._serialized_start=197
-  _globals['_TOOL']._serialized_end=938
-  _globals['_REGISTERTOOLREQUEST']._serialized_start=940
-  _globals['_REGISTERTOOLREQUEST']._serialized_end=1037
-  _globals['_REGISTERTOOLRESPONSE']._serialized_start=1039
-  _globals['_REGISTERTOOLRESPONSE']._serialized_end=1153
-  _globals['_SCHEMACHANGE']._serialized_start=1155
-  _globals['_SCHEMACHANGE']._serialized_end=1269
-  _globals['_GETTOOLREQUEST']._serialized_start=1271
-  _globals['_GETTOOLREQUEST']._serialized_end=1333
-  _globals['_LISTTOOLSREQUEST']._serialized_start=1336
-  _globals['_LISTTOOLSREQUEST']._serialized_end=1482
-  _globals['_LISTTOOLSRESPONSE']._serialized_start=1484
-  _globals['_LISTTOOLSRESPONSE']._serialized_end=1584
-  _globals['_RESOLVETOOLSREQUEST']._serialized_start=1586
-  _globals['_RESOLVETOOLSREQUEST']._serialized_end=1637
-  _globals['_RESOLVETOOLSRESPONSE']._serialized_start=1639
-  _globals['_RESOLVETOOLSRESPONSE']._serialized_end=1730
-  _globals['_CHECKCOMPATIBILITYREQUEST']._serialized_start=1732
-  _globals['_CHECKCOMPATIBILITYREQUEST']._serialized_end=1834
-  _globals['_CHECKCOMPATIBILITYRESPONSE']._serialized_start=1836
-  _globals['_CHECKCOMPATIBILITYRESPONSE']._serialized_end=1949
-  _globals['_SETALIASREQUEST']._serialized_start=1951
-  _globals['_SETALIASREQUEST']._serialized_end=2036
-  _globals['_DEPRECATETOOLREQUEST']._serialized_start=2039
-  _globals['_DEPRECATETOOLREQUEST']._serialized_end=2201
-  _globals['_INVOKETOOLREQUEST']._serialized_start=2204
-  _globals['_INVOKETOOLREQUEST']._serialized_end=2365
-  _globals['_INVOKETOOLRESPONSE']._serialized_start=2367
-  _globals['_INVOKETOOLRESPONSE']._serialized_end=2489
-  _globals['_WATCHTOOLSREQUEST']._serialized_start=2491
-  _globals['_WATCHTOOLSREQUEST']._serialized_end=2549
-  _globals['_WATCHTOOLSRESPONSE']._serialized_start=2551
-  _globals['_WATCHTOOLSRESPONSE']._serialized_end=2638
-  _globals['_TOOLREGISTRYSERVICE']._serialized_start=2873
-  _globals['_TOOLREGISTRYSERVICE']._serialized_end=3816
+  _globals['_EFFECT']._serialized_start=2709
+  _globals['_EFFECT']._serialized_end=2808
+  _globals['_APPROVALRULE']._serialized_start=2811
+  _globals['_APPROVALRULE']._serialized_end=2939
+  _globals['_TOOL']._serialized_start=230
+  _globals['_TOOL']._serialized_end=971
+  _globals['_REGISTERTOOLREQUEST']._serialized_start=973
+  _globals['_REGISTERTOOLREQUEST']._serialized_end=1076
+  _globals['_REGISTERTOOLRESPONSE']._serialized_start=1078
+  _globals['_REGISTERTOOLRESPONSE']._serialized_end=1192
+  _globals['_SCHEMACHANGE']._serialized_start=1194
+  _globals['_SCHEMACHANGE']._serialized_end=1308
+  _globals['_GETTOOLREQUEST']._serialized_start=1310
+  _globals['_GETTOOLREQUEST']._serialized_end=1372
+  _globals['_LISTTOOLSREQUEST']._serialized_start=1375
+  _globals['_LISTTOOLSREQUEST']._serialized_end=1521
+  _globals['_LISTTOOLSRESPONSE']._serialized_start=1523
+  _globals['_LISTTOOLSRESPONSE']._serialized_end=1623
+  _globals['_RESOLVETOOLSREQUEST']._serialized_start=1625
+  _globals['_RESOLVETOOLSREQUEST']._serialized_end=1676
+  _globals['_RESOLVETOOLSRESPONSE']._serialized_start=1678
+  _globals['_RESOLVETOOLSRESPONSE']._serialized_end=1769
+  _globals['_CHECKCOMPATIBILITYREQUEST']._serialized_start=1771
+  _globals['_CHECKCOMPATIBILITYREQUEST']._serialized_end=1879
+  _globals['_CHECKCOMPATIBILITYRESPONSE']._serialized_start=1881
+  _globals['_CHECKCOMPATIBILITYRESPONSE']._serialized_end=1994
+  _globals['_SETALIASREQUEST']._serialized_start=1996
+  _globals['_SETALIASREQUEST']._serialized_end=2093
+  _globals['_DEPRECATETOOLREQUEST']._serialized_start=2096
+  _globals['_DEPRECATETOOLREQUEST']._serialized_end=2270
+  _globals['_INVOKETOOLREQUEST']._serialized_start=2273
+  _globals['_INVOKETOOLREQUEST']._serialized_end=2434
+  _globals['_INVOKETOOLRESPONSE']._serialized_start=2436
+  _globals['_INVOKETOOLRESPONSE']._serialized_end=2558
+  _globals['_WATCHTOOLSREQUEST']._serialized_start=2560
+  _globals['_WATCHTOOLSREQUEST']._serialized_end=2618
+  _globals['_WATCHTOOLSRESPONSE']._serialized_start=2620
+  _globals['_WATCHTOOLSRESPONSE']._serialized_end=2707
+  _globals['_TOOLREGISTRYSERVICE']._serialized_start=2942
+  _globals['_TOOLREGISTRYSERVICE']._serialized_end=3885
 # @@protoc_insertion_point(module_scope)
