@@ -7,6 +7,7 @@ import typer
 from meshwright.cli import (
     agent,
     bench,
+    certs,
     cost,
     demo,
     dev,
@@ -29,6 +30,7 @@ app.command("eval")(eval.evaluate)
 app.command("chaos")(command.chaos)
 app.command("bench")(bench.bench)
 app.command("cost")(cost.cost)
+app.command("certs")(certs.certs)
 app.add_typer(task.app, name="task")
 app.add_typer(session.app, name="session")
 app.add_typer(agent.app, name="agent")

@@ -123,6 +123,13 @@ class GrantInvalidError(MeshError):
     reason = "GRANT_INVALID"
 
 
+class RoleRefusedError(MeshError):
+    """The role in the caller's certificate may not call this service."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+    reason = "ROLE_REFUSED"
+
+
 class FencedError(MeshError):
     """Another process owns the task now; whoever sees this stops working on it."""
 
@@ -282,6 +289,13 @@ class UnavailableError(MeshError):
     code = grpc.StatusCode.UNAVAILABLE
     reason = "UNAVAILABLE"
     is_retryable = True
+
+
+class TlsRefusedError(MeshError):
+    """The server is there, but its certificate or ours is no good: trying again does not help."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+    reason = "TLS_REFUSED"
 
 
 class StoreUnavailableError(MeshError):

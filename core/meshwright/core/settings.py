@@ -37,6 +37,9 @@ class Settings(BaseModel):
     max_calls: int = Field(default=1_000, ge=1, description="Unary calls at once; more are refused with OVERLOADED")
     max_streams: int = Field(default=5_000, ge=1, description="Streams at once; more are refused with OVERLOADED")
     insecure: bool = Field(default=False, description="Listen in plain text on an address that is not loopback")
+    tls_dir: str = Field(
+        default="", description="Folder of cert.pem, key.pem and ca.pem: mTLS to and from every service; empty: none"
+    )
 
     @classmethod
     def load(cls, **chosen: Any) -> Self:

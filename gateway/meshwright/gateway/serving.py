@@ -31,7 +31,7 @@ class GatewayProcess:
     def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
         self._folder = Path(settings.folder)
-        self._channels = Channels()
+        self._channels = Channels(settings.tls_dir)
         self._directory = AgentDirectoryServiceStub(self._channels.to(settings.registry))
         service = EdgeService(self._channels, settings.registry)
         services = {"gateway.v1.EdgeService": bound(add_EdgeServiceServicer_to_server, service)}
