@@ -27,8 +27,8 @@ CALLERS = {
     "registry.v1.": FRONT | {Role.AGENT, Role.TOOL, Role.CLI},
     "agents.v1.": FRONT | {Role.REGISTRY, Role.AGENT, Role.TOOL},
     "tools.v1.": frozenset({Role.REGISTRY, Role.AGENT}),
-    "gateway.v1.": FRONT,
-    "envoy.service.": FRONT,
+    "gateway.v1.": frozenset({Role.EDGE}),
+    "envoy.service.": frozenset({Role.EDGE}),
     "grpc.health.v1.": OPEN,
     "grpc.reflection.": OPEN,
 }

@@ -116,9 +116,23 @@ def read(folder: Path) -> Identity:
         SetupError: A file is missing or no PEM, the key is another certificate's, or the certificate has expired or
             names no role.
     """
-    chain, key, authority = (content(folder / name) for name in (CERTIFICATE, KEY, AUTHORITY))
-    certificate = parsed(folder / CERTIFICATE, chain)[0]
+    chain, key, certificate = read_pair(folder)
+    authority = content(folder / AUTHORITY)
     parsed(folder / AUTHORITY, authority)
+    role = role_in(uris(certificate))
+    if role is None:
+        raise SetupError(f"{folder / CERTIFICATE} names no role: it needs one URI SAN, {TRUST_DOMAIN}ROLE[/NAME]")
+    return Identity(chain, key, authority, role, certificate.not_valid_after_utc)
+
+
+def read_pair(folder: Path) -> tuple[bytes, bytes, x509.Certificate]:
+    """Reads a folder's certificate and its key: both in PEM, and the certificate.
+
+    Raises:
+        SetupError: One is missing or no PEM, they do not belong together, or the certificate has expired.
+    """
+    chain, key = content(folder / CERTIFICATE), content(folder / KEY)
+    certificate = parsed(folder / CERTIFICATE, chain)[0]
     try:
         public = serialization.load_pem_private_key(key, None).public_key()
     except (ValueError, TypeError):
@@ -128,10 +142,7 @@ def read(folder: Path) -> Identity:
     expires = certificate.not_valid_after_utc
     if expires <= dt.datetime.now(dt.UTC):
         raise SetupError(f"{folder / CERTIFICATE} expired on {expires:%Y-%m-%d %H:%M} UTC: renew it")
-    role = role_in(uris(certificate))
-    if role is None:
-        raise SetupError(f"{folder / CERTIFICATE} names no role: it needs one URI SAN, {TRUST_DOMAIN}ROLE[/NAME]")
-    return Identity(chain, key, authority, role, expires)
+    return chain, key, certificate
 
 
 def content(path: Path) -> bytes:

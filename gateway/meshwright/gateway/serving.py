@@ -6,21 +6,24 @@ from pathlib import Path
 
 import structlog
 
-from meshwright.core import channel, telemetry
+from meshwright.core import channel, telemetry, tls
 from meshwright.core.channel import Channels
-from meshwright.core.errors import MeshError
+from meshwright.core.errors import MeshError, SetupError
 from meshwright.core.process import Process
+from meshwright.core.role import Role
 from meshwright.core.server import Server, bound
 from meshwright.gateway import bootstrap, envoy
 from meshwright.gateway.config import CDS, DESCRIPTORS
 from meshwright.gateway.discovery import EnvoyFiles
 from meshwright.gateway.service import EdgeService
 from meshwright.gateway.settings import GatewaySettings
+from meshwright.gateway.tls import secret_files
 from meshwright.gen.gateway.v1.edge_service_pb2_grpc import add_EdgeServiceServicer_to_server
 from meshwright.gen.registry.v1.agent_directory_service_pb2 import AgentCard, ListAgentsRequest, WatchAgentsRequest
 from meshwright.gen.registry.v1.agent_directory_service_pb2_grpc import AgentDirectoryServiceStub
 
 log = structlog.get_logger("gateway")
+ENVOY_DIR = "MESHWRIGHT_ENVOY_TLS_DIR"
 RETRY_S = 0.3
 LIST_S = 5.0
 
@@ -45,7 +48,10 @@ class GatewayProcess:
         port = int(target.rpartition(":")[2])
         descriptors = (files("meshwright.gen") / DESCRIPTORS).read_bytes()
         (self._folder / DESCRIPTORS).write_bytes(descriptors)
-        envoy_files = EnvoyFiles(self._folder)
+        envoy_files = EnvoyFiles(self._folder, has_tls=bool(self._settings.tls_dir))
+        check_certificates(self._settings)
+        for name, content in secret_files(self._settings).items():
+            (self._folder / name).write_text(content)
         if not (self._folder / CDS).exists():
             envoy_files.update({})  # a gateway that restarts leaves Envoy's last good files until it knows better
         await envoy.prepare(self._folder, bootstrap.render(self._settings.model_copy(update={"port": port})))
@@ -77,6 +83,24 @@ class GatewayProcess:
             self._watching.cancel()
         await self._server.stop()
         await self._channels.close()
+
+
+def check_certificates(settings: GatewaySettings) -> None:
+    """Reads the certificates that Envoy will show: it would only wait for those that it cannot use.
+
+    Raises:
+        SetupError: They cannot be used.
+    """
+    if settings.tls_dir and not settings.envoy_tls_dir:
+        raise SetupError(
+            "MESHWRIGHT_TLS_DIR is set: name the folder of Envoy's certificate, role edge, by " + ENVOY_DIR
+        )
+    if settings.tls_dir and (role := tls.read(Path(settings.envoy_tls_dir)).role) is not Role.EDGE:
+        raise SetupError(
+            f"{ENVOY_DIR}={settings.envoy_tls_dir} holds a certificate of the role {role}: services take edge"
+        )
+    if settings.edge_tls_dir:
+        tls.read_pair(Path(settings.edge_tls_dir))
 
 
 async def serve(settings: GatewaySettings, running: Process) -> None:

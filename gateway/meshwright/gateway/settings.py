@@ -12,6 +12,12 @@ class GatewaySettings(Settings):
     edge_port: int = Field(default=8080, ge=0, le=65535, description="Port that Envoy listens on")
     internal_port: int = Field(default=8081, ge=0, le=65535, description="Loopback port of Envoy's /metrics")
     default_agent: str = Field(default="orchestrator", description="Agent that does the work of unnamed calls")
+    edge_tls_dir: str = Field(
+        default="", description="Folder of cert.pem and key.pem that Envoy shows to clients; empty: plain text"
+    )
+    envoy_tls_dir: str = Field(
+        default="", description="Folder of the certificate that Envoy shows to services, role edge; beside tls_dir"
+    )
     folder: str = Field(default=".", description="Folder that this process and Envoy share; Envoy's working directory")
     allowed_hosts: str = Field(
         default="localhost 127.0.0.1 [::1]",
