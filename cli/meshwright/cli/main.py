@@ -14,6 +14,7 @@ from meshwright.cli import (
     eval,  # noqa: A004 - the command's name
     run,
     session,
+    store,
     task,
     tool,
     webhook,
@@ -35,6 +36,7 @@ app.add_typer(task.app, name="task")
 app.add_typer(session.app, name="session")
 app.add_typer(agent.app, name="agent")
 app.add_typer(tool.app, name="tool")
+app.add_typer(store.app, name="store")
 app.add_typer(webhook.app, name="webhook")
 
 FIRST_EXIT_CODE = 10

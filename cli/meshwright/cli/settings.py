@@ -8,4 +8,7 @@ from meshwright.core.settings import Settings
 class CliSettings(Settings):
     """What the commands that talk to a mesh are told."""
 
+    store_admin_url: str = Field(
+        default="", description="The store's address for an admin, who loads functions; empty: store_url"
+    )
     edge: str = Field(default="http://127.0.0.1:8080", description="URL of the edge")

@@ -298,6 +298,13 @@ class TlsRefusedError(MeshError):
     reason = "TLS_REFUSED"
 
 
+class StoreDeniedError(MeshError):
+    """The store does not let this process's user do what it needs."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "STORE_DENIED"
+
+
 class StoreUnavailableError(MeshError):
     """The store does not answer."""
 
