@@ -17,6 +17,7 @@ from meshwright.core.role import MESH_NAME, TRUST_DOMAIN, Role, names_of
 from meshwright.core.tls import AUTHORITY, CERTIFICATE, KEY
 
 AUTHORITY_KEY = "ca-key.pem"
+AUTHORITY_NAME = f"{MESH_NAME} development authority"
 AUTHORITY_DAYS = 3650
 SKEW = dt.timedelta(minutes=5)
 """Clocks of two machines may differ by so much."""
@@ -133,7 +134,7 @@ def of_certificate(path: Path) -> Wanted:
 
 def _make_authority(folder: Path) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
-    name = subject(f"{MESH_NAME} development authority")
+    name = subject(AUTHORITY_NAME)
     # fmt: off
     usage = x509.KeyUsage(
         digital_signature=False, content_commitment=False, key_encipherment=False, data_encipherment=False,
@@ -141,7 +142,7 @@ def _make_authority(folder: Path) -> None:
     )
     # fmt: on
     certificate = (
-        started(name.rfc4514_string().removeprefix("CN="), name, key.public_key(), AUTHORITY_DAYS)
+        started(AUTHORITY_NAME, name, key.public_key(), AUTHORITY_DAYS)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(usage, critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)

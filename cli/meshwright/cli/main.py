@@ -11,6 +11,7 @@ from meshwright.cli import (
     cost,
     demo,
     dev,
+    doctor,
     eval,  # noqa: A004 - the command's name
     run,
     session,
@@ -32,6 +33,8 @@ app.command("chaos")(command.chaos)
 app.command("bench")(bench.bench)
 app.command("cost")(cost.cost)
 app.command("certs")(certs.certs)
+app.command("doctor")(doctor.doctor)
+app.command("check-config")(doctor.check_config)
 app.add_typer(task.app, name="task")
 app.add_typer(session.app, name="session")
 app.add_typer(agent.app, name="agent")

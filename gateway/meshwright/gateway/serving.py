@@ -6,24 +6,22 @@ from pathlib import Path
 
 import structlog
 
-from meshwright.core import channel, telemetry, tls
+from meshwright.core import channel, telemetry
 from meshwright.core.channel import Channels
-from meshwright.core.errors import MeshError, SetupError
+from meshwright.core.errors import MeshError
 from meshwright.core.process import Process
-from meshwright.core.role import Role
 from meshwright.core.server import Server, bound
 from meshwright.gateway import bootstrap, envoy
 from meshwright.gateway.config import CDS, DESCRIPTORS
 from meshwright.gateway.discovery import EnvoyFiles
 from meshwright.gateway.service import EdgeService
 from meshwright.gateway.settings import GatewaySettings
-from meshwright.gateway.tls import secret_files
+from meshwright.gateway.tls import check_certificates, secret_files
 from meshwright.gen.gateway.v1.edge_service_pb2_grpc import add_EdgeServiceServicer_to_server
 from meshwright.gen.registry.v1.agent_directory_service_pb2 import AgentCard, ListAgentsRequest, WatchAgentsRequest
 from meshwright.gen.registry.v1.agent_directory_service_pb2_grpc import AgentDirectoryServiceStub
 
 log = structlog.get_logger("gateway")
-ENVOY_DIR = "MESHWRIGHT_ENVOY_TLS_DIR"
 RETRY_S = 0.3
 LIST_S = 5.0
 
@@ -46,15 +44,8 @@ class GatewayProcess:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         target = await self._server.start()
         port = int(target.rpartition(":")[2])
-        descriptors = (files("meshwright.gen") / DESCRIPTORS).read_bytes()
-        (self._folder / DESCRIPTORS).write_bytes(descriptors)
-        envoy_files = EnvoyFiles(self._folder, has_tls=bool(self._settings.tls_dir))
-        check_certificates(self._settings)
-        for name, content in secret_files(self._settings).items():
-            (self._folder / name).write_text(content)
-        if not (self._folder / CDS).exists():
-            envoy_files.update({})  # a gateway that restarts leaves Envoy's last good files until it knows better
-        await envoy.prepare(self._folder, bootstrap.render(self._settings.model_copy(update={"port": port})))
+        settings = self._settings.model_copy(update={"port": port})
+        envoy_files = await write_configuration(settings)
         self._watching = asyncio.create_task(self._watch(envoy_files))
         return target
 
@@ -85,22 +76,25 @@ class GatewayProcess:
         await self._channels.close()
 
 
-def check_certificates(settings: GatewaySettings) -> None:
-    """Reads the certificates that Envoy will show: it would only wait for those that it cannot use.
+async def write_configuration(settings: GatewaySettings) -> EnvoyFiles:
+    """Writes all that Envoy reads into its folder; returns the files that are kept true to the directory.
+
+    Args:
+        settings: With the port that this process listens on.
 
     Raises:
-        SetupError: They cannot be used.
+        SetupError: A certificate cannot be used, or Envoy refuses the configuration.
     """
-    if settings.tls_dir and not settings.envoy_tls_dir:
-        raise SetupError(
-            "MESHWRIGHT_TLS_DIR is set: name the folder of Envoy's certificate, role edge, by " + ENVOY_DIR
-        )
-    if settings.tls_dir and (role := tls.read(Path(settings.envoy_tls_dir)).role) is not Role.EDGE:
-        raise SetupError(
-            f"{ENVOY_DIR}={settings.envoy_tls_dir} holds a certificate of the role {role}: services take edge"
-        )
-    if settings.edge_tls_dir:
-        tls.read_pair(Path(settings.edge_tls_dir))
+    folder = Path(settings.folder)
+    check_certificates(settings)
+    (folder / DESCRIPTORS).write_bytes((files("meshwright.gen") / DESCRIPTORS).read_bytes())
+    for name, content in secret_files(settings).items():
+        (folder / name).write_text(content)
+    envoy_files = EnvoyFiles(folder, has_tls=bool(settings.tls_dir))
+    if not (folder / CDS).exists():
+        envoy_files.update({})  # a gateway that restarts leaves Envoy's last good files until it knows better
+    await envoy.prepare(folder, bootstrap.render(settings))
+    return envoy_files
 
 
 async def serve(settings: GatewaySettings, running: Process) -> None:

@@ -1,4 +1,4 @@
-"""Envoy's TLS: certificates of the mesh towards services, one of the edge towards clients, all read from files. Pure.
+"""Envoy's TLS: certificates of the mesh towards services, one of the edge towards clients, all read from files.
 
 Envoy reads each certificate through a file of its own folder that names the files in PEM, and watches the folder these
 are in: renewed ones serve the next connection.
@@ -7,14 +7,34 @@ are in: renewed ones serve the next connection.
 import json
 from pathlib import Path
 
+from meshwright.core.errors import SetupError
 from meshwright.core.role import TRUST_DOMAIN, Role, dns_name
-from meshwright.core.tls import AUTHORITY, CERTIFICATE, KEY
+from meshwright.core.tls import AUTHORITY, CERTIFICATE, KEY, read, read_pair
 from meshwright.gateway.config import TYPE, Config
 from meshwright.gateway.settings import GatewaySettings
 
 MESH, TRUSTED, EDGE = "mesh", "mesh-trusted", "edge"
 """Secrets: what Envoy shows to services, whom it trusts there, what it shows to clients."""
+ENVOY_DIR = "MESHWRIGHT_ENVOY_TLS_DIR"
 CONTEXT = TYPE + "envoy.extensions.transport_sockets.tls.v3."
+
+
+def check_certificates(settings: GatewaySettings) -> None:
+    """Reads the certificates that Envoy will show: it would only wait for those that it cannot use.
+
+    Raises:
+        SetupError: They cannot be used.
+    """
+    if settings.tls_dir and not settings.envoy_tls_dir:
+        raise SetupError(
+            "MESHWRIGHT_TLS_DIR is set: name the folder of Envoy's certificate, role edge, by " + ENVOY_DIR
+        )
+    if settings.tls_dir and (role := read(Path(settings.envoy_tls_dir)).role) is not Role.EDGE:
+        raise SetupError(
+            f"{ENVOY_DIR}={settings.envoy_tls_dir} holds a certificate of the role {role}: services take edge"
+        )
+    if settings.edge_tls_dir:
+        read_pair(Path(settings.edge_tls_dir))
 
 
 def secret_file(name: str) -> str:
