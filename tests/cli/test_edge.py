@@ -7,7 +7,7 @@ import pytest
 
 from meshwright.cli import edge as edge_module
 from meshwright.cli.edge import Edge
-from meshwright.core.errors import OverloadedError, QueueFullError
+from meshwright.core.errors import OverloadedError, QueueFullError, SetupError
 from meshwright.core.server import Server, bound
 from meshwright.core.settings import Settings
 from meshwright.gen.agents.v1.step_event_pb2 import Heartbeat, StepEvent
@@ -103,3 +103,11 @@ async def test_a_stream_that_is_refused_is_opened_again_when_the_mesh_says(edge,
     async with asyncio.timeout(5):
         assert [event.sequence async for event in edge.watch("a", after=2) if event.sequence] == [3]
     assert tasks.asked == [2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    "url", ["", "localhost:80", "ftp://localhost", "https://", "http://localhost:port", "http://[::1"]
+)
+def test_what_is_no_url_of_an_edge_is_refused(url):
+    with pytest.raises(SetupError, match="https://HOST:PORT"):
+        Edge(url)

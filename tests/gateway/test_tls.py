@@ -15,8 +15,9 @@ from meshwright.agents.agent import Agent
 from meshwright.agents.serving import AgentProcess
 from meshwright.agents.settings import AgentSettings
 from meshwright.cli.authority import Authority, Wanted
+from meshwright.cli.edge import Edge as CommandLineEdge
 from meshwright.core.channel import dial
-from meshwright.core.errors import SetupError
+from meshwright.core.errors import MeshError, SetupError
 from meshwright.core.role import Role
 from meshwright.core.settings import Settings
 from meshwright.core.tls import AUTHORITY, CERTIFICATE, Certificates
@@ -152,6 +153,25 @@ async def test_all_calls_work_over_tls(secured):
     )
     assert status == 200, body
     assert json.loads(body)["result"] == 42
+
+
+async def test_the_command_line_reaches_an_edge_over_tls(secured):
+    edge = await secured.start()
+    await until(edge, "/ready", 200)
+    ca = str(secured.authority.folder / AUTHORITY)
+    client = CommandLineEdge(f"https://localhost:{edge.port}", authority=ca)
+    assert (await client.health("orchestrator")).agent_id == "orchestrator"
+    await client.close()
+    for url, authority, told in (
+        (f"https://127.0.0.1:{edge.port}", "", "MESHWRIGHT_EDGE_CA"),
+        (f"https://127.0.0.2:{edge.port}", ca, "no mesh answers"),
+        (f"https://127.0.0.1:{edge.port}", ca, "its certificate does not name it"),
+        (f"http://127.0.0.1:{edge.port}", "", "write https://"),
+    ):
+        client = CommandLineEdge(url, authority=authority)
+        with pytest.raises(MeshError, match=told):
+            await client.call(client.agents.Health, HealthRequest())
+        await client.close()
 
 
 async def test_grpc_clients_meet_http2_over_tls_and_old_tls_is_refused(secured):

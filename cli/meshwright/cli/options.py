@@ -19,7 +19,8 @@ def with_edge(url: str | None, work: Callable[[Edge], Awaitable[T]]) -> T:
     """Runs a command's work against the edge that it names."""
 
     async def run() -> T:
-        edge = Edge(CliSettings.load(edge=url).edge)
+        settings = CliSettings.load(edge=url)
+        edge = Edge(settings.edge, authority=settings.edge_ca)
         try:
             return await work(edge)
         finally:

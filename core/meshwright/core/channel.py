@@ -6,6 +6,7 @@ import math
 import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
@@ -21,7 +22,7 @@ from meshwright.core.errors import (
 )
 from meshwright.core.grant import METADATA_KEY
 from meshwright.core.interceptors import DEADLINE
-from meshwright.core.tls import Certificates, certificates_in
+from meshwright.core.tls import Certificates, certificates_in, read_authorities
 from meshwright.core.tls_channel import TlsChannel
 
 T = TypeVar("T")
@@ -71,10 +72,10 @@ OPTIONS = (
 
 
 REFUSALS = {
-    "Hostname Verification Check failed": "its certificate is of another role, or none of the mesh's",
+    "Hostname Verification Check failed": "its certificate does not name it; inside of the mesh: it is of another role",
     "certificate has expired": "its certificate has expired: renew it",
-    "CERTIFICATE_VERIFY_FAILED": "its certificate is not of the authority in our ca.pem",
-    "WRONG_VERSION_NUMBER": "it speaks plain text: set MESHWRIGHT_TLS_DIR there as well",
+    "CERTIFICATE_VERIFY_FAILED": "we do not trust its authority: see our ca.pem, or MESHWRIGHT_EDGE_CA",
+    "WRONG_VERSION_NUMBER": "it speaks plain text: switch TLS on there as well",
 }
 """What gRPC says of a handshake that we broke off, the narrowest first, and what it means."""
 CLOSED = "Socket closed"
@@ -86,6 +87,20 @@ def dial(target: str, certificates: Certificates | None = None) -> grpc.aio.Chan
     if certificates:
         return TlsChannel(target, certificates, OPTIONS)
     return grpc.aio.insecure_channel(target, options=OPTIONS)
+
+
+def dial_edge(target: str, authority: str = "") -> grpc.aio.Channel:
+    """Opens a channel over TLS to an edge, which proves its host name; we prove nothing.
+
+    Args:
+        target: host:port, the host as the edge's certificate names it.
+        authority: File of the authorities in PEM that its certificate may be of; empty: the public ones.
+
+    Raises:
+        SetupError: The file cannot be used.
+    """
+    trusted = read_authorities(Path(authority)) if authority else None
+    return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(trusted), options=OPTIONS)
 
 
 class Channels:
@@ -147,7 +162,7 @@ def failure(error: grpc.aio.AioRpcError) -> MeshError:
     why = next((told for said, told in REFUSALS.items() if said in found.message), "")
     if why:
         log.warning("tls_refused", error=found.message)
-        return TlsRefusedError(f"the server is not taken for one of the mesh: {why}")
+        return TlsRefusedError(f"the server is not trusted: {why}")
     if CLOSED in found.message:
         hint = "where it speaks TLS, it refuses us: look at MESHWRIGHT_TLS_DIR on both sides, and at its log"
         return UnavailableError(f"{found.message}; {hint}")

@@ -117,8 +117,7 @@ def read(folder: Path) -> Identity:
             names no role.
     """
     chain, key, certificate = read_pair(folder)
-    authority = content(folder / AUTHORITY)
-    parsed(folder / AUTHORITY, authority)
+    authority = read_authorities(folder / AUTHORITY)
     role = role_in(uris(certificate))
     if role is None:
         raise SetupError(f"{folder / CERTIFICATE} names no role: it needs one URI SAN, {TRUST_DOMAIN}ROLE[/NAME]")
@@ -143,6 +142,17 @@ def read_pair(folder: Path) -> tuple[bytes, bytes, x509.Certificate]:
     if expires <= dt.datetime.now(dt.UTC):
         raise SetupError(f"{folder / CERTIFICATE} expired on {expires:%Y-%m-%d %H:%M} UTC: renew it")
     return chain, key, certificate
+
+
+def read_authorities(path: Path) -> bytes:
+    """Reads a file of authorities.
+
+    Raises:
+        SetupError: There is none, or it holds no certificate.
+    """
+    found = content(path)
+    parsed(path, found)
+    return found
 
 
 def content(path: Path) -> bytes:
