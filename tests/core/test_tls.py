@@ -1,6 +1,7 @@
 """mTLS between services: who may call whom, what is refused and what is said then, files that change."""
 
 import asyncio
+import base64
 import re
 import ssl
 from pathlib import Path
@@ -11,7 +12,7 @@ from cryptography import x509
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from meshwright.cli.authority import Authority, Wanted
@@ -246,6 +247,22 @@ def test_files_that_cannot_be_used_are_named(authority, file, content, told):
         read(authority.folder / "agent")
     assert str(path) in caught.value.message
     assert "\n" not in caught.value.message
+
+
+@given(st.binary(max_size=300), st.sampled_from([b"CERTIFICATE", b"PRIVATE KEY", b"EC PRIVATE KEY"]))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+def test_whatever_is_in_the_files_it_is_told_and_what_was_read_before_is_kept(authority, noise, kind):
+    folder = authority.folder / "agent"
+    certificates, before = Certificates(folder), read(folder)
+    wrapped = b"-----BEGIN " + kind + b"-----\n" + base64.encodebytes(noise) + b"-----END " + kind + b"-----\n"
+    for name in (CERTIFICATE, KEY, AUTHORITY):
+        good = (folder / name).read_bytes()
+        for bad in (noise, wrapped):
+            (folder / name).write_bytes(bad)
+            with pytest.raises(SetupError):
+                read(folder)
+            assert certificates.current().chain == before.chain
+        (folder / name).write_bytes(good)
 
 
 def test_a_key_of_another_certificate_is_told(authority):

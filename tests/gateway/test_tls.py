@@ -21,7 +21,7 @@ from meshwright.core.errors import MeshError, SetupError
 from meshwright.core.role import Role
 from meshwright.core.settings import Settings
 from meshwright.core.tls import AUTHORITY, CERTIFICATE, Certificates
-from meshwright.gateway import envoy
+from meshwright.gateway import envoy, tls
 from meshwright.gateway.serving import GatewayProcess
 from meshwright.gateway.settings import GatewaySettings
 from meshwright.gen.agents.v1.agent_service_pb2 import HealthRequest
@@ -186,6 +186,17 @@ async def test_grpc_clients_meet_http2_over_tls_and_old_tls_is_refused(secured):
     edge.context.set_ciphers("ALL:@SECLEVEL=0")
     with pytest.raises(ssl.SSLError, match="TLSV1_ALERT_PROTOCOL_VERSION"):
         await edge.call("GET", "/health")
+
+
+async def test_a_client_that_says_nothing_keeps_no_connection(secured, monkeypatch):
+    monkeypatch.setattr(tls, "HANDSHAKE_S", 1)
+    edge = await secured.start()
+    await until(edge, "/health", 200)
+    reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+    async with asyncio.timeout(10):
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+    writer.close()
 
 
 async def test_envoy_calls_no_agent_whose_certificate_is_of_another_role(secured):

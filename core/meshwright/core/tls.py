@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import structlog
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from meshwright.core.errors import MeshError, SetupError
@@ -134,9 +135,13 @@ def read_pair(folder: Path) -> tuple[bytes, bytes, x509.Certificate]:
     certificate = parsed(folder / CERTIFICATE, chain)[0]
     try:
         public = serialization.load_pem_private_key(key, None).public_key()
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         raise SetupError(f"{folder / KEY} is no private key in PEM without a password: write one") from None
-    if public != certificate.public_key():
+    try:
+        is_pair = public == certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        is_pair = False
+    if not is_pair:
         raise SetupError(f"{folder / KEY} is not the key of {folder / CERTIFICATE}: write both anew")
     expires = certificate.not_valid_after_utc
     if expires <= dt.datetime.now(dt.UTC):

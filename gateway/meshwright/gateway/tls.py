@@ -16,6 +16,8 @@ from meshwright.gateway.settings import GatewaySettings
 MESH, TRUSTED, EDGE = "mesh", "mesh-trusted", "edge"
 """Secrets: what Envoy shows to services, whom it trusts there, what it shows to clients."""
 ENVOY_DIR = "MESHWRIGHT_ENVOY_TLS_DIR"
+HANDSHAKE_S = 5
+"""How long a client may take to agree on a connection: one that says nothing keeps none."""
 CONTEXT = TYPE + "envoy.extensions.transport_sockets.tls.v3."
 
 
@@ -99,7 +101,10 @@ def secured(listener: Config, settings: GatewaySettings) -> Config:
             "tls_certificate_sds_secret_configs": [secret(EDGE)],
         }
     }
-    taken = {"transport_socket": socket("DownstreamTlsContext", context)}
+    taken = {
+        "transport_socket": socket("DownstreamTlsContext", context),
+        "transport_socket_connect_timeout": f"{HANDSHAKE_S}s",
+    }
     return listener | {"filter_chains": [chain | taken for chain in listener["filter_chains"]]}
 
 
