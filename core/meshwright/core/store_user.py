@@ -13,7 +13,7 @@ COMMANDS = frozenset(
     get set del unlink exists incr incrby decrby pexpire pttl time
     hget hset hsetnx hdel hexists hgetall hincrby hkeys hvals hlen hmget
     sadd srem smembers srandmember
-    zadd zrem zcard zscore zrange zrangebyscore zincrby zpopmin zremrangebyrank zremrangebyscore
+    zadd zrem zcard zscore zrange zrangebyscore zrevrange zincrby zpopmin zremrangebyrank zremrangebyscore
     xadd xdel xrange xrevrange
     """.split()  # noqa: SIM905 - reads better than a list of quoted words
 )
