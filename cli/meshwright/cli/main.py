@@ -7,13 +7,16 @@ import typer
 from meshwright.cli import (
     agent,
     bench,
+    certs,
     cost,
     demo,
     dev,
+    doctor,
     eval,  # noqa: A004 - the command's name
     key,
     run,
     session,
+    store,
     task,
     tool,
     webhook,
@@ -30,10 +33,14 @@ app.command("eval")(eval.evaluate)
 app.command("chaos")(command.chaos)
 app.command("bench")(bench.bench)
 app.command("cost")(cost.cost)
+app.command("certs")(certs.certs)
+app.command("doctor")(doctor.doctor)
+app.command("check-config")(doctor.check_config)
 app.add_typer(task.app, name="task")
 app.add_typer(session.app, name="session")
 app.add_typer(agent.app, name="agent")
 app.add_typer(tool.app, name="tool")
+app.add_typer(store.app, name="store")
 app.add_typer(webhook.app, name="webhook")
 app.add_typer(key.app, name="key")
 
