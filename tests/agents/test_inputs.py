@@ -408,3 +408,9 @@ class TestRules:
     def test_the_strictest_rule_wins(self):
         assert strictest("never", "always", "when_tainted") == "always"
         assert strictest("never", "when_tainted") == "when_tainted"
+
+    @pytest.mark.parametrize("kind", [APPROVAL, UNKNOWN, STRANDED, QUESTION])
+    def test_four_eyes_are_wanted_for_all_but_the_agents_own_questions(self, kind):
+        for is_wanted in (True, False):
+            pending = asked(kind, "t1", "?", Policy(10, "refuse", is_wanted), now_ms=0)
+            assert pending.four_eyes == (is_wanted and kind is not QUESTION)

@@ -21,4 +21,11 @@ def send(to: str) -> str:
 
 
 asking = Agent("asking", "Sends letters.", tools=[send], model=f"scripted:{HERE / 'asking.yaml'}")
+poster = Agent(
+    "poster",
+    "Sends letters that two have seen.",
+    tools=[send],
+    four_eyes=True,
+    model=f"scripted:{HERE / 'posting.yaml'}",
+)
 slow = Agent("slow", "Counts, and takes its time.", tools=[tick], model=f"scripted:{HERE / 'slow.yaml'}")

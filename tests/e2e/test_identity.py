@@ -1,19 +1,24 @@
 """A mesh that asks who is calling, as an operator and a caller meet it: by commands."""
 
+import json
 import os
 import subprocess
+import time
+from pathlib import Path
 
 import pytest
 
 from meshwright.cli import ports
 from tests.e2e.conftest import MESHWRIGHT, Dev
 
+POSTER = f"{Path(__file__).with_name('agents.py')}:poster"
+
 
 @pytest.fixture
 def keyed(tmp_path, monkeypatch, documents):
     """A `meshwright dev` that takes API keys."""
     monkeypatch.setenv("MESHWRIGHT_AUTH", "keys")
-    running = Dev(tmp_path, ports.reserve("127.0.0.1", set()), "--docs", str(documents))
+    running = Dev(tmp_path, ports.reserve("127.0.0.1", set()), "--docs", str(documents), "--agent", POSTER)
     try:
         yield running.start()
     finally:
@@ -46,6 +51,28 @@ def test_a_key_is_made_used_by_a_command_and_revoked(keyed):
     assert meshwright("key", "revoke", key.split("_")[1], *data)[0] == 0
     code, _, said = meshwright(*ask, MESHWRIGHT_API_KEY=key)
     assert (code, "was revoked" in said) == (26, True), said
+
+
+def test_another_pair_of_eyes_decides_by_commands(keyed):
+    data, edge = ("--data", str(keyed.folder / "data")), ("--edge", f"http://127.0.0.1:{keyed.port}")
+
+    def key(name, scopes):
+        return {"MESHWRIGHT_API_KEY": meshwright("key", "create", "--name", name, "--scopes", scopes, *data)[1]}
+
+    ann, bob = key("ann", "tasks"), key("bob", "tasks:read,tasks:read_all,tasks:approve")
+    submitted = meshwright("task", "submit", "Send it.", "-a", "poster", "-o", "jsonl", *edge, **ann)[1]
+    task_id = json.loads(submitted)["task_id"]
+    theirs, ends = ("--principal", "ann", *edge), time.monotonic() + 20
+    while task_id not in meshwright("task", "inbox", *theirs, **bob)[1]:
+        assert time.monotonic() < ends
+    code, _, said = meshwright("task", "resolve", task_id, "reject", *edge, **ann)
+    assert (code, "another principal" in said) == (17, True), said
+    assert meshwright("task", "get", task_id, *edge, **bob)[0] == 15
+    code, _, said = meshwright("task", "resolve", task_id, "reject", *theirs, **bob)
+    assert code == 0, said
+    code, shown, _ = meshwright("task", "watch", task_id, *theirs, **bob)
+    assert (code, "bob" in meshwright("task", "watch", task_id, "-o", "jsonl", *edge, **ann)[1]) == (0, True), shown
+    assert meshwright("task", "list", *theirs, **bob)[1].count(task_id) == 1
 
 
 def test_an_edge_that_asks_nobody_does_not_leave_this_machine(tmp_path):

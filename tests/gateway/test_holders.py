@@ -132,6 +132,8 @@ async def test_every_call_over_http_needs_its_scope_and_no_other_one(edge):
         ("DELETE", "/v1/sessions/a", None, "sessions:write"),
         ("POST", "/v1/sessions/a/facts", {"text": "b"}, "sessions:write"),
         ("DELETE", "/v1/sessions/a/facts/b", None, "sessions:write"),
+        ("GET", "/v1/webhooks/deliveries", None, "webhooks:read"),
+        ("POST", "/v1/webhooks/deliveries/a:redeliver", {}, "webhooks:write"),
         ("GET", "/v1/agents", None, "agents:read"),
         ("GET", "/v1/agents/poster", None, "agents:read"),
         ("GET", "/v1/agents/poster/health", None, "agents:read"),

@@ -98,12 +98,12 @@ class Edge:
         async for event in self.watch(accepted.task_id):
             yield event
 
-    async def watch(self, task_id: str, after: int = 0) -> AsyncIterator[StepEvent]:
+    async def watch(self, task_id: str, after: int = 0, principal: str = "") -> AsyncIterator[StepEvent]:
         """Yields a task's steps after a sequence until its result, across broken connections."""
         failures = 0
         while True:
             pause_s = RECONNECT_S
-            request = WatchTaskRequest(task_id=task_id, after_sequence=after, include_deltas=True)
+            request = WatchTaskRequest(task_id=task_id, after_sequence=after, include_deltas=True, principal=principal)
             try:
                 async for event in self._events(request):
                     failures = 0

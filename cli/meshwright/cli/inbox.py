@@ -10,7 +10,7 @@ from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Value
 
 from meshwright.cli.edge import Edge
-from meshwright.cli.options import EdgeUrl, Output, with_edge
+from meshwright.cli.options import EdgeUrl, Output, Principal, with_edge
 from meshwright.cli.output import Format, as_json, show, show_messages, show_table
 from meshwright.cli.steps import DIGITS, choices, shortened
 from meshwright.core.canonical import from_struct, to_struct
@@ -41,11 +41,12 @@ class Choice(StrEnum):
 
 def inbox(
     limit: Annotated[int, typer.Option(min=1, max=200, help="How many tasks are looked at")] = 50,
+    principal: Principal = "",
     output: Output = Format.TABLE,
     edge: EdgeUrl = None,
 ) -> None:
     """Lists what agents wait for people to decide, over all tasks."""
-    request = ListTasksRequest(page_size=limit, statuses=[TASK_STATUS_INPUT_REQUIRED])
+    request = ListTasksRequest(page_size=limit, statuses=[TASK_STATUS_INPUT_REQUIRED], principal=principal)
     found = with_edge(edge, lambda mesh: mesh.call(mesh.tasks.ListTasks, request)).tasks
     asking = [task for task in found if any(not pending.origin_task_id for pending in task.pending_inputs)]
     if output is not Format.TABLE:
@@ -88,13 +89,15 @@ def resolve(
     ] = 0,
     token_budget: Annotated[int, typer.Option(min=0, help="For raise_budget: the new total of tokens")] = 0,
     max_steps: Annotated[int, typer.Option(min=0, help="For raise_budget: the new number of rounds")] = 0,
+    principal: Principal = "",
     output: Output = Format.TABLE,
     edge: EdgeUrl = None,
 ) -> None:
     """Decides on what a task waits for; then it goes on."""
 
     async def decide(mesh: Edge) -> TaskResponse:
-        task: TaskResponse = await mesh.call(mesh.tasks.GetTask, GetTaskRequest(task_id=task_id))
+        named = GetTaskRequest(task_id=task_id, principal=principal)
+        task: TaskResponse = await mesh.call(mesh.tasks.GetTask, named)
         pending = chosen(task, input_id)
         check_digest(pending, decision, digest)
         if output is Format.TABLE:
@@ -108,6 +111,7 @@ def resolve(
             cost_budget_micros=cost_budget,
             token_budget=token_budget,
             max_steps=max_steps,
+            principal=principal,
         )
         if decision is Choice.ANSWER:
             request.answer.CopyFrom(answer_of(value))

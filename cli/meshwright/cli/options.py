@@ -11,6 +11,9 @@ from meshwright.cli.output import Format
 from meshwright.cli.settings import CliSettings
 
 EdgeUrl = Annotated[str | None, typer.Option("--edge", help="URL of the edge  [default: http://127.0.0.1:8080]")]
+Principal = Annotated[
+    str, typer.Option(help="Whose, where it is another's of your tenant: needs the scope tasks:read_all")
+]
 Output = Annotated[Format, typer.Option("--output", "-o", help="How data is printed")]
 T = TypeVar("T")
 

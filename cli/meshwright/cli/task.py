@@ -8,7 +8,7 @@ from rich.console import Console
 
 from meshwright.cli import dead_letters, inbox, task_request
 from meshwright.cli.edge import Edge
-from meshwright.cli.options import EdgeUrl, Output, with_edge
+from meshwright.cli.options import EdgeUrl, Output, Principal, with_edge
 from meshwright.cli.output import Format, as_json, dollars, show, show_messages, show_table
 from meshwright.cli.steps import Steps, resolving, shortened
 from meshwright.cli.task_request import BudgetEnd, Priority
@@ -75,9 +75,10 @@ def submit(
 
 
 @app.command()
-def get(task_id: TaskId, output: Output = Format.TABLE, edge: EdgeUrl = None) -> None:
+def get(task_id: TaskId, principal: Principal = "", output: Output = Format.TABLE, edge: EdgeUrl = None) -> None:
     """Shows a task as it stands."""
-    show_task(with_edge(edge, lambda mesh: mesh.call(mesh.tasks.GetTask, GetTaskRequest(task_id=task_id))), output)
+    request = GetTaskRequest(task_id=task_id, principal=principal)
+    show_task(with_edge(edge, lambda mesh: mesh.call(mesh.tasks.GetTask, request)), output)
 
 
 @app.command("list")
@@ -87,12 +88,20 @@ def list_tasks(
     state: Annotated[list[Status] | None, typer.Option("--status", help="Only tasks that stand so")] = None,
     roots: Annotated[bool, typer.Option("--roots", help="Only tasks that no other task delegated")] = False,
     limit: Annotated[int, typer.Option(min=1, max=200, help="How many")] = 20,
+    principal: Principal = "",
     output: Output = Format.TABLE,
     edge: EdgeUrl = None,
 ) -> None:
     """Lists tasks, newest first."""
     statuses = [TaskStatus.Value(f"TASK_STATUS_{one.name}") for one in state or ()]
-    request = ListTasksRequest(page_size=limit, agent_id=agent, session_id=session, statuses=statuses, roots_only=roots)
+    request = ListTasksRequest(
+        page_size=limit,
+        agent_id=agent,
+        session_id=session,
+        statuses=statuses,
+        roots_only=roots,
+        principal=principal,
+    )
     found = with_edge(edge, lambda mesh: mesh.call(mesh.tasks.ListTasks, request)).tasks
     if output is not Format.TABLE:
         show_messages(found, output)
@@ -118,6 +127,7 @@ def list_tasks(
 def watch(
     task_id: TaskId,
     after: Annotated[int, typer.Option(min=0, help="Sequence to resume after")] = 0,
+    principal: Principal = "",
     output: Output = Format.TABLE,
     edge: EdgeUrl = None,
 ) -> None:
@@ -125,7 +135,7 @@ def watch(
 
     async def follow(mesh: Edge) -> None:
         steps = Steps(Console())
-        async for event in mesh.watch(task_id, after):
+        async for event in mesh.watch(task_id, after, principal):
             if output is Format.TABLE:
                 steps.draw(event)
             elif event.sequence:

@@ -50,6 +50,8 @@ RULES = {
     "/agents.v1.SessionService/DeleteSession": Rule("sessions:write"),
     "/agents.v1.SessionService/PinFact": Rule("sessions:write"),
     "/agents.v1.SessionService/UnpinFact": Rule("sessions:write"),
+    "/agents.v1.WebhookService/ListDeliveries": Rule("webhooks:read"),
+    "/agents.v1.WebhookService/RedeliverEvent": Rule("webhooks:write"),
     "/registry.v1.ToolRegistryService/RegisterTool": Rule("tools:write", is_inside=True, is_named=True),
     "/registry.v1.ToolRegistryService/SetAlias": Rule("tools:write", is_named=True),
     "/registry.v1.ToolRegistryService/DeprecateTool": Rule("tools:write", is_named=True),

@@ -3,6 +3,8 @@
 from meshwright.core.grant import Signer
 from meshwright.core.store import MESH, Store, partition_key
 
+PREFIX = "edge-"
+"""How edges are named; for other names the store is not asked."""
 KEPT_S, BEAT_S = 300, 5.0
 """How long a key is known after it was last announced, and how often it is."""
 
@@ -20,5 +22,7 @@ class EdgeKeys:
 
     async def find(self, key_id: str) -> bytes | None:
         """Returns an edge's public key, 32 bytes; None: no such edge is here."""
+        if not key_id.startswith(PREFIX):
+            return None
         (found,) = await self._store.run(("GET", partition_key(MESH, "edge", key_id)))
         return found if isinstance(found, bytes) else None

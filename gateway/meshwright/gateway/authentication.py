@@ -3,12 +3,14 @@
 The payload of a token that is good, or why it is not, goes along to `Authorization`, which decides.
 """
 
+import base64
 import ipaddress
 import json
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
-from meshwright.core.errors import SetupError
+from meshwright.core.errors import DETAILS_KEY, DOMAIN, SetupError
+from meshwright.core.facts import Facts
 from meshwright.core.server import is_loopback
 from meshwright.gateway.clusters import assignment
 from meshwright.gateway.config import FILTERS, JWKS, TYPE, Config
@@ -198,31 +200,35 @@ def authorization_filter() -> Config:
     }
 
 
-def denied_mapper() -> Config:
-    """Leaves a refusal as `Authorization` wrote it: it is a google.rpc.Status already."""
-    return {
-        "filter": {"and_filter": {"filters": [refused(), has_status(401), *is_http_error()]}},
-        "body_format_override": {
-            "text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"},
-            "content_type": "application/json",
+def refusals(settings: GatewaySettings) -> list[Config]:
+    """Says how what `Authorization` refused is written; these stand before all other rules for answers."""
+    if settings.auth == "none":
+        return []
+    as_it_is = {"text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"}, "content_type": "application/json"}
+    unverified = Facts(UNVERIFIED, "UNAVAILABLE", {}, {}, 1).to_status(14, DOMAIN)
+    details = base64.b64encode(unverified.SerializeToString()).decode().rstrip("=")
+    again = header("retry-after", "1")
+    return [
+        mapper([has_status(401), *is_http_error()]) | {"body_format_override": as_it_is},
+        mapper([has_status(401)]),  # gRPC's: the message and the details are there
+        mapper([has_status(503), *is_http_error()])
+        | {"headers_to_add": [again], "body_format_override": status_body(14, "UNAVAILABLE", UNVERIFIED)},
+        mapper([has_status(503)])
+        | {
+            "headers_to_add": [again, header(DETAILS_KEY, details)],
+            "body_format_override": {"text_format_source": {"inline_string": UNVERIFIED}},
         },
-    }
+    ]
 
 
-def unverified_mapper() -> Config:
-    """Says that nobody can be verified: the gateway's process or the store does not answer."""
-    return {
-        "filter": {"and_filter": {"filters": [refused(), has_status(503), *is_http_error()]}},
-        "headers_to_add": [
-            {"header": {"key": "retry-after", "value": "1"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
-        ],
-        "body_format_override": status_body(14, "UNAVAILABLE", UNVERIFIED),
-    }
-
-
-def refused() -> Config:
+def mapper(found: list[Config]) -> Config:
     """Matches what `Authorization` refused, or could not decide on."""
-    return {"response_flag_filter": {"flags": ["UAEX"]}}
+    return {"filter": {"and_filter": {"filters": [{"response_flag_filter": {"flags": ["UAEX"]}}, *found]}}}
+
+
+def header(name: str, value: str) -> Config:
+    """Sets a header of an answer."""
+    return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
 
 
 def has_status(status: int) -> Config:

@@ -46,7 +46,7 @@ class Claims:
             raise failure(found.get(FAILURE))
         try:
             return Holder(
-                checked_name(self.tenant_claim, text_of(payload, self.tenant_claim) or self.default_tenant),
+                checked_name(self.tenant_claim, text_of(payload, self.tenant_claim, self.default_tenant)),
                 checked_name("sub", text_of(payload, "sub")),
                 checked_scopes(scopes_of(payload)),
             )
@@ -54,9 +54,9 @@ class Claims:
             raise TokenInvalidError(f"the token does not say who is calling: {error.message}") from None
 
 
-def text_of(payload: Mapping[str, Any], claim: str) -> str:
-    """Returns a claim that is a text; empty: it is none, or not there."""
-    found = payload.get(claim)
+def text_of(payload: Mapping[str, Any], claim: str, default: str = "") -> str:
+    """Returns a claim that is a text, the default where it is missing; empty: it is something else."""
+    found = payload.get(claim, default)
     return found if isinstance(found, str) else ""
 
 

@@ -6,7 +6,7 @@ import secrets
 import structlog
 
 from meshwright.core.api_key import ApiKeys
-from meshwright.core.edge_keys import BEAT_S, EdgeKeys
+from meshwright.core.edge_keys import BEAT_S, PREFIX, EdgeKeys
 from meshwright.core.errors import KeyNotFoundError, MeshError
 from meshwright.core.grant import IssuerKey, Signer
 from meshwright.core.process import ended
@@ -31,7 +31,7 @@ class Doorman:
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._store = Store(settings.store_url)
-        self._signer = Signer(f"edge-{secrets.token_hex(8)}")
+        self._signer = Signer(f"{PREFIX}{secrets.token_hex(8)}")
         self._edges = EdgeKeys(self._store)
         self._keys = keys = ApiKeys(self._store) if takes_keys(settings) else None
         claims = Claims(settings.jwt_tenant_claim, settings.jwt_default_tenant) if takes_tokens(settings) else None

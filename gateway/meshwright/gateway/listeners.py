@@ -1,6 +1,6 @@
 """Envoy's listeners: the edge, and one for metrics. Pure."""
 
-from meshwright.gateway.authentication import denied_mapper, unverified_mapper
+from meshwright.gateway.authentication import refusals
 from meshwright.gateway.config import ACCESS_LOG, FILTERS, TYPE, Config
 from meshwright.gateway.filters import http_filters
 from meshwright.gateway.replies import LOCAL_REPLIES, no_agent_mapper, overflow_mapper, reply_mapper
@@ -10,8 +10,7 @@ from meshwright.gateway.settings import GatewaySettings
 
 def edge_listener(settings: GatewaySettings) -> Config:
     """The one port for JSON, SSE, NDJSON, gRPC and gRPC-Web."""
-    unknown = [denied_mapper(), unverified_mapper()] if settings.auth != "none" else []
-    mappers = [*unknown, no_agent_mapper(), overflow_mapper(), *map(reply_mapper, LOCAL_REPLIES)]
+    mappers = [*refusals(settings), no_agent_mapper(), overflow_mapper(), *map(reply_mapper, LOCAL_REPLIES)]
     manager = {
         "@type": TYPE + "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "edge",
