@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from meshwright.cli.authority import Authority, Wanted
 from meshwright.cli.main import app
+from meshwright.cli.production import is_plain_abroad
 from meshwright.core.errors import SetupError
 from meshwright.core.role import Role
 from meshwright.core.store_user import ADMIN, user_of
@@ -98,6 +99,19 @@ def test_a_store_that_does_not_answer_is_told(environment, tmp_path):
     assert "cannot be used" in done.output
 
 
+@pytest.mark.parametrize("url", ["redis://[::1", "nothing", "redis://192.0.2.1:port", ""])
+def test_an_address_of_a_store_that_is_none_is_told(environment, url):
+    environment(store_url=url)
+    done = doctor("--production")
+    assert done.exit_code == 1
+    assert "MESHWRIGHT_STORE_URL is no address of a store" in done.output
+
+
+def test_a_store_elsewhere_in_plain_text_is_told():
+    assert is_plain_abroad("redis://store.example:6379/0")
+    assert not any(map(is_plain_abroad, ("redis://127.0.0.1", "rediss://store.example", "unix:///a.sock")))
+
+
 def test_a_store_that_writes_late_is_told(environment, tmp_path):
     embedded = EmbeddedValkey.prepare(tmp_path)
     command = [*embedded.command, "--appendfsync", "everysec"]
@@ -147,7 +161,7 @@ def test_envoy_is_asked_about_the_configuration(environment, certs):
 
 
 def test_a_configuration_that_envoy_refuses_is_told(environment):
-    environment(edge_host="no address")
+    environment(edge_host="no address", insecure="true")
     done = check_config()
     assert isinstance(done.exception, SetupError)
     assert "Envoy refuses its configuration" in done.exception.message

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import re
 import ssl
+import time
 from pathlib import Path
 
 import grpc
@@ -22,6 +23,7 @@ from meshwright.core.errors import RoleRefusedError, SetupError, TlsRefusedError
 from meshwright.core.role import CALLERS, Role, callers_of, role_in
 from meshwright.core.server import Server
 from meshwright.core.settings import Settings
+from meshwright.core.telemetry import CERTIFICATE_EXPIRES
 from meshwright.core.tls import AUTHORITY, CERTIFICATE, KEY, Certificates, read
 from meshwright.gen.agents.v1.agent_service_pb2 import HealthRequest, HealthResponse
 from meshwright.gen.agents.v1.agent_service_pb2_grpc import AgentServiceStub
@@ -224,8 +226,9 @@ def test_files_that_do_not_fit_together_leave_what_was_read_before(authority):
     before = certificates.current()
     (folder / KEY).write_bytes((authority.folder / "tool" / KEY).read_bytes())
     assert certificates.current() is before
-    authority.issue(Wanted(Role.AGENT), 1)
+    authority.issue(Wanted(Role.AGENT), 30)
     assert certificates.current() is not before
+    assert CERTIFICATE_EXPIRES._value.get() == certificates.current().expires.timestamp() > time.time() + 29 * 86_400
 
 
 @pytest.mark.parametrize(

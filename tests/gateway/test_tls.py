@@ -199,6 +199,14 @@ async def test_a_client_that_says_nothing_keeps_no_connection(secured, monkeypat
     writer.close()
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
+def test_clients_plain_text_does_not_leave_the_machine_by_accident(host):
+    with pytest.raises(SetupError, match="MESHWRIGHT_EDGE_TLS_DIR"):
+        tls.check_transport(GatewaySettings(edge_host=host))
+    tls.check_transport(GatewaySettings(edge_host=host, insecure=True))
+    tls.check_transport(GatewaySettings())
+
+
 async def test_envoy_calls_no_agent_whose_certificate_is_of_another_role(secured):
     edge = await secured.start(agent_role=Role.TOOL)
     await until(edge, "/v1/agents/orchestrator", 200)  # it is announced: the registry takes tool hosts

@@ -13,12 +13,12 @@ from cryptography.x509.oid import NameOID
 
 from meshwright.agents.journal import LIBRARY as JOURNAL_LIBRARY
 from meshwright.cli.authority import AUTHORITY_NAME
-from meshwright.core.errors import SetupError, StoreDeniedError
+from meshwright.core.errors import MeshError, SetupError, StoreDeniedError
 from meshwright.core.server import is_loopback
 from meshwright.core.store import INSTALL, Store, public_url
 from meshwright.core.tls import KEY, read, read_pair
 from meshwright.gateway.settings import GatewaySettings
-from meshwright.gateway.tls import check_certificates
+from meshwright.gateway.tls import check_transport
 from meshwright.registry.store import LIBRARY as REGISTRY_LIBRARY
 
 EXPIRES_SOON = dt.timedelta(days=14)
@@ -40,9 +40,9 @@ async def broken(settings: GatewaySettings) -> list[Finding]:
     try:
         if settings.tls_dir:
             read(Path(settings.tls_dir))
-        check_certificates(settings)
+        check_transport(settings)
     except SetupError as error:
-        found.append(Finding("certificates", error.message, "the process that needs them does not start"))
+        found.append(Finding("TLS", error.message, "the process that needs them does not start"))
     try:
         async with opened(settings.store_url):
             pass
@@ -61,8 +61,8 @@ async def missing(settings: GatewaySettings, admin_url: str) -> list[Finding]:
     found = [*of_settings(settings), *of_certificates(settings)]
     try:
         found += [finding async for finding in of_store(settings, admin_url)]
-    except SetupError:
-        found.append(Finding("store", "it could not be looked at", "mend what is told above, and look again"))
+    except MeshError as error:
+        found.append(Finding("store", f"it could not be looked at: {error.message}", "mend that, and look again"))
     return found
 
 
@@ -113,10 +113,9 @@ async def of_store(settings: GatewaySettings, admin_url: str) -> AsyncIterator[F
     """Finds how a store may be read on its way, by whom it may be changed, and what it may lose.
 
     Raises:
-        SetupError: It does not answer.
+        MeshError: It does not answer, or not what is asked.
     """
-    parts = urlsplit(settings.store_url)
-    if parts.scheme == "redis" and not is_loopback(parts.hostname or "localhost"):
+    if is_plain_abroad(settings.store_url):
         yield Finding("store", f"plain text to {public_url(settings.store_url)}", "write rediss:// in its address")
     async with opened(settings.store_url) as store:
         try:
@@ -136,6 +135,15 @@ async def of_store(settings: GatewaySettings, admin_url: str) -> AsyncIterator[F
             return
         if int(next(iter(kept.values()))) == 0:
             yield Finding("store", "it takes memory without bound", "set maxmemory")
+
+
+def is_plain_abroad(url: str) -> bool:
+    """Whether a store's address leads off this machine in plain text."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme == "redis" and not is_loopback(parts.hostname or "localhost")
+    except ValueError:  # no address at all, which is told as broken
+        return False
 
 
 @asynccontextmanager

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import serialization
 
 from meshwright.core.errors import MeshError, SetupError
 from meshwright.core.role import TRUST_DOMAIN, Role, role_in
+from meshwright.core.telemetry import CERTIFICATE_EXPIRES
 
 CERTIFICATE, KEY, AUTHORITY = "cert.pem", "key.pem", "ca.pem"
 MOST_BYTES = 2**20
@@ -59,6 +60,7 @@ class Certificates:
         self._folder = folder
         self._seen = self._state()
         self._identity = read(folder)
+        CERTIFICATE_EXPIRES.set(self._identity.expires.timestamp())
 
     def current(self) -> Identity:
         """Returns what the files hold; as long as they do not fit together, what they held before."""
@@ -70,6 +72,7 @@ class Certificates:
             except MeshError as error:
                 log.warning("certificates_kept", folder=str(self._folder), error=error.message)
             else:
+                CERTIFICATE_EXPIRES.set(self._identity.expires.timestamp())
                 log.info("certificates_read", folder=str(self._folder), expires=self._identity.expires.isoformat())
         return self._identity
 

@@ -19,7 +19,7 @@ from meshwright.gateway.config import CDS, DESCRIPTORS, JWKS
 from meshwright.gateway.discovery import EnvoyFiles
 from meshwright.gateway.service import EdgeService
 from meshwright.gateway.settings import GatewaySettings
-from meshwright.gateway.tls import check_certificates, secret_files
+from meshwright.gateway.tls import check_transport, secret_files
 from meshwright.gen.gateway.v1.edge_service_pb2_grpc import add_EdgeServiceServicer_to_server
 from meshwright.gen.registry.v1.agent_directory_service_pb2 import AgentCard, ListAgentsRequest, WatchAgentsRequest
 from meshwright.gen.registry.v1.agent_directory_service_pb2_grpc import AgentDirectoryServiceStub
@@ -108,7 +108,7 @@ async def write_configuration(settings: GatewaySettings) -> EnvoyFiles:
         SetupError: A certificate cannot be used, or Envoy refuses the configuration.
     """
     folder = Path(settings.folder)
-    check_certificates(settings)
+    check_transport(settings)
     (folder / DESCRIPTORS).write_bytes((files("meshwright.gen") / DESCRIPTORS).read_bytes())
     if takes_tokens(settings) and jwks_url(settings) is None:
         (folder / JWKS).write_bytes(jwks_of(settings))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from meshwright.core.errors import SetupError
 from meshwright.core.role import TRUST_DOMAIN, Role, dns_name
+from meshwright.core.server import is_loopback
 from meshwright.core.tls import AUTHORITY, CERTIFICATE, KEY, read, read_pair
 from meshwright.gateway.config import TYPE, Config
 from meshwright.gateway.settings import GatewaySettings
@@ -21,12 +22,17 @@ HANDSHAKE_S = 5
 CONTEXT = TYPE + "envoy.extensions.transport_sockets.tls.v3."
 
 
-def check_certificates(settings: GatewaySettings) -> None:
+def check_transport(settings: GatewaySettings) -> None:
     """Reads the certificates that Envoy will show: it would only wait for those that it cannot use.
 
     Raises:
-        SetupError: They cannot be used.
+        SetupError: They cannot be used, or clients' plain text would leave this machine.
     """
+    if not (settings.edge_tls_dir or settings.insecure or is_loopback(settings.edge_host)):
+        raise SetupError(
+            f"the edge listens on {settings.edge_host}, which is not loopback, in plain text: name the folder of its "
+            "certificate by MESHWRIGHT_EDGE_TLS_DIR; does a balancer in front speak TLS, MESHWRIGHT_INSECURE=true?"
+        )
     if settings.tls_dir and not settings.envoy_tls_dir:
         raise SetupError(
             "MESHWRIGHT_TLS_DIR is set: name the folder of Envoy's certificate, role edge, by " + ENVOY_DIR
