@@ -16,6 +16,7 @@ from meshwright.agents.serving import AgentProcess
 from meshwright.agents.settings import AgentSettings
 from meshwright.cli.authority import Authority, Wanted
 from meshwright.cli.edge import Edge as CommandLineEdge
+from meshwright.core.api_key import ApiKeys
 from meshwright.core.channel import dial
 from meshwright.core.errors import MeshError, SetupError
 from meshwright.core.role import Role
@@ -82,13 +83,15 @@ class Secured:
     def certs(self, role):
         return str(self.authority.folder / role)
 
-    async def start(self, *, agent_role=Role.AGENT, edge_role=Role.EDGE):
-        registry = RegistryProcess(Settings(store_url=self.url, drain_s=0, tls_dir=self.certs(Role.REGISTRY)))
+    async def start(self, *, agent_role=Role.AGENT, edge_role=Role.EDGE, auth="none"):
+        registry = RegistryProcess(
+            Settings(store_url=self.url, drain_s=0, tls_dir=self.certs(Role.REGISTRY), auth=auth)
+        )
         target = await registry.start()
         self.stack.push_async_callback(registry.stop)
         script = self.folder / "script.yaml"
         script.write_text(SCRIPT)
-        chosen = {"store_url": self.url, "registry": target, "drain_s": 0, "tracing": False}
+        chosen = {"store_url": self.url, "registry": target, "drain_s": 0, "tracing": False, "auth": auth}
         settings = AgentSettings(**chosen, model=f"scripted:{script}", tls_dir=self.certs(agent_role))
         agent = AgentProcess(Agent("orchestrator", "Do it.", tools=[double]), settings)
         self.stack.push_async_callback(agent.stop)
@@ -96,6 +99,8 @@ class Secured:
         edge, internal = free_ports(2)
         gateway = GatewayProcess(
             GatewaySettings(
+                store_url=self.url,
+                auth=auth,
                 registry=target,
                 edge_port=edge,
                 internal_port=internal,
@@ -153,6 +158,16 @@ async def test_all_calls_work_over_tls(secured):
     )
     assert status == 200, body
     assert json.loads(body)["result"] == 42
+
+
+async def test_api_keys_are_asked_for_over_tls(secured, store):
+    edge = await secured.start(auth="keys")
+    await until(edge, "/ready", 200)
+    key, _ = await ApiKeys(store).create("test", ["tasks"], tenant="acme", principal="ann")
+    assert (await edge.call("POST", "/run", {"prompt": "Do it."}))[0] == 401
+    headers = {"x-api-key": key}
+    status, body = await edge.call("POST", "/run", {"prompt": "Do it."}, **headers)
+    assert (status, json.loads(body)["status"]) == (200, "TASK_STATUS_COMPLETED"), body
 
 
 async def test_the_command_line_reaches_an_edge_over_tls(secured):
