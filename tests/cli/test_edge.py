@@ -7,7 +7,7 @@ import pytest
 
 from meshwright.cli import edge as edge_module
 from meshwright.cli.edge import Edge
-from meshwright.core.errors import OverloadedError, QueueFullError
+from meshwright.core.errors import OverloadedError, QueueFullError, SetupError
 from meshwright.core.server import Server, bound
 from meshwright.core.settings import Settings
 from meshwright.gen.agents.v1.step_event_pb2 import Heartbeat, StepEvent
@@ -125,3 +125,11 @@ async def test_an_api_key_goes_along_with_every_call(tasks):
     assert shown == ["Bearer mwk_1"] * 2
     await keyed.close()
     await server.stop()
+
+
+@pytest.mark.parametrize(
+    "url", ["", "localhost:80", "ftp://localhost", "https://", "http://localhost:port", "http://[::1"]
+)
+def test_what_is_no_url_of_an_edge_is_refused(url):
+    with pytest.raises(SetupError, match="https://HOST:PORT"):
+        Edge(url)

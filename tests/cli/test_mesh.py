@@ -84,8 +84,10 @@ async def test_a_socket_that_nobody_listens_on_is_no_orphan(run_valkey, start_st
 
 
 @pytest.fixture
-async def running(tmp_path):
-    """A mesh without agents, and what it told."""
+async def running(tmp_path, monkeypatch):
+    """A mesh without agents, and what it told; certificates of another mesh are none of its business."""
+    for variable in ("MESHWRIGHT_TLS_DIR", "MESHWRIGHT_EDGE_TLS_DIR"):
+        monkeypatch.setenv(variable, str(tmp_path / "no_certificates"))
     told = []
     taken = set()
     plan = MeshPlan(

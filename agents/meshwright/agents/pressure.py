@@ -2,7 +2,7 @@
 
 import shutil
 
-from meshwright.core.errors import StoreFullError
+from meshwright.core.errors import StoreDeniedError, StoreFullError
 from meshwright.core.store import FULL_RETRY_S, Store
 
 MOST = 0.8
@@ -29,10 +29,10 @@ class Pressure:
     async def _disk(self) -> str:
         if not self._store.url.startswith("unix:"):
             return ""
-        (configuration,) = await self._store.run(("CONFIG", "GET", "dir"))
         try:
+            (configuration,) = await self._store.run(("CONFIG", "GET", "dir"))
             usage = shutil.disk_usage(configuration[b"dir"])
-        except (KeyError, OSError):
+        except (KeyError, OSError, StoreDeniedError):  # a user of few rights is not told where
             return ""
         is_full = usage.free < (1 - MOST) * usage.total and usage.free < LEAST_FREE
         return f"the store's disk has {usage.free >> 20} MiB left" if is_full else ""

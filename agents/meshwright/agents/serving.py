@@ -84,7 +84,7 @@ class AgentProcess:
         self.agent = agent
         self.settings = settings
         self.instance_id = f"{agent.name}-{secrets.token_hex(4)}"
-        self.channels = Channels()
+        self.channels = Channels(settings.tls_dir)
         self.registry = RegistryClient(self.channels, settings.registry)
         self.signer = Signer(self.instance_id)
         self.store = Store(settings.store_url, JOURNAL_LIBRARY, REGISTRY_LIBRARY)

@@ -58,6 +58,22 @@ PLACES: Mapping[str, Place] = MappingProxyType(
         "agent": Place("agent", "app", "See who is here, and begin a new one."),
         "tool": Place("tool", "app", "See which tools there are, mark their versions, and call one."),
         "key": Place("key", "app", "API keys: make one, see which there are, revoke one."),
+        "certs": Place(
+            "certs",
+            "certs",
+            "Makes a development authority, once, and certificates for mTLS inside the mesh (MESHWRIGHT_TLS_DIR).",
+        ),
+        "doctor": Place(
+            "doctor",
+            "doctor",
+            "Looks at the environment's settings, certificates and store, and says what to do, a line each.",
+        ),
+        "check-config": Place(
+            "doctor",
+            "check_config",
+            "Renders Envoy's configuration from the environment's settings, and has Envoy validate it.",
+        ),
+        "store": Place("store", "app", "Prepares a store for production."),
         "webhook": Place("webhook", "app", "What webhooks are told: look at it, tell it again, try endpoints."),
     }
 )

@@ -35,16 +35,17 @@ class Edge:
     """A client of one mesh.
 
     Args:
-        url: `http://host:port`.
+        url: `http://host:port` or `https://host:port`.
         api_key: What it is shown with every call; empty: nothing.
+        authority: File of the authorities that an https edge's certificate may be of; empty: the public ones.
+
+    Raises:
+        SetupError: The URL or the file is none.
     """
 
-    def __init__(self, url: str, api_key: str = "") -> None:
-        parts = urlsplit(url)
-        if parts.scheme != "http" or not parts.hostname:
-            raise SetupError(f"{url!r} is no URL of an edge: write http://HOST:PORT")
+    def __init__(self, url: str, api_key: str = "", *, authority: str = "") -> None:
         self.url = url
-        self._channel = channel.dial(f"{parts.hostname}:{parts.port or 80}")
+        self._channel = dialled(url, authority)
         keyed = cast("grpc.aio.Channel", KeyedChannel(self._channel, api_key)) if api_key else self._channel
         self.agents = AgentServiceStub(keyed)
         self.tasks = TaskServiceStub(keyed)
@@ -72,6 +73,8 @@ class Edge:
         """Says in place of gRPC's words for a refused connection what to do."""
         if not error.message.startswith("failed to connect"):
             return error
+        if channel.CLOSED in error.message:
+            return UnavailableError(f"{self.url} closes connections: where it speaks TLS, write https://")
         hint = "start one with `meshwright dev`, or name another one with --edge"
         return UnavailableError(f"no mesh answers at {self.url}: {hint}")
 
@@ -138,3 +141,23 @@ class Edge:
                 if event is None:
                     return
                 yield event
+
+
+def dialled(url: str, authority: str) -> grpc.aio.Channel:
+    """Opens a channel to the edge that a URL names.
+
+    Raises:
+        SetupError: It names none.
+    """
+    wrong = SetupError(f"{url!r} is no URL of an edge: write http://HOST:PORT or https://HOST:PORT")
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise wrong from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise wrong
+    place = f"[{host}]" if ":" in host else host
+    if parts.scheme == "https":
+        return channel.dial_edge(f"{place}:{port or 443}", authority)
+    return channel.dial(f"{place}:{port or 80}")

@@ -34,6 +34,8 @@ ORPHAN_S = 15.0
 """How long a store that an earlier mesh left behind may take to end."""
 POLL_S = 0.03
 DRAIN_S = 3.0
+PLAIN = {"tls_dir": ""}
+"""On loopback nobody proves who they are; one folder would make every process the same role."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +181,7 @@ class Mesh:
 
     def _environment(self, settings: Settings, port: int = 0) -> dict[str, str]:
         port = port or ports.reserve(HOST, self._taken)
-        chosen = settings.model_copy(update={"store_url": self._store_url, "port": port})
+        chosen = settings.model_copy(update={"store_url": self._store_url, "port": port} | PLAIN)
         return child_environment(chosen) | {"PYTHONUNBUFFERED": "1"}
 
     def _registry(self) -> Child:
@@ -195,6 +197,7 @@ class Mesh:
             edge_port=self.plan.port,
             internal_port=self.internal_port,
             folder=str(self.plan.data / "envoy"),
+            edge_tls_dir="",
             drain_s=DRAIN_S,
             reflection=True,
         )

@@ -23,7 +23,7 @@ def with_edge(url: str | None, work: Callable[[Edge], Awaitable[T]]) -> T:
 
     async def run() -> T:
         settings = CliSettings.load(edge=url)
-        edge = Edge(settings.edge, settings.api_key)
+        edge = Edge(settings.edge, settings.api_key, authority=settings.edge_ca)
         try:
             return await work(edge)
         finally:

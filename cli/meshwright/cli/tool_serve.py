@@ -127,7 +127,7 @@ async def check(tools: Sequence[HostedTool], settings: HostSettings) -> None:
     """
     if settings.port and not ports.is_free(settings.host, settings.port):
         raise SetupError(f"port {settings.port} is in use: choose another one with --port, or stop what listens there")
-    channels = Channels()
+    channels = Channels(settings.tls_dir)
     try:
         await RegistryClient(channels, settings.registry).wait_until_there(REGISTRY_S)
         registry = ToolRegistryServiceStub(channels.to(settings.registry))

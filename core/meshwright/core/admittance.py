@@ -13,6 +13,7 @@ from meshwright.core.errors import (
     ScopeMissingError,
 )
 from meshwright.core.grant import is_call
+from meshwright.core.role import Role, role_in
 from meshwright.core.scope import covers
 from meshwright.gen.agents.v1.grant_pb2 import Grant
 
@@ -21,10 +22,7 @@ if TYPE_CHECKING:
 else:
     Context = grpc.aio.ServicerContext
 
-ROLE = "spiffe://meshwright/"
-"""How the names begin that certificates of the mesh bear: `spiffe://meshwright/ROLE[/NAME]`."""
-EDGE = "edge"
-PROCESSES = frozenset({"gateway", "registry", "agent", "tool", "cli"})
+PROCESSES = frozenset(Role) - {Role.EDGE}
 """Roles of processes that call others in their own name; a command that serves tools is one."""
 
 
@@ -33,8 +31,7 @@ def role_of(context: Context) -> str | None:
     facts = context.auth_context()
     if facts.get("transport_security_type") != [b"ssl"]:
         return None
-    names = (name.decode(errors="replace") for name in facts.get("peer_uri", ()))
-    return next((name.removeprefix(ROLE).partition("/")[0] for name in names if name.startswith(ROLE)), "")
+    return role_in(name.decode(errors="replace") for name in facts.get("peer_uri", ())) or ""
 
 
 def check_grant(rule: Rule, grant: Grant) -> None:
@@ -58,7 +55,7 @@ def check_carrier(role: str | None) -> None:
     Raises:
         IdentityInvalidError: It comes from somebody else.
     """
-    if role not in (None, EDGE):
+    if role not in (None, Role.EDGE):
         raise IdentityInvalidError(f"the role {role or 'without a name'} hands over no identities: the edge does")
 
 

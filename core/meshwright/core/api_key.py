@@ -17,12 +17,12 @@ from meshwright.core.errors import (
     MeshError,
 )
 from meshwright.core.identity import checked_name, checked_scopes
-from meshwright.core.ids import checked
+from meshwright.core.ids import Form, checked
 from meshwright.core.store import MESH, Store, partition_key
 
 PREFIX = "mwk_"
 KEY = re.compile(r"mwk_(?P<key_id>[0-9a-f]{12})_(?P<secret>[0-9a-f]{64})")
-KEY_ID = re.compile(r"[0-9a-f]{12}")
+KEY_ID = Form(re.compile(r"[0-9a-f]{12}"), "12 digits of 0-9a-f")
 MOST_KEYS = 10_000
 KEPT_MS = 30 * 86_400_000
 """So long after its end a key can still be told from one that never was."""

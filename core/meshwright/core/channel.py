@@ -6,16 +6,27 @@ import math
 import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
+import structlog
 
 from meshwright.core import telemetry
-from meshwright.core.errors import DeadlineExceededError, MeshError, OverloadedError
+from meshwright.core.errors import (
+    DeadlineExceededError,
+    MeshError,
+    OverloadedError,
+    TlsRefusedError,
+    UnavailableError,
+)
 from meshwright.core.grant import METADATA_KEY
 from meshwright.core.interceptors import DEADLINE
+from meshwright.core.tls import Certificates, certificates_in, read_authorities
+from meshwright.core.tls_channel import TlsChannel
 
 T = TypeVar("T")
+log = structlog.get_logger("channel")
 RETRIES = 4
 """How often a server that is overloaded is asked again where nobody says otherwise."""
 MARGIN_S = 0.05
@@ -60,21 +71,56 @@ OPTIONS = (
 )
 
 
-def dial(target: str) -> grpc.aio.Channel:
-    """Opens a channel to host:port."""
+REFUSALS = {
+    "Hostname Verification Check failed": "its certificate does not name it; inside of the mesh: it is of another role",
+    "certificate has expired": "its certificate has expired: renew it",
+    "CERTIFICATE_VERIFY_FAILED": "we do not trust its authority: see our ca.pem, or MESHWRIGHT_EDGE_CA",
+    "WRONG_VERSION_NUMBER": "it speaks plain text: switch TLS on there as well",
+}
+"""What gRPC says of a handshake that we broke off, the narrowest first, and what it means."""
+CLOSED = "Socket closed"
+"""What it says where the server did: after a handshake it refuses our certificate, in plain text it wants one."""
+
+
+def dial(target: str, certificates: Certificates | None = None) -> grpc.aio.Channel:
+    """Opens a channel to host:port; with certificates both sides prove who they are."""
+    if certificates:
+        return TlsChannel(target, certificates, OPTIONS)
     return grpc.aio.insecure_channel(target, options=OPTIONS)
 
 
-class Channels:
-    """Keeps one channel a target."""
+def dial_edge(target: str, authority: str = "") -> grpc.aio.Channel:
+    """Opens a channel over TLS to an edge, which proves its host name; we prove nothing.
 
-    def __init__(self) -> None:
+    Args:
+        target: host:port, the host as the edge's certificate names it.
+        authority: File of the authorities in PEM that its certificate may be of; empty: the public ones.
+
+    Raises:
+        SetupError: The file cannot be used.
+    """
+    trusted = read_authorities(Path(authority)) if authority else None
+    return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(trusted), options=OPTIONS)
+
+
+class Channels:
+    """Keeps one channel a target.
+
+    Args:
+        tls_dir: Folder of certificates for all of them; empty: plain text.
+
+    Raises:
+        SetupError: The certificates cannot be used.
+    """
+
+    def __init__(self, tls_dir: str = "") -> None:
+        self._certificates = certificates_in(tls_dir)
         self._open: dict[str, grpc.aio.Channel] = {}
 
     def to(self, target: str) -> grpc.aio.Channel:
         """Returns the channel to host:port."""
         if target not in self._open:
-            self._open[target] = dial(target)
+            self._open[target] = dial(target, self._certificates)
         return self._open[target]
 
     async def close(self) -> None:
@@ -108,6 +154,21 @@ def outgoing(grant: bytes | None) -> list[tuple[str, str | bytes]]:
     return metadata
 
 
+def failure(error: grpc.aio.AioRpcError) -> MeshError:
+    """Says in our own tree why a call failed; of a connection that was refused, what to do about it."""
+    found = MeshError.from_rpc(error)
+    if type(found) is not UnavailableError or not found.message.startswith("failed to connect"):
+        return found
+    why = next((told for said, told in REFUSALS.items() if said in found.message), "")
+    if why:
+        log.warning("tls_refused", error=found.message)
+        return TlsRefusedError(f"the server is not trusted: {why}")
+    if CLOSED in found.message:
+        hint = "where it speaks TLS, it refuses us: look at MESHWRIGHT_TLS_DIR on both sides, and at its log"
+        return UnavailableError(f"{found.message}; {hint}")
+    return found
+
+
 async def unary(method: Any, request: Any, *, timeout_s: float, grant: bytes | None = None) -> Any:
     """Calls a unary method of a stub.
 
@@ -117,7 +178,7 @@ async def unary(method: Any, request: Any, *, timeout_s: float, grant: bytes | N
     try:
         return await method(request, timeout=time_left(timeout_s), metadata=outgoing(grant))
     except grpc.aio.AioRpcError as error:
-        raise MeshError.from_rpc(error) from None
+        raise failure(error) from None
 
 
 async def while_overloaded(act: Callable[[], Awaitable[T]], ends: float, retries: float = math.inf) -> T:
@@ -160,6 +221,6 @@ async def stream(
         async for message in call:
             yield message
     except grpc.aio.AioRpcError as error:
-        raise MeshError.from_rpc(error) from None
+        raise failure(error) from None
     finally:
         call.cancel()

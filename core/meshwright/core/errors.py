@@ -186,6 +186,13 @@ class IdentityInvalidError(MeshError):
     reason = "IDENTITY_INVALID"
 
 
+class RoleRefusedError(MeshError):
+    """The role in the caller's certificate may not call this service."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+    reason = "ROLE_REFUSED"
+
+
 class FencedError(MeshError):
     """Another process owns the task now; whoever sees this stops working on it."""
 
@@ -345,6 +352,20 @@ class UnavailableError(MeshError):
     code = grpc.StatusCode.UNAVAILABLE
     reason = "UNAVAILABLE"
     is_retryable = True
+
+
+class TlsRefusedError(MeshError):
+    """The server is there, but its certificate or ours is no good: trying again does not help."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+    reason = "TLS_REFUSED"
+
+
+class StoreDeniedError(MeshError):
+    """The store does not let this process's user do what it needs."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "STORE_DENIED"
 
 
 class StoreUnavailableError(MeshError):

@@ -11,7 +11,9 @@ from meshwright.core import telemetry
 from meshwright.core.errors import SetupError
 from meshwright.core.grant import Verifier
 from meshwright.core.interceptors import Admission, Guard, Principal
+from meshwright.core.peer import PeerPrincipal
 from meshwright.core.settings import Settings
+from meshwright.core.tls import certificates_in
 
 MESSAGE_BYTES = 8 * 2**20
 """Twice what the edge lets in, so that what is too large is refused with the field and its limit."""
@@ -37,14 +39,17 @@ class Server:
         settings: Where to listen and how.
         services: By full name, the function that adds the servicer: see `bound`.
         verifier: Checks grants; None: a service that takes none.
+
+    Raises:
+        SetupError: The certificates that the settings name cannot be used.
     """
 
     def __init__(self, settings: Settings, services: dict[str, Register], verifier: Verifier | None = None) -> None:
         self._settings = settings
-        guard = Guard(
-            Admission(settings.max_calls, settings.max_streams),
-            Principal(verifier, is_required=settings.auth != "none"),
-        )
+        self._certificates = certificates_in(settings.tls_dir)
+        kind = PeerPrincipal if self._certificates else Principal
+        principal = kind(verifier, is_required=settings.auth != "none")
+        guard = Guard(Admission(settings.max_calls, settings.max_streams), principal)
         traces = telemetry.server_interceptors(settings)
         self._server = grpc.aio.server(handlers=(guard,), interceptors=traces, options=OPTIONS)
         self._health = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue] - a module put there
@@ -63,13 +68,14 @@ class Server:
             SetupError: The port is taken, or plain text would leave this machine.
         """
         host, port = self._settings.host, self._settings.port
-        if not (is_loopback(host) or self._settings.insecure):
+        if not (self._certificates or is_loopback(host) or self._settings.insecure):
             raise SetupError(
-                f"{host} is not loopback, and there is no TLS: is plain text meant, MESHWRIGHT_INSECURE=true?"
+                f"{host} is not loopback, and there is no TLS: name a folder of certificates by MESHWRIGHT_TLS_DIR "
+                "(`meshwright certs` makes one); is plain text meant, MESHWRIGHT_INSECURE=true?"
             )
         address = f"[{host}]" if ":" in host else host
         try:
-            listening = self._server.add_insecure_port(f"{address}:{port}")
+            listening = self._listen(f"{address}:{port}")
         except RuntimeError:
             listening = 0
         if not listening:
@@ -78,6 +84,12 @@ class Server:
         self.target = f"{address}:{listening}"
         await self.set_serving(is_serving=True)
         return self.target
+
+    def _listen(self, address: str) -> int:
+        """Takes a port: with certificates it speaks TLS alone."""
+        if self._certificates:
+            return self._server.add_secure_port(address, self._certificates.server_credentials())
+        return self._server.add_insecure_port(address)
 
     async def set_serving(self, *, is_serving: bool) -> None:
         """Tells probes and balancers whether to send new calls here."""

@@ -43,6 +43,9 @@ class Settings(BaseModel):
         description="How callers say who they are: none, keys, jwt, or keys,jwt; the same for every process",
     )
     insecure: bool = Field(default=False, description="Listen in plain text on an address that is not loopback")
+    tls_dir: str = Field(
+        default="", description="Folder of cert.pem, key.pem and ca.pem: mTLS to and from every service; empty: none"
+    )
 
     @classmethod
     def load(cls, **chosen: Any) -> Self:

@@ -13,7 +13,7 @@ import redis.asyncio as redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ConnectionError as StoreConnectionError
-from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
+from redis.exceptions import NoPermissionError, OutOfMemoryError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as StoreTimeoutError
 
 from meshwright.core.errors import (
@@ -21,6 +21,7 @@ from meshwright.core.errors import (
     JournalNewerError,
     MeshError,
     SetupError,
+    StoreDeniedError,
     StoreFullError,
     StoreUnavailableError,
 )
@@ -29,6 +30,7 @@ from meshwright.core.wire import Wire, open_wire
 Reply = Any
 Argument = str | int | bytes
 
+INSTALL = "run `meshwright store install` of this version with the address of an admin"
 PATIENCE_S = 5.0
 """How long a starting process waits for a store that starts as well."""
 
@@ -73,6 +75,12 @@ def partition_key(partition: int | str, noun: str, name: str = "") -> str:
     return f"mw:{{{partition}}}:{noun}" + (f":{name}" if name else "")
 
 
+def key_patterns(slots: str, noun: str) -> tuple[str, str]:
+    """Spells the globs that match all keys of a noun in some partitions, themselves a glob."""
+    assert noun in NOUNS, noun
+    return f"mw:{{{slots}}}:{noun}", f"mw:{{{slots}}}:{noun}:*"
+
+
 def reference(tenant: str, principal: str, task_id: str) -> str:
     """Names a task in keys: tenant and principal are part of it, so nobody can reach another's by its id."""
     return "/".join(map(segment, (tenant, principal, task_id)))
@@ -110,7 +118,7 @@ class Store:
 
     Args:
         url: `redis://`, `rediss://` or `unix://` address.
-        libraries: Loaded on `open` and again whenever the store has lost them.
+        libraries: Loaded on `open` and again whenever the store has lost them, where the URL's user may.
     """
 
     def __init__(self, url: str, *libraries: Library, timeout_s: float = 5.0) -> None:
@@ -161,9 +169,14 @@ class Store:
 
     async def _settle(self, partitions: int | None) -> None:
         key = partition_key(MESH, "partitions")
-        if partitions:
-            await self.client.set(key, partitions, nx=True)
-        self.partitions = int(await self.client.get(key) or 1)
+        found = await self.client.get(key)
+        if found is None and partitions:
+            try:
+                await self.client.set(key, partitions, nx=True)
+            except NoPermissionError:
+                raise SetupError(f"the store is new, and its user may not write how it is parted: {INSTALL}") from None
+            found = await self.client.get(key)
+        self.partitions = int(found or 1)
         if partitions not in (None, self.partitions):
             raise SetupError(f"the store was started with MESHWRIGHT_PARTITIONS={self.partitions}, not {partitions}")
 
@@ -194,8 +207,13 @@ class Store:
 
     async def _load(self) -> None:
         for library in self._libraries:
+            if await self.client.function_list(library=library.name):
+                continue
             try:
                 await self.client.function_load(library.code)
+            except NoPermissionError:
+                missing = f"the store does not hold {library.name}, the functions that this version needs"
+                raise SetupError(f"{missing}, and its user may not load them: {INSTALL}") from None
             except ResponseError as error:
                 if "already exists" not in str(error):
                     raise SetupError(f"the store refused {library.name}: {error}") from None
@@ -225,6 +243,7 @@ class Store:
         Raises:
             StoreUnavailableError: No answer; it may or may not have run, and every function may be repeated.
             StoreFullError: It would add to a store that is full.
+            StoreDeniedError: The store's user may not do it.
             InternalError: The function itself failed, or the store was closed.
         """
         self._enter()
@@ -283,6 +302,9 @@ def failure(error: RedisError | OSError) -> MeshError:
         return StoreUnavailableError(f"the store does not answer: {text or 'no reply in time'}", retry_after_s=1)
     if text.startswith("OOM") or isinstance(error, OutOfMemoryError):
         return StoreFullError("the store is full: try again later", retry_after_s=FULL_RETRY_S)
+    if text.startswith("NOPERM") or isinstance(error, NoPermissionError):
+        hint = "give the user of MESHWRIGHT_STORE_URL what `meshwright store acl` prints"
+        return StoreDeniedError(f"the store refused: {text}; {hint}")
     if text.startswith("NEWER"):
         return JournalNewerError("a newer version of the mesh wrote this: ask a process of that version")
     if text.startswith(PASSING) or not isinstance(error, ResponseError):

@@ -66,6 +66,9 @@ WEBHOOKS = Labelled(
     )
 )
 WEBHOOK_QUEUE = Labelled(Gauge("meshwright_webhook_queue", "Events that are still to be delivered", ["endpoint"]))
+CERTIFICATE_EXPIRES = Gauge(
+    "meshwright_certificate_expires_seconds", "When the certificate that this process shows expires, in Unix time"
+)
 
 W3C = TraceContextTextMapPropagator()
 tracer: trace.Tracer | None = None

@@ -104,7 +104,7 @@ class Authorization:
 
     def register(self, guard: Guard) -> None:
         """Adds the service to a server."""
-        handler = grpc.unary_unary_rpc_method_handler(self.check, request_deserializer=CheckRequest.parse)
+        handler: Any = grpc.unary_unary_rpc_method_handler(self.check, request_deserializer=CheckRequest.parse)
         guard.add_registered_method_handlers(SERVICE, {"Check": handler})
 
     async def check(self, request: CheckRequest, context: Context) -> bytes:

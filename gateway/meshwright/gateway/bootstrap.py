@@ -7,11 +7,13 @@ paths are relative to the folder that Envoy runs in.
 import json
 import sys
 
+from meshwright.core.role import Role
 from meshwright.gateway.authentication import jwks_clusters
 from meshwright.gateway.clusters import admin_cluster, static_cluster
 from meshwright.gateway.config import ADMIN, CDS, Config
 from meshwright.gateway.listeners import edge_listener, internal_listener
 from meshwright.gateway.settings import GatewaySettings
+from meshwright.gateway.tls import secured, upstream
 
 
 def render(settings: GatewaySettings) -> Config:
@@ -20,10 +22,10 @@ def render(settings: GatewaySettings) -> Config:
         "node": {"id": "edge", "cluster": "meshwright"},
         "admin": {"address": {"pipe": {"path": ADMIN, "mode": 0o600}}},
         "static_resources": {
-            "listeners": [edge_listener(settings), internal_listener(settings)],
+            "listeners": [secured(edge_listener(settings), settings), internal_listener(settings)],
             "clusters": [
-                static_cluster("registry", settings.registry),
-                static_cluster("gateway", f"{settings.host}:{settings.port}"),
+                static_cluster("registry", settings.registry, upstream(settings, Role.REGISTRY)),
+                static_cluster("gateway", f"{settings.host}:{settings.port}", upstream(settings, Role.GATEWAY)),
                 admin_cluster(),
                 *jwks_clusters(settings),
             ],

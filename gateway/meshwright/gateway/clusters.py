@@ -24,8 +24,14 @@ HTTP2 = {
 LIMITS = {"max_pending_requests": MAX_REQUESTS, "max_requests": MAX_REQUESTS, "max_retries": MAX_RETRIES}
 
 
-def static_cluster(name: str, target: str) -> Config:
-    """A service at a fixed address."""
+def static_cluster(name: str, target: str, transport: Config | None = None) -> Config:
+    """A service at a fixed address.
+
+    Args:
+        name: Of the cluster.
+        target: host:port.
+        transport: How it is reached, as `tls.upstream` says; None: in plain text.
+    """
     host, port = split_target(target)
     address = {"socket_address": {"address": host, "port_value": port}}
     return {
@@ -35,7 +41,7 @@ def static_cluster(name: str, target: str) -> Config:
         "circuit_breakers": {"thresholds": [LIMITS]},
         "typed_extension_protocol_options": HTTP2,
         "load_assignment": assignment(name, address),
-    }
+    } | (transport or {})
 
 
 def split_target(target: str) -> tuple[str, int]:

@@ -25,6 +25,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
     KeepaliveSettings,
     PathConfigSource,
     SocketAddress,
+    TransportSocket,
     WatchedDirectory,
 )
 from envoy_data_plane.envoy.config.endpoint.v3 import (
@@ -33,6 +34,7 @@ from envoy_data_plane.envoy.config.endpoint.v3 import (
     LbEndpoint,
     LocalityLbEndpoints,
 )
+from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import UpstreamTlsContext
 from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
     HttpProtocolOptions,
     HttpProtocolOptionsExplicitHttpConfig,
@@ -41,8 +43,10 @@ from envoy_data_plane.envoy.service.discovery.v3 import DiscoveryResponse
 from envoy_data_plane.envoy.type.v3 import Percent
 from envoy_data_plane.google.protobuf import Any
 
+from meshwright.core.role import Role
 from meshwright.gateway.clusters import LIMITS, STREAMS_PER_CONNECTION, is_address, split_target
 from meshwright.gateway.config import CDS
+from meshwright.gateway.tls import upstream_context
 from meshwright.gen.registry.v1.agent_directory_service_pb2 import AgentCard
 
 log = structlog.get_logger("discovery")
@@ -66,10 +70,16 @@ def endpoints_file(cluster_name: str) -> str:
 
 
 class EnvoyFiles:
-    """Writes the files beside Envoy; a file is replaced whole or not at all."""
+    """Writes the files beside Envoy; a file is replaced whole or not at all.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: Envoy's.
+        has_tls: Whether agents are reached over mTLS.
+    """
+
+    def __init__(self, folder: Path, *, has_tls: bool = False) -> None:
         self._folder = folder
+        self._has_tls = has_tls
         self._written: dict[str, bytes] = {}
         self._left_out: set[str] = set()
 
@@ -86,7 +96,7 @@ class EnvoyFiles:
         }
         targets[ALL] = sorted({target for some in targets.values() for target in some})
         endpoints = [self._write(endpoints_file(name), [assignment(name, some)]) for name, some in targets.items()]
-        clusters = self._write(CDS, [cluster(name) for name in targets])
+        clusters = self._write(CDS, [cluster(name, has_tls=self._has_tls) for name in targets])
         for stale in set(self._written) - {CDS, *map(endpoints_file, targets)}:
             (self._folder / stale).unlink(missing_ok=True)
             del self._written[stale]
@@ -113,7 +123,7 @@ class EnvoyFiles:
         return True
 
 
-def cluster(name: str) -> Cluster:
+def cluster(name: str, *, has_tls: bool = False) -> Cluster:
     """A cluster whose endpoints come from the file; no traffic to what does not answer its health check."""
     http2 = Http2ProtocolOptions(
         max_concurrent_streams=STREAMS_PER_CONNECTION,
@@ -138,6 +148,7 @@ def cluster(name: str) -> Cluster:
         lb_policy=ClusterLbPolicy.LEAST_REQUEST,
         circuit_breakers=CircuitBreakers(thresholds=[limits]),
         typed_extension_protocol_options={HTTP2_KEY: Any.pack(options)},
+        transport_socket=agent_transport() if has_tls else None,
         common_lb_config=ClusterCommonLbConfig(healthy_panic_threshold=Percent(value=0)),
         health_checks=[
             HealthCheck(
@@ -151,6 +162,12 @@ def cluster(name: str) -> Cluster:
         ],
         ignore_health_on_host_removal=True,
     )
+
+
+def agent_transport() -> TransportSocket:
+    """How agents are reached over mTLS."""
+    context = UpstreamTlsContext.from_dict(upstream_context(Role.AGENT))
+    return TransportSocket(name="tls", typed_config=Any.pack(context))
 
 
 def assignment(name: str, targets: list[str]) -> ClusterLoadAssignment:

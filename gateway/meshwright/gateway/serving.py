@@ -19,6 +19,7 @@ from meshwright.gateway.config import CDS, DESCRIPTORS, JWKS
 from meshwright.gateway.discovery import EnvoyFiles
 from meshwright.gateway.service import EdgeService
 from meshwright.gateway.settings import GatewaySettings
+from meshwright.gateway.tls import check_transport, secret_files
 from meshwright.gen.gateway.v1.edge_service_pb2_grpc import add_EdgeServiceServicer_to_server
 from meshwright.gen.registry.v1.agent_directory_service_pb2 import AgentCard, ListAgentsRequest, WatchAgentsRequest
 from meshwright.gen.registry.v1.agent_directory_service_pb2_grpc import AgentDirectoryServiceStub
@@ -37,7 +38,7 @@ class GatewayProcess:
     def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
         self._folder = Path(settings.folder)
-        self._channels = Channels()
+        self._channels = Channels(settings.tls_dir)
         self._directory = AgentDirectoryServiceStub(self._channels.to(settings.registry))
         service = EdgeService(self._channels, settings.registry)
         services = {"gateway.v1.EdgeService": bound(add_EdgeServiceServicer_to_server, service)}
@@ -50,18 +51,12 @@ class GatewayProcess:
     async def start(self) -> str:
         """Listens, writes what Envoy reads, and starts to watch the directory; returns host:port."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if takes_tokens(self._settings) and jwks_url(self._settings) is None:
-            (self._folder / JWKS).write_bytes(jwks_of(self._settings))
         if self._doorman:
             await self._doorman.start()
         target = await self._server.start()
         port = int(target.rpartition(":")[2])
-        descriptors = (files("meshwright.gen") / DESCRIPTORS).read_bytes()
-        (self._folder / DESCRIPTORS).write_bytes(descriptors)
-        envoy_files = EnvoyFiles(self._folder)
-        if not (self._folder / CDS).exists():
-            envoy_files.update({})  # a gateway that restarts leaves Envoy's last good files until it knows better
-        await envoy.prepare(self._folder, bootstrap.render(self._settings.model_copy(update={"port": port})))
+        settings = self._settings.model_copy(update={"port": port})
+        envoy_files = await write_configuration(settings)
         self._watching = asyncio.create_task(self._watch(envoy_files))
         return target
 
@@ -101,6 +96,29 @@ def doorman(settings: GatewaySettings) -> "Doorman | None":
     from meshwright.gateway.doorman import Doorman  # what it needs is slow to import
 
     return Doorman(settings)
+
+
+async def write_configuration(settings: GatewaySettings) -> EnvoyFiles:
+    """Writes all that Envoy reads into its folder; returns the files that are kept true to the directory.
+
+    Args:
+        settings: With the port that this process listens on.
+
+    Raises:
+        SetupError: A certificate cannot be used, or Envoy refuses the configuration.
+    """
+    folder = Path(settings.folder)
+    check_transport(settings)
+    (folder / DESCRIPTORS).write_bytes((files("meshwright.gen") / DESCRIPTORS).read_bytes())
+    if takes_tokens(settings) and jwks_url(settings) is None:
+        (folder / JWKS).write_bytes(jwks_of(settings))
+    for name, content in secret_files(settings).items():
+        (folder / name).write_text(content)
+    envoy_files = EnvoyFiles(folder, has_tls=bool(settings.tls_dir))
+    if not (folder / CDS).exists():
+        envoy_files.update({})  # a gateway that restarts leaves Envoy's last good files until it knows better
+    await envoy.prepare(folder, bootstrap.render(settings))
+    return envoy_files
 
 
 async def serve(settings: GatewaySettings, running: Process) -> None:

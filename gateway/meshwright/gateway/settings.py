@@ -25,6 +25,12 @@ class GatewaySettings(Settings):
     )
     jwt_tenant_claim: str = Field(default="tenant", description="Claim of a token that names the tenant")
     jwt_default_tenant: str = Field(default="", description="Tenant of tokens without that claim; empty: refused")
+    edge_tls_dir: str = Field(
+        default="", description="Folder of cert.pem and key.pem that Envoy shows to clients; empty: plain text"
+    )
+    envoy_tls_dir: str = Field(
+        default="", description="Folder of the certificate that Envoy shows to services, role edge; beside tls_dir"
+    )
     folder: str = Field(default=".", description="Folder that this process and Envoy share; Envoy's working directory")
     allowed_hosts: str = Field(
         default="localhost 127.0.0.1 [::1]",

@@ -25,7 +25,7 @@ class RegistryProcess:
         self.signer = Signer(f"registry-{secrets.token_hex(4)}")
         self._settings = settings
         self._store = Store(settings.store_url, LIBRARY)
-        self._channels = Channels()
+        self._channels = Channels(settings.tls_dir)
         self._directory = AgentDirectory(DirectoryStore(self._store), self.signer, EdgeKeys(self._store))
         self._tools = ToolRegistry(CatalogStore(self._store), self.signer, self._channels)
         services = {

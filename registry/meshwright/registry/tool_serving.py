@@ -35,7 +35,7 @@ async def serve(tools: Sequence[HostedTool], settings: HostSettings, running: Pr
         store = Store(settings.store_url, LIBRARY)
         stack.push_async_callback(store.close)
         await store.open(settings.partitions)
-        channels = Channels()
+        channels = Channels(settings.tls_dir)
         stack.push_async_callback(channels.close)
         registry = RegistryClient(channels, settings.registry)
         host = ToolHost(tools, Ledger(store, settings.audit_kept), settings)

@@ -71,6 +71,7 @@ class AgentTool(DeclaredTool):
 
     options: AgentOptions = field(repr=False)
     registry: str
+    tls_dir: str
 
     async def run(self, arguments: dict[str, Any]) -> Any:
         """Has the agent do a task in the caller's name, named by the call's key; returns its output, or its text.
@@ -89,7 +90,7 @@ class AgentTool(DeclaredTool):
             agent_id = self.options.agent_id
             raise PermissionDeniedError(f"{self.name} is for callers outside of a task: list {agent_id} in `delegates`")
         timeout_s = self.time_for_call_s()
-        channels = Channels()
+        channels = Channels(self.tls_dir)
         try:
             work = Work(self._task(arguments, invocation.key), token, channels, await self._target(channels))
             response = await self._ended(work, timeout_s)
@@ -199,4 +200,7 @@ def agent_tool(tool: ToolOptions, options: AgentOptions, surroundings: Surroundi
     if tool.input_schema is not None:
         raise SetupError("input_schema: leave it out: an agent takes a prompt")
     parts = contract_parts(tool, "idempotent", INPUT_SCHEMA, {})
-    return AgentTool(**parts, agent_id=options.agent_id, options=options, registry=surroundings.settings.registry)
+    settings = surroundings.settings
+    return AgentTool(
+        **parts, agent_id=options.agent_id, options=options, registry=settings.registry, tls_dir=settings.tls_dir
+    )

@@ -1,0 +1,161 @@
+"""What a mesh lacks: things that are broken anywhere, and things that strangers must not meet."""
+
+import datetime as dt
+import stat
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+from meshwright.agents.journal import LIBRARY as JOURNAL_LIBRARY
+from meshwright.cli.authority import AUTHORITY_NAME
+from meshwright.core.errors import MeshError, SetupError, StoreDeniedError
+from meshwright.core.server import is_loopback
+from meshwright.core.store import INSTALL, Store, public_url
+from meshwright.core.tls import KEY, read, read_pair
+from meshwright.gateway.settings import GatewaySettings
+from meshwright.gateway.tls import check_transport
+from meshwright.registry.store import LIBRARY as REGISTRY_LIBRARY
+
+EXPIRES_SOON = dt.timedelta(days=14)
+STORE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something to be done: what it is about, what is wrong, what to do."""
+
+    about: str
+    what: str
+    todo: str
+
+
+async def broken(settings: GatewaySettings) -> list[Finding]:
+    """Lists what would keep processes from starting with these settings."""
+    found = []
+    try:
+        if settings.tls_dir:
+            read(Path(settings.tls_dir))
+        check_transport(settings)
+    except SetupError as error:
+        found.append(Finding("TLS", error.message, "the process that needs them does not start"))
+    try:
+        async with opened(settings.store_url):
+            pass
+    except SetupError as error:
+        found.append(Finding("store", error.message, "no process that needs it starts"))
+    return found
+
+
+async def missing(settings: GatewaySettings, admin_url: str) -> list[Finding]:
+    """Lists what production needs and these settings lack.
+
+    Args:
+        settings: As the gateway's process reads them; the other processes of a mesh have the same.
+        admin_url: The store's address for an admin, who sees how it is configured; empty: there is none.
+    """
+    found = [*of_settings(settings), *of_certificates(settings)]
+    try:
+        found += [finding async for finding in of_store(settings, admin_url)]
+    except MeshError as error:
+        found.append(Finding("store", f"it could not be looked at: {error.message}", "mend that, and look again"))
+    return found
+
+
+def of_settings(settings: GatewaySettings) -> Iterator[Finding]:
+    """Finds settings that are meant for one machine."""
+    if settings.auth == "none":
+        yield Finding("identity", "nobody is asked who is calling", "set MESHWRIGHT_AUTH to keys or jwt")
+    if not settings.tls_dir:
+        yield Finding("services", "they speak plain text", "set MESHWRIGHT_TLS_DIR for every process (docs/tls.md)")
+    if not settings.edge_tls_dir:
+        yield Finding("edge", "clients speak plain text to it", "set MESHWRIGHT_EDGE_TLS_DIR")
+    if settings.insecure:
+        yield Finding("services", "MESHWRIGHT_INSECURE lets plain text leave the machine", "unset it")
+    if settings.reflection:
+        yield Finding("services", "they tell their contract to whoever connects", "unset MESHWRIGHT_REFLECTION")
+    if settings.log_level.lower() == "debug":
+        yield Finding("logs", "they hold everything", "set MESHWRIGHT_LOG_LEVEL=info")
+    if settings.drain_s < 1:
+        yield Finding("restarts", "calls in flight are cut", "set MESHWRIGHT_DRAIN_S to 10 or more")
+
+
+def of_certificates(settings: GatewaySettings) -> Iterator[Finding]:
+    """Finds certificates that end soon, are of the development authority, or whose key others read."""
+    folders = {settings.tls_dir, settings.envoy_tls_dir, settings.edge_tls_dir} - {""}
+    for folder in sorted(folders):
+        try:
+            _, _, certificate = read_pair(Path(folder))
+        except SetupError:  # told as broken
+            continue
+        left = certificate.not_valid_after_utc - dt.datetime.now(dt.UTC)
+        if left < EXPIRES_SOON:
+            yield Finding(folder, f"its certificate expires in {left.days} days", "renew it (docs/tls.md)")
+        if is_of_development(certificate):
+            yield Finding(
+                folder, "its certificate is of a development authority", "use one that keeps its key to itself"
+            )
+        if (Path(folder) / KEY).stat().st_mode & (stat.S_IRWXO | stat.S_IWGRP):
+            yield Finding(folder, f"others may read or write {KEY}", f"chmod o-rwx,g-w {Path(folder) / KEY}")
+
+
+def is_of_development(certificate: x509.Certificate) -> bool:
+    """Whether `meshwright certs` made the authority behind a certificate."""
+    names = certificate.issuer.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return any(name.value == AUTHORITY_NAME for name in names)
+
+
+async def of_store(settings: GatewaySettings, admin_url: str) -> AsyncIterator[Finding]:
+    """Finds how a store may be read on its way, by whom it may be changed, and what it may lose.
+
+    Raises:
+        MeshError: It does not answer, or not what is asked.
+    """
+    if is_plain_abroad(settings.store_url):
+        yield Finding("store", f"plain text to {public_url(settings.store_url)}", "write rediss:// in its address")
+    async with opened(settings.store_url) as store:
+        try:
+            (name,) = await store.run(("ACL", "WHOAMI"))
+        except StoreDeniedError:
+            for library in (JOURNAL_LIBRARY, REGISTRY_LIBRARY):
+                if not await store.client.function_list(library=library.name):
+                    yield Finding("store", f"it does not hold {library.name}", INSTALL)
+        else:
+            yield Finding("store", f"its user {name.decode()} may do everything", "see `meshwright store acl`")
+    async with opened(admin_url or settings.store_url) as store:
+        try:
+            (kept,) = await store.run(("CONFIG", "GET", "maxmemory"))
+        except StoreDeniedError:
+            hint = "set MESHWRIGHT_STORE_ADMIN_URL for this command"
+            yield Finding("store", "its user cannot see whether appendfsync is always", hint)
+            return
+        if int(next(iter(kept.values()))) == 0:
+            yield Finding("store", "it takes memory without bound", "set maxmemory")
+
+
+def is_plain_abroad(url: str) -> bool:
+    """Whether a store's address leads off this machine in plain text."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme == "redis" and not is_loopback(parts.hostname or "localhost")
+    except ValueError:  # no address at all, which is told as broken
+        return False
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Store]:
+    """Opens a store as it is, and writes nothing: one that would lose what it acknowledged is refused.
+
+    Raises:
+        SetupError: It cannot be used; says why.
+    """
+    store = Store(url, timeout_s=STORE_S)
+    try:
+        await store.open()
+        yield store
+    finally:
+        await store.close()

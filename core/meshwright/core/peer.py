@@ -1,0 +1,31 @@
+"""Who is at the other end of a connection: the role in its certificate, held against who may call."""
+
+import structlog
+
+from meshwright.core.admittance import role_of
+from meshwright.core.errors import RoleRefusedError
+from meshwright.core.interceptors import Context, Principal
+from meshwright.core.role import callers_of
+
+log = structlog.get_logger("tls")
+
+
+class PeerPrincipal(Principal):
+    """Lets calls pass whose connection is of a role that may make them, before anything else is learnt of them."""
+
+    async def learn(self, method: str, context: Context) -> None:
+        """Checks the role, then learns who is calling.
+
+        Raises:
+            RoleRefusedError: The certificate is of another role, or of none.
+            MeshError: As `Principal.learn`.
+        """
+        role = role_of(context)
+        if role not in callers_of(method):
+            named = f"the role {role}" if role else "no role of the mesh"
+            log.warning("role_refused", method=method, peer=context.peer(), role=role)
+            raise RoleRefusedError(
+                f"a certificate of {named} may not call {method}: see the table of roles in docs/tls.md",
+                metadata={"role": role or "", "method": method},
+            )
+        await super().learn(method, context)

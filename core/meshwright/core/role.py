@@ -1,0 +1,70 @@
+"""Roles in the mesh: what a certificate says its holder is, whom a service takes calls from, what a server proves."""
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+TRUST_DOMAIN = "spiffe://meshwright/"
+"""What a URI SAN of ours begins with; the role follows, and a name where there is one."""
+MESH_NAME = "meshwright.internal"
+"""A DNS SAN of every certificate of the mesh. Servers prove by `ROLE.meshwright.internal` which one they are: gRPC
+compares names of hosts alone, and addresses of pods are in nobody's certificate."""
+
+
+class Role(StrEnum):
+    """What a process of the mesh is."""
+
+    EDGE = "edge"
+    GATEWAY = "gateway"
+    REGISTRY = "registry"
+    AGENT = "agent"
+    TOOL = "tool"
+    CLI = "cli"
+
+
+OPEN = frozenset(Role)
+FRONT = frozenset({Role.EDGE, Role.GATEWAY})
+CALLERS = {
+    "registry.v1.": FRONT | {Role.AGENT, Role.TOOL, Role.CLI},
+    "agents.v1.": FRONT | {Role.REGISTRY, Role.AGENT, Role.TOOL},
+    "tools.v1.": frozenset({Role.REGISTRY, Role.AGENT}),
+    "gateway.v1.": frozenset({Role.EDGE}),
+    "envoy.service.": frozenset({Role.EDGE}),
+    "grpc.health.v1.": OPEN,
+    "grpc.reflection.": OPEN,
+}
+"""Who may call the services of a package; a package that is not listed is called by nobody. A tool host calls agents
+for tools that are agents, under the grant of one call."""
+SERVERS = {
+    "registry.v1.": Role.REGISTRY,
+    "agents.v1.": Role.AGENT,
+    "tools.v1.": Role.TOOL,
+    "gateway.v1.": Role.GATEWAY,
+}
+"""What the server of a package has to be."""
+
+
+def role_in(uris: Iterable[str]) -> Role | None:
+    """Returns the role that the names in a certificate tell; None: no role of ours, or more than one URI of ours."""
+    ours = [uri for uri in uris if uri.startswith(TRUST_DOMAIN)]
+    role, slash, name = ours[0].removeprefix(TRUST_DOMAIN).partition("/") if len(ours) == 1 else ("", "", "")
+    return Role(role) if role in OPEN and bool(slash) == bool(name) else None
+
+
+def callers_of(method: str) -> frozenset[Role]:
+    """Returns who may call a method, `/package.Service/Method`."""
+    return next((roles for package, roles in CALLERS.items() if method.startswith("/" + package)), frozenset())
+
+
+def name_of_server(method: str) -> str:
+    """Returns the DNS name that a method's server has to prove."""
+    return next((dns_name(role) for package, role in SERVERS.items() if method.startswith("/" + package)), MESH_NAME)
+
+
+def dns_name(role: Role) -> str:
+    """Spells the name by which a server proves its role."""
+    return f"{role}.{MESH_NAME}"
+
+
+def names_of(role: Role) -> list[str]:
+    """Lists the DNS names that a role's certificate holds: agents serve tools as well."""
+    return [MESH_NAME, dns_name(role), *([dns_name(Role.TOOL)] if role is Role.AGENT else [])]

@@ -1,0 +1,290 @@
+"""The store's users: a whole mesh runs with them, and each can do no more than its rules say."""
+
+import asyncio
+import contextlib
+import os
+import re
+import ssl
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import redis.asyncio as redis
+from redis.exceptions import NoPermissionError
+from typer.testing import CliRunner
+
+from meshwright.agents.agent import Agent
+from meshwright.agents.serving import AgentProcess
+from meshwright.agents.settings import AgentSettings
+from meshwright.cli.authority import Authority, Wanted
+from meshwright.cli.main import app
+from meshwright.core import channel
+from meshwright.core.channel import Channels
+from meshwright.core.errors import SetupError, StoreDeniedError
+from meshwright.core.role import Role
+from meshwright.core.settings import Settings
+from meshwright.core.store import NOUNS, Library, Store
+from meshwright.core.store_user import ADMIN, AGENT, CATALOG, COMMANDS, HOST, RIGHTS, SHARED, user_of
+from meshwright.core.tls import AUTHORITY, CERTIFICATE, KEY
+from meshwright.core.valkey import EmbeddedValkey
+from meshwright.gen.agents.v1.agent_service_pb2_grpc import AgentServiceStub
+from meshwright.gen.agents.v1.task_pb2 import TASK_STATUS_COMPLETED, TaskRequest
+from meshwright.registry.serving import RegistryProcess
+from meshwright.registry.settings import HostSettings
+
+REPO = Path(__file__).parents[2]
+PACKAGES = ("core", "registry", "agents", "gateway")
+
+
+TOOLS = """
+from meshwright.registry import tool
+
+@tool(effect="pure")
+def double(number: int) -> int:
+    "Doubles a number."
+    return 2 * number
+"""
+
+
+class Guarded:
+    """A Valkey whose only users are those of the ACL that the command prints."""
+
+    def __init__(self, folder, monkeypatch):
+        self.embedded = EmbeddedValkey.prepare(folder)
+        self.passwords = folder / "passwords"
+        printed = CliRunner().invoke(app, ["store", "acl", "--passwords", str(self.passwords)])
+        assert printed.exit_code == 0, printed.output
+        (folder / "users.acl").write_text(printed.output)
+        command = [*self.embedded.command, "--aclfile", str(folder / "users.acl")]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        self.monkeypatch = monkeypatch
+
+    def url(self, user):
+        name = user if isinstance(user, str) and user == ADMIN else user_of(user)
+        password = (self.passwords / f"{name}.password").read_text()
+        return f"unix://{name}:{password}@{self.embedded.socket}"
+
+    def install(self, partitions=1):
+        self.monkeypatch.setenv("MESHWRIGHT_STORE_ADMIN_URL", self.url(ADMIN))
+        self.monkeypatch.setenv("MESHWRIGHT_PARTITIONS", str(partitions))
+        done = CliRunner().invoke(app, ["store", "install"])
+        assert done.exit_code == 0, (done.output, done.exception)
+        self.monkeypatch.delenv("MESHWRIGHT_STORE_ADMIN_URL")
+        self.monkeypatch.delenv("MESHWRIGHT_PARTITIONS")
+        return done.output
+
+
+@pytest.fixture
+def guarded(tmp_path, monkeypatch):
+    made = Guarded(tmp_path, monkeypatch)
+    yield made
+    made.process.kill()
+    made.process.wait()
+
+
+async def test_a_whole_task_runs_with_the_users_of_its_roles(guarded, tmp_path):
+    await asyncio.to_thread(guarded.install, 2)
+    tools = tmp_path / "tools.py"
+    tools.write_text(TOOLS)
+    async with contextlib.AsyncExitStack() as stack:
+        registry = RegistryProcess(Settings(store_url=guarded.url(Role.REGISTRY), drain_s=0, partitions=2))
+        target = await registry.start()
+        stack.push_async_callback(registry.stop)
+        host = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "meshwright.registry.tool", str(tools)),
+            env=os.environ
+            | HostSettings(store_url=guarded.url(Role.TOOL), registry=target, partitions=2).environment(),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        stack.push_async_callback(host.wait)
+        stack.callback(host.terminate)
+        assert b"target" in await host.stdout.readline()
+        script = tmp_path / "script.yaml"
+        script.write_text(
+            "agents: {default: [{tool_calls: [{name: double, arguments: {number: 21}}]}, {text: It is 42.}]}"
+        )
+        chosen = {"store_url": guarded.url(Role.AGENT), "registry": target, "drain_s": 0, "tracing": False}
+        agent = AgentProcess(
+            Agent("worker", "Work.", tools=["double"]),
+            AgentSettings(**chosen, model=f"scripted:{script}", partitions=2),
+        )
+        stack.push_async_callback(agent.stop)
+        address = await agent.start()
+        channels = Channels()
+        stack.push_async_callback(channels.close)
+        request = TaskRequest(prompt="Double 21.", session_id="s-1")
+        response = await channel.unary(AgentServiceStub(channels.to(address)).RunTask, request, timeout_s=30)
+    assert response.status == TASK_STATUS_COMPLETED, response
+    assert response.output == "It is 42."
+
+
+@pytest.mark.parametrize("role", RIGHTS)
+async def test_a_user_can_do_no_more_than_its_rules_say(guarded, role):
+    await asyncio.to_thread(guarded.install)
+    store = Store(guarded.url(role))
+    await store.open(1)
+    for command in (
+        ("FLUSHALL",),
+        ("KEYS", "*"),
+        ("SCAN", 0),
+        ("EVAL", "return 1", 0),
+        ("FUNCTION", "LOAD", "#!lua name=x\nredis.register_function('x', function() return 1 end)"),
+        ("FUNCTION", "FLUSH"),
+        ("CONFIG", "GET", "requirepass"),
+        ("ACL", "LIST"),
+        ("GET", "somebody:elses"),
+        ("SET", "mw:{mesh}:partitions", 7),
+        ("SUBSCRIBE", "all"),
+    ):
+        with pytest.raises(StoreDeniedError, match="meshwright store acl"):
+            await store.run(command)
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    ("role", "key"),
+    [
+        (Role.AGENT, "mw:{mesh}:tools:names"),
+        (Role.AGENT, "mw:{mesh}:leases"),
+        (Role.AGENT, "mw:{mesh}:instances"),
+        (Role.TOOL, "mw:{0}:task:default/default/t1"),
+        (Role.TOOL, "mw:{mesh}:tools:names"),
+        (Role.REGISTRY, "mw:{0}:task:default/default/t1"),
+        (Role.REGISTRY, "mw:{0}:ledger:default/default/t1"),
+    ],
+)
+async def test_a_role_does_not_reach_what_is_anothers(guarded, role, key):
+    await asyncio.to_thread(guarded.install)
+    client = redis.Redis.from_url(guarded.url(role), protocol=3)
+    for command in (("HGETALL", key), ("DEL", key)):
+        with pytest.raises(NoPermissionError):
+            await client.execute_command(*command)
+    await client.aclose()
+
+
+async def test_nobody_gets_in_without_a_user(guarded):
+    await asyncio.to_thread(guarded.install)
+    with pytest.raises(SetupError, match="cannot be used"):
+        await Store(guarded.embedded.url).open()
+
+
+async def test_functions_that_are_not_of_this_version_are_told_at_the_start(guarded):
+    await asyncio.to_thread(guarded.install)
+    newer = Library("journal", "redis.register_function('f_VERSION', function() return 1 end)")
+    store = Store(guarded.url(Role.AGENT), newer)
+    with pytest.raises(SetupError, match=f"does not hold {newer.name}.*meshwright store install"):
+        await store.open(1)
+    await store.close()
+
+
+async def test_a_store_that_nobody_has_installed_says_so(guarded):
+    async with asyncio.timeout(10):
+        while not guarded.embedded.socket.exists():
+            await asyncio.sleep(0.02)
+    store = Store(guarded.url(Role.AGENT))
+    with pytest.raises(SetupError, match=r"the store is new.*meshwright store install"):
+        await store.open(1)
+    await store.close()
+
+
+async def test_functions_that_are_lost_later_are_told_in_the_call(guarded):
+    await asyncio.to_thread(guarded.install)
+    library = Library("probe", "redis.register_function('f_VERSION', function() return 1 end)")
+    admin = Store(guarded.url(ADMIN), library)
+    await admin.open()
+    store = Store(guarded.url(Role.AGENT), library)
+    await store.open(1)
+    assert await store.call(library.function("f"), "mw:{0}:task:x") == 1
+    await admin.run(("FUNCTION", "FLUSH"))
+    with pytest.raises(SetupError, match="meshwright store install"):
+        await store.call(library.function("f"), "mw:{0}:task:x")
+    await store.close()
+    await admin.close()
+
+
+def test_passwords_are_kept_and_are_nobody_elses(tmp_path):
+    first, second = (CliRunner().invoke(app, ["store", "acl", "--passwords", str(tmp_path / "p")]) for _ in range(2))
+    assert first.output == second.output
+    for path in (tmp_path / "p").iterdir():
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert path.read_text() not in first.output
+    (tmp_path / "p" / f"{ADMIN}.password").write_text("short")
+    assert isinstance(
+        CliRunner().invoke(app, ["store", "acl", "--passwords", str(tmp_path / "p")]).exception, SetupError
+    )
+
+
+def sources(suffix):
+    for package in PACKAGES:
+        yield from sorted((REPO / package / "meshwright" / package).rglob(f"*{suffix}"))
+
+
+def test_every_command_that_the_code_uses_is_listed():
+    lua = {name.lower() for path in sources(".lua") for name in re.findall(r"redis\.p?call\('(\w+)'", path.read_text())}
+    asked = {
+        name.lower()
+        for path in sources(".py")
+        if re.search(r"\bstore\.run\(", path.read_text())
+        for name in re.findall(r'\(\s*"([A-Z]{3,})",', path.read_text())
+    }
+    by_the_client = {"fcall", "ping", "select", "function|list", "client|setinfo", "ssubscribe", "sunsubscribe"}
+    assert lua | (asked - {"config"}) <= COMMANDS
+    assert lua | asked | by_the_client >= COMMANDS
+
+
+def nouns_in(package):
+    folder = REPO / package / "meshwright" / package
+    text = "".join(path.read_text() for path in folder.rglob("*.lua"))
+    return set(re.findall(r"\bkey\([^,()]+(?:\[\d+\])?, *'(\w+)'", text))
+
+
+def test_functions_reach_no_noun_that_their_callers_may_not():
+    assert nouns_in("registry") <= CATALOG | HOST
+    assert nouns_in("agents") & CATALOG <= SHARED
+
+
+def test_every_noun_is_somebodys():
+    assert {noun for rights in RIGHTS.values() for _, nouns in rights for noun in nouns} == NOUNS - {"partitions"}
+    assert {"task", "log", "ledger"} <= AGENT
+
+
+async def test_a_store_behind_tls_is_reached_and_a_strangers_is_not(run_valkey, tmp_path):
+    own = run_valkey(tmp_path / "data")
+    authority = Authority.make(tmp_path / "certs")
+    authority.issue(Wanted(Role.CLI, hosts=("localhost",)), 1)
+    folder = authority.folder / "cli"
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=folder / AUTHORITY)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_cert_chain(folder / CERTIFICATE, folder / KEY)
+    relays = set()
+
+    async def relay(reader, writer):
+        inner = await asyncio.open_unix_connection(str(own.embedded.socket))
+        relays.update({asyncio.create_task(copy(reader, inner[1])), asyncio.create_task(copy(inner[0], writer))})
+
+    server = await asyncio.start_server(relay, "127.0.0.1", 0, ssl=context)
+    port = server.sockets[0].getsockname()[1]
+    parts = f"ssl_ca_certs={folder / AUTHORITY}&ssl_certfile={folder / CERTIFICATE}&ssl_keyfile={folder / KEY}"
+    store = Store(f"rediss://localhost:{port}/0?{parts}", LIBRARY)
+    await store.open(1)
+    assert await store.call(LIBRARY.function("f"), "mw:{0}:task:x") == 1
+    await store.close()
+    stranger = Store(f"rediss://localhost:{port}/0", LIBRARY, timeout_s=1)
+    with pytest.raises(SetupError, match="CERTIFICATE_VERIFY_FAILED"):
+        await stranger.open(1)
+    await stranger.close()
+    server.close()
+    for one in relays:
+        one.cancel()
+    await asyncio.gather(*relays, return_exceptions=True)
+
+
+LIBRARY = Library("probe", "redis.register_function('f_VERSION', function() return 1 end)")
+
+
+async def copy(reader, writer):
+    while data := await reader.read(2**16):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
