@@ -52,11 +52,27 @@ PLACES: Mapping[str, Place] = MappingProxyType(
             "bench",
             "Measures what calls, tasks and watchers cost; works in a checkout, where the benchmarks are.",
         ),
-        "cost": Place("cost", "cost", "Sums what your tenant's ended tasks have cost; what cost nothing is in no row."),
-        "task": Place("task", "app", "Submit, look at, watch and cancel tasks; decide what they wait for."),
-        "session": Place("session", "app", "Look at conversations, pin facts to them, export and delete them."),
+        "cost": Place(
+            "cost",
+            "cost",
+            "Sums what your tenant's ended tasks have cost; what cost nothing is in no row.",
+        ),
+        "task": Place(
+            "task",
+            "app",
+            "Submit, look at, watch and cancel tasks; decide what they wait for.",
+        ),
+        "session": Place(
+            "session",
+            "app",
+            "Look at conversations, pin facts to them, export and delete them.",
+        ),
         "agent": Place("agent", "app", "See who is here, and begin a new one."),
-        "tool": Place("tool", "app", "See which tools there are, mark their versions, and call one."),
+        "tool": Place(
+            "tool",
+            "app",
+            "See which tools there are, mark their versions, and call one.",
+        ),
         "key": Place("key", "app", "API keys: make one, see which there are, revoke one."),
         "certs": Place(
             "certs",
@@ -74,7 +90,11 @@ PLACES: Mapping[str, Place] = MappingProxyType(
             "Renders Envoy's configuration from the environment's settings, and has Envoy validate it.",
         ),
         "store": Place("store", "app", "Prepares a store for production."),
-        "webhook": Place("webhook", "app", "What webhooks are told: look at it, tell it again, try endpoints."),
+        "webhook": Place(
+            "webhook",
+            "app",
+            "What webhooks are told: look at it, tell it again, try endpoints.",
+        ),
     }
 )
 
