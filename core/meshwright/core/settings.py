@@ -36,6 +36,10 @@ class Settings(BaseModel):
     drain_s: float = Field(default=10.0, ge=0, le=600, description="Seconds that calls in flight get on SIGTERM")
     max_calls: int = Field(default=1_000, ge=1, description="Unary calls at once; more are refused with OVERLOADED")
     max_streams: int = Field(default=5_000, ge=1, description="Streams at once; more are refused with OVERLOADED")
+    content_keys_file: str = Field(
+        default="",
+        description="File of keys, lines of `ID KEY`, with which content is encrypted in the store; empty: it is not",
+    )
     insecure: bool = Field(default=False, description="Listen in plain text on an address that is not loopback")
 
     @classmethod

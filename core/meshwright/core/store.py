@@ -16,10 +16,13 @@ from redis.exceptions import ConnectionError as StoreConnectionError
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as StoreTimeoutError
 
+from meshwright.core.codec import VARIABLE, Codec, SealPlace
 from meshwright.core.errors import (
+    DataLossError,
     InternalError,
     JournalNewerError,
     MeshError,
+    SealedOtherwiseError,
     SetupError,
     StoreFullError,
     StoreUnavailableError,
@@ -48,7 +51,7 @@ NOUNS = frozenset(
     task log seen blob children tail ready line tenants virtual running suspects isolating pinned wake leases
     deadlines expiry ending outbox index inputs inbox lapses dead tomb boot ledger partitions instances revision changes
     tool tools hosts aliases sunsets session sessions members turns ticket memory vectors ages origin audit quota escrow
-    costs hooks endpoints deliveries attempts outcomes delivered givenup dropped gone answer answers
+    costs hooks endpoints deliveries attempts outcomes delivered givenup dropped gone answer answers seal
     """.split()  # noqa: SIM905 - reads better than a list of quoted words
 )
 """Every noun a key may hold; functions in Lua spell keys through the same prologue."""
@@ -111,10 +114,13 @@ class Store:
     Args:
         url: `redis://`, `rediss://` or `unix://` address.
         libraries: Loaded on `open` and again whenever the store has lost them.
+        codec: Encrypts content; None: this process neither reads nor writes any.
     """
 
-    def __init__(self, url: str, *libraries: Library, timeout_s: float = 5.0) -> None:
+    def __init__(self, url: str, *libraries: Library, timeout_s: float = 5.0, codec: Codec | None = None) -> None:
         self.url = url
+        self.codec = codec or Codec()
+        self._has_content = codec is not None
         self._libraries = libraries
         try:
             pool = redis.BlockingConnectionPool.from_url(
@@ -147,7 +153,8 @@ class Store:
             partitions: What this process is set to, written where the store is new; None: what the store says.
 
         Raises:
-            SetupError: The store does not answer, is too old, would lose accepted tasks, or has other partitions.
+            SetupError: The store does not answer, is too old, would lose accepted tasks, has other partitions, or
+                holds content whose keys are not here.
         """
         try:
             await self._wait()
@@ -155,6 +162,8 @@ class Store:
                 await self._check_durability()
                 await self._load()
                 await self._settle(partitions)
+                if self._has_content:
+                    await self._check_keys()
         except (RedisError, OSError) as error:
             said = str(error) or f"no answer within {self._timeout_s:g} s"
             raise SetupError(f"the store at {public_url(self.url)} cannot be used: {said}") from None
@@ -166,6 +175,27 @@ class Store:
         self.partitions = int(await self.client.get(key) or 1)
         if partitions not in (None, self.partitions):
             raise SetupError(f"the store was started with MESHWRIGHT_PARTITIONS={self.partitions}, not {partitions}")
+
+    async def _check_keys(self) -> None:
+        """Holds master keys against those that content was written with: each has left a data key under its id."""
+        noun, keys = partition_key(MESH, "seal"), self.codec.keys
+        known = {key_id.decode(): wrapped for key_id, wrapped in (await self.client.hgetall(noun)).items()}
+        if keys is None or (known and not known.keys() & set(keys.ids)):
+            if known:
+                ids = ", ".join(sorted(known))
+                raise SetupError(
+                    f"content in the store is encrypted with {ids}: set {VARIABLE} to a file with these keys"
+                )
+            return
+        if keys.first not in known:
+            fresh = self.codec.fresh(SealPlace("", f"{noun}:{keys.first}")).wrapped
+            await self.client.hsetnx(noun, keys.first, fresh)
+            known[keys.first] = await self.client.hget(noun, keys.first)
+        for key_id in known.keys() & set(keys.ids):
+            try:
+                self.codec.open(SealPlace("", f"{noun}:{key_id}"), known[key_id])
+            except DataLossError:
+                raise SetupError(f"{VARIABLE}: key {key_id} is not the one that content was encrypted with") from None
 
     async def _wait(self) -> None:
         ends = time.monotonic() + PATIENCE_S
@@ -283,6 +313,8 @@ def failure(error: RedisError | OSError) -> MeshError:
         return StoreUnavailableError(f"the store does not answer: {text or 'no reply in time'}", retry_after_s=1)
     if text.startswith("OOM") or isinstance(error, OutOfMemoryError):
         return StoreFullError("the store is full: try again later", retry_after_s=FULL_RETRY_S)
+    if text.startswith("SEALED"):
+        return SealedOtherwiseError("another process wrote here first: try again")
     if text.startswith("NEWER"):
         return JournalNewerError("a newer version of the mesh wrote this: ask a process of that version")
     if text.startswith(PASSING) or not isinstance(error, ResponseError):
