@@ -62,8 +62,10 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]
 async def store(valkey: EmbeddedValkey) -> AsyncIterator[Store]:
     """An open and empty store."""
     opened = Store(valkey.url, JOURNAL_LIBRARY, REGISTRY_LIBRARY, codec=codec())
-    await opened.open()
-    await opened.client.flushall()
+    empty = Store(valkey.url)  # whatever keys the one before was written with
+    await empty.open()
+    await empty.client.flushall()
+    await empty.close()
     await opened.open()
     yield opened
     await opened.close()

@@ -15,7 +15,7 @@ from meshwright.agents.journal import LIBRARY, Journal
 from meshwright.agents.session import KEPT_MS, OUTPUT, PROMPT, SUMMARY, Sessions, about_of, place_of, session_of
 from meshwright.agents.shortening import opening, squeezed
 from meshwright.agents.task import TaskName
-from meshwright.core.codec import OVERHEAD, Seal, SealPlace
+from meshwright.core.codec import Seal, SealPlace
 from meshwright.core.errors import (
     DataLossError,
     InvalidRequestError,
@@ -223,10 +223,9 @@ class Memory:
         place = place_of(name, session_id)
 
         async def put(seal: Seal) -> bytes | None:
-            room = MOST_FACTS_BYTES + (MOST_FACTS * OVERHEAD if seal.is_on else 0)
             fact = seal.encrypt(kind_of_fact(fact_id), fresh)
             pinned: bytes | None = await self._call(
-                "pin", session, fact_id, fact, MOST_FACTS, room, KEPT_MS, seal.wrapped
+                "pin", session, fact_id, fact, MOST_FACTS, MOST_FACTS_BYTES, KEPT_MS, seal.wrapped
             )
             return pinned
 

@@ -99,7 +99,7 @@ class Seal:
             ContentKeyMissingError: This process has no keys.
         """
         if not content.startswith(MARK):
-            if self.is_mixed and not content.startswith(MARK[:1]):
+            if self.is_mixed and not content.startswith(MARK[:1]) and not self._is_ours(content):
                 return content
             raise lost(f"what is stored at {self.place.key} ({kind}) is not as it was written")
         if not self.is_on:
@@ -112,6 +112,10 @@ class Seal:
             return self._key.decrypt(nonce, body, self._bound(head, kind))
         except (InvalidTag, ValueError):
             raise lost(f"what is stored at {self.place.key} ({kind}) is not as it was written") from None
+
+    def _is_ours(self, content: bytes) -> bool:
+        """Whether content bears the id of this data key, whatever it begins with."""
+        return bool(self._key_id) and content[len(MARK) : len(MARK) + ID_BYTES] == self._key_id
 
     def _bound(self, head: bytes, kind: str) -> bytes:
         return b"\0".join((head, self.place.tenant.encode(), self.place.key.encode(), kind.encode()))

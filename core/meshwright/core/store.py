@@ -179,7 +179,8 @@ class Store:
     async def _check_keys(self) -> None:
         """Holds master keys against those that content was written with: each has left a data key under its id."""
         noun, keys = partition_key(MESH, "seal"), self.codec.keys
-        known = {key_id.decode(): wrapped for key_id, wrapped in (await self.client.hgetall(noun)).items()}
+        found: dict[bytes, bytes] = await self.client.execute_command("HGETALL", noun)
+        known = {key_id.decode(): wrapped for key_id, wrapped in found.items()}
         if keys is None or (known and not known.keys() & set(keys.ids)):
             if known:
                 ids = ", ".join(sorted(known))
@@ -189,8 +190,8 @@ class Store:
             return
         if keys.first not in known:
             fresh = self.codec.fresh(SealPlace("", f"{noun}:{keys.first}")).wrapped
-            await self.client.hsetnx(noun, keys.first, fresh)
-            known[keys.first] = await self.client.hget(noun, keys.first)
+            await self.client.execute_command("HSETNX", noun, keys.first, fresh)
+            known[keys.first] = await self.client.execute_command("HGET", noun, keys.first)
         for key_id in known.keys() & set(keys.ids):
             try:
                 self.codec.open(SealPlace("", f"{noun}:{key_id}"), known[key_id])

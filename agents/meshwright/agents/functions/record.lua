@@ -26,7 +26,7 @@ local MAX_BLOB_BYTES = 33554432
 
 local TERMINAL = {COMPLETED = true, FAILED = true, CANCELLED = true}
 
-local SEALED, SEALING = 255, 38  -- the first byte of an encrypted event, and the bytes that it has grown by
+local SEALED, SEALING = 255, 38  -- the first byte of what is encrypted, and the bytes that it has grown by
 
 local function bytes_of(payload)
   return #payload - (string.byte(payload, 1) == SEALED and SEALING or 0)

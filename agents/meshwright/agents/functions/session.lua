@@ -88,8 +88,8 @@ local function pin(keys, a)
   local known = redis.call('HGET', facts, a[2])
   if known then return known end
   if is_sealed_otherwise(p, '', a[7]) then return sealed_otherwise() end
-  local bytes = #a[3]
-  for _, fact in ipairs(redis.call('HVALS', facts)) do bytes = bytes + #fact end
+  local bytes = bytes_of(a[3])
+  for _, fact in ipairs(redis.call('HVALS', facts)) do bytes = bytes + bytes_of(fact) end
   if redis.call('HLEN', facts) >= tonumber(a[4]) or bytes > tonumber(a[5]) then return false end
   redis.call('HSET', facts, a[2], a[3])
   seal(p, '', a[7])
