@@ -216,7 +216,7 @@ class TestDeletion:
             assert not response.output
 
     async def test_the_key_of_a_task_ends_with_the_task(self, journal, sealed, made, claimed):
-        claim = await claimed(made.task(retention_ms=1))
+        claim = await claimed(made.task())
         child = await claimed(made.child(made.task()))
         await journal.finish(child, "COMPLETED", [made.result()])
         await journal.finish(claim, "COMPLETED", [made.result()])
