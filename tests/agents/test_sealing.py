@@ -14,12 +14,15 @@ import grpc
 import pytest
 
 from meshwright.agents.agent import Agent
+from meshwright.agents.costs import Costs
 from meshwright.agents.erasure import Erasure
+from meshwright.agents.escrow import Escrow
 from meshwright.agents.feed import Feeds
 from meshwright.agents.journal import LIBRARY, Journal
-from meshwright.agents.memory import Memory
+from meshwright.agents.memory import Memory, Outbox
 from meshwright.agents.recall import Origins
 from meshwright.agents.session import Sessions
+from meshwright.agents.shared_limits import SharedLimits
 from meshwright.core.codec import Codec, ContentKeys
 from meshwright.core.errors import ContentKeyMissingError, DataLossError, InputNotPendingError, MeshError
 from meshwright.core.store import Store, partition_key
@@ -347,6 +350,12 @@ class TestOthers:
             await ledger.look(holder, "other")
 
 
+def erasure_of(journal):
+    memory, escrow = Memory(journal.store), Escrow(journal, SharedLimits())
+    outbox = Outbox(journal, Sessions(journal), memory, escrow=escrow, costs=Costs(journal))
+    return Erasure(journal, memory, Origins(journal.store), outbox)
+
+
 def flipped(content, at=-1):
     changed = bytearray(content)
     changed[at] ^= 1
@@ -413,7 +422,7 @@ class TestTampering:
         await sealed.client.hset(facts, fact_id, flipped(fact))
         with pytest.raises(DataLossError):
             await memory.load(name, "s1")
-        await Erasure(journal, memory, Origins(sealed)).erase(name, "s1")
+        await erasure_of(journal).erase(name, "s1")
         assert (await memory.load(name, "s1")).facts == ()
 
     async def test_a_session_that_begins_anew_has_a_new_key(self, sealed, store, made, journal):
@@ -423,7 +432,7 @@ class TestTampering:
             assert (await Memory(elsewhere).load(name, "s1")).facts == ("Old.",)
             reader = Memory(elsewhere)
             await reader.load(name, "s1")
-            await Erasure(journal, Memory(sealed), Origins(sealed)).erase(name, "s1")
+            await erasure_of(journal).erase(name, "s1")
             await Memory(sealed).pin(name, "s1", "New.")
             assert (await reader.load(name, "s1")).facts == ("New.",)
 

@@ -5,6 +5,7 @@ A descendant's event stands in the journals of all above it as it was written on
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from meshwright.agents.task import Entry, TaskName
 from meshwright.core.codec import MARK, Seal, SealPlace
@@ -15,6 +16,7 @@ from meshwright.core.store import Store, partition_key
 from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
 
 REQUEST, CANCEL = "request", "cancel"
+KEPT_PLACES = 4_096
 OF_STORE = b"the parent task ended"
 """Why a task is cancelled whose parent has ended: the store says so itself, in plain words."""
 
@@ -32,8 +34,7 @@ class Sealing:
 
     def place(self, name: TaskName) -> SealPlace:
         """Names where the data key of a task's tree stands."""
-        root = name.sibling(root_of(name.task_id))
-        return SealPlace(name.tenant, partition_key(root.partition(self._store.partitions), "seal", root.ref))
+        return place_of(name, self._store.partitions)
 
     def fresh(self, name: TaskName) -> Seal:
         """Makes the data key of a tree that is about to be accepted."""
@@ -128,6 +129,13 @@ class Sealing:
     async def opened_input(self, name: TaskName, input_id: str, origin: str, question: bytes) -> bytes:
         """Reads a question that a task shows. Raises as `opened` does."""
         return await self._decrypt(name, kind_of_input(origin, input_id), question)
+
+
+@lru_cache(KEPT_PLACES)
+def place_of(name: TaskName, partitions: int) -> SealPlace:
+    """Names where the data key of a task's tree stands."""
+    root = name.sibling(root_of(name.task_id))
+    return SealPlace(name.tenant, partition_key(root.partition(partitions), "seal", root.ref))
 
 
 def sealed(seal: Seal, name: TaskName, events: Sequence[StepEvent]) -> list[bytes]:
