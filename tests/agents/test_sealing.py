@@ -14,15 +14,11 @@ import grpc
 import pytest
 
 from meshwright.agents.agent import Agent
-from meshwright.agents.costs import Costs
-from meshwright.agents.erasure import Erasure
-from meshwright.agents.escrow import Escrow
 from meshwright.agents.feed import Feeds
 from meshwright.agents.journal import LIBRARY, Journal
-from meshwright.agents.memory import Memory, Outbox
+from meshwright.agents.memory import Memory
 from meshwright.agents.recall import Origins
 from meshwright.agents.session import Sessions
-from meshwright.agents.shared_limits import SharedLimits
 from meshwright.core.codec import Codec, ContentKeys
 from meshwright.core.errors import ContentKeyMissingError, DataLossError, InputNotPendingError, MeshError
 from meshwright.core.store import Store, partition_key
@@ -350,12 +346,6 @@ class TestOthers:
             await ledger.look(holder, "other")
 
 
-def erasure_of(journal):
-    memory, escrow = Memory(journal.store), Escrow(journal, SharedLimits())
-    outbox = Outbox(journal, Sessions(journal), memory, escrow=escrow, costs=Costs(journal))
-    return Erasure(journal, memory, Origins(journal.store), outbox)
-
-
 def flipped(content, at=-1):
     changed = bytearray(content)
     changed[at] ^= 1
@@ -414,7 +404,7 @@ class TestTampering:
         await becomes(have_ended)
         assert MeshError.from_status((await server.get("t1")).error).reason == "DATA_LOSS"
 
-    async def test_a_session_that_was_changed_is_told_and_can_be_deleted(self, sealed, made, journal):
+    async def test_a_session_that_was_changed_is_told_and_can_be_deleted(self, sealed, made, erasure):
         memory, name = Memory(sealed), made.name()
         await memory.pin(name, "s1", SECRET)
         facts = partition_key("default%2Fdefault%2Fs1", "session", "facts")
@@ -422,17 +412,17 @@ class TestTampering:
         await sealed.client.hset(facts, fact_id, flipped(fact))
         with pytest.raises(DataLossError):
             await memory.load(name, "s1")
-        await erasure_of(journal).erase(name, "s1")
+        await erasure.erase(name, "s1")
         assert (await memory.load(name, "s1")).facts == ()
 
-    async def test_a_session_that_begins_anew_has_a_new_key(self, sealed, store, made, journal):
+    async def test_a_session_that_begins_anew_has_a_new_key(self, sealed, store, made, erasure):
         name = made.name()
         async with process_with(store.url) as elsewhere:
             await Memory(sealed).pin(name, "s1", "Old.")
             assert (await Memory(elsewhere).load(name, "s1")).facts == ("Old.",)
             reader = Memory(elsewhere)
             await reader.load(name, "s1")
-            await erasure_of(journal).erase(name, "s1")
+            await erasure.erase(name, "s1")
             await Memory(sealed).pin(name, "s1", "New.")
             assert (await reader.load(name, "s1")).facts == ("New.",)
 

@@ -12,7 +12,7 @@ from meshwright.agents.costs import Costs
 from meshwright.agents.escrow import Escrow
 from meshwright.agents.extract import Passage, extract
 from meshwright.agents.journal import LIBRARY, Journal
-from meshwright.agents.session import KEPT_MS, OUTPUT, PROMPT, SUMMARY, Sessions, about_of, place_of, session_of
+from meshwright.agents.session import KEPT_MS, SUMMARY, Sessions, about_of, output_of, place_of, prompt_of, session_of
 from meshwright.agents.shortening import opening, squeezed
 from meshwright.agents.task import TaskName
 from meshwright.core.codec import Seal, SealPlace
@@ -75,12 +75,8 @@ class Memory:
             raise DataLossError(f"a {kind} of the session is not as it was written: delete the session") from None
 
     async def _said(self, place: SealPlace, items: Iterable[Item]) -> list[context.Turn]:
-        return [
-            context.Turn(
-                await self._text(place, PROMPT, fields[b"prompt"]), await self._text(place, OUTPUT, fields[b"output"])
-            )
-            for _, fields in items
-        ]
+        turns = [await self._turn(place, item) for item in items]
+        return [context.Turn(turn.prompt, turn.output) for turn in turns]
 
     async def load(self, name: TaskName, session_id: str) -> History:
         """Returns what a task knows of its session; the same cost however long the session is."""
@@ -256,8 +252,8 @@ class Memory:
     async def _turn(self, place: SealPlace, item: Item) -> Turn:
         turn_id, fields = item
         turn = Turn(task_id=fields[b"task"].decode(), agent_id=fields.get(b"agent", b"").decode())
-        turn.prompt = await self._text(place, PROMPT, fields[b"prompt"])
-        turn.output = await self._text(place, OUTPUT, fields[b"output"])
+        turn.prompt = await self._text(place, prompt_of(turn.task_id), fields[b"prompt"])
+        turn.output = await self._text(place, output_of(turn.task_id), fields[b"output"])
         turn.time.FromMilliseconds(int(turn_id.partition(b"-")[0]))
         return turn
 

@@ -11,7 +11,7 @@ from meshwright.core.store import partition_key, segment
 from meshwright.gen.agents.v1.task_pb2 import TASK_STATUS_COMPLETED, TaskRequest, TaskResponse
 
 KEPT_TURNS = 1_000
-PROMPT, OUTPUT, SUMMARY = "prompt", "output", "summary"
+SUMMARY = "summary"
 KEPT_MS = 30 * 86_400_000
 MAX_TURN_CHARS = 16_384
 """Of a prompt and of an output as a session keeps them; the task's own record has all of it as long as it is kept."""
@@ -32,6 +32,16 @@ def place_of(name: TaskName, session_id: str) -> SealPlace:
 def about_of(name: TaskName, session_id: str) -> str:
     """Spells what is there as long as a session is."""
     return partition_key(session_of(name, session_id), "session", "about")
+
+
+def prompt_of(task_id: str) -> str:
+    """Says which turn's prompt one is."""
+    return f"prompt/{task_id}"
+
+
+def output_of(task_id: str) -> str:
+    """Says which turn's output one is."""
+    return f"output/{task_id}"
 
 
 class Sessions:
@@ -97,8 +107,10 @@ class Sessions:
             place = place_of(name, request.session_id)
 
             async def put(seal: Seal) -> None:
-                prompt = seal.encrypt(PROMPT, shortened(request.prompt, MAX_TURN_CHARS).encode())
-                said = seal.encrypt(OUTPUT, shortened(output, MAX_TURN_CHARS).encode()) if output else b""
+                prompt = seal.encrypt(prompt_of(name.task_id), shortened(request.prompt, MAX_TURN_CHARS).encode())
+                said = (
+                    seal.encrypt(output_of(name.task_id), shortened(output, MAX_TURN_CHARS).encode()) if output else b""
+                )
                 facts = (name.task_id, response.agent_id, prompt, said, KEPT_TURNS, KEPT_MS, seal.wrapped)
                 await self._step_out("leave", name, request.session_id, *facts)
 

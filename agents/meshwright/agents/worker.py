@@ -285,7 +285,7 @@ class Worker:
                 self.interrupt(ref)
         for claim in list(self._suspended):
             if claim.name.ref not in beaten.lost:
-                self.launch(claim, await self._journal.record(claim.name))
+                await self._take(claim)
             self._suspended.remove(claim)
 
     def _is_hung(self, working: Working) -> bool:

@@ -179,8 +179,8 @@ class Store:
     async def _check_keys(self) -> None:
         """Holds master keys against those that content was written with: each has left a data key under its id."""
         noun, keys = partition_key(MESH, "seal"), self.codec.keys
-        found: dict[bytes, bytes] = await self.client.execute_command("HGETALL", noun)
-        known = {key_id.decode(): wrapped for key_id, wrapped in found.items()}
+        (found,) = await self.run(("HGETALL", noun))
+        known: dict[str, bytes] = {key_id.decode(): wrapped for key_id, wrapped in found.items()}
         if keys is None or (known and not known.keys() & set(keys.ids)):
             if known:
                 ids = ", ".join(sorted(known))
@@ -190,8 +190,7 @@ class Store:
             return
         if keys.first not in known:
             fresh = self.codec.fresh(SealPlace("", f"{noun}:{keys.first}")).wrapped
-            await self.client.execute_command("HSETNX", noun, keys.first, fresh)
-            known[keys.first] = await self.client.execute_command("HGET", noun, keys.first)
+            _, known[keys.first] = await self.run(("HSETNX", noun, keys.first, fresh), ("HGET", noun, keys.first))
         for key_id in known.keys() & set(keys.ids):
             try:
                 self.codec.open(SealPlace("", f"{noun}:{key_id}"), known[key_id])
