@@ -64,6 +64,16 @@ async def process_with(url, **keys):
 
 
 @pytest.fixture
+async def store(valkey):
+    """An open and empty store; who opens it thus has no keys."""
+    opened = Store(valkey.url, LIBRARY, REGISTRY_LIBRARY, codec=Codec())
+    await opened.client.flushall()
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
 async def sealed(store):
     """A store whose content is encrypted."""
     async with process_with(store.url) as opened:

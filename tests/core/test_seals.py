@@ -42,6 +42,8 @@ class TestOpening:
             await opened(("one", TWO))
         with pytest.raises(SetupError, match="key one is not the one"):
             await opened(("two", TWO), ("one", TWO))
+        with pytest.raises(SetupError, match="encrypted with one:"):
+            await opened(("two", TWO))  # who is refused leaves no trace
 
     async def test_keys_that_the_store_has_never_seen_do_not_start(self, opened):
         await opened(("one", ONE))

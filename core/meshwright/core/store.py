@@ -94,6 +94,11 @@ def partition_of(tenant: str, root_task_id: str, partitions: int) -> int:
     return int.from_bytes(digest[:8]) % partitions
 
 
+def key_place(key_id: str) -> SealPlace:
+    """Names where the trace of a master key stands: a data key that nothing is encrypted with."""
+    return SealPlace("", f"{partition_key(MESH, 'seal')}:{key_id}")
+
+
 class Library:
     """A set of functions loaded into the store under names that hold their version: versions live side by side."""
 
@@ -188,14 +193,18 @@ class Store:
                     f"content in the store is encrypted with {ids}: set {VARIABLE} to a file with these keys"
                 )
             return
-        if keys.first not in known:
-            fresh = self.codec.fresh(SealPlace("", f"{noun}:{keys.first}")).wrapped
-            _, known[keys.first] = await self.run(("HSETNX", noun, keys.first, fresh), ("HGET", noun, keys.first))
         for key_id in known.keys() & set(keys.ids):
-            try:
-                self.codec.open(SealPlace("", f"{noun}:{key_id}"), known[key_id])
-            except DataLossError:
-                raise SetupError(f"{VARIABLE}: key {key_id} is not the one that content was encrypted with") from None
+            self._check_key(key_id, known[key_id])
+        if keys.first not in known:
+            fresh = self.codec.fresh(key_place(keys.first)).wrapped
+            _, kept = await self.run(("HSETNX", noun, keys.first, fresh), ("HGET", noun, keys.first))
+            self._check_key(keys.first, kept)
+
+    def _check_key(self, key_id: str, wrapped: bytes) -> None:
+        try:
+            self.codec.open(key_place(key_id), wrapped)
+        except DataLossError:
+            raise SetupError(f"{VARIABLE}: key {key_id} is not the one that content was encrypted with") from None
 
     async def _wait(self) -> None:
         ends = time.monotonic() + PATIENCE_S
