@@ -309,12 +309,12 @@ class TestOthers:
             await feeds.open({"worker": lambda _: None})
             watching = asyncio.create_task(self.seen(feeds, claim.name))
             await heard(claim.name)
-            await journal.pass_on(child.name, StepEvent(text_delta=TextDelta(text="Well")))
+            await journal.pass_on(child.name, StepEvent(delta=TextDelta(text="Well")))
             await journal.append(child, "k", [made.notice(SECRET)])
             await journal.finish(claim, "COMPLETED", [made.result(SECRET)])
             delta, told, result = await watching
             await feeds.close()
-        assert delta.child.event.text_delta.text == "Well"
+        assert delta.child.event.delta.text == "Well"
         assert told.child.event.notice.detail == SECRET
         assert result.result.output == SECRET
 

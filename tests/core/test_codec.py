@@ -11,7 +11,7 @@ from meshwright.core.codec import ID_BYTES, MARK, NONCE_BYTES, OVERHEAD, Codec, 
 from meshwright.core.errors import ContentKeyMissingError, DataLossError, SetupError
 from meshwright.gen.agents.v1.step_event_pb2 import LlmCall, StepEvent
 
-OLD, NEW = os.urandom(32), os.urandom(32)
+OLD, NEW = bytes(range(32)), bytes(range(32, 64))
 PLACE = SealPlace("acme", "slot:seal:acme/ann/t1")
 CODEC = Codec(ContentKeys({"old": OLD}))
 SEAL = CODEC.fresh(PLACE)
