@@ -15,6 +15,7 @@ import grpc
 from benchmarks import (
     arguments,
     catalog,
+    codec,
     context,
     durable,
     flat,
@@ -45,6 +46,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "idle": idle.run,
     "tool_step": toolstep.run,
     "arguments": arguments.run,
+    "codec": codec.run,
     "context": context.run,
     "guardrails": guardrails.run,
     "catalog": catalog.run,

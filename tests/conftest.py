@@ -1,7 +1,10 @@
 """Real parts for tests: a Valkey, a registry and agents of this process, each on a free port."""
 
 import asyncio
+import base64
 import contextlib
+import hashlib
+import os
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -13,11 +16,37 @@ from meshwright.agents.agent import Agent
 from meshwright.agents.journal import LIBRARY as JOURNAL_LIBRARY
 from meshwright.agents.serving import AgentProcess
 from meshwright.agents.settings import AgentSettings
+from meshwright.core.codec import Codec, ContentKeys
 from meshwright.core.settings import Auth, Settings
 from meshwright.core.store import Store
 from meshwright.core.valkey import EmbeddedValkey
 from meshwright.registry.serving import RegistryProcess
 from meshwright.registry.store import LIBRARY as REGISTRY_LIBRARY
+
+KEY = hashlib.sha256(b"the key of tests").digest()
+WITH_CODEC = bool(os.environ.get("TEST_CODEC"))
+"""`TEST_CODEC=1 pytest tests/agents`: the same tests, with content encrypted in the store."""
+
+
+def codec() -> Codec:
+    """The codec of a run by hand, or one that leaves content as it is."""
+    return Codec(ContentKeys({"test": KEY}) if WITH_CODEC else None)
+
+
+@pytest.fixture(scope="session")
+def keys_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with one key, `test`."""
+    path = tmp_path_factory.mktemp("keys") / "content.keys"
+    path.write_text(f"test {base64.b64encode(KEY).decode()}\n")
+    path.chmod(0o600)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _content_keys(keys_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hands the keys to every process of a run by hand."""
+    if WITH_CODEC:
+        monkeypatch.setenv("MESHWRIGHT_CONTENT_KEYS_FILE", str(keys_file))
 
 
 @pytest.fixture(scope="session")
@@ -32,9 +61,11 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]
 @pytest.fixture
 async def store(valkey: EmbeddedValkey) -> AsyncIterator[Store]:
     """An open and empty store."""
-    opened = Store(valkey.url, JOURNAL_LIBRARY, REGISTRY_LIBRARY)
-    await opened.open()
-    await opened.client.flushall()
+    opened = Store(valkey.url, JOURNAL_LIBRARY, REGISTRY_LIBRARY, codec=codec())
+    empty = Store(valkey.url)  # whatever keys the one before was written with
+    await empty.open()
+    await empty.client.flushall()
+    await empty.close()
     await opened.open()
     yield opened
     await opened.close()
@@ -79,9 +110,10 @@ def run_valkey() -> Iterator[Callable[..., OwnValkey]]:
 class Mesh:
     """A registry and agents, in this process, with real servers between them."""
 
-    def __init__(self, url: str, folder: Path, partitions: int = 1, auth: Auth = "none") -> None:
+    def __init__(self, url: str, folder: Path, partitions: int = 1, auth: Auth = "none", keys_file: str = "") -> None:
         self.url = url
         self.auth: Auth = auth
+        self.keys_file = keys_file
         self.folder = folder
         self.partitions = partitions
         self.target = ""
@@ -102,7 +134,7 @@ class Mesh:
             file.write_text(script)
             settings["model"] = f"scripted:{file}"
         chosen = {"store_url": self.url, "registry": self.target, "drain_s": 0, "tracing": False, "auth": self.auth}
-        chosen |= {"partitions": self.partitions} | settings
+        chosen |= {"partitions": self.partitions, "content_keys_file": self.keys_file} | settings
         process = AgentProcess(agent, AgentSettings(**chosen))
         self._stack.push_async_callback(self.stop, process)
         await process.start()
@@ -123,9 +155,9 @@ class Mesh:
 
 
 @pytest.fixture
-async def mesh(store: Store, tmp_path: Path) -> AsyncIterator[Mesh]:
+async def mesh(store: Store, tmp_path: Path, keys_file: Path) -> AsyncIterator[Mesh]:
     """A mesh with a registry and no agents yet."""
-    opened = Mesh(store.url, tmp_path, store.partitions)
+    opened = Mesh(store.url, tmp_path, store.partitions, keys_file=str(keys_file) if WITH_CODEC else "")
     await opened.open()
     yield opened
     await opened.close()

@@ -17,8 +17,10 @@ from meshwright.agents.recall import Origins
 from meshwright.agents.session import Sessions
 from meshwright.agents.shared_limits import SharedLimits
 from meshwright.agents.task import NewTask, TaskName
+from meshwright.core.codec import Codec
 from meshwright.core.errors import MeshError
 from meshwright.core.ids import child_id
+from meshwright.core.settings import Settings
 from meshwright.core.store import Store, partition_key
 from meshwright.gen.agents.v1.agent_service_pb2_grpc import AgentServiceStub
 from meshwright.gen.agents.v1.step_event_pb2 import LlmCall, RunnerNotice, StepEvent, ToolResult
@@ -302,7 +304,7 @@ class OwnStore:
     def __init__(self, valkey: Any) -> None:
         self.valkey = valkey
         self.url = valkey.url
-        self.store = Store(valkey.url, LIBRARY)
+        self.store = Store(valkey.url, LIBRARY, codec=Codec.of(Settings.load().content_keys_file))
 
     async def start(self) -> None:
         self.valkey.start()

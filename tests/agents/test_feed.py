@@ -9,7 +9,9 @@ from meshwright.agents.feed import QUEUE, Feeds, Follower
 from meshwright.agents.journal import LIBRARY, Journal
 from meshwright.agents.reader import PAGE
 from meshwright.agents.task import Entry
+from meshwright.core.codec import Codec
 from meshwright.core.errors import TaskNotFoundError
+from meshwright.core.settings import Settings
 from meshwright.core.store import Store, partition_key
 from meshwright.gen.agents.v1.step_event_pb2 import StepEvent, TextDelta
 
@@ -20,7 +22,7 @@ NEVER = 600.0
 @contextlib.asynccontextmanager
 async def opened(url, heartbeat_s=NEVER):
     """A process of its own, as far as the store can tell: journal and feeds on their own connections."""
-    store = Store(url, LIBRARY)
+    store = Store(url, LIBRARY, codec=Codec.of(Settings.load().content_keys_file))
     await store.open()
     feeds = Feeds(Journal(store, "watcher"), heartbeat_s=heartbeat_s)
     await feeds.open({"worker": lambda _: None})

@@ -119,6 +119,7 @@ class Courier:
         script.write_text(json.dumps({"agents": {"courier": list(replies)}}))
         settings = {
             "STORE_URL": self._mesh.url,
+            "CONTENT_KEYS_FILE": self._mesh.keys_file,
             "REGISTRY": self._mesh.target,
             "LEASE_S": "1",
             "MODEL": f"scripted:{script}",

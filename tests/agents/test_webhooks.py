@@ -351,11 +351,13 @@ from meshwright.agents.deliveries import Deliveries, Hook
 from meshwright.agents.journal import LIBRARY, Journal
 from meshwright.agents.webhook import Endpoint
 from meshwright.agents.webhooks import Webhooks
+from meshwright.core.codec import Codec
+from meshwright.core.settings import Settings
 from meshwright.core.store import Store
 from meshwright.registry.egress import Egress
 
 async def main():
-    store = Store({url!r}, LIBRARY)
+    store = Store({url!r}, LIBRARY, codec=Codec.of(Settings.load().content_keys_file))
     await store.open()
     hook = Hook("worker/crm", ("task_ended",))
     endpoint = Endpoint("crm", {to!r}, hook, [b"k" * 24], Egress([{place!r}]))

@@ -12,11 +12,18 @@ from dataclasses import dataclass
 from math import sqrt
 from operator import mul
 
+import structlog
+
 from meshwright.agents.journal import LIBRARY
 from meshwright.agents.question import Question
 from meshwright.agents.recall import nearest
 from meshwright.agents.task import TaskName
+from meshwright.core.codec import Seal, SealPlace
+from meshwright.core.errors import ContentKeyMissingError, DataLossError
+from meshwright.core.seals import Seals
 from meshwright.core.store import Store, partition_key, segment
+
+log = structlog.get_logger("answers")
 
 MOST_ANSWERS, MOST_BYTES = 5_000, 32 * 2**20
 """Of one tenant; beyond that those go that would end first."""
@@ -25,6 +32,8 @@ MOST_ALIKE = 1_000
 LOOKED_AT = 5
 """The nearest ones, which are compared exactly."""
 ERASED_AT_ONCE = 200
+NOWHERE = "-"
+"""In place of a session: the answer came from none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +70,7 @@ class Answers:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._seals = Seals(store)
 
     async def find(self, question: Question) -> Kept | None:
         """Returns the answer to the same question."""
@@ -84,10 +94,28 @@ class Answers:
     async def _read(self, name: TaskName, answer_ids: Sequence[str]) -> list[Kept | None]:
         slot = slot_of(name)
         keys = [partition_key(slot, "answer", answer_id) for answer_id in answer_ids]
-        commands = [(command, key) for key in keys for command in ("GET", "PTTL")]
-        replies = await self._store.run(*commands) if commands else []
-        pairs = zip(replies[::2], replies[1::2], strict=True)
-        return [Kept(**json.loads(record), left_ms=left) if record else None for record, left in pairs]
+        commands: list[tuple[str, ...]] = [(command, key) for key in keys for command in ("GET", "PTTL")]
+        if not commands:
+            return []
+        *replies, abouts = await self._store.run(
+            *commands, ("HMGET", partition_key(slot, "answers", "about"), *answer_ids)
+        )
+        kept = zip(answer_ids, replies[::2], replies[1::2], abouts, strict=True)
+        return [await self._opened(name, one, record, about, left) for one, record, left, about in kept]
+
+    async def _opened(
+        self, name: TaskName, answer_id: str, record: bytes | None, about: bytes | None, left_ms: int
+    ) -> Kept | None:
+        """Reads an answer; one that cannot be read is none: the model is asked again."""
+        if not record:
+            return None
+        origin = about.rpartition(b" ")[2].decode() if about else NOWHERE
+        try:
+            content = await self._seals.decrypt(place_of(name, origin), kind_of(answer_id), record)
+            return Kept(**json.loads(content), left_ms=left_ms)
+        except (DataLossError, ContentKeyMissingError, ValueError, TypeError) as error:
+            log.warning("answer_unreadable", answer_id=answer_id, error=str(error))
+            return None
 
     async def keep(self, question: Question, answer: Kept, session_id: str, life_ms: int) -> None:
         """Keeps an answer, in the place of an older one to the same question.
@@ -103,20 +131,27 @@ class Answers:
         """
         slot = slot_of(question.name)
         facts = {name: getattr(answer, name) for name in ("text", "question", "provider", "model", "tokens", "micros")}
-        await self._store.call(
-            LIBRARY.function("retain"),
-            partition_key(slot, "answers"),
-            slot,
-            question.answer_id,
-            question.scope,
-            question.name.sibling(session_id).ref if session_id else "-",
-            life_ms,
-            MOST_ANSWERS,
-            MOST_BYTES,
-            MOST_ALIKE,
-            question.vector,
-            json.dumps(facts, ensure_ascii=False).encode(),
-        )
+        record = json.dumps(facts, ensure_ascii=False).encode()
+        origin = question.name.sibling(session_id).ref if session_id else NOWHERE
+
+        async def put(seal: Seal) -> None:
+            await self._store.call(
+                LIBRARY.function("retain"),
+                partition_key(slot, "answers"),
+                slot,
+                question.answer_id,
+                question.scope,
+                origin,
+                life_ms,
+                MOST_ANSWERS,
+                MOST_BYTES,
+                MOST_ALIKE,
+                question.vector,
+                seal.encrypt(kind_of(question.answer_id), record),
+                seal.wrapped,
+            )
+
+        await self._seals.write(place_of(question.name, origin), [partition_key(slot, "answers")], put)
 
     async def erase(self, name: TaskName, session_id: str) -> int:
         """Deletes the answers that came from a session, whoever may be given them; returns how many."""
@@ -127,6 +162,16 @@ class Answers:
             gone += fresh
             if fresh < ERASED_AT_ONCE:
                 return gone
+
+
+def place_of(name: TaskName, origin: str) -> SealPlace:
+    """Names where the data key of answers stands that came from a session."""
+    return SealPlace(name.tenant, partition_key(slot_of(name), "seal", origin))
+
+
+def kind_of(answer_id: str) -> str:
+    """Says which answer one is."""
+    return f"answer/{answer_id}"
 
 
 def slot_of(name: TaskName) -> str:

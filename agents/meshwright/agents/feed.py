@@ -20,7 +20,10 @@ from redis.exceptions import RedisError
 
 from meshwright.agents.journal import Journal
 from meshwright.agents.reader import PAGE, parse_ref
+from meshwright.agents.sealing import opened_by
 from meshwright.agents.task import Entry, TaskName
+from meshwright.core.codec import Seal
+from meshwright.core.errors import ContentKeyMissingError, DataLossError, MeshError
 from meshwright.core.process import ended
 from meshwright.core.store import partition_key
 from meshwright.gen.agents.v1.step_event_pb2 import StepEvent, StreamGap
@@ -98,10 +101,11 @@ class Follower:
 
 @dataclass(slots=True)
 class Audience:
-    """Those who follow one task, and whether what other processes write to it is heard."""
+    """Those who follow one task, whether what others write to it is heard, and the data key to read that."""
 
     followers: list[Follower]
     is_heard: bool = False
+    seal: Seal | None = None
 
     def push(self, item: Item) -> None:
         """Hands an event to all of them."""
@@ -192,14 +196,16 @@ class Feeds:
             listener(data.decode())
             return
         ref = ref_in(channel)
-        if ref not in self._audiences:
+        audience = self._audiences.get(ref)
+        if audience is None:
             return
         head, _, body = data.partition(b"\n")
         sequence, time_ms, path = head.decode().split(" ")
         if body[:1] == b"e":
-            self._push(ref, Entry(int(sequence), int(time_ms), path, body[1:]).event(parse_ref(ref).task_id))
+            entry = Entry(int(sequence), int(time_ms), path, body[1:])
+            audience.push(opened_event(parse_ref(ref), audience.seal, entry))
         else:
-            self._push(ref, None)
+            audience.push(None)
 
     def _push(self, ref: str, event: StepEvent | None) -> None:
         if audience := self._audiences.get(ref):
@@ -227,7 +233,13 @@ class Feeds:
         audience = self._audiences.get(name.ref)
         if audience and not audience.is_heard:
             audience.is_heard = True
+            await self._unseal(name, audience)
             await self._send("ssubscribe", self._channel(name))
+
+    async def _unseal(self, name: TaskName, audience: Audience) -> None:
+        """Makes the data key known to an audience; what is wrong with it is told by the journal."""
+        with contextlib.suppress(MeshError):
+            audience.seal = await self._journal.sealing.known(name)
 
     def _channel(self, name: TaskName) -> str:
         """Spells where processes tell each other of a task's events."""
@@ -331,6 +343,9 @@ class Feeds:
     async def _missed(self, name: TaskName, after: int) -> list[StepEvent]:
         """Reads a page of what the journal holds after a sequence; a gap frame stands for what is gone."""
         events = []
+        audience = self._audiences.get(name.ref)
+        if audience and audience.is_heard and (audience.seal is None or audience.seal.is_missing):
+            await self._unseal(name, audience)
         for entry in await self._journal.read(name, after):
             if entry.sequence > after + 1:
                 events.append(await self._gap(name, after + 1, entry.sequence - 1))
@@ -348,6 +363,14 @@ class Feeds:
     async def _is_over(self, name: TaskName, cursor: int) -> bool:
         record = await self._journal.record(name)
         return record.is_terminal and cursor >= record.sequence
+
+
+def opened_event(name: TaskName, seal: Seal | None, entry: Entry) -> StepEvent | None:
+    """Reads an event that was heard; None: the journal has the same, and says what is wrong."""
+    try:
+        return opened_by(seal, name, entry).event(name.task_id) if seal else None
+    except (DataLossError, ContentKeyMissingError):
+        return None
 
 
 def ref_in(channel: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from meshwright.agents.reader import Reader, parse_ref
+from meshwright.agents.sealing import request_of, sealed
 from meshwright.agents.shared_limits import SharedLimits
 from meshwright.agents.task import NewTask, TaskName, counted
 from meshwright.core.errors import (
@@ -173,22 +174,25 @@ class Journal(Reader):
             GrantInvalidError: It is to have scopes that its parent does not have.
         """
         partition, ref = self._place(task.name)
-        payloads = [event.SerializeToString() for event in events]
+        seal = await self.sealing.of(task.name) if task.parent_id else self.sealing.fresh(task.name)
+        payloads = sealed(seal, task.name, events)
+        request = seal.encrypt(request_of(task.name), task.request.SerializeToString())
         owner, nonce = (self.owner, secrets.token_hex(8)) if claim else ("", "")
         limits = self._limits
         # fmt: off
         function = "adopt" if task.parent_id else "accept"
         reply = await self._call(
-            function, partition, ref, task.name.task_id, task.agent_id, task.hash, task.request.SerializeToString(),
+            function, partition, ref, task.name.task_id, task.agent_id, task.hash, request,
             task.timeout_ms, RETENTION_MS, task.parent_id, task.root_id, task.depth, task.call_id, task.trace,
             task.rank, task.session_id, limits.max_ready, limits.tenant_max_ready, owner, nonce, self.lease_ms,
             limits.tenant_concurrency, version, json.dumps(task.scopes), " ".join(task.ancestors),
-            task.request.cost_budget_micros, str(task.shared),
+            task.request.cost_budget_micros, str(task.shared), b"" if task.parent_id else seal.wrapped,
             len(payloads), *payloads,
         )
         # fmt: on
         match reply[0]:
             case b"new":
+                self.sealing.keep(seal)
                 claimed = Claim(task.name, reply[1].decode()) if reply[1] else None
                 return Accepted(True, claimed, reply[2], SharedLimits.parse(reply[3].decode()))
             case b"known" if reply[1]:
@@ -268,9 +272,12 @@ class Journal(Reader):
         self, claim: Claim, key: str, events: Sequence[StepEvent], escrow: str, *, is_progress: bool
     ) -> Appended | Short:
         partition, ref = self._place(claim.name)
-        payloads = [event.SerializeToString() for event in events]
+        payloads, asked = (
+            await self.sealing.events(claim.name, events),
+            await self.sealing.questions(claim.name, events),
+        )
         facts = (ref, claim.fence, key, int(is_progress), spelled(events), escrow)
-        reply = await self._call("append", partition, *facts, len(payloads), *payloads, *asked(events))
+        reply = await self._call("append", partition, *facts, len(payloads), *payloads, *asked)
         if reply[0] == b"short":
             return Short(left=reply[1])
         if reply[0] == b"chunk":
@@ -280,7 +287,7 @@ class Journal(Reader):
         if reply[0] == b"full":
             message = "a journal holds 10,000 events, each of 4 MiB, large ones of 32 MiB together: narrow the task"
             raise ResultTooLargeError(message)
-        return Appended(reply[0], reply[1], reply[2].decode())
+        return Appended(reply[0], reply[1], (await self.sealing.opened_reason(claim.name, reply[2])).decode())
 
     async def park(
         self,
@@ -309,7 +316,8 @@ class Journal(Reader):
         """
         partition, ref = self._place(claim.name)
         facts = [last_sequence, children, int(is_turn), int(is_held), int(is_eager)]
-        reply = await self._call("park", partition, ref, claim.fence, *facts, event.SerializeToString())
+        payloads = await self.sealing.events(claim.name, [event])
+        reply = await self._call("park", partition, ref, claim.fence, *facts, *payloads)
         if reply == b"fenced":
             raise FencedError(f"task {claim.name.task_id} is owned by another process now")
         return bool(reply == b"parked")
@@ -336,7 +344,7 @@ class Journal(Reader):
             DigestMismatchError: It is about another call.
         """
         partition, ref = self._place(shown)
-        payload, budget = event.SerializeToString(), event.input_resolved.cost_budget_micros
+        payload, budget = await self.sealing.decision(shown, input_id, event), event.input_resolved.cost_budget_micros
         reply = await self._call("resolve", partition, ref, input_id, digest, int(is_unpinning), payload, budget)
         if reply == b"gone":
             raise InputNotPendingError(f"{input_id} waits for no decision: it was decided, has lapsed or was withdrawn")
@@ -348,37 +356,41 @@ class Journal(Reader):
     async def strand(self, name: TaskName, event: StepEvent) -> bool:
         """Asks a person about a task whose version of workers does not come; False: one has come."""
         partition, ref = self._place(name)
-        return bool(await self._call("strand", partition, ref, event.SerializeToString(), *asked([event])))
+        payloads, asked = await self.sealing.events(name, [event]), await self.sealing.questions(name, [event])
+        return bool(await self._call("strand", partition, ref, *payloads, *asked))
 
-    async def finish(self, claim: Claim, state: str, events: Sequence[StepEvent]) -> Appended:
-        """Ends a task; the last event is its result.
+    async def finish(
+        self, claim: Claim, state: str, events: Sequence[StepEvent], *, is_plain: bool = False
+    ) -> Appended:
+        """Ends a task; the last event is its result. `is_plain`: its data key is lost, and nothing of its content told.
 
         Raises:
             FencedError: Somebody else owns the task, or it has ended: the first end wins.
         """
         partition, ref = self._place(claim.name)
-        payloads = [event.SerializeToString() for event in events]
+        payloads = await self.sealing.events(claim.name, events, is_plain=is_plain)
         counters = spelled(events)
         reply = await self._call("finish", partition, ref, claim.fence, state, counters, len(payloads), *payloads)
         if reply[0] in (b"fenced", b"ended"):
             raise FencedError(f"task {claim.name.task_id} has ended or is owned by another process now")
         return Appended(reply[0], reply[1], "")
 
-    async def finish_idle(self, name: TaskName, state: str, result: StepEvent) -> bool:
-        """Ends a task that nobody runs; False: somebody does, or it has ended."""
+    async def finish_idle(self, name: TaskName, state: str, result: StepEvent, *, is_plain: bool = False) -> bool:
+        """Ends a task that nobody runs, as `finish` does; False: somebody does, or it has ended."""
         partition, ref = self._place(name)
-        return bool(await self._call("finish_idle", partition, ref, state, result.SerializeToString()))
+        payloads = await self.sealing.events(name, [result], is_plain=is_plain)
+        return bool(await self._call("finish_idle", partition, ref, state, *payloads))
 
     async def cancel(self, name: TaskName, reason: str) -> list[TaskName]:
         """Asks a task and its descendants to stop; returns those that nobody runs, which the caller must end."""
         partition, ref = self._place(name)
-        reply = await self._call("cancel", partition, ref, reason)
+        reply = await self._call("cancel", partition, ref, await self.sealing.reason(name, reason))
         return [parse_ref(idle.decode()) for idle in reply[1:]]
 
     async def pass_on(self, name: TaskName, frame: StepEvent) -> None:
         """Shows a frame that is not kept, such as a text delta, to the watchers of a task and of its ancestors."""
         partition, ref = self._place(name)
-        await self._call("pass_on", partition, ref, frame.SerializeToString())
+        await self._call("pass_on", partition, ref, await self.sealing.frame(name, frame))
 
     async def release(self, claim: Claim) -> None:
         """Hands a task back to the queue."""
@@ -427,17 +439,6 @@ class Journal(Reader):
 def conflict(name: TaskName) -> TaskConflictError:
     """The refusal of a request whose id is taken."""
     return TaskConflictError(f"task {name.task_id} exists with another request: choose another task_id")
-
-
-def asked(events: Sequence[StepEvent]) -> list[str | int | bytes]:
-    """Spells the questions among events: id, digest, when it lapses, the question."""
-    spelled_inputs: list[str | int | bytes] = []
-    for event in events:
-        if event.HasField("input_requested"):
-            pending = event.input_requested
-            lapses = pending.expire_time.ToMilliseconds()
-            spelled_inputs += [pending.input_id, pending.intent_digest, lapses, pending.SerializeToString()]
-    return spelled_inputs
 
 
 def spelled(events: Sequence[StepEvent]) -> str:

@@ -12,16 +12,19 @@ from meshwright.agents.costs import Costs
 from meshwright.agents.escrow import Escrow
 from meshwright.agents.extract import Passage, extract
 from meshwright.agents.journal import LIBRARY, Journal
-from meshwright.agents.session import KEPT_MS, Sessions, session_of
+from meshwright.agents.session import KEPT_MS, SUMMARY, Sessions, about_of, output_of, place_of, prompt_of, session_of
 from meshwright.agents.shortening import opening, squeezed
 from meshwright.agents.task import TaskName
+from meshwright.core.codec import Seal, SealPlace
 from meshwright.core.errors import (
+    DataLossError,
     InvalidRequestError,
     MemoryFullError,
     SessionNotFoundError,
     TaskNotFoundError,
 )
 from meshwright.core.ids import digest
+from meshwright.core.seals import Seals
 from meshwright.core.store import Store, partition_key, segment
 from meshwright.gen.agents.v1.session_service_pb2 import Fact, Session, Turn
 
@@ -39,6 +42,8 @@ LINE_CHARS = 240
 MOST_FACTS, MOST_FACT_CHARS, MOST_FACTS_BYTES = 32, 1_000, 4_096
 RELAYED = 100
 PAGE = 50
+Item = tuple[bytes, dict[bytes, bytes]]
+"""A turn as the store holds it: its id, and fields by name."""
 MOST_SHOWN_BYTES = 2 * 2**20
 """Of turns in one answer; a message of gRPC takes four."""
 
@@ -53,6 +58,25 @@ class Memory:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._seals = Seals(store)
+
+    async def _text(self, place: SealPlace, kind: str, content: bytes | None) -> str:
+        """Reads a text of a session.
+
+        Raises:
+            DataLossError: It was changed, or its data key is gone.
+            ContentKeyMissingError: This process does not have the keys.
+        """
+        if not content:
+            return ""
+        try:
+            return (await self._seals.decrypt(place, kind, content)).decode()
+        except UnicodeDecodeError:
+            raise DataLossError(f"a {kind} of the session is not as it was written: delete the session") from None
+
+    async def _said(self, place: SealPlace, items: Iterable[Item]) -> list[context.Turn]:
+        turns = [await self._turn(place, item) for item in items]
+        return [context.Turn(turn.prompt, turn.output) for turn in turns]
 
     async def load(self, name: TaskName, session_id: str) -> History:
         """Returns what a task knows of its session; the same cost however long the session is."""
@@ -64,10 +88,11 @@ class Memory:
             ("HGETALL", partition_key(session, "session", "facts")),
             ("HMGET", partition_key(session, "session", "about"), "turns", "summary"),
         )
-        turns = [context.Turn(fields[b"prompt"].decode(), fields[b"output"].decode()) for _, fields in reversed(items)]
+        place = place_of(name, session_id)
+        turns = await self._said(place, reversed(items))
         return History(
-            facts=tuple(fact.text for fact in _facts(facts)),
-            summary=(about[1] or b"").decode(),
+            facts=tuple(fact.text for fact in await self._facts(place, facts)),
+            summary=await self._text(place, SUMMARY, about[1]),
             turns=tuple(turns),
             is_longer=int(about[0] or 0) > len(turns),
         )
@@ -86,10 +111,15 @@ class Memory:
         )
         behind = int(about.get(b"turns", 0)) - int(about.get(b"folded", 0)) - RECENT
         if behind >= FOLDED_AT_ONCE:
-            through, summary = about.get(b"through", b"").decode(), about.get(b"summary", b"").decode()
-            await self._fold(session, through, summary, behind)
+            place, through = place_of(name, session_id), about.get(b"through", b"").decode()
+            summary = await self._text(place, SUMMARY, about.get(b"summary"))
 
-    async def _fold(self, session: str, through: str, summary: str, behind: int) -> None:
+            async def put(seal: Seal) -> None:
+                await self._fold(session, seal, through, summary, behind)
+
+            await self._seals.write(place, [about_of(name, session_id)], put)
+
+    async def _fold(self, session: str, seal: Seal, through: str, summary: str, behind: int) -> None:
         """Takes turns into the summary; where another process was faster, nothing changes."""
         key = partition_key(session, "session")
         while behind > 0:
@@ -97,9 +127,9 @@ class Memory:
             (items,) = await self._store.run(("XRANGE", key, f"({through}" if through else "-", "+", "COUNT", many))
             if not items:
                 return
-            turns = [context.Turn(fields[b"prompt"].decode(), fields[b"output"].decode()) for _, fields in items]
-            last, summary = items[-1][0].decode(), folded(summary, turns)
-            if not await self._call("fold", session, through, last, len(items), summary):
+            last, summary = items[-1][0].decode(), folded(summary, await self._said(seal.place, items))
+            sealed = seal.encrypt(SUMMARY, summary.encode())
+            if not await self._call("fold", session, through, last, len(items), sealed, seal.wrapped):
                 return
             through, behind = last, behind - len(items)
 
@@ -118,18 +148,20 @@ class Memory:
         if not about:
             raise SessionNotFoundError(f"no session {session_id}: `meshwright session list` shows those that are there")
         found = _session(session_id, about)
-        found.summary = about.get(b"summary", b"").decode()
-        found.facts.extend(_facts(facts))
-        found.turns.extend(reversed(_showable(_turn(item) for item in items[:turns])))
+        place = place_of(name, session_id)
+        found.summary = await self._text(place, SUMMARY, about.get(b"summary"))
+        found.facts.extend(await self._facts(place, facts))
+        found.turns.extend(reversed(_showable([await self._turn(place, item) for item in items[:turns]])))
         return found
 
     async def turns(self, name: TaskName, session_id: str) -> AsyncIterator[Turn]:
         """Reads all turns that are kept, oldest first."""
         key, after = partition_key(session_of(name, session_id), "session"), "-"
+        place = place_of(name, session_id)
         while True:
             (items,) = await self._store.run(("XRANGE", key, after, "+", "COUNT", PAGE))
             for item in items:
-                yield _turn(item)
+                yield await self._turn(place, item)
             if len(items) < PAGE:
                 return
             after = f"({items[-1][0].decode()}"
@@ -183,19 +215,49 @@ class Memory:
         session, fact_id = session_of(name, session_id), digest("fact", plain)[:16]
         ((seconds, micros),) = await self._store.run(("TIME",))
         at_ms = int(seconds) * 1000 + int(micros) // 1000
-        fresh = json.dumps({"text": plain, "at": at_ms, "task": task_id}, ensure_ascii=False)
-        kept = await self._call("pin", session, fact_id, fresh, MOST_FACTS, MOST_FACTS_BYTES, KEPT_MS)
+        fresh = json.dumps({"text": plain, "at": at_ms, "task": task_id}, ensure_ascii=False).encode()
+        place = place_of(name, session_id)
+
+        async def put(seal: Seal) -> bytes | None:
+            fact = seal.encrypt(kind_of_fact(fact_id), fresh)
+            pinned: bytes | None = await self._call(
+                "pin", session, fact_id, fact, MOST_FACTS, MOST_FACTS_BYTES, KEPT_MS, seal.wrapped
+            )
+            return pinned
+
+        kept = await self._seals.write(place, [about_of(name, session_id)], put)
         if kept is None:
             most = f"at most {MOST_FACTS} facts and {MOST_FACTS_BYTES} bytes of them"
             raise MemoryFullError(f"session {session_id} has room for {most}: unpin one first")
         await self.settle(name, session_id)
-        return _fact(fact_id, kept)
+        return await self._fact(place, fact_id, kept)
 
     async def unpin(self, name: TaskName, session_id: str, fact_id: str) -> None:
         """Removes a pinned fact, if it is there."""
         await self._store.run(("HDEL", partition_key(session_of(name, session_id), "session", "facts"), fact_id))
 
-    async def _call(self, function: str, session: str, *arguments: str | int) -> Any:
+    async def _facts(self, place: SealPlace, entries: dict[bytes, bytes]) -> list[Fact]:
+        facts = [await self._fact(place, fact_id.decode(), entry) for fact_id, entry in entries.items()]
+        return sorted(facts, key=lambda fact: (fact.create_time.ToMilliseconds(), fact.fact_id))
+
+    async def _fact(self, place: SealPlace, fact_id: str, entry: bytes) -> Fact:
+        try:
+            kept = json.loads(await self._text(place, kind_of_fact(fact_id), entry))
+        except ValueError:
+            raise DataLossError("a fact of the session is not as it was written: unpin it") from None
+        fact = Fact(fact_id=fact_id, text=kept["text"], task_id=kept["task"])
+        fact.create_time.FromMilliseconds(kept["at"])
+        return fact
+
+    async def _turn(self, place: SealPlace, item: Item) -> Turn:
+        turn_id, fields = item
+        turn = Turn(task_id=fields[b"task"].decode(), agent_id=fields.get(b"agent", b"").decode())
+        turn.prompt = await self._text(place, prompt_of(turn.task_id), fields[b"prompt"])
+        turn.output = await self._text(place, output_of(turn.task_id), fields[b"output"])
+        turn.time.FromMilliseconds(int(turn_id.partition(b"-")[0]))
+        return turn
+
+    async def _call(self, function: str, session: str, *arguments: str | int | bytes) -> Any:
         slot = partition_key(session, "session")
         return await self._store.call(LIBRARY.function(function), slot, session, *arguments)
 
@@ -214,7 +276,7 @@ class Outbox:
         """Applies and removes waiting entries, the oldest first; returns how many."""
         entries = await self._journal.outbox(partition, RELAYED)
         for entry_id, name in entries:
-            with contextlib.suppress(TaskNotFoundError):  # expired before anybody was here to relay it
+            with contextlib.suppress(TaskNotFoundError, DataLossError):  # it has expired, or leaves nothing readable
                 record = await self._journal.record(name)
                 response = await self._journal.response(name)
                 if record.session_id:
@@ -293,21 +355,6 @@ def _showable(turns: Iterable[Turn]) -> list[Turn]:
     return shown
 
 
-def _facts(entries: dict[bytes, bytes]) -> list[Fact]:
-    facts = [_fact(fact_id.decode(), entry) for fact_id, entry in entries.items()]
-    return sorted(facts, key=lambda fact: (fact.create_time.ToMilliseconds(), fact.fact_id))
-
-
-def _fact(fact_id: str, entry: bytes) -> Fact:
-    kept = json.loads(entry)
-    fact = Fact(fact_id=fact_id, text=kept["text"], task_id=kept["task"])
-    fact.create_time.FromMilliseconds(kept["at"])
-    return fact
-
-
-def _turn(item: tuple[bytes, dict[bytes, bytes]]) -> Turn:
-    turn_id, fields = item
-    text = {name.decode(): value.decode() for name, value in fields.items()}
-    turn = Turn(task_id=text["task"], agent_id=text.get("agent", ""), prompt=text["prompt"], output=text["output"])
-    turn.time.FromMilliseconds(int(turn_id.partition(b"-")[0]))
-    return turn
+def kind_of_fact(fact_id: str) -> str:
+    """Says which fact one is."""
+    return f"fact/{fact_id}"

@@ -4,12 +4,15 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Literal
 from urllib.parse import unquote
 
+from meshwright.agents.sealing import Sealing
 from meshwright.agents.task import Entry, Record, TaskName
-from meshwright.core.errors import TaskNotFoundError
+from meshwright.core.errors import ContentKeyMissingError, DataLossError, TaskNotFoundError
 from meshwright.core.store import Store, partition_key
 from meshwright.gen.agents.v1.task_pb2 import PendingInput, TaskResponse
 
 PAGE = 200
+UNREADABLE = {b"request": b"", b"cancel": b""}
+"""What stands in a record for content that cannot be read."""
 Shelf = Literal["index", "inbox", "dead"]
 """Where a holder's tasks are listed: all of them, those that wait for a person, those that were given up."""
 
@@ -19,6 +22,7 @@ class Reader:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.sealing = Sealing(store)
 
     def _place(self, name: TaskName) -> tuple[int, str]:
         return name.partition(self.store.partitions), name.ref
@@ -28,12 +32,14 @@ class Reader:
 
         Raises:
             TaskNotFoundError: This holder has no such task.
+            DataLossError: What it was asked cannot be read.
+            ContentKeyMissingError: This process does not have the keys.
         """
         partition, ref = self._place(name)
         time, fields = await self.store.run(("TIME",), ("HGETALL", partition_key(partition, "task", ref)))
         if not fields:
             raise TaskNotFoundError(f"no task {name.task_id}: it was never accepted, or it has expired")
-        return Record.parse(name, fields, milliseconds(time))
+        return Record.parse(name, await self.sealing.opened_fields(name, fields), milliseconds(time))
 
     async def responses(self, names: Sequence[TaskName]) -> list[TaskResponse]:
         """Reads tasks as they stand; those that are gone are left out."""
@@ -50,15 +56,31 @@ class Reader:
         for name, fields, last, inputs in zip(names, *parts, strict=True):
             if not fields:
                 continue
-            record = Record.parse(name, fields, now)
-            response = record.response()
-            response.pending_inputs.extend(shown_inputs(name, inputs))
-            if record.is_terminal and last:
-                (entry,) = await self._entries(name, last)
-                result = entry.event(name.task_id).result
-                response.MergeFrom(only_of_result(result))
+            try:
+                record = Record.parse(name, await self.sealing.opened_fields(name, fields), now)
+                response = record.response()
+                response.pending_inputs.extend(await self._shown(name, inputs))
+                if record.is_terminal and last:
+                    (entry,) = await self._entries(name, last)
+                    result = entry.event(name.task_id).result
+                    response.MergeFrom(only_of_result(result))
+            except (DataLossError, ContentKeyMissingError) as error:
+                response = Record.parse(name, fields | UNREADABLE, now).response()
+                response.error.CopyFrom(error.with_metadata(task_id=name.task_id).to_status())
             found.append(response)
         return found
+
+    async def _shown(self, name: TaskName, entries: Mapping[bytes, bytes]) -> list[PendingInput]:
+        """Reads the questions that a task shows; those of descendants name who asks."""
+        found = []
+        for input_id, entry in entries.items():
+            origin, _, question = entry.split(b" ", 2)
+            payload = await self.sealing.opened_input(name, input_id.decode(), origin.decode(), question)
+            pending = PendingInput.FromString(payload)
+            if origin.decode() != name.task_id:
+                pending.origin_task_id = origin.decode()
+            found.append(pending)
+        return sorted(found, key=lambda pending: (pending.expire_time.ToNanoseconds(), pending.input_id))
 
     async def response(self, name: TaskName) -> TaskResponse:
         """Reads one task as it stands.
@@ -106,7 +128,8 @@ class Reader:
                 (payload,) = await self.store.run(("HGET", partition_key(partition, "blob", ref), sequence))
             if payload is None:
                 raise TaskNotFoundError(f"task {name.task_id} has expired while it was read")
-            entries.append(Entry(sequence, int(fields[b"t"]), fields.get(b"p", b"").decode(), payload))
+            entry = Entry(sequence, int(fields[b"t"]), fields.get(b"p", b"").decode(), payload)
+            entries.append(await self.sealing.opened(name, entry))
         return entries
 
     async def page(
@@ -135,7 +158,7 @@ class Reader:
         """Reads the questions that a task shows, its descendants' included, in the order in which they lapse."""
         partition, ref = self._place(name)
         (entries,) = await self.store.run(("HGETALL", partition_key(partition, "inputs", ref)))
-        return shown_inputs(name, entries)
+        return await self._shown(name, entries)
 
 
 def only_of_result(result: TaskResponse) -> TaskResponse:
@@ -164,18 +187,6 @@ def shelf_key(partition: int, shelf: Shelf, holder: str) -> str:
         case "dead":
             return partition_key(partition, "dead", holder)
     return partition_key(partition, "index", holder)
-
-
-def shown_inputs(name: TaskName, entries: Mapping[bytes, bytes]) -> list[PendingInput]:
-    """Reads the questions that a task shows; those of descendants name who asks."""
-    found = []
-    for entry in entries.values():
-        origin, _, payload = entry.split(b" ", 2)
-        pending = PendingInput.FromString(payload)
-        if origin.decode() != name.task_id:
-            pending.origin_task_id = origin.decode()
-        found.append(pending)
-    return sorted(found, key=lambda pending: (pending.expire_time.ToNanoseconds(), pending.input_id))
 
 
 def milliseconds(time: Sequence[bytes]) -> int:

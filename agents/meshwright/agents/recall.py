@@ -14,6 +14,9 @@ from meshwright.agents.embedders.metering import MeteredEmbedder
 from meshwright.agents.journal import LIBRARY
 from meshwright.agents.memory import holder_of
 from meshwright.agents.task import TaskName
+from meshwright.core.codec import Seal, SealPlace
+from meshwright.core.errors import DataLossError
+from meshwright.core.seals import Seals
 from meshwright.core.store import Store, partition_key
 from meshwright.gen.agents.v1.session_service_pb2 import Memory as MemoryRecord
 from meshwright.gen.agents.v1.task_pb2 import EmbeddingUsage
@@ -64,6 +67,7 @@ class LongTermMemory:
 
     def __init__(self, store: Store, embedder: MeteredEmbedder) -> None:
         self._store = store
+        self._seals = Seals(store)
         self._embedder = embedder
 
     async def remember(self, place: Place, key: str, text: str, origin: Origin, spent: EmbeddingUsage) -> MemoryRecord:
@@ -78,11 +82,18 @@ class LongTermMemory:
         """
         vector = await self._embedder.embed(text, spent)
         facts = {"text": text, "task": origin.task_id, "tainted": origin.is_tainted}
-        record = json.dumps(facts, ensure_ascii=False)
+        record = json.dumps(facts, ensure_ascii=False).encode()
         slot, name = holder_of(place.holder), self._embedder.name
-        arguments = (place.agent_id, key, name, origin.session_id, MOST_MEMORIES, packed(vector), record)
-        kept = await self._call("remember", slot, *arguments)
-        return _memory(place.agent_id, key, kept)
+
+        async def put(seal: Seal) -> bytes:
+            sealed = seal.encrypt(kind_of(place.agent_id, key), record)
+            arguments = (place.agent_id, key, name, origin.session_id, MOST_MEMORIES, packed(vector), sealed)
+            remembered: bytes = await self._call("remember", slot, *arguments, seal.wrapped)
+            return remembered
+
+        older = content_of(place.holder, place.agent_id, origin.session_id)
+        kept = await self._seals.write(place_of(place.holder, origin.session_id), [older], put)
+        return await _memory(self._seals, place.holder, place.agent_id, key, kept)
 
     async def recall(self, place: Place, question: str, most: int, spent: EmbeddingUsage) -> list[Hit]:
         """Returns the memories that are most similar to a question, best first.
@@ -105,7 +116,10 @@ class LongTermMemory:
         ids = [memory_id for _, memory_id in best]
         (records,) = await self._store.run(("HMGET", partition_key(slot, "memory", place.agent_id), *ids))
         return [
-            Hit(_memory(place.agent_id, memory_id.decode(), record), round(similarity, 4))
+            Hit(
+                await _memory(self._seals, place.holder, place.agent_id, memory_id.decode(), record),
+                round(similarity, 4),
+            )
             for (similarity, memory_id), record in zip(best, records, strict=True)
             if record is not None
         ]
@@ -119,6 +133,7 @@ class Origins:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._seals = Seals(store)
 
     async def memories(self, name: TaskName, session_id: str) -> AsyncIterator[MemoryRecord]:
         """Reads the memories that came from a session."""
@@ -130,7 +145,7 @@ class Origins:
             commands = [("HGET", partition_key(slot, "memory", agent), memory_id) for agent, memory_id in page]
             for (agent, memory_id), record in zip(page, await self._store.run(*commands), strict=True):
                 if record is not None:
-                    yield _memory(agent, memory_id, record)
+                    yield await _memory(self._seals, name, agent, memory_id, record)
 
     async def erase(self, name: TaskName, session_id: str) -> int:
         """Deletes the memories that came from a session; returns how many."""
@@ -160,9 +175,36 @@ def nearest(asked: Vector, vectors: dict[bytes, bytes], most: int) -> list[tuple
     return heapq.nlargest(most, (pair for pair in scored if pair[0] >= LEAST_SIMILARITY))
 
 
-def _memory(agent_id: str, memory_id: str, record: bytes) -> MemoryRecord:
-    _, session_id, at_ms, text = record.decode().split(" ", 3)
-    facts = json.loads(text)
+def place_of(holder: TaskName, session_id: str) -> SealPlace:
+    """Names where the data key of memories stands that came from a session; empty: from none."""
+    return SealPlace(holder.tenant, partition_key(holder_of(holder), "seal", session_id))
+
+
+def content_of(holder: TaskName, agent_id: str, session_id: str) -> str:
+    """Spells what is there as long as there are such memories."""
+    slot = holder_of(holder)
+    return partition_key(slot, "origin", session_id) if session_id else partition_key(slot, "memory", agent_id)
+
+
+def kind_of(agent_id: str, memory_id: str) -> str:
+    """Says which memory one is."""
+    return f"memory/{agent_id}/{memory_id}"
+
+
+async def _memory(seals: Seals, holder: TaskName, agent_id: str, memory_id: str, record: bytes) -> MemoryRecord:
+    """Reads a memory.
+
+    Raises:
+        DataLossError: It was changed, or its data key is gone.
+        ContentKeyMissingError: This process does not have the keys.
+    """
+    _, origin, at_ms, content = record.split(b" ", 3)
+    session_id = origin.decode()
+    place = place_of(holder, "" if session_id == "-" else session_id)
+    try:
+        facts = json.loads(await seals.decrypt(place, kind_of(agent_id, memory_id), content))
+    except ValueError:
+        raise DataLossError(f"memory {memory_id} is not as it was written: delete its session") from None
     memory = MemoryRecord(
         memory_id=memory_id,
         text=facts["text"],

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from meshwright.agents.account import Account, add
 from meshwright.agents.run import Run
-from meshwright.agents.task import Record
+from meshwright.agents.task import Record, TaskName
 from meshwright.agents.typed import ResultType, violated
 from meshwright.core.canonical import to_struct
 from meshwright.core.errors import (
@@ -154,3 +154,10 @@ def idle_result(record: Record, account: Account) -> tuple[str, StepEvent]:
     if response.status == TASK_STATUS_FAILED and end.error is not None:
         response.error.CopyFrom(end.error.with_metadata(task_id=record.name.task_id).to_status())
     return STATES[response.status], StepEvent(attempt=record.attempt, result=response)
+
+
+def unreadable_result(name: TaskName, error: MeshError) -> StepEvent:
+    """Builds the result of a task whose content cannot be read: nothing but why."""
+    response = TaskResponse(task_id=name.task_id, status=TASK_STATUS_FAILED, finish_reason=FINISH_REASON_ERROR)
+    response.error.CopyFrom(error.with_metadata(task_id=name.task_id).to_status())
+    return StepEvent(result=response)

@@ -50,6 +50,7 @@ from meshwright.agents.worker import Worker
 from meshwright.core import telemetry
 from meshwright.core.canonical import to_struct
 from meshwright.core.channel import Channels
+from meshwright.core.codec import Codec
 from meshwright.core.errors import MeshError
 from meshwright.core.grant import Signer, Verifier
 from meshwright.core.process import Process, ended
@@ -87,7 +88,8 @@ class AgentProcess:
         self.channels = Channels(settings.tls_dir)
         self.registry = RegistryClient(self.channels, settings.registry)
         self.signer = Signer(self.instance_id)
-        self.store = Store(settings.store_url, JOURNAL_LIBRARY, REGISTRY_LIBRARY)
+        codec = Codec.of(settings.content_keys_file)
+        self.store = Store(settings.store_url, JOURNAL_LIBRARY, REGISTRY_LIBRARY, codec=codec)
         chosen = agent.model or settings.model
         self.router = router_from(chosen, model_from, file=settings.models, timeout_s=settings.model_timeout_s)
         self.journal = Journal(self.store, self.instance_id, lease_s=settings.lease_s, limits=limits_of(settings))

@@ -4,11 +4,14 @@ from meshwright.agents.journal import LIBRARY, Journal
 from meshwright.agents.reader import parse_ref
 from meshwright.agents.shortening import shortened
 from meshwright.agents.task import TaskName
-from meshwright.core.errors import SessionBusyError, TaskNotFoundError
+from meshwright.core.codec import Seal, SealPlace
+from meshwright.core.errors import DataLossError, SessionBusyError, TaskNotFoundError
+from meshwright.core.seals import Seals
 from meshwright.core.store import partition_key, segment
 from meshwright.gen.agents.v1.task_pb2 import TASK_STATUS_COMPLETED, TaskRequest, TaskResponse
 
 KEPT_TURNS = 1_000
+SUMMARY = "summary"
 KEPT_MS = 30 * 86_400_000
 MAX_TURN_CHARS = 16_384
 """Of a prompt and of an output as a session keeps them; the task's own record has all of it as long as it is kept."""
@@ -21,11 +24,32 @@ def session_of(name: TaskName, session_id: str) -> str:
     return segment(name.sibling(session_id).ref)
 
 
+def place_of(name: TaskName, session_id: str) -> SealPlace:
+    """Names where a session's data key stands."""
+    return SealPlace(name.tenant, partition_key(session_of(name, session_id), "seal"))
+
+
+def about_of(name: TaskName, session_id: str) -> str:
+    """Spells what is there as long as a session is."""
+    return partition_key(session_of(name, session_id), "session", "about")
+
+
+def prompt_of(task_id: str) -> str:
+    """Says which turn's prompt one is."""
+    return f"prompt/{task_id}"
+
+
+def output_of(task_id: str) -> str:
+    """Says which turn's output one is."""
+    return f"output/{task_id}"
+
+
 class Sessions:
     """The lines in front of sessions. A session lies in a slot of its own, so every step here may be repeated."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
+        self._seals = Seals(journal.store)
 
     async def enter(self, name: TaskName, session_id: str, *, is_alone: bool = False) -> tuple[TaskName, int]:
         """Puts a task into the line, once; returns who is at its head, and for how long (ms) it has stood there.
@@ -69,6 +93,9 @@ class Sessions:
             if age_ms > ACCEPTED_WITHIN_MS:
                 await self.abandon(head, session_id)
             return age_ms > ACCEPTED_WITHIN_MS
+        except DataLossError:  # it can leave nothing, and keeps nobody waiting
+            await self.abandon(head, session_id)
+            return True
         if record.is_terminal:
             await self.leave(head, record.request, await self._journal.response(head))
         return record.is_terminal
@@ -77,15 +104,23 @@ class Sessions:
         """Ends a task's turn: what it said is remembered, and the next one is woken."""
         if request.session_id:
             output = response.output if response.status == TASK_STATUS_COMPLETED else ""
-            turn = (shortened(request.prompt, MAX_TURN_CHARS), shortened(output, MAX_TURN_CHARS))
-            facts = (name.task_id, response.agent_id, *turn, KEPT_TURNS, KEPT_MS)
-            await self._step_out("leave", name, request.session_id, *facts)
+            place = place_of(name, request.session_id)
+
+            async def put(seal: Seal) -> None:
+                prompt = seal.encrypt(prompt_of(name.task_id), shortened(request.prompt, MAX_TURN_CHARS).encode())
+                said = (
+                    seal.encrypt(output_of(name.task_id), shortened(output, MAX_TURN_CHARS).encode()) if output else b""
+                )
+                facts = (name.task_id, response.agent_id, prompt, said, KEPT_TURNS, KEPT_MS, seal.wrapped)
+                await self._step_out("leave", name, request.session_id, *facts)
+
+            await self._seals.write(place, [about_of(name, request.session_id)], put)
 
     async def abandon(self, name: TaskName, session_id: str) -> None:
         """Takes a task out of the line that was not accepted after all."""
         await self._step_out("abandon", name, session_id)
 
-    async def _step_out(self, function: str, name: TaskName, session_id: str, *facts: str | int) -> None:
+    async def _step_out(self, function: str, name: TaskName, session_id: str, *facts: str | int | bytes) -> None:
         session = session_of(name, session_id)
         slot = partition_key(session, "turns")
         head = await self._journal.store.call(LIBRARY.function(function), slot, session, name.ref, *facts)

@@ -17,12 +17,12 @@ from meshwright.agents.inbox import Inbox
 from meshwright.agents.journal import Claim, Journal
 from meshwright.agents.memory import Outbox
 from meshwright.agents.pressure import Pressure
-from meshwright.agents.result import idle_result
+from meshwright.agents.result import idle_result, unreadable_result
 from meshwright.agents.run import Run, persistently
 from meshwright.agents.runner import Runner
 from meshwright.agents.task import Record, TaskName
 from meshwright.core import telemetry
-from meshwright.core.errors import MeshError
+from meshwright.core.errors import ContentKeyMissingError, DataLossError, MeshError, TaskCancelledError
 from meshwright.core.grant import Signer
 from meshwright.core.process import ended
 
@@ -230,10 +230,30 @@ class Worker:
                     return False
                 if offer.claim:
                     self._turn = (partition + 1) % partitions
-                    self.launch(offer.claim, await persistently(self._journal.record, offer.claim.name))
+                    await self._take(offer.claim)
                     return True
         self._isolates_until = 0.0 if has_place else self._isolates_until
         return False
+
+    async def _take(self, claim: Claim) -> None:
+        try:
+            record = await persistently(self._journal.record, claim.name)
+        except DataLossError as error:
+            await self._lose(claim.name, error, claim)
+        else:
+            self.launch(claim, record)
+
+    async def _lose(self, name: TaskName, error: MeshError, claim: Claim | None = None) -> None:
+        """Ends a task whose content cannot be read; in plain words where its data key cannot be read either."""
+        log.error("task_unreadable", task_id=name.task_id, error=error.message)
+        result = unreadable_result(name, error)
+        for is_plain in (False, True):
+            with contextlib.suppress(DataLossError, ContentKeyMissingError, TaskCancelledError):
+                if claim:
+                    await self._journal.finish(claim, "FAILED", [result], is_plain=is_plain)
+                else:
+                    await self._journal.finish_idle(name, "FAILED", result, is_plain=is_plain)
+                return
 
     async def _beat(self) -> None:
         lease_s = self._journal.lease_ms / 1000
@@ -265,7 +285,7 @@ class Worker:
                 self.interrupt(ref)
         for claim in list(self._suspended):
             if claim.name.ref not in beaten.lost:
-                self.launch(claim, await self._journal.record(claim.name))
+                await self._take(claim)
             self._suspended.remove(claim)
 
     def _is_hung(self, working: Working) -> bool:
@@ -298,13 +318,20 @@ class Worker:
         if swept.taken:
             log.warning("workers_lost", tasks=swept.taken)
         for name in swept.idle:
-            await self.end_idle(name)
+            await self._or_lose(name, self.end_idle(name))
         for name, input_id in swept.lapsed:
-            await self._inbox.lapse(name, input_id)
+            await self._or_lose(name, self._inbox.lapse(name, input_id))
         for name in swept.stranded:
-            await self._inbox.strand(name)
+            await self._or_lose(name, self._inbox.strand(name))
         await self._journal.purge(partition)
         await self._outbox.relay(partition)
+
+    async def _or_lose(self, name: TaskName, act: Coroutine[Any, Any, None]) -> None:
+        """Acts on a task that nobody runs; one that cannot be read ends, and keeps nobody from looking after others."""
+        try:
+            await act
+        except (DataLossError, ContentKeyMissingError) as error:
+            await self._lose(name, error)
 
     async def end_idle(self, name: TaskName) -> None:
         """Ends a task that nobody runs and that was cancelled, is out of time, or was given up."""

@@ -208,6 +208,12 @@ class AbortedError(MeshError):
     is_retryable = True
 
 
+class SealedOtherwiseError(AbortedError):
+    """Another process gave a data key to this place at the same moment; the call can be repeated."""
+
+    reason = "SEALED_OTHERWISE"
+
+
 class InvocationOpenError(MeshError):
     """A call with the same key is under way; ask for its outcome."""
 
@@ -321,6 +327,20 @@ class JournalNewerError(MeshError):
 
     code = grpc.StatusCode.FAILED_PRECONDITION
     reason = "JOURNAL_NEWER"
+
+
+class DataLossError(MeshError):
+    """What was stored cannot be trusted or read: it was changed, moved, or its key was destroyed."""
+
+    code = grpc.StatusCode.DATA_LOSS
+    reason = "DATA_LOSS"
+
+
+class ContentKeyMissingError(MeshError):
+    """Content is encrypted with a key that this process does not have; `content_key` names it."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "CONTENT_KEY_MISSING"
 
 
 class ResultTooLargeError(MeshError):

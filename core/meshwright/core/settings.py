@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from meshwright.core.errors import SetupError
 from meshwright.core.key_file import read_key
@@ -42,10 +42,20 @@ class Settings(BaseModel):
         default="none",
         description="How callers say who they are: none, keys, jwt, or keys,jwt; the same for every process",
     )
+    content_keys_file: str = Field(
+        default="",
+        description="File of keys, lines of `ID KEY`, with which content is encrypted in the store; empty: it is not",
+    )
     insecure: bool = Field(default=False, description="Listen in plain text on an address that is not loopback")
     tls_dir: str = Field(
         default="", description="Folder of cert.pem, key.pem and ca.pem: mTLS to and from every service; empty: none"
     )
+
+    @field_validator("content_keys_file")
+    @classmethod
+    def _stays_there(cls, path: str) -> str:
+        """Names the file so that a child process with another folder finds it."""
+        return str(Path(path).absolute()) if path else ""
 
     @classmethod
     def load(cls, **chosen: Any) -> Self:

@@ -5,7 +5,7 @@ import contextlib
 import hashlib
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -16,10 +16,13 @@ from redis.exceptions import ConnectionError as StoreConnectionError
 from redis.exceptions import NoPermissionError, OutOfMemoryError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as StoreTimeoutError
 
+from meshwright.core.codec import VARIABLE, Codec, SealPlace
 from meshwright.core.errors import (
+    DataLossError,
     InternalError,
     JournalNewerError,
     MeshError,
+    SealedOtherwiseError,
     SetupError,
     StoreDeniedError,
     StoreFullError,
@@ -51,6 +54,7 @@ NOUNS = frozenset(
     deadlines expiry ending outbox index inputs inbox lapses dead tomb boot ledger partitions instances revision changes
     tool tools hosts aliases sunsets session sessions members turns ticket memory vectors ages origin audit quota escrow
     costs hooks endpoints deliveries attempts outcomes delivered givenup dropped gone answer answers apikey apikeys edge
+    seal
     """.split()  # noqa: SIM905 - reads better than a list of quoted words
 )
 """Every noun a key may hold; functions in Lua spell keys through the same prologue."""
@@ -99,6 +103,11 @@ def partition_of(tenant: str, root_task_id: str, partitions: int) -> int:
     return int.from_bytes(digest[:8]) % partitions
 
 
+def key_place(key_id: str) -> SealPlace:
+    """Names where the trace of a master key stands: a data key that nothing is encrypted with."""
+    return SealPlace("", f"{partition_key(MESH, 'seal')}:{key_id}")
+
+
 class Library:
     """A set of functions loaded into the store under names that hold their version: versions live side by side."""
 
@@ -119,10 +128,13 @@ class Store:
     Args:
         url: `redis://`, `rediss://` or `unix://` address.
         libraries: Loaded on `open` and again whenever the store has lost them, where the URL's user may.
+        codec: Encrypts content; None: this process neither reads nor writes any.
     """
 
-    def __init__(self, url: str, *libraries: Library, timeout_s: float = 5.0) -> None:
+    def __init__(self, url: str, *libraries: Library, timeout_s: float = 5.0, codec: Codec | None = None) -> None:
         self.url = url
+        self.codec = codec or Codec()
+        self._has_content = codec is not None
         self._libraries = libraries
         try:
             pool = redis.BlockingConnectionPool.from_url(
@@ -155,7 +167,8 @@ class Store:
             partitions: What this process is set to, written where the store is new; None: what the store says.
 
         Raises:
-            SetupError: The store does not answer, is too old, would lose accepted tasks, or has other partitions.
+            SetupError: The store does not answer, is too old, would lose accepted tasks, has other partitions, or
+                holds content whose keys are not here.
         """
         try:
             await self._wait()
@@ -163,6 +176,8 @@ class Store:
                 await self._check_durability()
                 await self._load()
                 await self._settle(partitions)
+                if self._has_content:
+                    await self._check_keys()
         except (RedisError, OSError) as error:
             said = str(error) or f"no answer within {self._timeout_s:g} s"
             raise SetupError(f"the store at {public_url(self.url)} cannot be used: {said}") from None
@@ -179,6 +194,31 @@ class Store:
         self.partitions = int(found or 1)
         if partitions not in (None, self.partitions):
             raise SetupError(f"the store was started with MESHWRIGHT_PARTITIONS={self.partitions}, not {partitions}")
+
+    async def _check_keys(self) -> None:
+        """Holds master keys against those that content was written with: each has left a data key under its id."""
+        noun, keys = partition_key(MESH, "seal"), self.codec.keys
+        (found,) = await self.run(("HGETALL", noun))
+        known: dict[str, bytes] = {key_id.decode(): wrapped for key_id, wrapped in found.items()}
+        if keys is None or (known and not known.keys() & set(keys.ids)):
+            if known:
+                ids = ", ".join(sorted(known))
+                raise SetupError(
+                    f"content in the store is encrypted with {ids}: set {VARIABLE} to a file with these keys"
+                )
+            return
+        for key_id in known.keys() & set(keys.ids):
+            self._check_key(key_id, known[key_id])
+        if keys.first not in known:
+            fresh = self.codec.fresh(key_place(keys.first)).wrapped
+            _, kept = await self.run(("HSETNX", noun, keys.first, fresh), ("HGET", noun, keys.first))
+            self._check_key(keys.first, kept)
+
+    def _check_key(self, key_id: str, wrapped: bytes) -> None:
+        try:
+            self.codec.open(key_place(key_id), wrapped)
+        except DataLossError:
+            raise SetupError(f"{VARIABLE}: key {key_id} is not the one that content was encrypted with") from None
 
     async def _wait(self) -> None:
         ends = time.monotonic() + PATIENCE_S
@@ -295,6 +335,13 @@ class Store:
             self._leave()
 
 
+OWN_ERRORS: Mapping[str, tuple[type[MeshError], str]] = {
+    "SEALED": (SealedOtherwiseError, "another process wrote here first: try again"),
+    "NEWER": (JournalNewerError, "a newer version of the mesh wrote this: ask a process of that version"),
+}
+"""By the first word of what our own functions raise."""
+
+
 def failure(error: RedisError | OSError) -> MeshError:
     """Says in our own tree what the client or the store raised."""
     text = str(error)
@@ -305,8 +352,9 @@ def failure(error: RedisError | OSError) -> MeshError:
     if text.startswith("NOPERM") or isinstance(error, NoPermissionError):
         hint = "give the user of MESHWRIGHT_STORE_URL what `meshwright store acl` prints"
         return StoreDeniedError(f"the store refused: {text}; {hint}")
-    if text.startswith("NEWER"):
-        return JournalNewerError("a newer version of the mesh wrote this: ask a process of that version")
+    if own := OWN_ERRORS.get(text.partition(" ")[0]):
+        kind, told = own
+        return kind(told)
     if text.startswith(PASSING) or not isinstance(error, ResponseError):
         return StoreUnavailableError(f"the store cannot serve this now: {text}", retry_after_s=1)
     return InternalError(f"the store refused a command: {text}")

@@ -180,7 +180,8 @@ local function look(keys, a)
   return {now_ms() < opening(rest) + LATE_MS and 'running' or 'unknown'}
 end
 
--- settle: p ref call_key intent outcome kept_ms [tenant audit_kept line told]. The first outcome wins and is returned.
+-- settle: p ref call_key intent outcome kept_ms root_ref seal [tenant audit_kept line told]. The first outcome wins and is
+-- returned. `seal`: the data key that it is encrypted with, that of the task's tree; '': it is not.
 local function settle(keys, a)
   local ledger = key(a[1], 'ledger', a[2])
   local entry = redis.call('HGET', ledger, a[3])
@@ -188,13 +189,20 @@ local function settle(keys, a)
     local state, _, outcome = read(entry)
     if state == 'done' then return outcome end
   end
+  if a[8] ~= '' then
+    local seal = key(a[1], 'seal', a[7])
+    local kept = redis.call('GET', seal)
+    if kept and kept ~= a[8] then return redis.error_reply('SEALED otherwise') end
+    redis.call('SET', seal, a[8], 'KEEPTTL')
+    if redis.call('EXISTS', key(a[1], 'task', a[7])) == 0 then redis.call('PEXPIRE', seal, a[6]) end
+  end
   redis.call('HSET', ledger, a[3], 'done ' .. a[4] .. ' ' .. a[5])
   redis.call('PEXPIRE', ledger, a[6])
-  if a[7] then audited(a[1], a[7], a[8], 'settled', a[10], a[9]) end
+  if a[9] then audited(a[1], a[9], a[10], 'settled', a[12], a[11]) end
   return a[5]
 end
 
--- forgo: p ref call_key intent outcome kept_ms. Settles a call that was not begun, so that it never will be. Returns
+-- forgo: p ref call_key intent outcome kept_ms root_ref seal. Settles a call that was not begun, so that it never will be. Returns
 -- {outcome that counts}, or {} where it was begun: its outcome is still to come, or unknown.
 local function forgo(keys, a)
   local ledger = key(a[1], 'ledger', a[2])
@@ -203,7 +211,8 @@ local function forgo(keys, a)
     local state, _, outcome = read(entry)
     return state == 'done' and {outcome} or {}
   end
-  return {settle(keys, a)}
+  local settled = settle(keys, a)
+  return settled.err and settled or {settled}
 end
 
 -- refused: p tenant audit_kept line told. A call that was not let through.

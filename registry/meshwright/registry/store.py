@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from meshwright.core.codec import Seal, SealPlace
 from meshwright.core.errors import ToolNotFoundError
 from meshwright.core.ids import root_of
+from meshwright.core.seals import Seals
 from meshwright.core.store import MESH, Library, Store, partition_key, partition_of, reference, segment
 from meshwright.registry.catalog import ToolState
 
@@ -173,6 +175,7 @@ class Ledger:
 
     def __init__(self, store: Store, audit_kept: int = AUDIT_KEPT) -> None:
         self.store = store
+        self._seals = Seals(store)
         self._audit_kept = audit_kept
 
     async def begin(
@@ -222,7 +225,7 @@ class Ledger:
             int(may_begin),
             *audit,
         )
-        return reply[0].decode(), reply[1] if len(reply) > 1 else b""
+        return reply[0].decode(), await self._opened(holder, key, reply[1]) if len(reply) > 1 else b""
 
     async def settle(
         self, holder: Holder, key: str, intent: str, outcome: bytes, *, line: str = "", told: str = ""
@@ -230,8 +233,16 @@ class Ledger:
         """Writes the outcome; returns the one that counts: the first. `line` and `told`: how the audit tells it."""
         partition, ref = self._place(holder)
         audit = (segment(holder[0]), self._audit_kept, line, told) if line else ()
-        reply: bytes = await self._call("settle", partition, ref, key, intent, outcome, LEDGER_KEPT_MS, *audit)
-        return reply
+
+        async def put(seal: Seal) -> bytes:
+            sealed = seal.encrypt(kind_of(holder, key), outcome)
+            facts = (partition, ref, key, intent, sealed, LEDGER_KEPT_MS, root_ref(holder), seal.wrapped)
+            reply: bytes = await self._call("settle", *facts, *audit)
+            return reply
+
+        return await self._opened(
+            holder, key, await self._seals.write(self._seal_place(holder), [self._root(holder)], put)
+        )
 
     async def refused(self, holder: Holder, line: str, told: str) -> None:
         """Writes into the audit that a call was not let through."""
@@ -241,14 +252,37 @@ class Ledger:
     async def forgo(self, holder: Holder, key: str, intent: str, outcome: bytes) -> bytes | None:
         """Settles a call that was not begun; returns the outcome that counts, None: it was begun and is open."""
         partition, ref = self._place(holder)
-        reply = await self._call("forgo", partition, ref, key, intent, outcome, LEDGER_KEPT_MS)
-        return reply[0] if reply else None
+
+        async def put(seal: Seal) -> list[bytes]:
+            sealed = seal.encrypt(kind_of(holder, key), outcome)
+            facts = (partition, ref, key, intent, sealed, LEDGER_KEPT_MS, root_ref(holder), seal.wrapped)
+            reply: list[bytes] = await self._call("forgo", *facts)
+            return reply
+
+        reply = await self._seals.write(self._seal_place(holder), [self._root(holder)], put)
+        return await self._opened(holder, key, reply[0]) if reply else None
 
     async def look(self, holder: Holder, key: str) -> tuple[str, bytes]:
         """Reads what is known of a call: `not_seen`, `running`, `unknown`, or `done` with its outcome."""
         partition, ref = self._place(holder)
         reply = await self._call("look", partition, ref, key)
-        return reply[0].decode(), reply[1] if len(reply) > 1 else b""
+        return reply[0].decode(), await self._opened(holder, key, reply[1]) if len(reply) > 1 else b""
+
+    async def _opened(self, holder: Holder, key: str, outcome: bytes) -> bytes:
+        """Reads an outcome.
+
+        Raises:
+            DataLossError: It was changed, or its data key is gone.
+            ContentKeyMissingError: This process does not have the keys.
+        """
+        return await self._seals.decrypt(self._seal_place(holder), kind_of(holder, key), outcome)
+
+    def _seal_place(self, holder: Holder) -> SealPlace:
+        """Names where the data key of a task's tree stands; a call from outside of any task has its own."""
+        return SealPlace(holder[0], partition_key(self._place(holder)[0], "seal", root_ref(holder)))
+
+    def _root(self, holder: Holder) -> str:
+        return partition_key(self._place(holder)[0], "task", root_ref(holder))
 
     def _place(self, holder: Holder) -> tuple[int, str]:
         tenant, _, task_id = holder
@@ -257,6 +291,17 @@ class Ledger:
     async def _call(self, function: str, partition: int, *arguments: str | int | bytes) -> Any:
         slot = partition_key(partition, "ledger", "-")
         return await self.store.call(LIBRARY.function(function), slot, partition, *arguments)
+
+
+def root_ref(holder: Holder) -> str:
+    """Names in keys the root of the task that calls."""
+    tenant, principal, task_id = holder
+    return reference(tenant, principal, root_of(task_id))
+
+
+def kind_of(holder: Holder, key: str) -> str:
+    """Says of which call an outcome is."""
+    return f"outcome/{holder[2]}/{key}"
 
 
 class QuotaStore:

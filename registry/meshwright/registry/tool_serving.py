@@ -9,6 +9,7 @@ import structlog
 
 from meshwright.core import telemetry
 from meshwright.core.channel import Channels
+from meshwright.core.codec import Codec
 from meshwright.core.errors import MeshError
 from meshwright.core.grant import Verifier
 from meshwright.core.process import Process, ended
@@ -32,7 +33,7 @@ async def serve(tools: Sequence[HostedTool], settings: HostSettings, running: Pr
     telemetry.configure(settings, "tool-host", f"tool-host-{secrets.token_hex(4)}")
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(telemetry.flush)
-        store = Store(settings.store_url, LIBRARY)
+        store = Store(settings.store_url, LIBRARY, codec=Codec.of(settings.content_keys_file))
         stack.push_async_callback(store.close)
         await store.open(settings.partitions)
         channels = Channels(settings.tls_dir)

@@ -61,9 +61,9 @@ local function may_run_at_once(p, agent, tenant, cap)
 end
 
 -- accept: p ref id agent hash request timeout retention parent root depth call trace rank session max_ready
--- tenant_max_ready owner nonce lease cap version scopes ancestors budget shared n event... ; with an owner the task is claimed
--- at once where it may, its first events are written and no queue sees it. `budget`: 0: none. `shared`: see record.lua;
--- a child has its parent's.
+-- tenant_max_ready owner nonce lease cap version scopes ancestors budget shared seal n event... ; with an owner the task is
+-- claimed at once where it may, its first events are written and no queue sees it. `budget`: 0: none. `shared`: see record.lua;
+-- a child has its parent's. `seal`: a root's data key.
 -- Returns {'new', fence or '', now, shared} | {'known', hash matches} | {'expired'} | {'full'} | {'tenant full'} | {'orphan'} | {'wider'}.
 local function accept(keys, a)
   local p, ref, agent, now = a[1], a[2], a[4], now_ms()
@@ -92,6 +92,7 @@ local function accept(keys, a)
     'tenant', tenant, 'hash', a[5], 'request', a[6], 'created', now, 'deadline', deadline, 'retention', a[8],
     'parent', a[9], 'root', a[10], 'depth', a[11], 'call', a[12], 'trace', a[13], 'rank', RANKS[a[14]], 'session', a[15],
     'scopes', a[23], 'ancestors', a[24])
+  seal(p, ref, a[27])
   if a[25] ~= '0' then redis.call('HSET', key(p, 'task', ref), 'budget', a[25]) end
   if shared ~= '' then redis.call('HSET', key(p, 'task', ref), 'shared', shared) end
   redis.call('ZADD', key(p, 'deadlines'), deadline, ref)
@@ -103,7 +104,7 @@ local function accept(keys, a)
     return {'new', '', now, shared}
   end
   local fence = own(p, ref, a[18], a[19], tonumber(a[20]), a[22], now)
-  local first = record(p, ref, slice(a, 28, tonumber(a[27])), {}, now)
+  local first = record(p, ref, slice(a, 29, tonumber(a[28])), {}, now)
   if first then redis.call('HSET', key(p, 'task', ref), 'barren', 0) end
   return {'new', fence, now, shared}
 end

@@ -1,5 +1,6 @@
 -- Long-term memory: all of a holder's in one slot, `p`. By agent: `memory` holds records by id, `vectors` (by embedder
--- too) what they are found by, `ages` their times; by session, `origin` says what came from it: "agent id embedder".
+-- too) what they are found by, `ages` their times; by session, `origin` says what came from it: "agent id embedder", and
+-- `seal` is the data key of that, wrapped.
 
 local function vectors_of(p, agent, embedder)
   return key(p, 'vectors', agent .. '/' .. embedder)
@@ -11,15 +12,18 @@ local function drop_memory(p, agent, id, embedder, session)
   redis.call('HDEL', vectors_of(p, agent, embedder), id)
   if session ~= '' then
     redis.call('SREM', key(p, 'origin', session), table.concat({agent, id, embedder}, ' '))
+    if redis.call('EXISTS', key(p, 'origin', session)) == 0 then redis.call('DEL', seal_of(p, session)) end
   end
 end
 
--- remember: p agent id embedder session most vector record; a record begins with "embedder session ". Adds a memory,
+-- remember: p agent id embedder session most vector record seal; a record begins with "embedder session ". Adds a memory,
 -- once; beyond `most` of the agent's the oldest go. Returns the record that stands there now.
 local function remember(keys, a)
   local p, agent, id = a[1], a[2], a[3]
   local known = redis.call('HGET', key(p, 'memory', agent), id)
   if known then return known end
+  if is_sealed_otherwise(p, a[5], a[9]) then return sealed_otherwise() end
+  seal(p, a[5], a[9])
   local now = now_ms()
   local record = table.concat({a[4], a[5] == '' and '-' or a[5], string.format('%.0f', now), a[8]}, ' ')
   redis.call('HSET', key(p, 'memory', agent), id, record)

@@ -14,6 +14,7 @@
 --   asks, held, frozen, frozen_at                                   questions to people: see inputs.lua
 --   budget, shared, escrow, chunk                                   money: see budget.lua
 --   steps, input_tokens, ...                                        counters, this task with its children
+-- Where content is encrypted, `request`, `cancel` and events are, and `seal` holds the root's data key, wrapped.
 -- Its log is a stream whose ids are 0-<sequence>; an entry holds t (ms), e (event) or b (size of the blob that holds
 -- it), and p (path) where it is a descendant's event: "child:sequence,grandchild:sequence", outermost first.
 
@@ -25,8 +26,33 @@ local MAX_BLOB_BYTES = 33554432
 
 local TERMINAL = {COMPLETED = true, FAILED = true, CANCELLED = true}
 
+local SEALED, SEALING = 255, 38  -- the first byte of what is encrypted, and the bytes that it has grown by
+
+local function bytes_of(payload)
+  return #payload - (string.byte(payload, 1) == SEALED and SEALING or 0)
+end
+
 local function task(p, ref, ...)
   return redis.call('HMGET', key(p, 'task', ref), ...)
+end
+
+local function seal_of(p, name)
+  return key(p, 'seal', name ~= '' and name or nil)
+end
+
+-- Whether content that was encrypted with a data key may be written to a place: it has that one, or none yet.
+local function is_sealed_otherwise(p, name, wrapped)
+  local kept = wrapped ~= '' and redis.call('GET', seal_of(p, name))
+  return kept and kept ~= wrapped
+end
+
+-- Gives a place its data key; '': content is not encrypted.
+local function seal(p, name, wrapped)
+  if wrapped ~= '' then redis.call('SET', seal_of(p, name), wrapped, 'KEEPTTL') end
+end
+
+local function sealed_otherwise()
+  return redis.error_reply('SEALED otherwise')
 end
 
 local function parent_ref(ref, parent_id)
@@ -85,7 +111,7 @@ local function write(p, ref, path, payload, now)
   local entry = {'t', now}
   local frame = string.format('%d %d %s\n', sequence, now, path)
   if path ~= '' then entry[3] = 'p'; entry[4] = path end
-  if #payload > INLINE then
+  if bytes_of(payload) > INLINE then
     redis.call('HSET', key(p, 'blob', ref), sequence, payload)
     redis.call('HINCRBY', key(p, 'task', ref), 'blobs', #payload)
     entry[#entry + 1] = 'b'; entry[#entry + 1] = #payload
@@ -136,8 +162,8 @@ end
 local function has_room(p, ref, payloads)
   local large = 0
   for _, payload in ipairs(payloads) do
-    if #payload > MAX_EVENT_BYTES then return false end
-    if #payload > INLINE then large = large + #payload end
+    if bytes_of(payload) > MAX_EVENT_BYTES then return false end
+    if bytes_of(payload) > INLINE then large = large + #payload end
   end
   for _, here in ipairs(lineage(p, ref)) do
     local facts = task(p, here, 'seq', 'blobs')

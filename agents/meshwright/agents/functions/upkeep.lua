@@ -70,7 +70,7 @@ end
 local function remove_task(p, ref, tombstone_ms)
   local session = task(p, ref, 'session')[1]
   if session and session ~= '' then redis.call('SREM', key(p, 'members', in_session(ref, session)), ref) end
-  for _, noun in ipairs({'task', 'log', 'seen', 'blob', 'children', 'inputs', 'ledger'}) do
+  for _, noun in ipairs({'task', 'log', 'seen', 'blob', 'children', 'inputs', 'ledger', 'seal'}) do
     redis.call('UNLINK', key(p, noun, ref))
   end
   redis.call('ZREM', key(p, 'index', holder_of(ref)), id_of(ref))
