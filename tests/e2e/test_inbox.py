@@ -71,7 +71,7 @@ def test_run_says_what_it_waits_for(cli, waiting, dev):
     refused = cli("task", "resolve", "held", "approve")
     assert f"add --digest {digest}" in refused.exception.message
     refused = cli("task", "resolve", "held", "answer", "yes")
-    assert "must be one of APPROVE, REJECT, EDIT" in refused.exception.message
+    assert "it takes one of approve, reject, edit" in refused.exception.message
     edited = cli("task", "resolve", "held", "edit", '{"to": "bob"}', "--digest", digest)
     assert edited.exit_code == 0, edited.output
     events = [json.loads(line) for line in cli("task", "watch", "held", "-o", "jsonl").stdout.splitlines()]
