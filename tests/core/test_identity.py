@@ -4,7 +4,7 @@ import time
 
 import grpc
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshwright.core import identity as identity_module
@@ -160,12 +160,14 @@ def taken(check, *asked):
         return None if len(error.fields) == 1 else error
 
 
+@settings(deadline=None)
 @given(st.text(max_size=300))
 def test_a_name_that_is_taken_can_be_seen(text):
     is_good = 0 < len(text) <= 256 and text.isprintable() and text == text.strip()
     assert taken(checked_name, "tenant", text) == (text if is_good else None)
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(alphabet=st.characters(min_codepoint=33, max_codepoint=126), max_size=210), max_size=70))
 def test_scopes_that_are_taken_fit_into_a_call(scopes):
     found = taken(checked_scopes, scopes)

@@ -1,7 +1,7 @@
 """Claims: whatever a token holds, it names a caller or is refused."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshwright.core.errors import TokenExpiredError, TokenInvalidError, UnavailableError
@@ -15,6 +15,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["sub", "tenant", "scope", "scp", "aud"]), JSON))
 def test_a_payload_names_a_caller_or_is_refused(payload):
     try:
