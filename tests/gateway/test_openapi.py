@@ -9,7 +9,6 @@ import pytest
 from google.protobuf import json_format
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message_factory import GetMessageClass
-from google.protobuf.struct_pb2 import Value
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openapi_spec_validator import validate
@@ -139,9 +138,9 @@ def messages(descriptor, depth=0):
     if descriptor.full_name == "google.protobuf.Duration":
         return st.builds(GetMessageClass(descriptor), seconds=st.integers(0, 86_400), nanos=st.integers(0, 999_999_999))
     if descriptor.full_name == "google.protobuf.Value":
-        return st.one_of(
-            st.builds(Value, string_value=st.text(max_size=5)), st.builds(Value, number_value=st.integers(-9, 9))
-        )
+        value = GetMessageClass(descriptor)
+        texts, numbers = st.text(max_size=5), st.integers(-9, 9)
+        return st.builds(value, string_value=texts) | st.builds(value, number_value=numbers)
     if depth > 2 or descriptor.full_name == "google.rpc.Status":
         return st.builds(GetMessageClass(descriptor))
     fields = {field.name: values(field, depth) for field in descriptor.fields}
