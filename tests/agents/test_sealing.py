@@ -14,10 +14,15 @@ import grpc
 import pytest
 
 from meshwright.agents.agent import Agent
+from meshwright.agents.answers import Answers, Kept
+from meshwright.agents.embedders.hashing import HashingEmbedder
+from meshwright.agents.embedders.metering import MeteredEmbedder
 from meshwright.agents.feed import Feeds
 from meshwright.agents.journal import LIBRARY, Journal
 from meshwright.agents.memory import Memory
-from meshwright.agents.recall import Origins
+from meshwright.agents.models.prices import Prices
+from meshwright.agents.question import Question
+from meshwright.agents.recall import LongTermMemory, Origin, Origins, Place
 from meshwright.agents.session import Sessions
 from meshwright.core.codec import Codec, ContentKeys
 from meshwright.core.errors import ContentKeyMissingError, DataLossError, InputNotPendingError, MeshError
@@ -25,7 +30,13 @@ from meshwright.core.store import Store, partition_key
 from meshwright.gen.agents.v1.session_service_pb2 import DeleteSessionRequest, GetSessionRequest, PinFactRequest
 from meshwright.gen.agents.v1.session_service_pb2_grpc import SessionServiceStub
 from meshwright.gen.agents.v1.step_event_pb2 import InputResolved, StepEvent, TextDelta
-from meshwright.gen.agents.v1.task_pb2 import TASK_STATUS_COMPLETED, TASK_STATUS_FAILED, TaskRequest, TaskResponse
+from meshwright.gen.agents.v1.task_pb2 import (
+    TASK_STATUS_COMPLETED,
+    TASK_STATUS_FAILED,
+    EmbeddingUsage,
+    TaskRequest,
+    TaskResponse,
+)
 from meshwright.registry import tool
 from meshwright.registry.store import LIBRARY as REGISTRY_LIBRARY
 from meshwright.registry.store import Ledger
@@ -354,6 +365,56 @@ class TestOthers:
         await sealed.client.hset(partition_key(0, "ledger", "default/default/t1"), "other", entry)
         with pytest.raises(DataLossError):
             await ledger.look(holder, "other")
+
+
+class TestAnswers:
+    async def kept(self, store, made):
+        """Keeps an answer to a question of a session, and one to the same of none."""
+        answers, found = Answers(store), []
+        for number, session_id in enumerate(("s1", "")):
+            question = Question(made.name(), "scope", f"id{number}", SECRET, bytes([127, number]))
+            await answers.keep(question, Kept(SECRET, SECRET, "p", "m", 3, 4), session_id, 60_000)
+            found.append(question)
+        return answers, found
+
+    async def test_they_are_found_by_id_and_by_vector_and_not_in_plain_words(self, sealed, made):
+        answers, (one, other) = await self.kept(sealed, made)
+        assert [(await answers.find(question)).text for question in (one, other)] == [SECRET, SECRET]
+        assert [kept.question for kept in await answers.alike(one)] == [SECRET, SECRET]
+        assert await bearing(sealed, SECRET) == []
+
+    async def test_their_key_goes_with_their_session(self, sealed, made):
+        answers, (one, other) = await self.kept(sealed, made)
+        dumps = await contents(sealed)
+        assert await answers.erase(made.name(), "s1") == 1
+        await brought_back(sealed, dumps)
+        async with process_with(sealed.url) as opened:
+            assert await Answers(opened).find(one) is None
+            assert (await Answers(opened).find(other)).text == SECRET
+
+    async def test_one_that_was_changed_is_none(self, sealed, made):
+        answers, (one, _) = await self.kept(sealed, made)
+        key = partition_key("answers%2Fdefault", "answer", one.answer_id)
+        await sealed.client.set(key, flipped(await sealed.client.get(key)), keepttl=True)
+        assert await answers.find(one) is None
+
+
+class TestMemories:
+    async def test_their_key_goes_with_the_last_one_of_a_session(self, sealed, made):
+        name = made.name()
+        memory = LongTermMemory(sealed, MeteredEmbedder(HashingEmbedder(), Prices()))
+        for number, session_id in enumerate(("s1", "s1", "")):
+            origin = Origin("t1", session_id, is_tainted=False)
+            await memory.remember(Place(name, "worker"), f"k{number}", SECRET, origin, EmbeddingUsage())
+        assert await bearing(sealed, SECRET) == []
+        hits = await memory.recall(Place(name, "worker"), SECRET, 5, EmbeddingUsage())
+        assert [hit.memory.text for hit in hits] == [SECRET] * 3
+        dumps = await contents(sealed)
+        assert await Origins(sealed).erase(name, "s1") == 2
+        await brought_back(sealed, dumps)
+        async with process_with(sealed.url) as opened:
+            with pytest.raises(DataLossError, match="gone"):
+                await anext(Origins(opened).memories(name, "s1"))
 
 
 def flipped(content, at=-1):
