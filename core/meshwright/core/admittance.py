@@ -43,7 +43,8 @@ def check_grant(rule: Rule, grant: Grant) -> None:
     if is_call(grant) and rule.grants != "call":
         raise PermissionDeniedError("the grant of a call is for the tool that is called, and for its task")
     if rule.grants == "none":
-        raise PermissionDeniedError("an agent's task does not do this: a person or a program does")
+        needed = f", with the scope {rule.scope}" if rule.scope else ""
+        raise PermissionDeniedError(f"an agent's task does not do this: a person or a program does{needed}")
 
 
 def check_carrier(role: str | None) -> None:
