@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import Any
 
 from google.api import annotations_pb2, field_behavior_pb2
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor, ServiceDescriptor
@@ -13,6 +14,8 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from meshwright.gateway.config import DESCRIPTORS
 from meshwright.gateway.filters import SERVICES
 
+HTTP: Any = annotations_pb2.http
+BEHAVIOR: Any = field_behavior_pb2.field_behavior
 COMMENTS: dict[str, str] = json.loads((files("meshwright.gen") / "comments.json").read_text())
 """By an element's full name (an enum's value: after its enum) what the contract says of it, in one line."""
 
@@ -44,9 +47,9 @@ def bindings(service: ServiceDescriptor) -> Iterator[Binding]:
     """Lists what of a service is called over HTTP, in the contract's order."""
     for method in service.methods:
         options = method.GetOptions()
-        if not options.HasExtension(annotations_pb2.http):
+        if not options.HasExtension(HTTP):
             continue
-        rule = options.Extensions[annotations_pb2.http]
+        rule = options.Extensions[HTTP]
         for index, one in enumerate((rule, *rule.additional_bindings)):
             verb = str(one.WhichOneof("pattern"))
             yield Binding(method, verb, getattr(one, verb), one.body, index)
@@ -54,7 +57,7 @@ def bindings(service: ServiceDescriptor) -> Iterator[Binding]:
 
 def is_required(field: FieldDescriptor) -> bool:
     """Tells whether a request without the field is refused."""
-    return field_behavior_pb2.REQUIRED in field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
+    return field_behavior_pb2.REQUIRED in field.GetOptions().Extensions[BEHAVIOR]
 
 
 def comment(full_name: str) -> str:

@@ -1,6 +1,7 @@
 """The errors of the edge in its OpenAPI document: which status an operation may end with, and its body. Pure."""
 
 import re
+from typing import Any
 
 from google.protobuf.descriptor import Descriptor
 from google.rpc import error_details_pb2
@@ -54,10 +55,8 @@ BODY_ONLY = {408, 413, 415}
 """Statuses of requests that have a body."""
 WAITS = {429, 503}
 """Statuses that say when to try again."""
-DETAILS = [
-    message.DESCRIPTOR
-    for message in (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest, error_details_pb2.RetryInfo)
-]
+RPC: Any = error_details_pb2  # its descriptors have types of two kinds
+DETAILS = [message.DESCRIPTOR for message in (RPC.ErrorInfo, RPC.BadRequest, RPC.RetryInfo)]
 ALWAYS = {"ErrorInfo": ("reason", "domain")}
 SAID = {
     "ErrorInfo": "Which error it is.",
@@ -133,8 +132,8 @@ def response(status: int) -> Json:
 def schemas() -> dict[str, Json]:
     """Returns the schemas of google.rpc.Status and of the details that it carries here."""
     found = {detail.name: _detail(detail) for detail in DETAILS}
-    found["FieldViolation"] = fields_of(error_details_pb2.BadRequest.FieldViolation.DESCRIPTOR, is_answer=False)
-    found["LocalizedMessage"] = fields_of(error_details_pb2.LocalizedMessage.DESCRIPTOR, is_answer=False)
+    found["FieldViolation"] = fields_of(RPC.BadRequest.FieldViolation.DESCRIPTOR, is_answer=False)
+    found["LocalizedMessage"] = fields_of(RPC.LocalizedMessage.DESCRIPTOR, is_answer=False)
     status: Json = {
         "type": "object",
         "description": "google.rpc.Status: every error is one.",
