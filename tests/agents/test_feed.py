@@ -119,13 +119,13 @@ async def test_who_does_not_wait_for_heartbeats_is_sent_none(made, claimed, stor
         assert len(follower) == 0
 
 
-async def test_a_heartbeat_reads_what_no_message_told_of(made, claimed, store, until):
+async def test_a_heartbeat_reads_what_no_message_told_of(journal, made, claimed, store, until):
     claim = await claimed(made.task(), made.notice())
     async with opened(store.url, heartbeat_s=0.02) as feeds:
         events = feeds.follow(claim.name, 0)
         await until(events, lambda event: event is None)
-        entry = {"t": 1, "e": made.notice("untold").SerializeToString()}
-        await store.client.xadd(partition_key(0, "log", claim.name.ref), entry, id="0-2")
+        (untold,) = await journal.sealing.events(claim.name, [made.notice("untold")])
+        await store.client.xadd(partition_key(0, "log", claim.name.ref), {"t": 1, "e": untold}, id="0-2")
         assert (await until(events, lambda event: event)).notice.detail == "untold"
         await events.aclose()
 

@@ -8,7 +8,8 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from meshwright.agents.agent import Agent
-from meshwright.agents.task import leaf
+from meshwright.agents.reader import Reader
+from meshwright.agents.task import TaskName, leaf
 from meshwright.core.errors import MeshError
 from meshwright.gen.agents.v1.step_event_pb2 import (
     NOTICE_KIND_PARKED,
@@ -91,8 +92,7 @@ async def test_a_child_gets_its_share_of_the_budget_and_the_rest_of_the_time(sta
     events = await boss.steps(token_budget=4_200, timeout=Duration(seconds=60))
     (delegation,) = [event.delegation for event in events if event.HasField("delegation")]
     assert delegation.granted_tokens == 2_000
-    ref = f"mw:{{0}}:task:default/default/{delegation.child_task_id}"
-    child = TaskRequest.FromString(await store.client.hget(ref, "request"))
+    child = (await Reader(store).record(TaskName("default", "default", delegation.child_task_id))).request
     assert (child.token_budget, child.timeout.seconds, child.prompt) == (2_000, 60, "Help.")
 
 

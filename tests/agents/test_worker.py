@@ -220,9 +220,9 @@ class TestTidy:
 
         await becomes(is_purged)
         left = {key.split(":")[2] for key in await keys()}
-        assert left <= {"tomb", "session", "sessions", "ticket", "outbox", "boot", "audit"}
+        assert left <= {"tomb", "session", "sessions", "ticket", "outbox", "boot", "audit", "seal"}
         for key in await keys():
-            if key.split(":")[2] in ("tomb", "session", "sessions", "ticket"):
+            if key.split(":")[2] in ("tomb", "session", "sessions", "ticket", "seal"):
                 assert await store.client.pttl(key) > 0
 
 

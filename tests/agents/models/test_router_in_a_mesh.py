@@ -199,6 +199,7 @@ async def courier(mesh, openai_server, tmp_path):
     (tmp_path / "spare.yaml").write_text("agents: {default: [{text: The spare one ends it.}]}")
     settings = {
         "STORE_URL": mesh.url,
+        "CONTENT_KEYS_FILE": mesh.keys_file,
         "REGISTRY": mesh.target,
         "LEASE_S": "1",
         "MODEL": f"openai:small@{openai_server.url},scripted:{tmp_path / 'spare.yaml'}",

@@ -113,7 +113,7 @@ local function write(p, ref, path, payload, now)
   if path ~= '' then entry[3] = 'p'; entry[4] = path end
   if bytes_of(payload) > INLINE then
     redis.call('HSET', key(p, 'blob', ref), sequence, payload)
-    redis.call('HINCRBY', key(p, 'task', ref), 'blobs', #payload)
+    redis.call('HINCRBY', key(p, 'task', ref), 'blobs', bytes_of(payload))
     entry[#entry + 1] = 'b'; entry[#entry + 1] = #payload
     frame = frame .. 'b'
   else
@@ -163,7 +163,7 @@ local function has_room(p, ref, payloads)
   local large = 0
   for _, payload in ipairs(payloads) do
     if bytes_of(payload) > MAX_EVENT_BYTES then return false end
-    if bytes_of(payload) > INLINE then large = large + #payload end
+    if bytes_of(payload) > INLINE then large = large + bytes_of(payload) end
   end
   for _, here in ipairs(lineage(p, ref)) do
     local facts = task(p, here, 'seq', 'blobs')
