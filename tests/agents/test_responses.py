@@ -19,6 +19,7 @@ from meshwright.agents.question import Question
 from meshwright.agents.recall import packed
 from meshwright.agents.responses import spelled
 from meshwright.core import telemetry
+from meshwright.core.codec import OVERHEAD
 from meshwright.core.errors import ModelUnavailableError, SetupError, StoreUnavailableError
 from meshwright.core.store import partition_key
 from meshwright.gen.agents.v1.session_service_pb2 import DeleteSessionRequest
@@ -33,6 +34,7 @@ from meshwright.gen.agents.v1.task_pb2 import (
     TaskRequest,
 )
 from meshwright.registry import tool
+from tests.conftest import WITH_CODEC
 
 PROMPT = "What is the refund window?"
 SECRET = "xylophone"
@@ -553,7 +555,7 @@ class TestBounds:
         assert await self.kept(answers, made, range(5)) == [2, 3, 4]
 
     async def test_beyond_a_size_too(self, answers, made, store, monkeypatch):
-        monkeypatch.setattr(kept_answers, "MOST_BYTES", 350)
+        monkeypatch.setattr(kept_answers, "MOST_BYTES", 350 + 3 * OVERHEAD * WITH_CODEC)
         for number in range(5):
             await answers.keep(question(made, number), ANSWER, "", 60_000 + number * 1_000)
         assert await self.kept(answers, made, range(5)) == [2, 3, 4]

@@ -29,7 +29,7 @@ end
 -- its id alone. Keeps an answer in the place of the one that has its id; beyond the bounds those go that end first.
 local function retain(keys, a)
   local p, id, scope, origin, life = a[1], a[2], a[3], a[4], tonumber(a[5])
-  local now, bytes = now_ms(), #a[9] + bytes_of(a[10])
+  local now, bytes = now_ms(), #a[9] + #a[10]
   local ends, about, sum = key(p, 'answers'), key(p, 'answers', 'about'), key(p, 'answers', 'bytes')
   if is_sealed_otherwise(p, origin, a[11]) then return sealed_otherwise() end
   drop_answer(p, id)
