@@ -9,7 +9,8 @@ import sys
 
 from meshwright.gateway.clusters import admin_cluster, static_cluster
 from meshwright.gateway.config import ADMIN, CDS, Config
-from meshwright.gateway.listeners import edge_listener, internal_listener
+from meshwright.gateway.limits import overload_manager, runtime
+from meshwright.gateway.listeners import edge_listener, internal_listener, span_target
 from meshwright.gateway.settings import GatewaySettings
 
 
@@ -24,10 +25,18 @@ def render(settings: GatewaySettings) -> Config:
                 static_cluster("registry", settings.registry),
                 static_cluster("gateway", f"{settings.host}:{settings.port}"),
                 admin_cluster(),
+                *(static_cluster(name, target) for name, target in helpers(settings).items() if target),
             ],
         },
+        "overload_manager": overload_manager(settings),
+        "layered_runtime": runtime(),
         "dynamic_resources": {"cds_config": file_source(CDS)},
     }
+
+
+def helpers(settings: GatewaySettings) -> dict[str, str]:
+    """Services beside the mesh that Envoy calls by itself, by the name of their cluster; empty: there is none."""
+    return {"limits": settings.limit_service, "spans": span_target(settings)}
 
 
 def file_source(path: str) -> Config:

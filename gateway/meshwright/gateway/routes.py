@@ -2,23 +2,25 @@
 
 from meshwright.gateway.config import TYPE, Config
 from meshwright.gateway.filters import transcoder
+from meshwright.gateway.settings import GatewaySettings
 
 STREAM_IDLE_S = 300
 """An idle stream is cut after this; agents send a heartbeat every 15 s."""
 
 
-def routes() -> Config:
+def routes(settings: GatewaySettings) -> Config:
     """Two routes, since a transcoder writes either Server-Sent Events or lines; Lua has chosen the cluster."""
+    longest = f"{settings.stream_max_s}s"
     action = {
         "cluster_header": "x-agent-cluster",
         "cluster_not_found_response_code": "NOT_FOUND",
         "timeout": "0s",
         "idle_timeout": f"{STREAM_IDLE_S}s",
-        "max_stream_duration": {"grpc_timeout_header_max": "0s"},
+        "max_stream_duration": {"max_stream_duration": longest, "grpc_timeout_header_max": longest},
         "retry_policy": elsewhere(),
     }
     off = {"@type": TYPE + "envoy.config.route.v3.FilterConfig", "disabled": True}
-    is_open = dict.fromkeys(("envoy.filters.http.grpc_json_transcoder", "rules"), off)
+    is_open = dict.fromkeys(("envoy.filters.http.grpc_json_transcoder", "rules", "reasons", "address_limit"), off)
     json_type = [{"header": {"key": "content-type", "value": "application/json"}}]
     health = {
         "name": "health",
