@@ -20,8 +20,8 @@ import meshwright.agents, meshwright.registry, meshwright.core.server
 from importlib.resources import files
 assert (files("meshwright.gen") / "descriptors.binpb").is_file()
 assert (files("meshwright.gen") / "comments.json").is_file()
-assert (files("meshwright.gateway") / "edge.lua").is_file()
 assert (files("meshwright.gateway") / "openapi_examples.yaml").is_file()
+assert all((files("meshwright.gateway") / name).is_file() for name in ("edge.lua", "status.lua", "reasons.lua"))
 assert (files("meshwright.gateway") / "console" / "index.html").is_file()
 assert (files("meshwright.agents") / "functions" / "journal.lua").is_file()
 assert (files("meshwright.agents.library") / "planner" / "evals.jsonl").is_file()

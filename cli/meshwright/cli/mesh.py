@@ -16,12 +16,14 @@ from meshwright.cli import ports, tool_files
 from meshwright.cli.agent_spec import AgentSpec, own_agents, worker_of
 from meshwright.cli.child import Child
 from meshwright.cli.edge import Edge
-from meshwright.core.errors import CredentialsMissingError, MeshError, SetupError
+from meshwright.core.errors import CredentialsMissingError, MeshError, SetupError, UnavailableError
 from meshwright.core.settings import Settings, child_environment
 from meshwright.core.store import Store
 from meshwright.core.valkey import EmbeddedValkey
 from meshwright.gateway.config import ADMIN
+from meshwright.gateway.drain import drain
 from meshwright.gateway.envoy import command as envoy_command
+from meshwright.gateway.limits import generous
 from meshwright.gateway.settings import GatewaySettings
 from meshwright.registry.settings import HostSettings
 
@@ -191,15 +193,17 @@ class Mesh:
 
     def _gateway(self, registry_target: str) -> Child:
         self.internal_port = ports.reserve(HOST, self._taken)
-        settings = GatewaySettings.load(
-            registry=registry_target,
-            edge_host=HOST,
-            edge_port=self.plan.port,
-            internal_port=self.internal_port,
-            folder=str(self.plan.data / "envoy"),
-            edge_tls_dir="",
-            drain_s=DRAIN_S,
-            reflection=True,
+        settings = generous(
+            GatewaySettings.load(
+                registry=registry_target,
+                edge_host=HOST,
+                edge_port=self.plan.port,
+                internal_port=self.internal_port,
+                folder=str(self.plan.data / "envoy"),
+                edge_tls_dir="",
+                drain_s=DRAIN_S,
+                reflection=True,
+            )
         )
         return self._child("gateway", [sys.executable, "-m", "meshwright.gateway"], self._environment(settings))
 
@@ -286,6 +290,13 @@ class Mesh:
         finally:
             await edge.close()
 
+    async def _stop_envoy(self) -> None:
+        """Lets open calls end, which agents that stop bring about, before it is told to."""
+        if "envoy" in self.children:
+            with contextlib.suppress(UnavailableError):  # then there is nothing to wait for
+                await drain(self.plan.data / "envoy", DRAIN_S)
+            await self.children["envoy"].stop()
+
     def facts(self) -> dict[str, object]:
         """Returns what the ready file says."""
         hosts = dict(tool_files.named(self.plan.tools))
@@ -324,8 +335,8 @@ class Mesh:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
         last = ("gateway", "registry", "store")
-        first = [child for name, child in self.children.items() if name not in last]
-        await asyncio.gather(*(child.stop() for child in first))
+        first = [child for name, child in self.children.items() if name not in (*last, "envoy")]
+        await asyncio.gather(self._stop_envoy(), *(child.stop() for child in first))
         for name in last:
             if name in self.children:
                 await self.children[name].stop()

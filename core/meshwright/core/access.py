@@ -71,6 +71,7 @@ RULES = {
     "/tools.v1.ToolService/GetOutcome": Rule(grants="call"),
     "/gateway.v1.EdgeService/GetReady": OPEN,
     "/gateway.v1.EdgeService/GetOpenApi": OPEN,
+    "/gateway.v1.EdgeService/GetDocs": OPEN,
     "/gateway.v1.EdgeService/GetPage": OPEN,
     "/gateway.v1.EdgeService/GetAsset": OPEN,
     "/gateway.v1.KeyService/CreateKey": Rule("keys:admin"),

@@ -11,7 +11,8 @@ from meshwright.core.role import Role
 from meshwright.gateway.authentication import jwks_clusters
 from meshwright.gateway.clusters import admin_cluster, static_cluster
 from meshwright.gateway.config import ADMIN, CDS, Config
-from meshwright.gateway.listeners import edge_listener, internal_listener
+from meshwright.gateway.limits import overload_manager, runtime
+from meshwright.gateway.listeners import edge_listener, internal_listener, span_target
 from meshwright.gateway.settings import GatewaySettings
 from meshwright.gateway.tls import secured, upstream
 
@@ -28,10 +29,18 @@ def render(settings: GatewaySettings) -> Config:
                 static_cluster("gateway", f"{settings.host}:{settings.port}", upstream(settings, Role.GATEWAY)),
                 admin_cluster(),
                 *jwks_clusters(settings),
+                *(static_cluster(name, target) for name, target in helpers(settings).items() if target),
             ],
         },
+        "overload_manager": overload_manager(settings),
+        "layered_runtime": runtime(),
         "dynamic_resources": {"cds_config": file_source(CDS)},
     }
+
+
+def helpers(settings: GatewaySettings) -> dict[str, str]:
+    """Services beside the mesh that Envoy calls by itself, by the name of their cluster; empty: there is none."""
+    return {"limits": settings.limit_service, "spans": span_target(settings)}
 
 
 def file_source(path: str) -> Config:

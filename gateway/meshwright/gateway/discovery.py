@@ -14,6 +14,7 @@ from envoy_data_plane.envoy.config.cluster.v3 import (
     ClusterDiscoveryType,
     ClusterEdsClusterConfig,
     ClusterLbPolicy,
+    OutlierDetection,
 )
 from envoy_data_plane.envoy.config.core.v3 import (
     Address,
@@ -56,6 +57,10 @@ PING_S, PONG_S = 12.0, 6.0
 """How often a connection to an agent is asked for a sign of life, and how long that may take. An endpoint that fails
 its health check gets no new calls but keeps its open streams: those of a process that is frozen end by this. Servers
 take it for abuse where it comes more often than every ten seconds."""
+MERGED_S = 0.01
+"""How long changes of health are gathered: Envoy's own second would keep a new endpoint waiting for its first call."""
+FAILURES = 3
+"""Connections in a row that fail, after which an endpoint is taken out."""
 HTTP2_KEY = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
@@ -149,7 +154,9 @@ def cluster(name: str, *, has_tls: bool = False) -> Cluster:
         circuit_breakers=CircuitBreakers(thresholds=[limits]),
         typed_extension_protocol_options={HTTP2_KEY: Any.pack(options)},
         transport_socket=agent_transport() if has_tls else None,
-        common_lb_config=ClusterCommonLbConfig(healthy_panic_threshold=Percent(value=0)),
+        common_lb_config=ClusterCommonLbConfig(
+            healthy_panic_threshold=Percent(value=0), update_merge_window=seconds(MERGED_S)
+        ),
         health_checks=[
             HealthCheck(
                 timeout=seconds(1),
@@ -161,6 +168,29 @@ def cluster(name: str, *, has_tls: bool = False) -> Cluster:
             )
         ],
         ignore_health_on_host_removal=True,
+        outlier_detection=outlier_detection(),
+    )
+
+
+def outlier_detection() -> OutlierDetection:
+    """Takes an endpoint out for a while that connections fail at, between two health checks.
+
+    What it answers does not count: a caller could have an agent taken out by calls that fail, or that end too early.
+    """
+    return OutlierDetection(
+        split_external_local_origin_errors=True,
+        consecutive_local_origin_failure=FAILURES,
+        enforcing_consecutive_local_origin_failure=100,
+        enforcing_consecutive_5xx=0,
+        enforcing_consecutive_gateway_failure=0,
+        enforcing_success_rate=0,
+        enforcing_local_origin_success_rate=0,
+        enforcing_failure_percentage=0,
+        enforcing_failure_percentage_local_origin=0,
+        interval=seconds(1),
+        base_ejection_time=seconds(2),
+        max_ejection_time=seconds(30),
+        max_ejection_percent=50,
     )
 
 

@@ -1,20 +1,21 @@
 -- The edge's own rules: who may call from where, which cluster serves a path, and two statuses that a transcoder
--- cannot give. DEFAULT_AGENT, HOSTS and ORIGINS stand in front of this text.
+-- cannot give. DEFAULT_AGENT, HOSTS, ORIGINS and status.lua stand in front of this text.
 
 local function host_of(authority)
   if authority == nil then return '' end
   return string.match(authority, '^(%[.*%]):?%d*$') or string.match(authority, '^([^:]*):?%d*$') or ''
 end
 
-local function refuse(handle, status, grpc_code, reason, message)
+local function refuse(handle, http_status, grpc_code, reason, message)
   local content_type = handle:headers():get('content-type') or ''
+  local request_id = handle:headers():get('x-request-id')
   if string.sub(content_type, 1, 16) == 'application/grpc' then
     handle:respond({[':status'] = '200', ['content-type'] = 'application/grpc', ['grpc-status'] = tostring(grpc_code),
-      ['grpc-message'] = message}, '')
+      ['grpc-message'] = message, ['grpc-status-details-bin'] = status(handle, grpc_code, reason, message, request_id)}, '')
     return
   end
   handle:headers():replace('x-edge-reason', reason)  -- from here the reply takes the form of all other errors
-  handle:respond({[':status'] = tostring(status)}, message)
+  handle:respond({[':status'] = tostring(http_status)}, message)
 end
 
 -- A web page of another site must not drive this mesh: neither by a simple request nor by a name that it rebinds.
@@ -70,6 +71,10 @@ local function is_unreadable(handle)
   local headers = handle:headers()
   local is_grpc = string.match(headers:get('content-type') or '', '^application/grpc')
   local dropped, unreadable = {}, nil
+  local timeout = string.match(headers:get('x-edge-timeout') or '', '^=(.*)$')  -- grpc-timeout as it came
+  headers:remove('x-edge-timeout')
+  headers:remove('grpc-timeout')
+  if timeout then headers:replace('grpc-timeout', timeout) end
   for name, value in pairs(headers) do
     local is_own = string.match(name, '^grpc%-') or string.match(name, '^lb%-')
     local is_binary = string.match(name, '%-bin$')
@@ -87,6 +92,25 @@ local function is_unreadable(handle)
     return true
   end
   for _, name in ipairs(dropped) do headers:remove(name) end
+  return false
+end
+
+-- A client of HTTP says how long it waits in seconds, 2.5 or 2.5s; a call of gRPC has grpc-timeout for that.
+local MOST_SECONDS = 86400
+
+local function has_bad_timeout(handle)
+  local headers = handle:headers()
+  local value = headers:get('x-request-timeout')
+  if value == nil then return false end
+  headers:remove('x-request-timeout')
+  if string.match(headers:get('content-type') or '', '^application/grpc') then return false end
+  local seconds = #value <= 12 and tonumber(string.match(value, '^(%d+%.?%d*)s?$'))
+  local milliseconds = seconds and seconds <= MOST_SECONDS and math.floor(seconds * 1000) or 0
+  if milliseconds < 1 then
+    refuse(handle, 400, 3, 'INVALID_REQUEST', 'x-request-timeout is a number of seconds up to 86400, such as 2.5')
+    return true
+  end
+  headers:replace('grpc-timeout', string.format('%dm', milliseconds))
   return false
 end
 
@@ -113,7 +137,7 @@ local function cluster_for(path, agent)
 end
 
 function envoy_on_request(handle)
-  if is_refused(handle) or is_unreadable(handle) then return end
+  if is_refused(handle) or is_unreadable(handle) or has_bad_timeout(handle) then return end
   local headers = handle:headers()
   local path = string.match(headers:get(':path'), '^[^?]*')
   local named = string.match(headers:get('x-agent-id') or '', '^[a-z][a-z0-9-]*$')

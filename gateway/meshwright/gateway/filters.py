@@ -6,6 +6,8 @@ from importlib.resources import files
 from meshwright.gateway.authentication import authorization_filter, jwt_filter, takes_tokens
 from meshwright.gateway.browsers import cors_filter, security_headers
 from meshwright.gateway.config import DESCRIPTORS, FILTERS, Config
+from meshwright.gateway.limits import MAX_BODY_BYTES, address_limit, body_limit, caller_limits, shared_limits
+from meshwright.gateway.replies import SERVERS_OWN
 from meshwright.gateway.settings import GatewaySettings
 
 SERVICES = [
@@ -17,24 +19,23 @@ SERVICES = [
     "registry.v1.AgentDirectoryService",
     "gateway.v1.EdgeService",
 ]
-MAX_BODY_BYTES = 4 * 2**20
 
 
 def http_filters(settings: GatewaySettings) -> list[Config]:
     """The filter chain, in the order in which a request meets it."""
     return [
-        security_headers(has_tls=False),
+        security_headers(has_tls=bool(settings.edge_tls_dir)),
         cors_filter(),
+        health_check(),
         {"name": "envoy.filters.http.grpc_web", "typed_config": {"@type": FILTERS + "grpc_web.v3.GrpcWeb"}},
-        {
-            "name": "rules",
-            "typed_config": {
-                "@type": FILTERS + "lua.v3.Lua",
-                "default_source_code": {"inline_string": rules(settings)},
-            },
-        },
+        *address_limit(settings),
+        lua("rules", rules(settings)),
         *auth_filters(settings),
+        *caller_limits(settings),
+        *shared_limits(settings),
+        body_limit(),
         {"name": "envoy.filters.http.grpc_json_transcoder", "typed_config": transcoder(is_sse=False)},
+        lua("reasons", reasons()),
         {
             "name": "envoy.filters.http.grpc_stats",
             "typed_config": {
@@ -62,6 +63,13 @@ def auth_names(settings: GatewaySettings) -> list[str]:
     return [str(one["name"]) for one in auth_filters(settings)]
 
 
+def health_check() -> Config:
+    """Answers 503 at /health while Envoy drains, so that balancers send nothing new."""
+    is_health = {"name": ":path", "string_match": {"exact": "/health"}}
+    config = {"@type": FILTERS + "health_check.v3.HealthCheck", "pass_through_mode": True, "headers": [is_health]}
+    return {"name": "envoy.filters.http.health_check", "typed_config": config}
+
+
 def transcoder(*, is_sse: bool) -> Config:
     """JSON to protobuf and back, by the published descriptor set."""
     stream = "stream_sse_style_delimited" if is_sse else "stream_newline_delimited"
@@ -85,6 +93,22 @@ def rules(settings: GatewaySettings) -> str:
     """Returns the edge's rules in Lua, with what settings say in front."""
     hosts = ", ".join(f"[{json.dumps(host)}] = true" for host in settings.allowed_hosts.split())
     origins = ", ".join(f"[{json.dumps(origin)}] = true" for origin in settings.cors_origins.split())
-    source = (files("meshwright.gateway") / "edge.lua").read_text()
-    given = f"local HOSTS = {{{hosts}}}\nlocal ORIGINS = {{{origins}}}\n"
-    return f"local DEFAULT_AGENT = {json.dumps(settings.default_agent)}\n{given}{source}"
+    given = f"local DEFAULT_AGENT = {json.dumps(settings.default_agent)}\nlocal HOSTS = {{{hosts}}}\n"
+    return given + f"local ORIGINS = {{{origins}}}\n" + text("status.lua") + text("edge.lua")
+
+
+def reasons() -> str:
+    """Returns, in Lua, how a status without details gets its reason."""
+    known = ", ".join(f"[{code}] = {json.dumps(reason)}" for code, reason in SERVERS_OWN.items())
+    return f"local REASONS = {{{known}}}\n" + text("status.lua") + text("reasons.lua")
+
+
+def text(name: str) -> str:
+    """Reads one of the files in Lua."""
+    return (files("meshwright.gateway") / name).read_text()
+
+
+def lua(name: str, source: str) -> Config:
+    """A filter in Lua."""
+    config = {"@type": FILTERS + "lua.v3.Lua", "default_source_code": {"inline_string": source}}
+    return {"name": name, "typed_config": config}

@@ -11,16 +11,18 @@ STREAM_IDLE_S = 300
 
 def routes(settings: GatewaySettings) -> Config:
     """Two routes, since a transcoder writes either Server-Sent Events or lines; Lua has chosen the cluster."""
+    longest = f"{settings.stream_max_s}s"
     action = {
         "cluster_header": "x-agent-cluster",
         "cluster_not_found_response_code": "NOT_FOUND",
         "timeout": "0s",
         "idle_timeout": f"{STREAM_IDLE_S}s",
-        "max_stream_duration": {"grpc_timeout_header_max": "0s"},
+        "max_stream_duration": {"max_stream_duration": longest, "grpc_timeout_header_max": longest},
         "retry_policy": elsewhere(),
     }
     off = {"@type": TYPE + "envoy.config.route.v3.FilterConfig", "disabled": True}
-    is_open = dict.fromkeys(("envoy.filters.http.grpc_json_transcoder", "rules", *auth_names(settings)), off)
+    off_here = ("envoy.filters.http.grpc_json_transcoder", "rules", "reasons", "address_limit", *auth_names(settings))
+    is_open = dict.fromkeys(off_here, off)
     json_type = [{"header": {"key": "content-type", "value": "application/json"}}]
     health = {
         "name": "health",

@@ -40,7 +40,7 @@ class GatewayProcess:
         self._folder = Path(settings.folder)
         self._channels = Channels(settings.tls_dir)
         self._directory = AgentDirectoryServiceStub(self._channels.to(settings.registry))
-        service = EdgeService(self._channels, settings.registry)
+        service = EdgeService(self._channels, settings.registry, settings.auth)
         services = {"gateway.v1.EdgeService": bound(add_EdgeServiceServicer_to_server, service)}
         check_settings(settings)
         self._doorman = doorman(settings)

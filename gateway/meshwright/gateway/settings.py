@@ -50,3 +50,41 @@ class GatewaySettings(Settings):
         if wrong:
             raise ValueError(f"{wrong[0]!r} is no origin: write it as https://app.example.com, in lower case, no path")
         return value
+
+    limit_address: int = Field(
+        default=100, ge=0, le=1_000_000, description="Calls a second of one address; 0: any number"
+    )
+    limit_principal: int = Field(
+        default=50, ge=0, le=1_000_000, description="Calls a second of one principal; 0: any number"
+    )
+    limit_tenant: int = Field(
+        default=200, ge=0, le=1_000_000, description="Calls a second of one tenant; 0: any number"
+    )
+    limit_burst_s: int = Field(
+        default=5, ge=1, le=60, description="Seconds' worth of unused calls that may come at once"
+    )
+    limit_entries: int = Field(
+        default=10_000,
+        ge=1,
+        le=100_000,
+        description="Addresses, or principals and tenants, that are told apart at once",
+    )
+    limit_service: str = Field(
+        default="",
+        description="host:port of an envoyproxy/ratelimit that all edges share; empty: each counts for itself",
+    )
+    max_connections: int = Field(default=5_000, ge=1, description="Connections that Envoy takes at once")
+    connection_streams: int = Field(default=256, ge=1, le=10_000, description="Open calls of one HTTP/2 connection")
+    heap_mb: int = Field(
+        default=384, ge=0, le=1_000_000, description="MiB at which Envoy sheds load, before it is killed; 0: never"
+    )
+    headers_timeout_s: float = Field(
+        default=10.0, gt=0, le=600, description="Seconds for a request's headers to arrive"
+    )
+    request_timeout_s: float = Field(default=30.0, gt=0, le=3_600, description="Seconds for a whole request to arrive")
+    stream_max_s: float = Field(
+        default=3_600.0, gt=0, le=86_400, description="Seconds after which a call or stream ends; streams are resumed"
+    )
+    trusted_hops: int = Field(
+        default=0, ge=0, le=10, description="Proxies in front whose x-forwarded-for is believed; 0: none is"
+    )
