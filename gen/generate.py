@@ -1,12 +1,14 @@
 """Regenerates gen/meshwright/gen from protos/. Run by `make gen`; CI fails where the result differs."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from grpc_tools import protoc
 
 REPO = Path(__file__).resolve().parents[1]
@@ -15,7 +17,7 @@ PACKAGE = "meshwright/gen/"
 
 
 def main() -> None:
-    """Writes typed stubs and the published descriptor set."""
+    """Writes typed stubs, the published descriptor set and the contract's comments."""
     shutil.rmtree(OUT / PACKAGE, ignore_errors=True)
     (OUT / PACKAGE).mkdir(parents=True)
     published = OUT / PACKAGE / "descriptors.binpb"
@@ -40,6 +42,27 @@ def main() -> None:
             grpc_stub.unlink()
             grpc_stub.with_suffix(".pyi").unlink()
     (OUT / PACKAGE / "py.typed").touch()
+    said = comments(FileDescriptorSet.FromString(with_comments.stdout))
+    (OUT / PACKAGE / "comments.json").write_text(json.dumps(said, indent=1, sort_keys=True) + "\n")
+
+
+def comments(image: FileDescriptorSet) -> dict[str, str]:
+    """Returns what the contract says of its elements, by full name: code that was generated has no comments."""
+    return {
+        name_of(file, location.path): " ".join(location.leading_comments.split())
+        for file in image.file
+        for location in file.source_code_info.location
+        if location.leading_comments and len(location.path) > 1 and not file.name.startswith("google/")
+    }
+
+
+def name_of(file: FileDescriptorProto, path: Sequence[int]) -> str:
+    """Names the element at a path of field numbers and indices; an enum's value by its enum."""
+    names, element = [file.package], file
+    for number, index in zip(path[::2], path[1::2], strict=True):
+        element = getattr(element, element.DESCRIPTOR.fields_by_number[number].name)[index]
+        names.append(element.name)
+    return ".".join(names)
 
 
 def rehomed(image: bytes) -> FileDescriptorSet:

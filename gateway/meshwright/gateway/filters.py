@@ -31,7 +31,7 @@ def http_filters(settings: GatewaySettings) -> list[Config]:
         *address_limit(settings),
         lua("rules", rules(settings)),
         *auth_filters(settings),
-        *caller_limits(settings),
+        *(caller_limits(settings) if settings.auth != "none" else []),
         *shared_limits(settings),
         body_limit(),
         {"name": "envoy.filters.http.grpc_json_transcoder", "typed_config": transcoder(is_sse=False)},
