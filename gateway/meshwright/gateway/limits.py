@@ -75,7 +75,8 @@ def generous(settings: GatewaySettings) -> GatewaySettings:
 
 def address_limit(settings: GatewaySettings) -> list[Config]:
     """The filter before identity, which keeps a flood of bad credentials cheap; empty: it is switched off."""
-    return bucket_filter("address_limit", [address_rate(settings)], settings)
+    is_told = settings.auth == "none"  # else callers read how much is left of their own
+    return bucket_filter("address_limit", [address_rate(settings)], settings, is_told=is_told)
 
 
 def caller_limits(settings: GatewaySettings) -> list[Config]:
@@ -83,8 +84,8 @@ def caller_limits(settings: GatewaySettings) -> list[Config]:
     return bucket_filter("caller_limits", caller_rates(settings), settings)
 
 
-def bucket_filter(name: str, rates: list[Rate], settings: GatewaySettings) -> list[Config]:
-    """A filter with a token bucket for every value of every rate that is on."""
+def bucket_filter(name: str, rates: list[Rate], settings: GatewaySettings, *, is_told: bool = True) -> list[Config]:
+    """A filter with a token bucket for every value of every rate that is on; callers are told how much is left."""
     rates = [rate for rate in rates if rate.per_s]
     if not rates:
         return []
@@ -96,7 +97,7 @@ def bucket_filter(name: str, rates: list[Rate], settings: GatewaySettings) -> li
         "filter_enforced": all_calls,
         "status": {"code": "TooManyRequests"},
         "rate_limited_as_resource_exhausted": True,
-        "enable_x_ratelimit_headers": "DRAFT_VERSION_03",
+        "enable_x_ratelimit_headers": "DRAFT_VERSION_03" if is_told else "OFF",
         "max_dynamic_descriptors": settings.limit_entries,
         "token_bucket": bucket(UNBOUNDED, UNBOUNDED),
         "always_consume_default_token_bucket": False,
