@@ -161,7 +161,7 @@ def test_envoy_is_asked_about_the_configuration(environment, certs):
 
 
 def test_a_configuration_that_envoy_refuses_is_told(environment):
-    environment(edge_host="no address", insecure="true")
+    environment(edge_host="no address", insecure="true", auth="keys")
     done = check_config()
     assert isinstance(done.exception, SetupError)
     assert "Envoy refuses its configuration" in done.exception.message

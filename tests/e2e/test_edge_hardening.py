@@ -119,7 +119,7 @@ ROWS = {
         and outlier_detection().consecutive_local_origin_failure == 3
         and outlier_detection().enforcing_consecutive_gateway_failure == 0
     ),
-    "draining": lambda: ORDER[0] == "envoy.filters.http.health_check",
+    "draining": lambda: ORDER.index("envoy.filters.http.health_check") < ORDER.index("rules"),
 }
 
 

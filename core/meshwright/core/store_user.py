@@ -24,7 +24,7 @@ CATALOG = frozenset(
     {"instances", "leases", "revision", "changes", "wake", "tool", "tools", "hosts", "aliases", "sunsets"}
 )
 """Nouns of the registry; agents have leases and wakers of their own, in numbered partitions."""
-HOST = frozenset({"ledger", "audit", "quota"})
+HOST = frozenset({"ledger", "audit", "quota", "seal"})
 """Nouns of whoever hosts tools, agents among them."""
 DOOR = frozenset({"apikey", "apikeys", "edge"})
 """Nouns of the gateway: API keys, and the public keys by which it signs who is calling."""

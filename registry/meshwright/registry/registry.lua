@@ -193,8 +193,8 @@ local function settle(keys, a)
     local seal = key(a[1], 'seal', a[7])
     local kept = redis.call('GET', seal)
     if kept and kept ~= a[8] then return redis.error_reply('SEALED otherwise') end
-    redis.call('SET', seal, a[8], 'KEEPTTL')
-    if redis.call('EXISTS', key(a[1], 'task', a[7])) == 0 then redis.call('PEXPIRE', seal, a[6]) end
+    -- one without an end is its task's; where the task is gone, it ends with the ledger
+    if not kept or redis.call('PTTL', seal) > 0 then redis.call('SET', seal, a[8], 'PX', a[6]) end
   end
   redis.call('HSET', ledger, a[3], 'done ' .. a[4] .. ' ' .. a[5])
   redis.call('PEXPIRE', ledger, a[6])
