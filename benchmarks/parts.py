@@ -17,7 +17,7 @@ from typing import Self
 from meshwright.agents.journal import LIBRARY as JOURNAL
 from meshwright.agents.journal import Journal
 from meshwright.agents.settings import AgentSettings
-from meshwright.core.settings import child_environment
+from meshwright.core.settings import Settings, child_environment
 from meshwright.core.store import Store
 from meshwright.core.valkey import EmbeddedValkey
 from meshwright.registry.store import LIBRARY as REGISTRY
@@ -146,7 +146,7 @@ class Stage:
     ) -> None:
         await self._stack.aclose()
 
-    async def python(self, name: str, *arguments: str, settings: AgentSettings, **environment: str) -> Part:
+    async def python(self, name: str, *arguments: str, settings: Settings, **environment: str) -> Part:
         """Starts a Python program on the serving core and waits until it says that it is ready."""
         chosen = child_environment(settings) | environment
         chosen["PYTHONPATH"] = os.pathsep.join(filter(None, (str(HERE.parent), os.environ.get("PYTHONPATH"))))
@@ -155,9 +155,14 @@ class Stage:
         return part
 
     async def start(
-        self, name: str, command: Sequence[str], environment: dict[str, str] | None, cores: frozenset[int]
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: dict[str, str] | None,
+        cores: frozenset[int],
+        folder: Path | None = None,
     ) -> Part:
-        """Starts a process on some cores; it is ended with the stage."""
+        """Starts a process on some cores, in the stage's folder or another one; it is ended with the stage."""
         log = self.folder / f"{name}.log"
         with log.open("ab") as errors:
             process = await asyncio.create_subprocess_exec(
@@ -166,7 +171,7 @@ class Stage:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,
-                cwd=self.folder,
+                cwd=folder or self.folder,
             )
         part = Part(name, process, log)
         self._stack.push_async_callback(part.stop)

@@ -9,7 +9,7 @@ import grpc
 import pytest
 from google.rpc.status_pb2 import Status
 
-from meshwright.core.api_key import place_of
+from meshwright.core.api_key import KNOWN_MS, place_of
 from meshwright.core.errors import DETAILS_KEY, MeshError
 from meshwright.core.store import Store
 from meshwright.gateway.authorization import is_neighbour
@@ -164,6 +164,7 @@ async def test_without_the_store_nobody_is_let_in(run_valkey, tmp_path):
         key = await edge.key("*")
         assert (await edge.ask("GET", "/v1/agents", x_api_key=key)).status == 200
         own.kill()
+        await asyncio.sleep(KNOWN_MS / 1000)  # until then the edge knows whose the key is
         answer = await edge.ask("GET", "/v1/agents", x_api_key=key)
         assert (answer.status, answer.json["code"], answer.reason) == (503, 14, "UNAVAILABLE")
         assert answer.headers["retry-after"] == "1"

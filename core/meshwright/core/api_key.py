@@ -1,5 +1,6 @@
-"""API keys: made once, shown once, kept as a hash; every look at one asks the store, so that a revoked one is dead."""
+"""API keys: made once, shown once, kept as a hash; every look at one asks the store, and a revoked one is dead."""
 
+import asyncio
 import contextlib
 import hashlib
 import hmac
@@ -27,6 +28,10 @@ MOST_KEYS = 10_000
 KEPT_MS = 30 * 86_400_000
 """So long after its end a key can still be told from one that never was."""
 LONGEST_S = 3_650 * 86_400
+KNOWN_MS = 100
+"""So long an edge remembers whose a key is that it has seen: see `callers.lua`."""
+CLOCKS_MS = 20
+"""By so much clocks may go apart within that time."""
 USE_MS = 60_000
 """How coarse the time of the last use is."""
 
@@ -163,7 +168,7 @@ class ApiKeys:
         return ApiKey.parse(key_id, fields) if b"hash" in fields else None
 
     async def revoke(self, key_id: str) -> ApiKey:
-        """Revokes a key at once; one that was revoked stays as it is.
+        """Revokes a key; returns when no edge remembers it any more. One that was revoked stays as it is.
 
         Raises:
             ApiKeyNotFoundError: There is none of that id.
@@ -175,6 +180,7 @@ class ApiKeys:
         now = int(seconds) * 1000
         await self._store.run(("HSETNX", place, "revoked", now), ("PEXPIREAT", place, now + KEPT_MS))
         (fields,) = await self._store.run(("HGETALL", place))
+        await asyncio.sleep((KNOWN_MS + CLOCKS_MS) / 1000)
         return ApiKey.parse(key_id, fields)
 
     async def verify(self, text: str) -> ApiKey:

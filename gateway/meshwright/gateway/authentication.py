@@ -184,7 +184,7 @@ def tls(host: str, authorities: str) -> Config:
 
 
 def authorization_filter() -> Config:
-    """Asks the gateway's process about every call; where it does not answer, nobody is let in."""
+    """Asks the gateway's process who is calling; where it does not answer, only callers of a moment ago are let in."""
     shown = (*CREDENTIALS, "content-type")
     return {
         "name": "authorization",
@@ -195,6 +195,12 @@ def authorization_filter() -> Config:
             "status_on_error": {"code": "ServiceUnavailable"},
             "allowed_headers": {"patterns": [{"exact": name} for name in shown]},
             "metadata_context_namespaces": [JWT],
+            "filter_enabled_metadata": {
+                "filter": "meshwright",
+                "path": [{"key": "known"}],
+                "value": {"bool_match": True},
+                "invert": True,
+            },
             "grpc_service": {"envoy_grpc": {"cluster_name": "gateway"}, "timeout": f"{CHECK_S:g}s"},
         },
     }

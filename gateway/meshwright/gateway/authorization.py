@@ -19,6 +19,7 @@ from envoy_data_plane.envoy.service.auth.v3 import (
     OkHttpResponse,
 )
 from envoy_data_plane.envoy.type.v3 import HttpStatus, StatusCode
+from envoy_data_plane.google.protobuf import Struct
 from envoy_data_plane.google.rpc import Status
 from google.protobuf import json_format
 
@@ -157,7 +158,7 @@ class Authorization:
             "x-mesh-tenant": segment(holder.tenant),
             "x-mesh-principal": segment(holder.principal),
         }
-        answer = bytes(passed(headers))
+        answer = bytes(passed(headers, is_remembered=True))
         while len(self._answers) >= KEPT_ANSWERS:
             del self._answers[next(iter(self._answers))]
         self._answers[holder] = (now, answer)
@@ -176,10 +177,11 @@ def is_neighbour(peer: str, host: str) -> bool:
         return False
 
 
-def passed(headers: Mapping[str, str]) -> CheckResponse:
-    """Lets a call pass: without its credentials, and with what was found out."""
+def passed(headers: Mapping[str, str], *, is_remembered: bool = False) -> CheckResponse:
+    """Lets a call pass: without its credentials, and with what was found out, which Envoy may remember."""
     response = OkHttpResponse(headers=options(headers), headers_to_remove=list(CREDENTIALS))
-    return CheckResponse(status=Status(code=0), ok_response=response)
+    told = Struct.from_dict({"headers": dict(headers)}) if is_remembered else None
+    return CheckResponse(status=Status(code=0), ok_response=response, dynamic_metadata=told)
 
 
 def denied(error: MeshError, asked: Asked) -> bytes:

@@ -1,5 +1,5 @@
 -- The edge's own rules: who may call from where, which cluster serves a path, and two statuses that a transcoder
--- cannot give. DEFAULT_AGENT, HOSTS, ORIGINS and status.lua stand in front of this text.
+-- cannot give. DEFAULT_AGENT, HOSTS, ORIGINS, status.lua and callers.lua stand in front of this text.
 
 local function host_of(authority)
   if authority == nil then return '' end
@@ -141,7 +141,9 @@ function envoy_on_request(handle)
   local headers = handle:headers()
   local path = string.match(headers:get(':path'), '^[^?]*')
   local named = string.match(headers:get('x-agent-id') or '', '^[a-z][a-z0-9-]*$')
-  headers:replace('x-agent-cluster', cluster_for(path, 'agent-' .. (named or DEFAULT_AGENT)))
+  local cluster = cluster_for(path, 'agent-' .. (named or DEFAULT_AGENT))
+  headers:replace('x-agent-cluster', cluster)
+  if KNOWN_MS > 0 and cluster ~= 'gateway' then recognise(handle, headers) end
   if headers:get(':method') == 'POST' and (path == '/tasks' or string.match(path, '^/v1/agents/[^/]+/tasks$')) then
     handle:streamInfo():dynamicMetadata():set('meshwright', 'accepts', true)
   end
@@ -150,11 +152,13 @@ end
 
 function envoy_on_response(handle)
   local headers = handle:headers()
+  local noted = handle:streamInfo():dynamicMetadata():get('meshwright')
   if headers:get('x-mesh-stream-end') ~= nil then
     headers:remove('x-mesh-stream-end')
     headers:replace(':status', '204')
     headers:remove('content-type')
-  elseif headers:get(':status') == '200' and (handle:streamInfo():dynamicMetadata():get('meshwright') or {}).accepts then
+  elseif noted and noted.accepts and headers:get(':status') == '200' then
     headers:replace(':status', '202')
   end
+  if noted and noted.caller then remember(handle, noted.caller) end
 end

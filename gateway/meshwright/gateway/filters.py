@@ -3,6 +3,7 @@
 import json
 from importlib.resources import files
 
+from meshwright.core.api_key import KNOWN_MS
 from meshwright.gateway.authentication import authorization_filter, jwt_filter, takes_tokens
 from meshwright.gateway.browsers import cors_filter, security_headers
 from meshwright.gateway.config import DESCRIPTORS, FILTERS, Config
@@ -94,7 +95,8 @@ def rules(settings: GatewaySettings) -> str:
     hosts = ", ".join(f"[{json.dumps(host)}] = true" for host in settings.allowed_hosts.split())
     origins = ", ".join(f"[{json.dumps(origin)}] = true" for origin in settings.cors_origins.split())
     given = f"local DEFAULT_AGENT = {json.dumps(settings.default_agent)}\nlocal HOSTS = {{{hosts}}}\n"
-    return given + f"local ORIGINS = {{{origins}}}\n" + text("status.lua") + text("edge.lua")
+    given += f"local ORIGINS = {{{origins}}}\nlocal KNOWN_MS = {0 if settings.auth == 'none' else KNOWN_MS}\n"
+    return given + text("status.lua") + text("callers.lua") + text("edge.lua")
 
 
 def reasons() -> str:
