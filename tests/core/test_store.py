@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from redis.exceptions import ConnectionError as StoreConnectionError
+from redis.exceptions import TimeoutError as StoreTimeoutError
 
 from meshwright.agents import journal
 from meshwright.core import store as store_module
@@ -19,6 +21,7 @@ from meshwright.core.store import (
     NOUNS,
     Library,
     Store,
+    failure,
     partition_key,
     partition_of,
     public_url,
@@ -281,3 +284,22 @@ def test_a_tree_shares_a_partition_and_trees_are_spread(partitions):
     assert all(0 <= place < partitions for place in places)
     assert len(set(places)) > partitions / 2
     assert partition_of("tenant", "root", partitions) == partition_of("tenant", "root", partitions)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (StoreConnectionError("Error 111 connecting to 10.1.2.3:6379. Connection refused."), "Connection refused"),
+        (
+            StoreConnectionError("Error -2 connecting to inside:6379. Name or service not known."),
+            "its name is not known",
+        ),
+        (StoreConnectionError("Error while reading from 10.1.2.3:6379 : (104, 'reset')"), "Connection reset by peer"),
+        (StoreConnectionError("Connection closed by server."), "the connection was lost"),
+        (StoreTimeoutError("Timeout reading from 10.1.2.3:6379"), "no reply in time"),
+        (ConnectionRefusedError(111, "refused", "/inside.sock"), "Connection refused"),
+        (TimeoutError(), "no reply in time"),
+    ],
+)
+def test_an_outage_is_told_without_an_address(error, told):
+    assert failure(error).message == f"the store does not answer: {told}"

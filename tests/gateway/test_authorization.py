@@ -3,6 +3,9 @@
 import asyncio
 import base64
 import http.client
+import json
+import re
+import subprocess
 import time
 
 import grpc
@@ -13,6 +16,7 @@ from meshwright.core.api_key import KNOWN_MS, place_of
 from meshwright.core.errors import DETAILS_KEY, MeshError
 from meshwright.core.store import Store
 from meshwright.gateway.authorization import is_neighbour
+from meshwright.gateway.config import ACCESS_LOG, ADMIN
 from meshwright.gen.agents.v1.agent_service_pb2_grpc import AgentServiceStub
 from meshwright.gen.agents.v1.task_pb2 import TaskRequest
 from meshwright.gen.agents.v1.task_service_pb2 import GetTaskRequest
@@ -121,6 +125,38 @@ async def test_what_only_the_mesh_may_say_is_not_believed(edge):
         assert error.reason == "TASK_NOT_FOUND"
 
 
+async def test_a_line_of_the_log_says_who_called_or_why_nobody_may(edge, tmp_path):
+    known, revoked = await edge.key("*"), await edge.key("*")
+    await edge.keys.revoke(revoked.split("_")[1])
+    shown = ({}, {"x_api_key": revoked}, {"x_api_key": known})
+    answers = [await edge.ask("GET", "/v1/tasks", **headers) for headers in shown]
+    call = TaskServiceStub(edge.channel).GetTask(GetTaskRequest(task_id="a"), metadata=[("x-api-key", revoked)])
+    assert (await refused(call)).metadata["request_id"] == dict(await call.trailing_metadata())["x-request-id"]
+    for answer in answers[:2]:
+        assert answer.json["details"][0]["metadata"]["request_id"] == answer.headers["x-request-id"]
+    flush = ("curl", "-sS", "-X", "POST", "--unix-socket", tmp_path / "envoy" / ADMIN, "http://envoy/reopen_logs")
+    subprocess.run(flush, check=True, timeout=10, capture_output=True)
+    lines = [json.loads(line) for line in (tmp_path / "envoy" / ACCESS_LOG).read_text().splitlines()]
+    told = {line["request_id"]: line for line in lines if line["path"] == "/v1/tasks"}
+    told = [told[answer.headers["x-request-id"]] for answer in answers]
+    assert [line["unauthenticated"] for line in told] == ["CREDENTIALS_MISSING", "KEY_REVOKED", None]
+    assert [(line["tenant"], line["principal"]) for line in told] == [(None, None), (None, None), ("acme", "ann")]
+    assert {line["address"] for line in told} == {"127.0.0.1"}
+    assert known not in str(lines)
+    assert revoked not in str(lines)
+
+
+async def test_a_token_where_keys_are_taken_is_told_from_nothing(edge):
+    answer = await edge.ask("GET", "/v1/tasks", authorization="Bearer eyJhbGciOiJub25lIn0.e30.")
+    assert (answer.status, answer.reason) == (401, "CREDENTIALS_MISSING")
+    assert answer.json["message"] == "no tokens are taken here: send an API key (header x-api-key)"
+
+
+async def test_the_health_of_the_edge_counts_against_nobody(edge):
+    answer = await edge.ask("GET", "/health")
+    assert not [name for name in answer.headers if "ratelimit" in name or "envoy" in name]
+
+
 async def test_probes_and_the_page_are_open_and_nothing_else_is(edge):
     for path in ("/health", "/ready", "/", "/assets/descriptors.binpb"):
         assert (await edge.ask("GET", path)).status == 200, path
@@ -168,6 +204,11 @@ async def test_without_the_store_nobody_is_let_in(run_valkey, tmp_path):
         answer = await edge.ask("GET", "/v1/agents", x_api_key=key)
         assert (answer.status, answer.json["code"], answer.reason) == (503, 14, "UNAVAILABLE")
         assert answer.headers["retry-after"] == "1"
+        assert answer.json["details"][1]["retry_delay"] == "1s"
+        ready = await edge.ask("GET", "/ready")
+        assert ready.status == 503
+        assert "the store does not answer" in ready.json["message"]
+        assert not re.search(r"127\.0\.0\.1|\.sock|:\d{4}", ready.body.decode())
         call = TaskServiceStub(edge.channel).GetTask(GetTaskRequest(task_id="a"), metadata=[("x-api-key", key)])
         error = await refused(call)
         assert (error.reason, error.message) == ("UNAVAILABLE", answer.json["message"])  # and nothing of the store

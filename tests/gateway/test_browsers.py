@@ -130,9 +130,12 @@ async def test_a_preflight_of_a_listed_origin_is_answered_by_the_edge_itself(edg
     [("GET", "/openapi.json", 200), ("GET", "/nowhere", 404), ("GET", "/ready", 503)],
 )
 async def test_a_page_of_a_listed_origin_may_read_answers_and_errors(edge, method, path, status):
-    got, headers, _ = await edge.ask(method, path, headers={"origin": FRIEND})
+    got, headers, body = await edge.ask(method, path, headers={"origin": FRIEND})
     assert got == status
     assert headers["access-control-allow-origin"] == FRIEND
+    assert headers["vary"] == "origin"
+    if path == "/ready":
+        assert json.loads(body)["message"] == "not ready: registry: does not answer; agents: no agent is here"
     assert set(ANSWER_HEADERS) == set(headers["access-control-expose-headers"].split(", "))
 
 
@@ -246,7 +249,7 @@ async def test_over_tls_a_browser_is_told_to_come_by_tls_alone(tmp_path):
 
     def with_tls(listener):
         (chain,) = listener["filter_chains"]
-        chain["filters"][0]["typed_config"]["http_filters"][0] = security_headers(has_tls=True)
+        chain["filters"][0]["typed_config"]["http_filters"][0] = security_headers(has_tls=True, has_origins=False)
         pair = {"certificate_chain": {"filename": "cert.pem"}, "private_key": {"filename": "key.pem"}}
         kind = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
         context = {"@type": kind, "common_tls_context": {"tls_certificates": [pair]}}

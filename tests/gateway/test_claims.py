@@ -1,11 +1,13 @@
 """Claims: whatever a token holds, it names a caller or is refused."""
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshwright.core.errors import TokenExpiredError, TokenInvalidError, UnavailableError
-from meshwright.gateway.claims import Claims, Holder
+from meshwright.gateway.claims import WRONG, Claims, Holder
 
 CLAIMS = Claims("tenant", "")
 JSON = st.recursive(
@@ -66,6 +68,13 @@ def test_a_default_tenant_stands_in_where_the_claim_is_missing_and_nowhere_else(
         ({"payload": "odd"}, TokenInvalidError),
     ],
 )
-def test_why_envoy_took_no_token_is_told(found, kind):
-    with pytest.raises(kind):
+def test_why_envoy_took_no_token_is_told_in_our_words(found, kind):
+    with pytest.raises(kind) as caught:
         CLAIMS.holder(found)
+    assert "Jw" not in caught.value.message
+
+
+@pytest.mark.parametrize("said", WRONG)
+def test_what_is_wrong_with_a_token_is_told(said):
+    with pytest.raises(TokenInvalidError, match=re.escape(WRONG[said])):
+        CLAIMS.holder({"failure": {"message": said}})

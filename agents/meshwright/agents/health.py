@@ -10,6 +10,7 @@ from meshwright.agents.journal import Journal
 from meshwright.agents.models.candidate import Candidate
 from meshwright.agents.models.router import Router
 from meshwright.agents.worker import Worker
+from meshwright.core import channel
 from meshwright.core.breaker import Circuit
 from meshwright.core.errors import MeshError
 from meshwright.gen.agents.v1.agent_service_pb2 import (
@@ -84,7 +85,8 @@ class HealthView:
         try:
             await self._registry.list_agents()
         except MeshError as error:
-            return DependencyHealth(name="registry", status=HEALTH_STATUS_NOT_SERVING, detail=error.message)
+            detail = channel.why_away(error)
+            return DependencyHealth(name="registry", status=HEALTH_STATUS_NOT_SERVING, detail=detail)
         return DependencyHealth(name="registry", status=HEALTH_STATUS_SERVING)
 
 

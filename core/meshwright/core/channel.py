@@ -169,6 +169,11 @@ def failure(error: grpc.aio.AioRpcError) -> MeshError:
     return found
 
 
+def why_away(error: MeshError) -> str:
+    """Says why a service did not answer, to callers from outside: without its address, which gRPC's own words have."""
+    return "does not answer" if type(error) is UnavailableError else error.message
+
+
 async def unary(method: Any, request: Any, *, timeout_s: float, grant: bytes | None = None) -> Any:
     """Calls a unary method of a stub.
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+import os
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -335,6 +336,8 @@ class Store:
             self._leave()
 
 
+ERRNO = re.compile(r"(?:Error |\()(-?\d+)")
+"""Where redis-py writes the system's number, beside an address."""
 OWN_ERRORS: Mapping[str, tuple[type[MeshError], str]] = {
     "SEALED": (SealedOtherwiseError, "another process wrote here first: try again"),
     "NEWER": (JournalNewerError, "a newer version of the mesh wrote this: ask a process of that version"),
@@ -346,7 +349,7 @@ def failure(error: RedisError | OSError) -> MeshError:
     """Says in our own tree what the client or the store raised."""
     text = str(error)
     if isinstance(error, StoreConnectionError | StoreTimeoutError | OSError):
-        return StoreUnavailableError(f"the store does not answer: {text or 'no reply in time'}", retry_after_s=1)
+        return StoreUnavailableError(f"the store does not answer: {outage(error)}", retry_after_s=1)
     if text.startswith("OOM") or isinstance(error, OutOfMemoryError):
         return StoreFullError("the store is full: try again later", retry_after_s=FULL_RETRY_S)
     if text.startswith("NOPERM") or isinstance(error, NoPermissionError):
@@ -358,6 +361,18 @@ def failure(error: RedisError | OSError) -> MeshError:
     if text.startswith(PASSING) or not isinstance(error, ResponseError):
         return StoreUnavailableError(f"the store cannot serve this now: {text}", retry_after_s=1)
     return InternalError(f"the store refused a command: {text}")
+
+
+def outage(error: RedisError | OSError) -> str:
+    """Says what became of a connection; callers from outside read it, so that it names no address."""
+    if isinstance(error, StoreTimeoutError | TimeoutError):
+        return "no reply in time"
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and (found := ERRNO.search(str(error))):
+        number = int(found[1])
+    if number is None:
+        return "the connection was lost"
+    return os.strerror(number) if number > 0 else "its name is not known"  # below zero: of the resolver
 
 
 def public_url(url: str) -> str:

@@ -20,6 +20,8 @@ from meshwright.gateway.settings import GatewaySettings
 JWT = "envoy.filters.http.jwt_authn"
 """Under this name Envoy tells what it found out about a token."""
 PAYLOAD, FAILURE = "payload", "failure"
+CHECKED = "envoy.filters.http.ext_authz"
+"""Under this name Envoy keeps what `Authorization` told beside its answer."""
 JWKS_CLUSTER = "jwks"
 CLOCKS_S = 60
 """How much the issuer's clock may differ."""
@@ -185,7 +187,7 @@ def tls(host: str, authorities: str) -> Config:
 
 def authorization_filter() -> Config:
     """Asks the gateway's process who is calling; where it does not answer, only callers of a moment ago are let in."""
-    shown = (*CREDENTIALS, "content-type")
+    shown = (*CREDENTIALS, "content-type", "x-request-id")
     return {
         "name": "authorization",
         "typed_config": {
@@ -218,7 +220,7 @@ def refusals(settings: GatewaySettings) -> list[Config]:
         mapper([has_status(401), *is_http_error()]) | {"body_format_override": as_it_is},
         mapper([has_status(401)]),  # gRPC's: the message and the details are there
         mapper([has_status(503), *is_http_error()])
-        | {"headers_to_add": [again], "body_format_override": status_body(14, "UNAVAILABLE", UNVERIFIED)},
+        | {"headers_to_add": [again], "body_format_override": status_body(14, "UNAVAILABLE", UNVERIFIED, 1)},
         mapper([has_status(503)])
         | {
             "headers_to_add": [again, header(DETAILS_KEY, details)],

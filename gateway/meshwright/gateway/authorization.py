@@ -67,7 +67,7 @@ class Asked:
         token = known[JWT].to_dict() if JWT in known else {}
         if http is None:
             return cls("", {}, "", token)
-        return cls(http.path.partition("?")[0], http.headers, http.headers.get("x-request-id", http.id), token)
+        return cls(http.path.partition("?")[0], http.headers, http.headers.get("x-request-id", ""), token)
 
     @property
     def is_grpc(self) -> bool:
@@ -144,7 +144,8 @@ class Authorization:
         if self._claims and asked.bearer and not asked.bearer.startswith(PREFIX):
             return self._claims.holder(asked.token)
         ways = [*["an API key (header x-api-key)"] * bool(self._keys), *["a token"] * bool(self._claims)]
-        raise CredentialsMissingError(f"say who is calling: send {' or '.join(ways)}")
+        wrong = "no API keys are taken here" if key else "no tokens are taken here" if asked.bearer else ""
+        raise CredentialsMissingError(f"{wrong or 'say who is calling'}: send {' or '.join(ways)}")
 
     def _passed(self, holder: Holder) -> bytes:
         """Returns the answer that lets somebody pass; the one of a moment ago where there is one."""
@@ -199,7 +200,10 @@ def denied(error: MeshError, asked: Asked) -> bytes:
         headers["retry-after"] = "1"
         code = StatusCode.ServiceUnavailable
     response = DeniedHttpResponse(status=HttpStatus(code=code), headers=options(headers), body=body)
-    return bytes(CheckResponse(status=Status(code=error.code.value[0]), denied_response=response))
+    logged = Struct.from_dict({"reason": error.reason})
+    return bytes(
+        CheckResponse(status=Status(code=error.code.value[0]), denied_response=response, dynamic_metadata=logged)
+    )
 
 
 def unverified(why: str, asked: Asked) -> bytes:

@@ -67,15 +67,18 @@ def cors_policy(settings: GatewaySettings) -> Config:
     }
 
 
-def security_headers(*, has_tls: bool) -> Config:
+def security_headers(*, has_tls: bool, has_origins: bool) -> Config:
     """Adds to every answer what a browser may do with it.
 
     Args:
         has_tls: Callers come by TLS: browsers are told never to come without it again.
+        has_origins: Pages of listed origins may call, and are told so: a cache keeps answers apart by origin.
     """
     always = ALWAYS | ({"strict-transport-security": f"max-age={TLS_ONLY_S}"} if has_tls else {})
     mutations = [_append(name, value, "OVERWRITE_IF_EXISTS_OR_ADD") for name, value in always.items()]
     mutations += [_append(name, value, "ADD_IF_ABSENT") for name, value in UNLESS_SAID.items()]
+    mutations += [_append("vary", "origin", "APPEND_IF_EXISTS_OR_ADD")] * has_origins
+    mutations += [{"remove": "x-envoy-upstream-healthchecked-cluster"}]
     return {
         "name": "security_headers",
         "typed_config": {

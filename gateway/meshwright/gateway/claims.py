@@ -68,6 +68,16 @@ def scopes_of(payload: Mapping[str, Any]) -> list[str]:
     return [str(one) for one in found] if isinstance(found, list) else []
 
 
+WRONG = {
+    "Jwt issuer is not configured": "its issuer (iss) is another one",
+    "Audiences in Jwt are not allowed": "it is meant for another audience (aud)",
+    "Jwt not yet valid": "it is not valid yet (nbf)",
+    "Jwt verification fails": "its signature is not the issuer's, or it has no end (exp)",
+    "Jwks doesn't have key to match kid or alg from Jwt": "its key (kid, alg) is none of the issuer's",
+}
+"""What is wrong with a token, by Envoy's words."""
+
+
 def failure(found: object) -> TokenExpiredError | TokenInvalidError | UnavailableError:
     """Says why Envoy did not take a token, by the words in which it says so."""
     said = str(found.get("message", "")) if isinstance(found, Mapping) else ""
@@ -75,4 +85,4 @@ def failure(found: object) -> TokenExpiredError | TokenInvalidError | Unavailabl
         return TokenExpiredError("the token has expired: get another one from its issuer")
     if said.startswith("Jwks remote fetch"):
         return UnavailableError("the issuer's keys cannot be read at the moment: try again", retry_after_s=1)
-    return TokenInvalidError(f"the token is not good for this mesh: {said or 'send it as authorization: Bearer TOKEN'}")
+    return TokenInvalidError(f"the token is not good for this mesh: {WRONG.get(said, 'it cannot be read')}")

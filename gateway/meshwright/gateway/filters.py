@@ -25,7 +25,7 @@ SERVICES = [
 def http_filters(settings: GatewaySettings) -> list[Config]:
     """The filter chain, in the order in which a request meets it."""
     return [
-        security_headers(has_tls=bool(settings.edge_tls_dir)),
+        security_headers(has_tls=bool(settings.edge_tls_dir), has_origins=bool(settings.cors_origins.strip())),
         cors_filter(),
         health_check(),
         {"name": "envoy.filters.http.grpc_web", "typed_config": {"@type": FILTERS + "grpc_web.v3.GrpcWeb"}},
@@ -62,6 +62,12 @@ def auth_filters(settings: GatewaySettings) -> list[Config]:
 def auth_names(settings: GatewaySettings) -> list[str]:
     """Names the filters that a route which is open to everybody switches off."""
     return [str(one["name"]) for one in auth_filters(settings)]
+
+
+def limit_names(settings: GatewaySettings) -> list[str]:
+    """Names the filters with token buckets, for the same routes."""
+    filters = [*address_limit(settings), *(caller_limits(settings) if settings.auth != "none" else [])]
+    return [str(one["name"]) for one in filters]
 
 
 def health_check() -> Config:

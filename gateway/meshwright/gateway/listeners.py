@@ -2,7 +2,7 @@
 
 from urllib.parse import urlsplit
 
-from meshwright.gateway.authentication import refusals
+from meshwright.gateway.authentication import CHECKED, refusals
 from meshwright.gateway.config import ACCESS_LOG, FILTERS, TYPE, Config
 from meshwright.gateway.filters import http_filters
 from meshwright.gateway.replies import header, mappers
@@ -121,6 +121,11 @@ def access_log() -> Config:
         "trace_id": "%TRACE_ID%",
         "traceparent": f"%REQ(TRACEPARENT):{TRACEPARENT}%",
         "cluster": "%UPSTREAM_CLUSTER%",
+        "address": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+        "tenant": "%REQ(X-MESH-TENANT)%",
+        "principal": "%REQ(X-MESH-PRINCIPAL)%",
+        "refused": "%REQ(X-EDGE-REASON)%",
+        "unauthenticated": f"%DYNAMIC_METADATA({CHECKED}:reason)%",
         "request_id": "%REQ(X-REQUEST-ID)%",
         "task_id": "%RESP(X-TASK-ID)%",
     }

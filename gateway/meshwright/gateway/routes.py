@@ -2,7 +2,7 @@
 
 from meshwright.gateway.browsers import cors_policy
 from meshwright.gateway.config import TYPE, Config
-from meshwright.gateway.filters import auth_names, transcoder
+from meshwright.gateway.filters import auth_names, limit_names, transcoder
 from meshwright.gateway.settings import GatewaySettings
 
 STREAM_IDLE_S = 300
@@ -21,7 +21,13 @@ def routes(settings: GatewaySettings) -> Config:
         "retry_policy": elsewhere(),
     }
     off = {"@type": TYPE + "envoy.config.route.v3.FilterConfig", "disabled": True}
-    off_here = ("envoy.filters.http.grpc_json_transcoder", "rules", "reasons", "address_limit", *auth_names(settings))
+    off_here = (
+        "envoy.filters.http.grpc_json_transcoder",
+        "rules",
+        "reasons",
+        *limit_names(settings),
+        *auth_names(settings),
+    )
     is_open = dict.fromkeys(off_here, off)
     json_type = [{"header": {"key": "content-type", "value": "application/json"}}]
     health = {

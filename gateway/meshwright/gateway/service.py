@@ -68,7 +68,7 @@ class EdgeService(EdgeServiceServicer):
             )
             checks["registry"] = "ok"
         except MeshError as error:
-            checks["registry"] = error.message
+            checks["registry"] = channel.why_away(error)
         checks["agents"] = "ok" if agents else "no agent is here"
         for card in agents:
             health = await self._health(card)

@@ -184,5 +184,5 @@ class RegistryClient:
             async with asyncio.timeout(TIMEOUT_S):
                 await self._is_watching.wait()
         except TimeoutError:
-            raise UnavailableError(f"the registry at {self._target} does not answer", retry_after_s=1) from None
+            raise UnavailableError("the registry does not answer", retry_after_s=1) from None
         return self.known.get(agent_id)
