@@ -12,12 +12,14 @@ from meshwright.agents.journal import LIBRARY as JOURNAL_LIBRARY
 from meshwright.cli.authority import write
 from meshwright.cli.output import show
 from meshwright.cli.settings import CliSettings
+from meshwright.cli.store_keys import rewrap
 from meshwright.core.errors import SetupError
 from meshwright.core.store import Store, public_url
 from meshwright.core.store_user import ADMIN, RIGHTS, acl_lines, user_of
 from meshwright.registry.store import LIBRARY as REGISTRY_LIBRARY
 
 app = typer.Typer(no_args_is_help=True, help="Prepares a store for production.")
+app.command()(rewrap)
 PASSWORD = re.compile(r"[A-Za-z0-9_-]{32,128}")
 
 
