@@ -43,11 +43,20 @@ SERVERS = {
 """What the server of a package has to be."""
 
 
-def role_in(uris: Iterable[str]) -> Role | None:
-    """Returns the role that the names in a certificate tell; None: no role of ours, or more than one URI of ours."""
+def bearer_in(uris: Iterable[str]) -> tuple[Role, str] | None:
+    """Returns role and name that the URIs in a certificate tell; the name may be empty: any of the role.
+
+    None: no role of ours, or more than one URI of ours.
+    """
     ours = [uri for uri in uris if uri.startswith(TRUST_DOMAIN)]
     role, slash, name = ours[0].removeprefix(TRUST_DOMAIN).partition("/") if len(ours) == 1 else ("", "", "")
-    return Role(role) if role in OPEN and bool(slash) == bool(name) else None
+    return (Role(role), name) if role in OPEN and bool(slash) == bool(name) else None
+
+
+def role_in(uris: Iterable[str]) -> Role | None:
+    """Returns the role that the URIs in a certificate tell; None: no role of ours, or more than one URI of ours."""
+    bearer = bearer_in(uris)
+    return bearer[0] if bearer else None
 
 
 def callers_of(method: str) -> frozenset[Role]:
