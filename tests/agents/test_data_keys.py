@@ -233,7 +233,9 @@ def test_whose_a_data_key_is_can_be_told_from_its_place(tenant, principal, one, 
         assert tenant in tenants_of(place.key)
 
 
-@pytest.mark.parametrize("key", ["", "mw:{0}:task:a/b/c", "mw:{0}:sealed", "mw:{}:seal", "other:{0}:seal:a/b/c"])
+@pytest.mark.parametrize(
+    "key", ["", "mw:{0}:task:a/b/c", "mw:{0}:sealed", "mw:{}:seal", "mw:{0}x:seal", "other:{0}:seal:a/b/c"]
+)
 def test_what_is_no_place_of_a_data_key_is_nobodys(key):
     assert tenants_of(key) == []
 

@@ -1,6 +1,5 @@
 """Data keys: all that the store holds, counted by the master key that each is wrapped with, and wrapped anew."""
 
-import re
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -9,14 +8,13 @@ from urllib.parse import unquote
 from meshwright.agents.journal import LIBRARY
 from meshwright.core.codec import Codec, ContentKeys, SealPlace, wrapping_id
 from meshwright.core.errors import ContentKeyMissingError, DataLossError
-from meshwright.core.store import MESH, Store, key_patterns, partition_key
+from meshwright.core.store import MESH, Store, key_parts, key_patterns, partition_key
 
 BATCH = 500
 """Keys that are looked at in one round trip."""
 MOST_PASSES = 5
 """Over all data keys, as long as each finds some that were wrapped with an old key meanwhile."""
 MOST_NAMED = 5
-PLACE = re.compile(r"mw:\{(?P<slot>[^{}:]+)\}:seal(:(?P<name>.+))?")
 ANSWERS = "answers"
 """What the slot of a tenant's answers begins with; see `answers.slot_of`."""
 
@@ -105,7 +103,7 @@ class DataKeys:
             ((position, listed),) = await self._store.run(scan)
             names = dict.fromkeys(key.decode(errors="replace") for key in listed)
             values = await self._store.run(*(("GET", name) for name in names))
-            found = {name: value for name, value in zip(names, values, strict=True) if value and PLACE.fullmatch(name)}
+            found = {name: value for name, value in zip(names, values, strict=True) if value and tenants_of(name)}
             if found:
                 yield found
             cursor = int(position)
@@ -164,10 +162,9 @@ def tenants_of(key: str) -> list[str]:
     Task trees stand in numbered slots under `tenant/principal/task`; sessions, memories and answers in slots that are
     called `tenant/principal/session`, `tenant/principal` and `answers/tenant`.
     """
-    place = PLACE.fullmatch(key)
-    if place is None:
+    slot, noun, name = key_parts(key) or ("", "", "")
+    if noun != "seal":
         return []
-    slot, name = place["slot"], place["name"] or ""
     parts = (name if slot.isdecimal() else unquote(slot)).split("/")
     owners = [parts[1], parts[0]] if parts[0] == ANSWERS and len(parts) == 2 else parts[:1]  # noqa: PLR2004 - two parts
     return [unquote(owner) for owner in owners]
