@@ -58,7 +58,8 @@ def look(use: Use, listed: str) -> None:
     """Adds what a list of connections tells. Pure."""
     many: Counter[str] = Counter()
     for line in listed.splitlines():
-        facts = dict(word.partition("=")[::2] for word in line.split(" "))
+        words = (word.partition("=") for word in line.split(" "))
+        facts = {name: value for name, _, value in words}
         ours = OF_MESH.fullmatch(facts.get("lib-name", ""))
         if ours:
             many.update(name for name in ours[1].split(";") if name)
