@@ -24,7 +24,8 @@ from meshwright.core.errors import MeshError, NameRefusedError, SetupError
 from meshwright.core.role import Role
 from meshwright.core.settings import Settings
 from meshwright.core.tls import AUTHORITY, CERTIFICATE, Certificates
-from meshwright.gateway import envoy, tls
+from meshwright.gateway import drain, envoy, tls
+from meshwright.gateway.config import ADMIN
 from meshwright.gateway.serving import GatewayProcess
 from meshwright.gateway.settings import GatewaySettings
 from meshwright.gen.agents.v1.agent_service_pb2 import HealthRequest
@@ -260,7 +261,13 @@ async def test_envoy_calls_no_agent_under_the_name_of_another(secured, store):
         endpoint=Endpoint(instance_id="treasurer-1", target=secured.agent_target, public_key=bytes(32)),
     )
     await DirectoryStore(store).announce("treasurer", "treasurer-1", request.SerializeToString(), 60_000)
-    await until(edge, "/v1/agents/treasurer", 200)
+    refused = "cluster.agent-treasurer.ssl.fail_verify_san"
+    async with asyncio.timeout(20):
+        while True:
+            told = await drain.ask(secured.folder / "envoy" / ADMIN, "GET", f"/stats?format=json&filter=^{refused}$")
+            if any(one["value"] for one in json.loads(told)["stats"]):
+                break
+            await asyncio.sleep(0.05)
     status, body = await edge.call("GET", "/v1/agents/treasurer/health")
     assert status == 503, body
     assert (await edge.call("GET", "/v1/agents/orchestrator/health"))[0] == 200
