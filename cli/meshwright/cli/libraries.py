@@ -69,16 +69,19 @@ def look(use: Use, listed: str) -> None:
 
 
 async def prune(store: Store, needed: Iterable[Library], use: Use) -> list[str]:
-    """Deletes our libraries that nobody uses and that are not needed; returns their names.
+    """Deletes the libraries that `unused` lists; returns their names.
 
-    Where somebody is connected who does not say what is used, nothing is deleted.
+    Raises:
+        StoreDeniedError: The store's user is no admin.
     """
-    stale = [] if use.unknown else unused(await held(store), needed, use)
+    stale = unused(await held(store), needed, use)
     await store.run(*(("FUNCTION", "DELETE", name) for name in stale))
     return stale
 
 
 def unused(names: Iterable[str], needed: Iterable[Library], use: Use) -> list[str]:
-    """Lists libraries that nobody uses and that are not needed. Pure."""
+    """Lists libraries that nobody uses and that are not needed; none where it is not known who uses what. Pure."""
+    if use.unknown:
+        return []
     kept = {library.name for library in needed} | set(use.many)
     return [name for name in names if name not in kept]
