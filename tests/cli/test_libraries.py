@@ -104,7 +104,7 @@ async def test_nothing_is_deleted_while_somebody_does_not_say_what_is_used(own):
     await older.close()
     stranger = redis.Redis.from_url(own.url, driver_info=None)
     await stranger.ping()
-    use = await in_use(own, 0.2)
+    use = await in_use(own, 1.5)
     assert [one.partition("@")[0] for one in use.unknown] == ["default"]
     assert await prune(own, [NEW], use) == []
     assert await held(own) == [OLD.name]
@@ -131,7 +131,9 @@ def test_connections_are_counted_by_what_they_say_and_admins_and_copies_not_at_a
     look(use, f"id=1 addr=a:1 flags=N user=mw-agent {ours}\nid=3 flags=N user={ADMIN} lib-name=\nid=4 flags=S user=x\n")
     look(use, "id=5 addr=a:5 flags=N user=mw-gateway lib-name=meshwright() lib-ver=\n")
     assert (use.many, use.unknown) == ({OLD.name: 2, NEW.name: 2}, set())
-    look(use, "id=6 addr=a:6 flags=N user=mw-agent lib-name=redis-py lib-ver=8.1.0\n")
+    look(use, "id=6 addr=a:6 age=0 flags=N user=mw-agent lib-name=\n")  # has just come
+    assert use.unknown == set()
+    look(use, "id=6 addr=a:6 age=1 flags=N user=mw-agent lib-name=redis-py lib-ver=8.1.0\n")
     assert use.unknown == {"mw-agent@a:6"}
 
 
@@ -143,7 +145,7 @@ def test_no_list_of_connections_is_an_error(listed):
 class TestCommand:
     @pytest.fixture
     def environment(self, own, monkeypatch):
-        monkeypatch.setattr(libraries, "LOOKED_S", 0.2)
+        monkeypatch.setattr(libraries, "LOOKED_S", 1.5)
         monkeypatch.setenv("MESHWRIGHT_STORE_ADMIN_URL", own.url)
 
     async def test_it_says_what_became_of_each(self, own, environment):

@@ -63,9 +63,14 @@ def look(use: Use, listed: str) -> None:
         ours = OF_MESH.fullmatch(facts.get("lib-name", ""))
         if ours:
             many.update(name for name in ours[1].split(";") if name)
-        elif facts.get("user") != ADMIN and not COPIES & set(facts.get("flags", "")):
+        elif not is_passed_over(facts):
             use.unknown.add(f"{facts.get('user', '?')}@{facts.get('addr', '?')}")
     use.many |= many
+
+
+def is_passed_over(facts: dict[str, str]) -> bool:
+    """Whether a connection that does not say what it calls calls nothing, or has had no time yet to say it. Pure."""
+    return facts.get("user") == ADMIN or facts.get("age") == "0" or bool(COPIES & set(facts.get("flags", "")))
 
 
 async def prune(store: Store, needed: Iterable[Library], use: Use) -> list[str]:
