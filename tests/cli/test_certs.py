@@ -43,6 +43,7 @@ def test_a_name_and_hosts_are_in_the_certificate(tmp_path):
     uris, hosts, addresses = names(tmp_path / "agent-coder")
     assert uris == ["spiffe://meshwright/agent/coder"]
     assert {"coder.mesh", "agent.meshwright.internal", "tool.meshwright.internal"} <= set(hosts)
+    assert "coder.agent.meshwright.internal" in hosts
     assert addresses == ["10.0.0.7"]
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["agent-coder"]
 

@@ -103,6 +103,22 @@ async def test_a_server_of_another_role_is_not_called(serve, authority, stub):
     assert called == []
 
 
+@pytest.mark.parametrize(("name", "is_called"), [("", True), ("coder", True), ("codex", False)])
+async def test_a_service_calls_no_agent_whose_certificate_bears_another_name(serve, authority, name, is_called):
+    wanted = Wanted(Role.AGENT, name)
+    authority.issue(wanted, 1)
+    served = await serve(tls_dir=str(authority.folder / wanted.folder))
+    channels = Channels(str(authority.folder / "registry"))
+    assert (await health(AgentServiceStub(channels.to(served.target)))).agent_id == "probe"
+    named = AgentServiceStub(channels.to(served.target, "coder"))
+    if is_called:
+        assert (await health(named)).agent_id == "probe"
+    else:
+        with pytest.raises(TlsRefusedError, match="another role or agent"):
+            await health(named)
+    await channels.close()
+
+
 async def test_certificates_of_another_authority_are_refused_by_both_sides(serve, authority, stub, tmp_path):
     other = Authority.make(tmp_path / "other")
     other.issue(Wanted(Role.REGISTRY), 1)

@@ -10,26 +10,37 @@ import warnings
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from meshwright.agents.agent import Agent
 from meshwright.agents.serving import AgentProcess
 from meshwright.agents.settings import AgentSettings
 from meshwright.cli.authority import Authority, Wanted
 from meshwright.cli.edge import Edge as CommandLineEdge
+from meshwright.core import channel
 from meshwright.core.api_key import ApiKeys
-from meshwright.core.channel import dial
-from meshwright.core.errors import MeshError, SetupError
+from meshwright.core.channel import Channels, dial
+from meshwright.core.errors import MeshError, NameRefusedError, SetupError
 from meshwright.core.role import Role
 from meshwright.core.settings import Settings
 from meshwright.core.tls import AUTHORITY, CERTIFICATE, Certificates
-from meshwright.gateway import envoy, tls
+from meshwright.gateway import drain, envoy, tls
+from meshwright.gateway.config import ADMIN
 from meshwright.gateway.serving import GatewayProcess
 from meshwright.gateway.settings import GatewaySettings
 from meshwright.gen.agents.v1.agent_service_pb2 import HealthRequest
 from meshwright.gen.agents.v1.agent_service_pb2_grpc import AgentServiceStub
 from meshwright.gen.gateway.v1.edge_service_pb2 import GetReadyRequest
 from meshwright.gen.gateway.v1.edge_service_pb2_grpc import EdgeServiceStub
+from meshwright.gen.registry.v1.agent_directory_service_pb2 import (
+    AgentCard,
+    AnnounceAgentRequest,
+    Endpoint,
+    WithdrawAgentRequest,
+)
+from meshwright.gen.registry.v1.agent_directory_service_pb2_grpc import AgentDirectoryServiceStub
 from meshwright.registry.serving import RegistryProcess
+from meshwright.registry.store import DirectoryStore
 from meshwright.registry.tool import tool
 
 SCRIPT = "agents: {default: [{text: Done.}, {text: Done.}, {text: Done.}, {text: Done.}, {text: Done.}]}"
@@ -83,19 +94,19 @@ class Secured:
     def certs(self, role):
         return str(self.authority.folder / role)
 
-    async def start(self, *, agent_role=Role.AGENT, edge_role=Role.EDGE, auth="none"):
+    async def start(self, *, agent_role=Role.AGENT, edge_role=Role.EDGE, auth="none", agent_certs=""):
         registry = RegistryProcess(
             Settings(store_url=self.url, drain_s=0, tls_dir=self.certs(Role.REGISTRY), auth=auth)
         )
-        target = await registry.start()
+        self.registry_target = target = await registry.start()
         self.stack.push_async_callback(registry.stop)
         script = self.folder / "script.yaml"
         script.write_text(SCRIPT)
         chosen = {"store_url": self.url, "registry": target, "drain_s": 0, "tracing": False, "auth": auth}
-        settings = AgentSettings(**chosen, model=f"scripted:{script}", tls_dir=self.certs(agent_role))
+        settings = AgentSettings(**chosen, model=f"scripted:{script}", tls_dir=agent_certs or self.certs(agent_role))
         agent = AgentProcess(Agent("orchestrator", "Do it.", tools=[double]), settings)
         self.stack.push_async_callback(agent.stop)
-        await agent.start()
+        self.agent_target = await agent.start()
         edge, internal = free_ports(2)
         gateway = GatewayProcess(
             GatewaySettings(
@@ -227,6 +238,65 @@ async def test_envoy_calls_no_agent_whose_certificate_is_of_another_role(secured
     await until(edge, "/v1/agents/orchestrator", 200)  # it is announced: the registry takes tool hosts
     status, body = await edge.call("GET", "/v1/agents/orchestrator/health")
     assert status == 503, body
+
+
+def certificate_of(secured, name):
+    """Makes an agent's certificate; returns its folder."""
+    wanted = Wanted(Role.AGENT, name, hosts=("localhost",))
+    secured.authority.issue(wanted, 1)
+    return str(secured.authority.folder / wanted.folder)
+
+
+async def test_envoy_calls_an_agent_whose_certificate_bears_its_name(secured):
+    edge = await secured.start(agent_certs=certificate_of(secured, "orchestrator"))
+    await until(edge, "/v1/agents/orchestrator/health", 200)
+
+
+async def test_envoy_calls_no_agent_under_the_name_of_another(secured, store):
+    """The directory is told by hand here: the registry itself refuses the announcement."""
+    edge = await secured.start(agent_certs=certificate_of(secured, "orchestrator"))
+    await until(edge, "/v1/agents/orchestrator/health", 200)
+    request = AnnounceAgentRequest(
+        agent=AgentCard(agent_id="treasurer", version="1.0.0"),
+        endpoint=Endpoint(instance_id="treasurer-1", target=secured.agent_target, public_key=bytes(32)),
+    )
+    await DirectoryStore(store).announce("treasurer", "treasurer-1", request.SerializeToString(), 60_000)
+    refused = "cluster.agent-treasurer.ssl.fail_verify_san"
+    async with asyncio.timeout(20):
+        while True:
+            told = await drain.ask(secured.folder / "envoy" / ADMIN, "GET", f"/stats?format=json&filter=^{refused}$")
+            if any(one["value"] for one in json.loads(told)["stats"]):
+                break
+            await asyncio.sleep(0.05)
+    status, body = await edge.call("GET", "/v1/agents/treasurer/health")
+    assert status == 503, body
+    assert (await edge.call("GET", "/v1/agents/orchestrator/health"))[0] == 200
+
+
+async def test_the_registry_takes_no_announcement_under_the_name_of_another(secured):
+    await secured.start()
+    for folder, refusal in (
+        (certificate_of(secured, "coder"), NameRefusedError),
+        (certificate_of(secured, "treasurer"), None),
+        (secured.certs(Role.AGENT), None),
+    ):
+        channels = Channels(folder)
+        stub = AgentDirectoryServiceStub(channels.to(secured.registry_target))
+        announced = AnnounceAgentRequest(
+            agent=AgentCard(agent_id="treasurer", version="1.0.0"),
+            endpoint=Endpoint(instance_id="treasurer-1", target="127.0.0.1:7", public_key=bytes(32)),
+            lease=Duration(seconds=60),
+        )
+        withdrawn = WithdrawAgentRequest(agent_id="treasurer", instance_id="treasurer-1")
+        for method, request in ((stub.AnnounceAgent, announced), (stub.WithdrawAgent, withdrawn)):
+            with pytest.raises(refusal, match="coder") if refusal else contextlib.nullcontext():
+                await channel.unary(method, request, timeout_s=10)
+        await channels.close()
+
+
+async def test_an_agent_with_the_certificate_of_another_does_not_start(secured):
+    with pytest.raises(SetupError, match="is the certificate of coder: orchestrator needs one of its own"):
+        await secured.start(agent_certs=certificate_of(secured, "coder"))
 
 
 async def test_services_refuse_an_envoy_of_another_role(secured):

@@ -56,6 +56,7 @@ from meshwright.core.grant import Signer, Verifier
 from meshwright.core.process import Process, ended
 from meshwright.core.server import Server, bound
 from meshwright.core.store import Store
+from meshwright.core.tls import check_name
 from meshwright.gen.agents.v1.agent_service_pb2_grpc import add_AgentServiceServicer_to_server
 from meshwright.gen.agents.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
 from meshwright.gen.agents.v1.task_service_pb2_grpc import add_TaskServiceServicer_to_server
@@ -85,6 +86,7 @@ class AgentProcess:
         self.agent = agent
         self.settings = settings
         self.instance_id = f"{agent.name}-{secrets.token_hex(4)}"
+        check_name(settings.tls_dir, agent.name)
         self.channels = Channels(settings.tls_dir)
         self.registry = RegistryClient(self.channels, settings.registry)
         self.signer = Signer(self.instance_id)

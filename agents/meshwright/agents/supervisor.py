@@ -240,7 +240,8 @@ class Supervisor:
         patience = time.monotonic() + min(PATIENCE_S, run.seconds_left)
         while True:
             try:
-                stub = TaskServiceStub(self._channels.to(await self._target(request.agent_id)))
+                target = await self._target(request.agent_id)
+                stub = TaskServiceStub(self._channels.to(target, request.agent_id))
                 await channel.unary(stub.SubmitTask, request, timeout_s=SUBMIT_S, grant=run.token())
             except MeshError as error:
                 may_pass = error.is_retryable or isinstance(error, AgentNotFoundError | GrantInvalidError)

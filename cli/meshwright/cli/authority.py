@@ -92,7 +92,7 @@ class Authority:
 
     def _signed(self, wanted: Wanted, key: ec.EllipticCurvePublicKey, days: float) -> x509.Certificate:
         names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(wanted.uri)]
-        names += [x509.DNSName(name) for name in names_of(wanted.role)]
+        names += [x509.DNSName(name) for name in names_of(wanted.role, wanted.name)]
         names += [host_name(host) for host in wanted.hosts]
         uses = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         return (
@@ -124,7 +124,7 @@ def of_certificate(path: Path) -> Wanted:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         (uri,) = names.get_values_for_type(x509.UniformResourceIdentifier)
         role, _, name = uri.removeprefix(TRUST_DOMAIN).partition("/")
-        known = set(names_of(Role(role)))
+        known = set(names_of(Role(role), name))
         hosts = [host for host in names.get_values_for_type(x509.DNSName) if host not in known]
         hosts += [str(address) for address in names.get_values_for_type(x509.IPAddress)]
         return Wanted(Role(role), name, hosts)

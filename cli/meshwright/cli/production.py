@@ -15,7 +15,7 @@ from meshwright.agents.journal import LIBRARY as JOURNAL_LIBRARY
 from meshwright.cli.authority import AUTHORITY_NAME
 from meshwright.core.errors import MeshError, SetupError, StoreDeniedError
 from meshwright.core.server import is_loopback
-from meshwright.core.store import INSTALL, Store, public_url
+from meshwright.core.store import INSTALL, MESH, Store, partition_key, public_url
 from meshwright.core.tls import KEY, read, read_pair
 from meshwright.gateway.settings import GatewaySettings
 from meshwright.gateway.tls import check_transport
@@ -135,6 +135,11 @@ async def of_store(settings: GatewaySettings, admin_url: str) -> AsyncIterator[F
             return
         if int(next(iter(kept.values()))) == 0:
             yield Finding("store", "it takes memory without bound", "set maxmemory")
+        (ids,) = await store.run(("HKEYS", partition_key(MESH, "seal")))
+        if len(ids) > 1:
+            named = ", ".join(sorted(key_id.decode() for key_id in ids))
+            todo = "run `meshwright store rewrap`, then take the old ones out (docs/encryption.md)"
+            yield Finding("content keys", f"each of {named} may still be needed", todo)
 
 
 def is_plain_abroad(url: str) -> bool:

@@ -12,12 +12,16 @@ from meshwright.agents.journal import LIBRARY as JOURNAL_LIBRARY
 from meshwright.cli.authority import write
 from meshwright.cli.output import show
 from meshwright.cli.settings import CliSettings
+from meshwright.cli.store_functions import prune
+from meshwright.cli.store_keys import rewrap
 from meshwright.core.errors import SetupError
 from meshwright.core.store import Store, public_url
 from meshwright.core.store_user import ADMIN, RIGHTS, acl_lines, user_of
 from meshwright.registry.store import LIBRARY as REGISTRY_LIBRARY
 
 app = typer.Typer(no_args_is_help=True, help="Prepares a store for production.")
+app.command()(prune)
+app.command()(rewrap)
 PASSWORD = re.compile(r"[A-Za-z0-9_-]{32,128}")
 
 
@@ -25,8 +29,8 @@ PASSWORD = re.compile(r"[A-Za-z0-9_-]{32,128}")
 def install() -> None:
     """Loads this version's functions into the store, and writes MESHWRIGHT_PARTITIONS where it is new.
 
-    The address is MESHWRIGHT_STORE_ADMIN_URL, else MESHWRIGHT_STORE_URL. Functions of other versions stay: processes of
-    two versions run side by side.
+    The address is MESHWRIGHT_STORE_ADMIN_URL, else MESHWRIGHT_STORE_URL. Functions of other versions stay, so that
+    processes of two versions run side by side; `meshwright store prune` deletes those that nobody uses any more.
     """
     settings = CliSettings.load()
     url = settings.store_admin_url or settings.store_url

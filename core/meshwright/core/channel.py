@@ -72,7 +72,7 @@ OPTIONS = (
 
 
 REFUSALS = {
-    "Hostname Verification Check failed": "its certificate does not name it; inside of the mesh: it is of another role",
+    "Hostname Verification Check failed": "its certificate does not name it; in a mesh: it is of another role or agent",
     "certificate has expired": "its certificate has expired: renew it",
     "CERTIFICATE_VERIFY_FAILED": "we do not trust its authority: see our ca.pem, or MESHWRIGHT_EDGE_CA",
     "WRONG_VERSION_NUMBER": "it speaks plain text: switch TLS on there as well",
@@ -82,10 +82,10 @@ CLOSED = "Socket closed"
 """What it says where the server did: after a handshake it refuses our certificate, in plain text it wants one."""
 
 
-def dial(target: str, certificates: Certificates | None = None) -> grpc.aio.Channel:
-    """Opens a channel to host:port; with certificates both sides prove who they are."""
+def dial(target: str, certificates: Certificates | None = None, agent_id: str = "") -> grpc.aio.Channel:
+    """Opens a channel to host:port; with certificates both sides prove who they are, and the server which agent."""
     if certificates:
-        return TlsChannel(target, certificates, OPTIONS)
+        return TlsChannel(target, certificates, OPTIONS, agent_id)
     return grpc.aio.insecure_channel(target, options=OPTIONS)
 
 
@@ -115,13 +115,14 @@ class Channels:
 
     def __init__(self, tls_dir: str = "") -> None:
         self._certificates = certificates_in(tls_dir)
-        self._open: dict[str, grpc.aio.Channel] = {}
+        self._open: dict[tuple[str, str], grpc.aio.Channel] = {}
 
-    def to(self, target: str) -> grpc.aio.Channel:
-        """Returns the channel to host:port."""
-        if target not in self._open:
-            self._open[target] = dial(target, self._certificates)
-        return self._open[target]
+    def to(self, target: str, agent_id: str = "") -> grpc.aio.Channel:
+        """Returns the channel to host:port; `agent_id`: who answers there has no certificate of another agent."""
+        place = (target, agent_id)
+        if place not in self._open:
+            self._open[place] = dial(target, self._certificates, agent_id)
+        return self._open[place]
 
     async def close(self) -> None:
         """Closes all of them."""

@@ -212,11 +212,8 @@ class Codec:
         """
         if self.keys is None:
             return Seal(place)
-        key_id = self.keys.first
-        nonce, data_key = os.urandom(NONCE_BYTES), AESGCM.generate_key(8 * KEY_BYTES)
-        head = MARK + (MIXED if is_mixed else UNMIXED) + bytes([len(key_id)]) + key_id.encode()
-        tenant_key = self.keys.of_tenant(key_id, place.tenant)
-        wrapped = head + nonce + tenant_key.encrypt(nonce, data_key, bound(head, place))
+        data_key = AESGCM.generate_key(8 * KEY_BYTES)
+        wrapped = wrapped_with(self.keys, place, data_key, is_mixed=is_mixed)
         return opened(place, wrapped, data_key, is_mixed=is_mixed)
 
     def open(self, place: SealPlace, wrapped: bytes | None) -> Seal:
@@ -228,6 +225,25 @@ class Codec:
         """
         if not wrapped:
             return Seal(place, is_on=self.is_on)
+        _, data_key, is_mixed = self._unwrapped(place, wrapped)
+        return opened(place, wrapped, data_key, is_mixed=is_mixed)
+
+    def rewrapped(self, place: SealPlace, wrapped: bytes) -> bytes:
+        """Wraps a data key with the first master key, as it stays where it was wrapped with that one.
+
+        The data key stays what it is, and so does what is encrypted with it.
+
+        Raises:
+            ContentKeyMissingError: Its master key is not here.
+            DataLossError: It was changed or moved, or wrapped with another master key of that id.
+        """
+        keys, data_key, is_mixed = self._unwrapped(place, wrapped)
+        if wrapping_id(place, wrapped) == keys.first:
+            return wrapped
+        return wrapped_with(keys, place, data_key, is_mixed=is_mixed)
+
+    def _unwrapped(self, place: SealPlace, wrapped: bytes) -> tuple[ContentKeys, bytes, bool]:
+        """Returns the master keys, the data key itself, and whether the place may hold older content."""
         key_id = wrapping_id(place, wrapped)
         if self.keys is None:
             raise ContentKeyMissingError(
@@ -241,7 +257,14 @@ class Codec:
         except (InvalidTag, ValueError):
             told = f"it was changed, or content key {key_id} is another one here"
             raise lost(f"the data key at {place.key} cannot be opened: {told}", content_key=key_id) from None
-        return opened(place, wrapped, data_key, is_mixed=head[len(MARK) : len(MARK) + 1] == MIXED)
+        return self.keys, data_key, head[len(MARK) : len(MARK) + 1] == MIXED
+
+
+def wrapped_with(keys: ContentKeys, place: SealPlace, data_key: bytes, *, is_mixed: bool) -> bytes:
+    """Wraps a data key with the first master key."""
+    key_id, nonce = keys.first, os.urandom(NONCE_BYTES)
+    head = MARK + (MIXED if is_mixed else UNMIXED) + bytes([len(key_id)]) + key_id.encode()
+    return head + nonce + keys.of_tenant(key_id, place.tenant).encrypt(nonce, data_key, bound(head, place))
 
 
 def opened(place: SealPlace, wrapped: bytes, data_key: bytes, *, is_mixed: bool) -> Seal:

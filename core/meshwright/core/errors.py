@@ -193,6 +193,13 @@ class RoleRefusedError(MeshError):
     reason = "ROLE_REFUSED"
 
 
+class NameRefusedError(MeshError):
+    """The caller's certificate bears the name of another agent than the one it speaks for."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+    reason = "NAME_REFUSED"
+
+
 class FencedError(MeshError):
     """Another process owns the task now; whoever sees this stops working on it."""
 

@@ -3,9 +3,9 @@
 import structlog
 
 from meshwright.core.admittance import role_of
-from meshwright.core.errors import RoleRefusedError
+from meshwright.core.errors import NameRefusedError, RoleRefusedError
 from meshwright.core.interceptors import Context, Principal
-from meshwright.core.role import callers_of
+from meshwright.core.role import Role, bearer_in, callers_of
 
 log = structlog.get_logger("tls")
 
@@ -29,3 +29,19 @@ class PeerPrincipal(Principal):
                 metadata={"role": role or "", "method": method},
             )
         await super().learn(method, context)
+
+
+def check_agent(context: Context, agent_id: str) -> None:
+    """Lets a caller pass who speaks for an agent, unless its certificate bears the name of another one.
+
+    Raises:
+        NameRefusedError: It does.
+    """
+    bearer = bearer_in(name.decode(errors="replace") for name in context.auth_context().get("peer_uri", ()))
+    role, name = bearer or (None, "")
+    if role is Role.AGENT and name not in ("", agent_id):
+        log.warning("name_refused", peer=context.peer(), name=name, agent_id=agent_id)
+        raise NameRefusedError(
+            f"a certificate of the agent {name} does not speak for {agent_id}: give the process one of its own name",
+            metadata={"name": name, "agent_id": agent_id},
+        )

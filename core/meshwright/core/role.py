@@ -43,11 +43,20 @@ SERVERS = {
 """What the server of a package has to be."""
 
 
-def role_in(uris: Iterable[str]) -> Role | None:
-    """Returns the role that the names in a certificate tell; None: no role of ours, or more than one URI of ours."""
+def bearer_in(uris: Iterable[str]) -> tuple[Role, str] | None:
+    """Returns role and name that the URIs in a certificate tell; the name may be empty: any of the role.
+
+    None: no role of ours, or more than one URI of ours.
+    """
     ours = [uri for uri in uris if uri.startswith(TRUST_DOMAIN)]
     role, slash, name = ours[0].removeprefix(TRUST_DOMAIN).partition("/") if len(ours) == 1 else ("", "", "")
-    return Role(role) if role in OPEN and bool(slash) == bool(name) else None
+    return (Role(role), name) if role in OPEN and bool(slash) == bool(name) else None
+
+
+def role_in(uris: Iterable[str]) -> Role | None:
+    """Returns the role that the URIs in a certificate tell; None: no role of ours, or more than one URI of ours."""
+    bearer = bearer_in(uris)
+    return bearer[0] if bearer else None
 
 
 def callers_of(method: str) -> frozenset[Role]:
@@ -55,16 +64,25 @@ def callers_of(method: str) -> frozenset[Role]:
     return next((roles for package, roles in CALLERS.items() if method.startswith("/" + package)), frozenset())
 
 
-def name_of_server(method: str) -> str:
-    """Returns the DNS name that a method's server has to prove."""
-    return next((dns_name(role) for package, role in SERVERS.items() if method.startswith("/" + package)), MESH_NAME)
+def name_of_server(method: str, agent_id: str = "") -> str:
+    """Returns the DNS name that a method's server has to prove.
+
+    Args:
+        method: `/package.Service/Method`.
+        agent_id: Which agent is called, where one is; empty: any server of the role.
+    """
+    role = next((role for package, role in SERVERS.items() if method.startswith("/" + package)), None)
+    if role is None:
+        return MESH_NAME
+    return dns_name(role, agent_id if role is Role.AGENT else "")
 
 
-def dns_name(role: Role) -> str:
-    """Spells the name by which a server proves its role."""
-    return f"{role}.{MESH_NAME}"
+def dns_name(role: Role, name: str = "") -> str:
+    """Spells the name by which a server proves its role, and which of that role it is."""
+    return f"{name}.{role}.{MESH_NAME}" if name else f"{role}.{MESH_NAME}"
 
 
-def names_of(role: Role) -> list[str]:
-    """Lists the DNS names that a role's certificate holds: agents serve tools as well."""
-    return [MESH_NAME, dns_name(role), *([dns_name(Role.TOOL)] if role is Role.AGENT else [])]
+def names_of(role: Role, name: str = "") -> list[str]:
+    """Lists the DNS names that a certificate holds: agents serve tools as well; one without a name is any agent's."""
+    of_agent = [dns_name(Role.TOOL), dns_name(role, name or "*")] if role is Role.AGENT else []
+    return [MESH_NAME, dns_name(role), *of_agent]

@@ -13,6 +13,7 @@ from urllib.parse import quote, urlsplit
 import redis.asyncio as redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
+from redis.driver_info import DriverInfo
 from redis.exceptions import ConnectionError as StoreConnectionError
 from redis.exceptions import NoPermissionError, OutOfMemoryError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as StoreTimeoutError
@@ -41,6 +42,8 @@ PATIENCE_S = 5.0
 FIRST_PAUSE_S, RECONNECTS_S = 0.02, 0.6
 """A connection that was cut is made again after pauses that double, for so long altogether."""
 MOST_CONNECTIONS = 64
+SEEN_S = 10.0
+"""How often a process that uses functions is heard of at least."""
 PASSING = ("LOADING", "BUSY", "MISCONF", "READONLY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN")
 """How refusals begin that may pass: the store starts, cannot write, or has no primary."""
 FULL_RETRY_S = 10.0
@@ -60,6 +63,10 @@ NOUNS = frozenset(
 )
 """Every noun a key may hold; functions in Lua spell keys through the same prologue."""
 
+LABEL = "meshwright"
+"""Begins the label of our connections."""
+
+KEY = re.compile(r"mw:\{([^{}:]+)\}:([a-z]+)(?::(.+))?", re.DOTALL)
 SAFE = re.compile(r"[A-Za-z0-9_.~-]*")
 """What `quote` leaves as it is."""
 
@@ -78,6 +85,12 @@ def partition_key(partition: int | str, noun: str, name: str = "") -> str:
     """Spells a key: `mw:{partition}:noun[:name]`; what shares a partition shares a slot."""
     assert noun in NOUNS, noun
     return f"mw:{{{partition}}}:{noun}" + (f":{name}" if name else "")
+
+
+def key_parts(key: str) -> tuple[str, str, str] | None:
+    """Reads what `partition_key` spelled: partition, noun and name; None: it is no key of ours."""
+    found = KEY.fullmatch(key)
+    return (found[1], found[2], found[3] or "") if found else None
 
 
 def key_patterns(slots: str, noun: str) -> tuple[str, str]:
@@ -123,6 +136,11 @@ class Library:
         return f"{name}_{self._version}"
 
 
+def label_of(libraries: Sequence[Library]) -> str:
+    """Spells what the store lists our connections under: the libraries whose functions we call."""
+    return f"{LABEL}({';'.join(library.name for library in libraries)})"
+
+
 class Store:
     """A connection pool to the store whose errors belong to our tree.
 
@@ -137,6 +155,7 @@ class Store:
         self.codec = codec or Codec()
         self._has_content = codec is not None
         self._libraries = libraries
+        self._label = label_of(libraries)
         try:
             pool = redis.BlockingConnectionPool.from_url(
                 url,
@@ -146,6 +165,7 @@ class Store:
                 socket_timeout=None,  # would go through asyncio.wait_for, which on 3.11 may swallow a cancellation
                 socket_connect_timeout=timeout_s,
                 health_check_interval=0,
+                driver_info=DriverInfo(self._label, None),
                 retry=Retry(ExponentialWithJitterBackoff(cap=0.5, base=0.02), retries=3),
                 retry_on_error=[StoreConnectionError, StoreTimeoutError],
             )
@@ -160,6 +180,7 @@ class Store:
         self._is_closed = False
         self._under_way = 0
         self._is_idle = asyncio.Event()
+        self._keeping: asyncio.Task[None] | None = None
 
     async def open(self, partitions: int | None = None) -> None:
         """Checks the store, loads the functions and settles the number of partitions.
@@ -182,6 +203,15 @@ class Store:
         except (RedisError, OSError) as error:
             said = str(error) or f"no answer within {self._timeout_s:g} s"
             raise SetupError(f"the store at {public_url(self.url)} cannot be used: {said}") from None
+        if self._libraries and not self._keeping:
+            self._keeping = asyncio.create_task(self._keep_connected())
+
+    async def _keep_connected(self) -> None:
+        """Stays connected while there is nothing to ask: the store's admin sees by it who uses which functions."""
+        while True:
+            with contextlib.suppress(RedisError, OSError):
+                await self._asked("PING")
+            await asyncio.sleep(SEEN_S)
 
     async def _settle(self, partitions: int | None) -> None:
         key = partition_key(MESH, "partitions")
@@ -262,6 +292,9 @@ class Store:
     async def close(self) -> None:
         """Closes every connection, once what is still under way has ended: it might open one again."""
         self._is_closed = True
+        if self._keeping:
+            self._keeping.cancel()
+            await asyncio.wait([self._keeping])
         if self._under_way:
             await self._is_idle.wait()
         if self._wire:
@@ -318,7 +351,7 @@ class Store:
     async def _dialed(self) -> Wire:
         async with self._dialing:
             if self._wire is None or not self._wire.is_open:
-                self._wire = await open_wire(self.url, self._timeout_s)
+                self._wire = await open_wire(self.url, self._timeout_s, self._label)
             return self._wire
 
     async def run(self, *commands: Sequence[Argument]) -> list[Reply]:

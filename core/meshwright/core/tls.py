@@ -17,7 +17,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from meshwright.core.errors import MeshError, SetupError
-from meshwright.core.role import TRUST_DOMAIN, Role, role_in
+from meshwright.core.role import TRUST_DOMAIN, Role, bearer_in
 from meshwright.core.telemetry import CERTIFICATE_EXPIRES
 
 CERTIFICATE, KEY, AUTHORITY = "cert.pem", "key.pem", "ca.pem"
@@ -29,12 +29,13 @@ log = structlog.get_logger("tls")
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a process shows, and what it trusts, in PEM."""
+    """What a process shows, and what it trusts, in PEM; an empty name is that of any process of the role."""
 
     chain: bytes
     key: bytes
     authority: bytes
     role: Role
+    name: str
     expires: dt.datetime
 
     def server_configuration(self) -> grpc.ServerCertificateConfiguration:
@@ -104,6 +105,20 @@ def certificates_in(folder: str) -> Certificates | None:
     return Certificates(Path(folder)) if folder else None
 
 
+def check_name(folder: str, name: str) -> None:
+    """Holds a process's own certificate against its name; one without a name is of any process of its role.
+
+    Args:
+        folder: As `MESHWRIGHT_TLS_DIR` names it; empty: none.
+        name: What the process is called.
+
+    Raises:
+        SetupError: The certificate bears another name, or cannot be used.
+    """
+    if folder and (found := read(Path(folder)).name) not in ("", name):
+        raise SetupError(f"{Path(folder) / CERTIFICATE} is the certificate of {found}: {name} needs one of its own")
+
+
 def state_of(path: Path) -> tuple[int, int, int]:
     """Tells one state of a file from another."""
     try:
@@ -122,10 +137,10 @@ def read(folder: Path) -> Identity:
     """
     chain, key, certificate = read_pair(folder)
     authority = read_authorities(folder / AUTHORITY)
-    role = role_in(uris(certificate))
-    if role is None:
+    bearer = bearer_in(uris(certificate))
+    if bearer is None:
         raise SetupError(f"{folder / CERTIFICATE} names no role: it needs one URI SAN, {TRUST_DOMAIN}ROLE[/NAME]")
-    return Identity(chain, key, authority, role, certificate.not_valid_after_utc)
+    return Identity(chain, key, authority, *bearer, certificate.not_valid_after_utc)
 
 
 def read_pair(folder: Path) -> tuple[bytes, bytes, x509.Certificate]:

@@ -35,9 +35,11 @@ class TlsChannel(grpc.aio.Channel):
         target: host:port.
         certificates: Ours, and the authority that the server's is of.
         options: Of gRPC, for every connection.
+        agent_id: Which agent answers there; empty: it need not be a certain one.
     """
 
-    def __init__(self, target: str, certificates: Certificates, options: Options) -> None:
+    def __init__(self, target: str, certificates: Certificates, options: Options, agent_id: str = "") -> None:
+        self._agent_id = agent_id
         self._target = target
         self._certificates = certificates
         self._options = tuple(options)
@@ -71,7 +73,7 @@ class TlsChannel(grpc.aio.Channel):
             closing.add_done_callback(self._closing.discard)
 
     def _method(self, kind: str, method: str, write: Codec, read: Codec) -> Any:
-        name = name_of_server(method)
+        name = name_of_server(method, self._agent_id)
 
         def call(*arguments: Any, **options: Any) -> Any:
             connection = self._connection(name)

@@ -5,6 +5,7 @@ that are asked in one turn of the loop go out as one write, and replies come bac
 """
 
 import asyncio
+import contextlib
 import ssl
 from collections import deque
 from typing import Any
@@ -104,13 +105,14 @@ class Wire(asyncio.Protocol):
         self._end(StoreConnectionError("connection closed"))
 
 
-async def open_wire(url: str, timeout_s: float) -> Wire:
+async def open_wire(url: str, timeout_s: float, label: str = "") -> Wire:
     """Connects to a store and makes itself known there.
 
     Args:
         url: `redis://`, `rediss://` or `unix://` address, with user and password where needed; for TLS also
             `?ssl_ca_certs=`, `&ssl_certfile=` and `&ssl_keyfile=`.
         timeout_s: For the connection, and for every reply.
+        label: What the store lists the connection under, if it can; empty: nothing.
 
     Raises:
         redis.exceptions.RedisError: Nobody answers, or does not let us in.
@@ -132,6 +134,9 @@ async def open_wire(url: str, timeout_s: float) -> Wire:
             await wire.ask("AUTH", *([place["username"]] if place.get("username") else []), place["password"])
         if place.get("db"):
             await wire.ask("SELECT", place["db"])
+        if label:
+            with contextlib.suppress(ResponseError):  # a store before 7.2 does not know it
+                await wire.ask("CLIENT", "SETINFO", "LIB-NAME", label)
     except BaseException:
         wire.close()
         raise

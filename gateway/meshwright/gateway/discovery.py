@@ -53,6 +53,8 @@ from meshwright.gen.registry.v1.agent_directory_service_pb2 import AgentCard
 log = structlog.get_logger("discovery")
 ALL = "agents"
 """The cluster of every agent: any of them serves any task of the mesh."""
+OF_AGENT = "agent-"
+"""Begins the name of one agent's cluster."""
 PING_S, PONG_S = 12.0, 6.0
 """How often a connection to an agent is asked for a sign of life, and how long that may take. An endpoint that fails
 its health check gets no new calls but keeps its open streams: those of a process that is frozen end by this. Servers
@@ -94,7 +96,7 @@ class EnvoyFiles:
         Endpoints are written before clusters, so that a new cluster finds its endpoints.
         """
         targets = {
-            f"agent-{name}": [
+            OF_AGENT + name: [
                 endpoint.target for endpoint in card.endpoints if not endpoint.draining and self._takes(endpoint.target)
             ]
             for name, card in sorted(agents.items())
@@ -153,7 +155,7 @@ def cluster(name: str, *, has_tls: bool = False) -> Cluster:
         lb_policy=ClusterLbPolicy.LEAST_REQUEST,
         circuit_breakers=CircuitBreakers(thresholds=[limits]),
         typed_extension_protocol_options={HTTP2_KEY: Any.pack(options)},
-        transport_socket=agent_transport() if has_tls else None,
+        transport_socket=agent_transport(name.removeprefix(OF_AGENT) if name != ALL else "") if has_tls else None,
         common_lb_config=ClusterCommonLbConfig(
             healthy_panic_threshold=Percent(value=0), update_merge_window=seconds(MERGED_S)
         ),
@@ -194,9 +196,9 @@ def outlier_detection() -> OutlierDetection:
     )
 
 
-def agent_transport() -> TransportSocket:
-    """How agents are reached over mTLS."""
-    context = UpstreamTlsContext.from_dict(upstream_context(Role.AGENT))
+def agent_transport(agent_id: str) -> TransportSocket:
+    """How an agent is reached over mTLS; empty: any."""
+    context = UpstreamTlsContext.from_dict(upstream_context(Role.AGENT, agent_id))
     return TransportSocket(name="tls", typed_config=Any.pack(context))
 
 

@@ -87,7 +87,7 @@ class EdgeService(EdgeServiceServicer):
 
     async def _health(self, card: AgentCard) -> HealthResponse | None:
         for endpoint in card.endpoints:
-            stub = AgentServiceStub(self._channels.to(endpoint.target))
+            stub = AgentServiceStub(self._channels.to(endpoint.target, card.agent_id))
             try:
                 health: HealthResponse = await channel.unary(stub.Health, HealthRequest(), timeout_s=CHECK_S)
             except MeshError:

@@ -5,6 +5,7 @@ are in: renewed ones serve the next connection.
 """
 
 import json
+import re
 from pathlib import Path
 
 from meshwright.core.errors import SetupError
@@ -75,9 +76,15 @@ def pair(folder: Path) -> Config:
     }
 
 
-def upstream_context(role: Role) -> Config:
-    """How Envoy talks to services of a role: it shows its certificate, and takes none of another role."""
-    names = [{"san_type": "URI", "matcher": {"safe_regex": {"regex": f"{TRUST_DOMAIN}{role}(/.+)?"}}}]
+def upstream_context(role: Role, name: str = "") -> Config:
+    """How Envoy talks to services of a role: it shows its certificate, and takes none of another role, or name.
+
+    Args:
+        role: Of the services.
+        name: Which of them; empty: any. A certificate without a name is of any.
+    """
+    named = re.escape(name) if name else ".+"
+    names = [{"san_type": "URI", "matcher": {"safe_regex": {"regex": f"{TRUST_DOMAIN}{role}(/{named})?"}}}]
     return {
         "sni": dns_name(role),
         "common_tls_context": {

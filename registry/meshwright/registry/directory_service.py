@@ -9,6 +9,7 @@ from meshwright.core.errors import AgentNotFoundError, KeyNotFoundError, MeshErr
 from meshwright.core.grant import IssuerKey, Signer
 from meshwright.core.ids import AGENT_ID, checked
 from meshwright.core.interceptors import Context
+from meshwright.core.peer import check_agent
 from meshwright.gen.registry.v1 import agent_directory_service_pb2 as pb
 from meshwright.gen.registry.v1.agent_directory_service_pb2_grpc import AgentDirectoryServiceServicer
 from meshwright.registry.directory import cards, checked_announcement, stored_announcement
@@ -39,12 +40,14 @@ class AgentDirectory(AgentDirectoryServiceServicer):
     async def AnnounceAgent(self, request: pb.AnnounceAgentRequest, context: Context) -> pb.AnnounceAgentResponse:
         lease_ms = checked_announcement(request)
         agent_id, instance_id = request.agent.agent_id, request.endpoint.instance_id
+        check_agent(context, agent_id)
         ends = await self._store.announce(agent_id, instance_id, stored_announcement(request), lease_ms)
         response = pb.AnnounceAgentResponse()
         response.lease_expire_time.FromMilliseconds(ends)
         return response
 
     async def WithdrawAgent(self, request: pb.WithdrawAgentRequest, context: Context) -> pb.WithdrawAgentResponse:
+        check_agent(context, request.agent_id)
         await self._store.withdraw(request.agent_id, request.instance_id)
         return pb.WithdrawAgentResponse()
 

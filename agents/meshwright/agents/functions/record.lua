@@ -51,6 +51,13 @@ local function seal(p, name, wrapped)
   if wrapped ~= '' then redis.call('SET', seal_of(p, name), wrapped, 'KEEPTTL') end
 end
 
+-- rewrap: wrapped rewrapped. Puts a data key that was wrapped anew in its own place; returns whether it still stood there.
+local function rewrap(keys, a)
+  if redis.call('GET', keys[1]) ~= a[1] then return 0 end
+  redis.call('SET', keys[1], a[2], 'KEEPTTL')
+  return 1
+end
+
 local function sealed_otherwise()
   return redis.error_reply('SEALED otherwise')
 end

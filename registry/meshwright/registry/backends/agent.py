@@ -160,13 +160,13 @@ class Work:
         Raises:
             MeshError: It was not accepted, or did not end in time.
         """
-        stub = AgentServiceStub(self.channels.to(self.target))
+        stub = AgentServiceStub(self.channels.to(self.target, self.task.agent_id))
         response: TaskResponse = await channel.unary(stub.RunTask, self.task, timeout_s=timeout_s, grant=self.token)
         return response
 
     async def cancel(self, reason: str) -> None:
         """Takes it back; where that fails, also because the grant is too old by now, its own timeout ends it."""
-        stub = TaskServiceStub(self.channels.to(self.target))
+        stub = TaskServiceStub(self.channels.to(self.target, self.task.agent_id))
         request = CancelTaskRequest(task_id=self.task.task_id, reason=reason)
         with contextlib.suppress(MeshError):
             await channel.unary(stub.CancelTask, request, timeout_s=CANCEL_S, grant=self.token)
