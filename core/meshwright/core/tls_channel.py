@@ -25,6 +25,21 @@ class Connection:
     methods: dict[tuple[str, str], Any] = field(default_factory=dict)
 
 
+def calls_of(kind: str) -> Any:
+    """Writes the method of a channel that gRPC's stubs ask for calls of a kind: all four have one signature."""
+
+    def calls(
+        channel: "TlsChannel",
+        method: str,
+        request_serializer: Codec = None,
+        response_deserializer: Codec = None,
+        _registered_method: bool | None = False,  # noqa: FBT001, FBT002 - gRPC's signature
+    ) -> Any:
+        return channel.calls(kind, method, request_serializer, response_deserializer)
+
+    return calls
+
+
 class TlsChannel(grpc.aio.Channel):
     """Calls a server that proves the role of what is called.
 
@@ -72,7 +87,15 @@ class TlsChannel(grpc.aio.Channel):
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
 
-    def _method(self, kind: str, method: str, write: Codec, read: Codec) -> Any:
+    def calls(self, kind: str, method: str, write: Codec, read: Codec) -> Any:
+        """Returns what makes calls of a method; each goes over the connection of its moment.
+
+        Args:
+            kind: Whether it takes and answers with one message or a stream: gRPC's name of it.
+            method: `/package.Service/Method`.
+            write: Serializes requests.
+            read: Deserializes responses.
+        """
         name = name_of_server(method, self._agent_id)
 
         def call(*arguments: Any, **options: Any) -> Any:
@@ -91,45 +114,10 @@ class TlsChannel(grpc.aio.Channel):
         connection.calls -= 1
         self._close_where_unused(connection)
 
-    def unary_unary(
-        self,
-        method: str,
-        request_serializer: Codec = None,
-        response_deserializer: Codec = None,
-        _registered_method: bool | None = False,  # noqa: FBT001, FBT002 - gRPC's signature
-    ) -> Any:
-        """Returns what makes a call of a method."""
-        return self._method("unary_unary", method, request_serializer, response_deserializer)
-
-    def unary_stream(
-        self,
-        method: str,
-        request_serializer: Codec = None,
-        response_deserializer: Codec = None,
-        _registered_method: bool | None = False,  # noqa: FBT001, FBT002 - gRPC's signature
-    ) -> Any:
-        """Returns what makes a call of a method that answers with a stream."""
-        return self._method("unary_stream", method, request_serializer, response_deserializer)
-
-    def stream_unary(
-        self,
-        method: str,
-        request_serializer: Codec = None,
-        response_deserializer: Codec = None,
-        _registered_method: bool | None = False,  # noqa: FBT001, FBT002 - gRPC's signature
-    ) -> Any:
-        """Returns what makes a call of a method that takes a stream."""
-        return self._method("stream_unary", method, request_serializer, response_deserializer)
-
-    def stream_stream(
-        self,
-        method: str,
-        request_serializer: Codec = None,
-        response_deserializer: Codec = None,
-        _registered_method: bool | None = False,  # noqa: FBT001, FBT002 - gRPC's signature
-    ) -> Any:
-        """Returns what makes a call of a method that takes and answers with streams."""
-        return self._method("stream_stream", method, request_serializer, response_deserializer)
+    unary_unary = calls_of("unary_unary")
+    unary_stream = calls_of("unary_stream")
+    stream_unary = calls_of("stream_unary")
+    stream_stream = calls_of("stream_stream")
 
     async def close(self, grace: float | None = None) -> None:
         """Closes every connection."""

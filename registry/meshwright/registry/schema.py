@@ -9,6 +9,7 @@ import jsonschema_rs
 
 from meshwright.core.canonical import escaped
 from meshwright.core.errors import InvalidRequestError
+from meshwright.core.pattern import ENGINE
 from meshwright.registry.effort import efforts
 
 MAX_BYTES = 64 * 2**10
@@ -18,7 +19,6 @@ MAX_VIOLATIONS = 10
 MAX_MESSAGE = 200
 MAX_PATTERN = 1_000
 MAX_PATTERNS = 64
-MAX_PATTERN_MEMORY = 2**20
 MAX_VALUE_DEPTH = 24
 """Levels of a value; as many as a Struct can carry inside of a few other messages."""
 MAX_EFFORT = 10_000
@@ -118,7 +118,7 @@ def compiled(schema: dict[str, Any]) -> Validator:
     """
     return Validator(
         schema,
-        pattern_options=jsonschema_rs.RegexOptions(size_limit=MAX_PATTERN_MEMORY),
+        pattern_options=ENGINE,
         retriever=refuse,
         validate_formats=True,
     )

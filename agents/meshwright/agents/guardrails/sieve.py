@@ -2,15 +2,14 @@
 
 from functools import cached_property
 
-from meshwright.registry.schema import Validator, compiled
+from meshwright.core.pattern import Pattern
 
 
 class Sieve:
     r"""Forms of which a text has to hold one before a rule looks closer.
 
-    The engine is the one of JSON Schema's patterns: one pass, linear in the length of the text, whatever stands in it.
-    It says whether, and not where. `\d`, `\w` and `\s` mean ASCII to it and more to `re`: a sieve for something that is
-    written with them spells out what it means, since it may let too much pass and never too little.
+    `\d`, `\w` and `\s` mean ASCII to a `Pattern` and more to `re`: a sieve for something that is written with them
+    spells out what it means, since it may let too much pass and never too little.
 
     Args:
         forms: Regular expressions with neither look-around nor back-references.
@@ -28,12 +27,12 @@ class Sieve:
         return cls(*(sieve.source for sieve in sieves))
 
     @cached_property
-    def _validator(self) -> Validator:
-        return compiled({"pattern": self.source})
+    def _pattern(self) -> Pattern:
+        return Pattern(self.source)
 
     def may_pass(self, text: str) -> bool:
         """Whether a text may hold one of the forms; half a surrogate pair is not looked at, and passes."""
         try:
-            return self._validator.is_valid(text)
+            return self._pattern.is_in(text)
         except UnicodeEncodeError:
             return True
