@@ -12,6 +12,7 @@ from meshwright.agents.costs import Costs
 from meshwright.agents.escrow import Escrow
 from meshwright.agents.extract import Passage, extract
 from meshwright.agents.journal import LIBRARY, Journal
+from meshwright.agents.page import Row, page_of
 from meshwright.agents.session import KEPT_MS, SUMMARY, Sessions, about_of, output_of, place_of, prompt_of, session_of
 from meshwright.agents.shortening import opening, squeezed
 from meshwright.agents.task import TaskName
@@ -166,20 +167,9 @@ class Memory:
                 return
             after = f"({items[-1][0].decode()}"
 
-    async def page(self, holder: TaskName, before: tuple[int, str] | None, many: int) -> list[tuple[int, str]]:
+    async def page(self, holder: TaskName, before: Row | None, many: int) -> list[Row]:
         """Lists (last used ms, session id) of a holder's sessions, the latest first, after a cursor of that form."""
-        key, offset = partition_key(holder_of(holder), "sessions"), 0
-        found: list[tuple[int, str]] = []
-        top = str(before[0]) if before else "+inf"
-        while len(found) < many:
-            scope = (top, "-inf", "BYSCORE", "REV", "LIMIT", offset, many, "WITHSCORES")
-            (reply,) = await self._store.run(("ZRANGE", key, *scope))
-            rows = [(int(score), member.decode()) for member, score in reply]
-            if not rows:
-                break
-            found += [row for row in rows if before is None or row < before]
-            offset += len(rows)
-        return found[:many]
+        return await page_of(self._store, partition_key(holder_of(holder), "sessions"), before, many)
 
     async def abouts(self, holder: TaskName, session_ids: Sequence[str]) -> list[Session]:
         """Reads what sessions are, without facts, summary and turns; those that are gone are taken off the list."""

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Literal
 from urllib.parse import unquote
 
+from meshwright.agents.page import Row, page_of
 from meshwright.agents.sealing import Sealing
 from meshwright.agents.task import Entry, Record, TaskName
 from meshwright.core.errors import ContentKeyMissingError, DataLossError, TaskNotFoundError
@@ -132,26 +133,12 @@ class Reader:
             entries.append(await self.sealing.opened(name, entry))
         return entries
 
-    async def page(
-        self, holder: TaskName, before: tuple[int, str] | None, limit: int, *, shelf: Shelf = "index"
-    ) -> list[tuple[int, str]]:
+    async def page(self, holder: TaskName, before: Row | None, limit: int, *, shelf: Shelf = "index") -> list[Row]:
         """Lists (created ms, task id) of a holder's tasks, newest first, after a cursor of the same form."""
         name = holder.ref.rpartition("/")[0]
-        top = str(before[0]) if before else "+inf"
-        found: list[tuple[int, str]] = []
+        found: list[Row] = []
         for partition in range(self.store.partitions):
-            key = shelf_key(partition, shelf, name)
-            fresh: list[tuple[int, str]] = []
-            offset = 0
-            while len(fresh) < limit:
-                scope = (top, "-inf", "BYSCORE", "REV", "LIMIT", offset, limit, "WITHSCORES")
-                (reply,) = await self.store.run(("ZRANGE", key, *scope))
-                rows = [(int(score), member.decode()) for member, score in reply]
-                if not rows:
-                    break
-                fresh.extend(row for row in rows if before is None or row < before)
-                offset += len(rows)
-            found.extend(fresh)
+            found += await page_of(self.store, shelf_key(partition, shelf, name), before, limit)
         return sorted(found, reverse=True)[:limit]
 
     async def inputs(self, name: TaskName) -> list[PendingInput]:

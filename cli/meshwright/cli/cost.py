@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from meshwright.cli.options import EdgeUrl, Output, with_edge
-from meshwright.cli.output import Format, as_json, dollars, show, show_table
+from meshwright.cli.output import Format, dollars, show_message, show_table
 from meshwright.gen.agents.v1.task_service_pb2 import CostGrouping, GetCostsRequest, GetCostsResponse
 
 MOST_DAYS = 40
@@ -62,7 +62,7 @@ def cost(
     request = GetCostsRequest(by=CostGrouping.Value(f"COST_GROUPING_{by.name}"), from_day=day, to_day=to)
     found = paid(with_edge(edge, lambda mesh: mesh.call(mesh.tasks.GetCosts, request)))
     if output is not Format.TABLE:
-        show(as_json(found, 2 if output is Format.JSON else None))
+        show_message(found, output)
         return
     show_table(
         (by.name, "US$", "ESTIMATED US$", "TOKENS"),

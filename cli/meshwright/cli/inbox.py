@@ -11,7 +11,7 @@ from google.protobuf.struct_pb2 import Value
 
 from meshwright.cli.edge import Edge
 from meshwright.cli.options import EdgeUrl, Output, Principal, with_edge
-from meshwright.cli.output import Format, as_json, show, show_messages, show_table
+from meshwright.cli.output import Format, show, show_message, show_messages, show_table
 from meshwright.cli.question import DIGITS, choices, needs_digest, told, word
 from meshwright.cli.steps import shortened
 from meshwright.core.canonical import to_struct
@@ -131,7 +131,7 @@ def resolve(
     if output is Format.TABLE:
         show(f"{task.task_id}  goes on: meshwright task watch {task.task_id} --after {task.last_sequence}")
     else:
-        show(as_json(task, 2 if output is Format.JSON else None))
+        show_message(task, output)
 
 
 def check_choice(pending: PendingInput, decision: Choice) -> None:

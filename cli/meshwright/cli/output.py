@@ -65,6 +65,11 @@ def show(text: str) -> None:
     sys.stdout.flush()
 
 
+def show_message(message: Message, form: Format) -> None:
+    """Prints a message as JSON, on one line where lines are asked for."""
+    show(as_json(message, 2 if form is Format.JSON else None))
+
+
 def show_messages(messages: Sequence[Message], form: Format) -> None:
     """Prints messages as a JSON array, or one a line."""
     if form is Format.JSONL:

@@ -9,7 +9,7 @@ from rich.console import Console
 from meshwright.cli import task_request
 from meshwright.cli.edge import Edge
 from meshwright.cli.options import EdgeUrl, Output, with_edge
-from meshwright.cli.output import Format, as_json, harmless, show
+from meshwright.cli.output import Format, as_json, harmless, show, show_message
 from meshwright.cli.question import commands, sentence, told
 from meshwright.cli.steps import Steps, unwrapped
 from meshwright.cli.task_request import BudgetEnd, Priority
@@ -182,7 +182,7 @@ def show_result(result: TaskResponse, form: Format, *, is_streamed: bool) -> Non
                 )
             typer.echo(f"partial answer: {reason}", err=True)
     elif not is_streamed:
-        show(as_json(result, 2 if form is Format.JSON else None))
+        show_message(result, form)
     if result.HasField("error"):
         raise MeshError.from_status(result.error)
     if result.status == TASK_STATUS_INPUT_REQUIRED:

@@ -6,7 +6,7 @@ import typer
 
 from meshwright.cli.edge import Edge
 from meshwright.cli.options import EdgeUrl, Output, with_edge
-from meshwright.cli.output import Format, as_json, show, show_messages, show_table
+from meshwright.cli.output import Format, as_json, show, show_message, show_messages, show_table
 from meshwright.cli.steps import shortened
 from meshwright.core import channel
 from meshwright.core.errors import FactNotFoundError
@@ -58,7 +58,7 @@ def show_session(
     request = GetSessionRequest(session_id=session_id, turns=turns)
     session: Session = with_edge(edge, lambda mesh: mesh.call(mesh.sessions.GetSession, request))
     if output is not Format.TABLE:
-        show(as_json(session, 2 if output is Format.JSON else None))
+        show_message(session, output)
         return
     show(f"{session.session_id}  {session.turn_count} turns, last used {session.update_time.ToJsonString()}")
     for fact in session.facts:

@@ -11,7 +11,7 @@ from rich.console import Console
 from meshwright.cli import dead_letters, inbox, task_request
 from meshwright.cli.edge import Edge
 from meshwright.cli.options import EdgeUrl, Output, Principal, with_edge
-from meshwright.cli.output import Format, as_json, dollars, show, show_messages, show_table
+from meshwright.cli.output import Format, as_json, dollars, show, show_message, show_messages, show_table
 from meshwright.cli.question import commands, told
 from meshwright.cli.steps import Steps, shortened, unwrapped
 from meshwright.cli.task_request import BudgetEnd, Priority
@@ -209,7 +209,7 @@ def status(task: TaskResponse) -> str:
 def show_task(task: TaskResponse, form: Format, *, is_short: bool = False) -> None:
     """Prints one task."""
     if form is not Format.TABLE:
-        show(as_json(task, 2 if form is Format.JSON else None))
+        show_message(task, form)
         return
     show(f"{task.task_id}  {status(task)}")
     if not is_short:

@@ -9,7 +9,7 @@ import typer
 
 from meshwright.cli import contract, tool_arguments, tool_docs, tool_new, tool_serve
 from meshwright.cli.options import EdgeUrl, Output, with_edge
-from meshwright.cli.output import Format, as_json, show, show_messages, show_table
+from meshwright.cli.output import Format, show, show_message, show_messages, show_table
 from meshwright.cli.steps import shortened
 from meshwright.cli.tool_listing import listed_tools
 from meshwright.core.canonical import from_struct, to_struct
@@ -102,7 +102,7 @@ def show_tool(tool: Tool, output: Format) -> None:
     if output is Format.TABLE:
         show_table(("TOOL", f"{tool.name}@{tool.version}"), described(tool))
     else:
-        show(as_json(tool, 2 if output is Format.JSON else None))
+        show_message(tool, output)
 
 
 def described(tool: Tool) -> Iterator[tuple[str, str]]:
@@ -143,7 +143,7 @@ def call(
     if output is Format.TABLE:
         show(json.dumps(tool_arguments.numbers(response.result), indent=2, ensure_ascii=False))
     else:
-        show(as_json(response, 2 if output is Format.JSON else None))
+        show_message(response, output)
 
 
 app.command("docs")(tool_docs.docs)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from meshwright.cli.options import EdgeUrl, Output, with_edge
-from meshwright.cli.output import Format, as_json, show, show_table
+from meshwright.cli.output import Format, show, show_message, show_table
 from meshwright.cli.steps import shortened
 from meshwright.core.errors import BackendUnavailableError, MeshError, SetupError
 from meshwright.gen.agents.v1.webhook_service_pb2 import (
@@ -55,7 +55,7 @@ def list_deliveries(
     request = ListDeliveriesRequest(agent_id=agent, endpoint=endpoint, states=states, page_size=limit)
     found: ListDeliveriesResponse = with_edge(edge, lambda mesh: mesh.call(mesh.webhooks.ListDeliveries, request))
     if output is not Format.TABLE:
-        show(as_json(found, 2 if output is Format.JSON else None))
+        show_message(found, output)
         return
     show_table(ENDPOINT_COLUMNS, map(endpoint_row, found.endpoints))
     if found.deliveries:

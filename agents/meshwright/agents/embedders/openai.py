@@ -36,13 +36,7 @@ class OpenAIEmbedder:
             openai, model, base_url, api_key, timeout_s, variable="OPENAI_API_KEY", url_hint="most end in /v1"
         )
         self._model = model
-        self._client = openai.AsyncOpenAI(
-            api_key=self._endpoint.key,
-            base_url=base_url,
-            timeout=self._endpoint.timeout,
-            max_retries=0,
-            http_client=self._endpoint.http_client(),
-        )
+        self._client = openai.AsyncOpenAI(**self._endpoint.client_options())
 
     @property
     def provider(self) -> str:

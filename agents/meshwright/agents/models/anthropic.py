@@ -28,11 +28,7 @@ class AnthropicModel:
         )
         self._model = model
         self._client = anthropic.AsyncAnthropic(
-            api_key=self._endpoint.key,
-            base_url=base_url,
-            timeout=self._endpoint.timeout,
-            max_retries=0,
-            http_client=self._endpoint.http_client(),
+            **self._endpoint.client_options(),
             open_telemetry=False,  # trace ids stay in the mesh
         )
 

@@ -3,11 +3,10 @@
 import json
 from typing import Any
 
-from meshwright.agents.models.calls import Drafts
-from meshwright.agents.models.estimate import counted, estimated_usage
-from meshwright.agents.models.model import Answer, Prompt, Usage
+from meshwright.agents.models.estimate import counted
+from meshwright.agents.models.incoming import Incoming
+from meshwright.agents.models.model import Prompt, Usage
 from meshwright.agents.models.names import WireNames
-from meshwright.core.errors import ModelUnavailableError
 
 STOP_REASONS = {
     "end_turn": "stop",
@@ -20,7 +19,7 @@ STOP_REASONS = {
 _COUNTS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 
 
-class IncomingMessage:
+class IncomingMessage(Incoming):
     """Collects the events of one stream; servers may leave out any field of them.
 
     Args:
@@ -30,14 +29,8 @@ class IncomingMessage:
     """
 
     def __init__(self, prompt: Prompt, names: WireNames, place: str) -> None:
-        self._prompt = prompt
-        self._names = names
-        self._place = place
-        self._text: list[str] = []
-        self._drafts = Drafts(place)
-        self._stop_reason = ""
+        super().__init__(prompt, names, place)
         self._counts: dict[str, int] = {}
-        self._has_begun = False
 
     def add(self, event: Any) -> str:
         """Takes the next event and returns the text in it."""
@@ -54,21 +47,6 @@ class IncomingMessage:
                 self._stop_reason = STOP_REASONS.get(stop_reason, stop_reason) or self._stop_reason
                 self._count(getattr(event, "usage", None))
         return ""
-
-    def answer(self, provider: str, model: str) -> Answer:
-        """Returns what has arrived, once the stream is over.
-
-        Raises:
-            ModelUnavailableError: The stream held no answer, or broke off before its end.
-        """
-        if not self._has_begun:
-            raise ModelUnavailableError(f"{self._place} sent no answer: check that the base URL is right")
-        if not self._stop_reason:
-            raise ModelUnavailableError(f"{self._place} broke off in the middle of an answer")
-        text = "".join(self._text)
-        calls = self._drafts.calls(self._names, self._prompt.turn)
-        usage = self._usage() or estimated_usage(self._prompt, text, calls)
-        return Answer(text, calls, usage, provider, model, self._stop_reason)
 
     def _begin(self, index: Any, block: Any) -> str:
         """Begins a block: words, or a call."""
@@ -97,8 +75,7 @@ class IncomingMessage:
             if (count := counted(getattr(usage, name, None))) is not None:
                 self._counts[name] = count
 
-    def _usage(self) -> Usage | None:
-        """Returns the server's own count; None when it sent none."""
+    def _counted(self) -> Usage | None:
         if not {"input_tokens", "output_tokens"} <= self._counts.keys():
             return None
         given, written, read, kept = (self._counts.get(name, 0) for name in _COUNTS)

@@ -57,15 +57,26 @@ class Endpoint:
         if not _KEY.fullmatch(api_key):
             raise SetupError(f"{variable} is no key: it must be one word of visible ASCII characters")
         self.host, self.place = host_and_place(base_url)
-        self.key = api_key or NO_KEY
+        self._base_url = base_url
+        self._key = api_key or NO_KEY
         silence_s = min(timeout_s, LONGEST_SILENCE_S)
-        self.timeout = httpx2.Timeout(silence_s, connect=min(CONNECT_S, timeout_s))
+        self._timeout = httpx2.Timeout(silence_s, connect=min(CONNECT_S, timeout_s))
         self._sdk = sdk
         self._timeout_s = timeout_s
         secrets = [Secret(variable, api_key, ())] if len(api_key) >= LEAST_CHARS else []
         self._origin = Origin(self.place, model, variable, url_hint, Redaction(secrets))
 
-    def http_client(self) -> httpx2.AsyncClient:
+    def client_options(self) -> dict[str, Any]:
+        """Returns what a client of the SDK is made with; repeats are the caller's business, who counts them."""
+        return {
+            "api_key": self._key,
+            "base_url": self._base_url,
+            "timeout": self._timeout,
+            "max_retries": 0,
+            "http_client": self._http_client(),
+        }
+
+    def _http_client(self) -> httpx2.AsyncClient:
         """Makes a client that reads no more than `MOST_BYTES` of a response and follows nobody elsewhere."""
 
         async def bound(response: httpx2.Response) -> None:
@@ -75,7 +86,7 @@ class Endpoint:
         pattern = f"all://[{self.host}]" if ":" in self.host else f"all://{self.host}"
         client: httpx2.AsyncClient = self._sdk.DefaultAsyncHttpxClient(
             mounts={pattern: None} if is_loopback(self.host) else {},  # past a proxy
-            timeout=self.timeout,
+            timeout=self._timeout,
             follow_redirects=False,  # a key would go along
             headers={"accept-encoding": "identity"},  # a compressed answer has no bound
             event_hooks={"response": [bound]},

@@ -31,13 +31,7 @@ class OpenAIModel:
         )
         self._model = model
         self._bound = "max_completion_tokens" if f".{self._endpoint.host}".endswith(OPENAI_HOSTS) else "max_tokens"
-        self._client = openai.AsyncOpenAI(
-            api_key=self._endpoint.key,
-            base_url=base_url,
-            timeout=self._endpoint.timeout,
-            max_retries=0,
-            http_client=self._endpoint.http_client(),
-        )
+        self._client = openai.AsyncOpenAI(**self._endpoint.client_options())
 
     @property
     def provider(self) -> str:

@@ -2,14 +2,13 @@
 
 from typing import Any
 
-from meshwright.agents.models.calls import Drafts
-from meshwright.agents.models.estimate import counted, estimated_usage
-from meshwright.agents.models.model import Answer, Prompt, Usage
+from meshwright.agents.models.estimate import counted
+from meshwright.agents.models.incoming import Incoming
+from meshwright.agents.models.model import Prompt, Usage
 from meshwright.agents.models.names import WireNames
-from meshwright.core.errors import ModelUnavailableError
 
 
-class Completion:
+class Completion(Incoming):
     """Collects the chunks of one stream; servers may leave out any field of them.
 
     Args:
@@ -19,14 +18,8 @@ class Completion:
     """
 
     def __init__(self, prompt: Prompt, names: WireNames, place: str) -> None:
-        self._prompt = prompt
-        self._names = names
-        self._place = place
-        self._text: list[str] = []
-        self._drafts = Drafts(place)
-        self._stop_reason = ""
+        super().__init__(prompt, names, place)
         self._usage: Any = None
-        self._has_choice = False
 
     def add(self, chunk: Any) -> str:
         """Takes the next chunk and returns the text in it."""
@@ -34,7 +27,7 @@ class Completion:
         choices = getattr(chunk, "choices", None)
         if not isinstance(choices, list) or not choices:
             return ""
-        self._has_choice = True
+        self._has_begun = True
         self._stop_reason = str(getattr(choices[0], "finish_reason", None) or self._stop_reason)
         delta = getattr(choices[0], "delta", None)
         for piece in getattr(delta, "tool_calls", None) or []:
@@ -43,20 +36,15 @@ class Completion:
         self._text.append(text)
         return text
 
-    def answer(self, provider: str, model: str) -> Answer:
-        """Returns what has arrived, once the stream is over.
-
-        Raises:
-            ModelUnavailableError: The stream held no answer, or broke off before its end.
-        """
-        if not self._has_choice:
-            raise ModelUnavailableError(f"{self._place} sent no answer: check that the base URL is right")
-        if not self._stop_reason:
-            raise ModelUnavailableError(f"{self._place} broke off in the middle of an answer")
-        text = "".join(self._text)
-        calls = self._drafts.calls(self._names, self._prompt.turn)
-        usage = _counted(self._usage) or estimated_usage(self._prompt, text, calls)
-        return Answer(text, calls, usage, provider, model, self._stop_reason)
+    def _counted(self) -> Usage | None:
+        usage = self._usage
+        given = counted(getattr(usage, "prompt_tokens", None))
+        written = counted(getattr(usage, "completion_tokens", None))
+        if given is None or written is None:
+            return None
+        details = getattr(usage, "prompt_tokens_details", None)
+        cached = min(given, counted(getattr(details, "cached_tokens", None)) or 0)
+        return Usage(input_tokens=given - cached, output_tokens=written, cache_read_tokens=cached)
 
     def _add_call(self, piece: Any) -> None:
         """Adds a piece to its call; a server that numbers all calls alike is told by their ids."""
@@ -69,13 +57,3 @@ class Completion:
         draft.call_id = draft.call_id or call_id
         draft.name = draft.name or str(getattr(function, "name", None) or "")
         draft.arguments.append(str(getattr(function, "arguments", None) or ""))
-
-
-def _counted(usage: Any) -> Usage | None:
-    """Reads the server's own count, cached tokens apart; None when it sent none."""
-    given, written = counted(getattr(usage, "prompt_tokens", None)), counted(getattr(usage, "completion_tokens", None))
-    if given is None or written is None:
-        return None
-    details = getattr(usage, "prompt_tokens_details", None)
-    cached = min(given, counted(getattr(details, "cached_tokens", None)) or 0)
-    return Usage(input_tokens=given - cached, output_tokens=written, cache_read_tokens=cached)
