@@ -7,21 +7,14 @@ from dataclasses import dataclass
 import grpc
 import pytest
 
-from meshwright.agents import answers as kept_answers
 from meshwright.agents import responses
 from meshwright.agents.agent import Agent
-from meshwright.agents.answers import Answers, Kept, closest, slot_of
-from meshwright.agents.embedders.hashing import hashed
 from meshwright.agents.guardrails.guardrail import Verdict
 from meshwright.agents.models.chain import Chain
 from meshwright.agents.models.model import Answer, Call, Usage
-from meshwright.agents.question import Question
-from meshwright.agents.recall import packed
 from meshwright.agents.responses import spelled
 from meshwright.core import telemetry
-from meshwright.core.codec import OVERHEAD
 from meshwright.core.errors import ModelUnavailableError, SetupError, StoreUnavailableError
-from meshwright.core.store import partition_key
 from meshwright.gen.agents.v1.session_service_pb2 import DeleteSessionRequest
 from meshwright.gen.agents.v1.session_service_pb2_grpc import SessionServiceStub
 from meshwright.gen.agents.v1.task_pb2 import (
@@ -34,7 +27,6 @@ from meshwright.gen.agents.v1.task_pb2 import (
     TaskRequest,
 )
 from meshwright.registry import tool
-from tests.conftest import WITH_CODEC
 
 PROMPT = "What is the refund window?"
 SECRET = "xylophone"
@@ -530,88 +522,6 @@ class TestErasure:
         async with grpc.aio.insecure_channel(boss.server.target) as channel:
             await SessionServiceStub(channel).DeleteSession(DeleteSessionRequest(session_id="s1"))
         assert not [key async for key in store.client.scan_iter("*answer*")]
-
-
-def question(made, number=0, scope="s" * 64, vector=b"", **name):
-    return Question(made.name(**name), scope, f"{number:064}", "q" if vector else "", vector)
-
-
-VECTOR = packed(hashed("refund window"))
-ANSWER = Kept("It is.", "q", "p", "m", 3, 4)
-
-
-class TestBounds:
-    @pytest.fixture
-    def answers(self, store):
-        return Answers(store)
-
-    async def kept(self, answers, made, numbers, **facts):
-        return [number for number in numbers if await answers.find(question(made, number, **facts))]
-
-    async def test_beyond_a_number_those_go_that_end_first(self, answers, made, store, monkeypatch):
-        monkeypatch.setattr(kept_answers, "MOST_ANSWERS", 3)
-        for number in range(5):
-            await answers.keep(question(made, number), ANSWER, "", 60_000 + number * 1_000)
-        assert await self.kept(answers, made, range(5)) == [2, 3, 4]
-
-    async def test_beyond_a_size_too(self, answers, made, store, monkeypatch):
-        monkeypatch.setattr(kept_answers, "MOST_BYTES", 350 + 3 * OVERHEAD * WITH_CODEC)
-        for number in range(5):
-            await answers.keep(question(made, number), ANSWER, "", 60_000 + number * 1_000)
-        assert await self.kept(answers, made, range(5)) == [2, 3, 4]
-        slot = slot_of(made.name())
-        sizes = [await store.client.strlen(partition_key(slot, "answer", f"{number:064}")) for number in (2, 3, 4)]
-        assert int(await store.client.get(partition_key(slot, "answers", "bytes"))) == sum(sizes)
-
-    async def test_of_one_scope_so_many_are_compared(self, answers, made, store, monkeypatch):
-        monkeypatch.setattr(kept_answers, "MOST_ALIKE", 2)
-        for number in range(4):
-            await answers.keep(question(made, number, vector=VECTOR), ANSWER, "", 60_000 + number * 1_000)
-        found = await answers.alike(question(made, 9, vector=VECTOR))
-        assert [one.similarity for one in found] == [pytest.approx(1)] * 2
-        assert await self.kept(answers, made, range(4)) == [2, 3]
-
-    async def test_the_same_question_takes_its_own_place(self, answers, made, store):
-        for _ in range(3):
-            await answers.keep(question(made, vector=VECTOR), ANSWER, "s1", 60_000)
-        slot = slot_of(made.name())
-        assert await store.client.zcard(partition_key(slot, "answers")) == 1
-        assert await answers.erase(made.name(), "s1") == 1
-        assert not [key async for key in store.client.scan_iter("*answer*")]
-
-    async def test_nothing_outlives_the_last_answer(self, answers, made, store, becomes):
-        await answers.keep(question(made, vector=VECTOR), ANSWER, "s1", 200)
-        assert [key async for key in store.client.scan_iter("*") if b"answers" in key]
-
-        async def is_empty():
-            return not [key async for key in store.client.scan_iter("*") if b"answers" in key]
-
-        await becomes(is_empty)
-
-    async def test_what_has_ended_makes_room_for_what_comes(self, answers, made, store, becomes):
-        await answers.keep(question(made, 0, vector=VECTOR), ANSWER, "s1", 60_000)
-        await answers.keep(question(made, 1, vector=VECTOR), ANSWER, "s1", 50)
-
-        async def has_ended():
-            return not await answers.find(question(made, 1))
-
-        await becomes(has_ended)
-        assert len(await answers.alike(question(made, 9, vector=VECTOR))) == 1
-        await answers.keep(question(made, 2), ANSWER, "", 60_000)
-        slot = slot_of(made.name())
-        assert await store.client.zcard(partition_key(slot, "answers")) == 2
-        assert await store.client.hlen(partition_key(slot, "vectors", "s" * 64)) == 1
-
-    async def test_sessions_of_others_keep_theirs(self, answers, made):
-        await answers.keep(question(made, 0, principal="bob"), ANSWER, "s1", 60_000)
-        assert await answers.erase(made.name(), "s1") == 0
-        assert await answers.find(question(made, 0, principal="bob"))
-
-    def test_the_closest_come_first_and_exactly(self):
-        texts = {b"a": "refund window abroad", b"b": "refund window", b"c": "opening hours"}
-        found = closest(packed(hashed("refund window")), {one: packed(hashed(text)) for one, text in texts.items()})
-        assert [one for _, one in found][:2] == ["b", "a"]
-        assert found[0][0] == pytest.approx(1)
 
 
 class TestPolicy:
