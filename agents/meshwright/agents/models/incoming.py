@@ -29,7 +29,7 @@ class Incoming(ABC):
         self._has_begun = False
 
     @abstractmethod
-    def add(self, piece: Any) -> str:
+    def add(self, piece: Any, /) -> str:
         """Takes what comes next and returns the text in it."""
 
     @abstractmethod
