@@ -14,10 +14,10 @@ from meshwright.agents.reader import Shelf
 from meshwright.agents.service import TASK_ID_KEY, cursor_of, heartbeat, metadata_of
 from meshwright.agents.task import TaskName
 from meshwright.core.access import READ_ALL
-from meshwright.core.errors import InvalidRequestError, ScopeMissingError
+from meshwright.core.errors import InvalidRequestError, MeshError, ScopeMissingError
 from meshwright.core.identity import checked_name
 from meshwright.core.ids import TASK_ID, checked
-from meshwright.core.interceptors import CALLER, Caller, Context
+from meshwright.core.interceptors import CALLER, Caller, Context, ends_with
 from meshwright.core.scope import covers
 from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
 from meshwright.gen.agents.v1.task_pb2 import TASK_STATUS_INPUT_REQUIRED, TaskRequest, TaskResponse
@@ -139,6 +139,7 @@ class TaskService(TaskServiceServicer):
         finally:
             await events.aclose()
 
+    @ends_with(lambda error: HttpBody(content_type=SSE, data=status_frame(error)))
     def WatchTaskEvents(self, request: WatchTaskEventsRequest, context: Context) -> AsyncGenerator[HttpBody, None]:
         cursor = cursor_of(context, request.after_sequence)
         name = name_of(request.task_id, request.principal)
@@ -195,6 +196,12 @@ def sse_frame(event: StepEvent) -> bytes:
     name = "event: result\n" if event.HasField("result") else ""
     number = f"id: {event.sequence}\n" if event.sequence else ""
     return f"{number}{name}data: {text}\n\n".encode()
+
+
+def status_frame(error: MeshError) -> bytes:
+    """Writes why a stream ends before its task does as its last Server-Sent Event: a google.rpc.Status, without id."""
+    text = json_format.MessageToJson(error.to_status(), preserving_proto_field_name=True, indent=None)
+    return f"event: status\ndata: {text}\n\n".encode()
 
 
 def shelf_of(request: ListTasksRequest) -> Shelf:

@@ -12,7 +12,9 @@ from meshwright.core.errors import SetupError
 from meshwright.core.grant import Verifier
 from meshwright.core.interceptors import Admission, Guard, Principal
 from meshwright.core.peer import PeerPrincipal
+from meshwright.core.revocations import Revocations
 from meshwright.core.settings import Settings
+from meshwright.core.stay import Stays
 from meshwright.core.tls import certificates_in
 
 MESSAGE_BYTES = 8 * 2**20
@@ -39,17 +41,26 @@ class Server:
         settings: Where to listen and how.
         services: By full name, the function that adds the servicer: see `bound`.
         verifier: Checks grants; None: a service that takes none.
+        revocations: Which API keys were revoked; None: a service without streams for callers from outside.
 
     Raises:
         SetupError: The certificates that the settings name cannot be used.
     """
 
-    def __init__(self, settings: Settings, services: dict[str, Register], verifier: Verifier | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        services: dict[str, Register],
+        verifier: Verifier | None = None,
+        *,
+        revocations: Revocations | None = None,
+    ) -> None:
         self._settings = settings
         self._certificates = certificates_in(settings.tls_dir)
         kind = PeerPrincipal if self._certificates else Principal
         principal = kind(verifier, is_required=settings.auth != "none")
-        guard = Guard(Admission(settings.max_calls, settings.max_streams), principal)
+        self._stays = Stays(revocations)
+        guard = Guard(Admission(settings.max_calls, settings.max_streams), principal, self._stays)
         traces = telemetry.server_interceptors(settings)
         self._server = grpc.aio.server(handlers=(guard,), interceptors=traces, options=OPTIONS)
         self._health = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue] - a module put there
@@ -101,6 +112,7 @@ class Server:
         """Refuses new calls, lets those in flight end within the drain time, then cuts them."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(self._settings.drain_s)
+        await self._stays.close()
 
 
 def reflect(server: grpc.aio.Server, names: Iterable[str]) -> None:
