@@ -84,8 +84,8 @@ class Guard(grpc.GenericRpcHandler):
     """The methods of a server, each wrapped, once, into what stands around a call.
 
     From the outside: it is counted and timed, has a place among those that are served at once, is answered with a
-    status whatever fails, ends in time, and knows who is calling; what may stay open ends with the key or token that has
-    opened it. A request is read inside of all of that.
+    status whatever fails, ends in time, and knows who is calling; what may stay open ends with the key or token that
+    has opened it. A request is read inside of all of that.
 
     Generated code adds services to it as to a server. Methods are found by name: one that is registered with gRPC
     costs every call of every other method, since the server waits for all of them anew each time.

@@ -1,5 +1,6 @@
 """Claims: who a token says is calling, once Envoy has verified it. Pure."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -73,9 +74,9 @@ def end_of(payload: Mapping[str, Any]) -> int:
         InvalidRequestError: It does not say.
     """
     found = payload.get("exp")
-    if not isinstance(found, int | float):
+    if not isinstance(found, int | float) or isinstance(found, bool) or math.isnan(found):
         raise InvalidRequestError("exp is no time")
-    return int(min(max(found, 0), LATEST_S)) * 1000 + CLOCKS_S * 1000
+    return (int(min(max(found, 0), LATEST_S)) + CLOCKS_S) * 1000
 
 
 def scopes_of(payload: Mapping[str, Any]) -> list[str]:
