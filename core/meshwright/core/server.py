@@ -2,7 +2,7 @@
 
 import ipaddress
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -12,10 +12,12 @@ from meshwright.core.errors import SetupError
 from meshwright.core.grant import Verifier
 from meshwright.core.interceptors import Admission, Guard, Principal
 from meshwright.core.peer import PeerPrincipal
-from meshwright.core.revocations import Revocations
 from meshwright.core.settings import Settings
 from meshwright.core.stay import Stays
 from meshwright.core.tls import certificates_in
+
+if TYPE_CHECKING:
+    from meshwright.core.revocations import Revocations
 
 MESSAGE_BYTES = 8 * 2**20
 """Twice what the edge lets in, so that what is too large is refused with the field and its limit."""
@@ -53,7 +55,7 @@ class Server:
         services: dict[str, Register],
         verifier: Verifier | None = None,
         *,
-        revocations: Revocations | None = None,
+        revocations: "Revocations | None" = None,
     ) -> None:
         self._settings = settings
         self._certificates = certificates_in(settings.tls_dir)

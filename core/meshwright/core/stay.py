@@ -3,7 +3,7 @@
 import asyncio
 import time
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import structlog
 
@@ -11,8 +11,10 @@ from meshwright.core.credential import Credential
 from meshwright.core.errors import MeshError
 from meshwright.core.identity import CLOCKS_S, LIFE_S, credential_of
 from meshwright.core.process import ended
-from meshwright.core.revocations import Revocations
 from meshwright.gen.agents.v1.identity_pb2 import Identity
+
+if TYPE_CHECKING:
+    from meshwright.core.revocations import Revocations  # who only calls others needs no store
 
 log = structlog.get_logger("stay")
 LOOK_S, READ_S = 1.0, 1.0
@@ -90,7 +92,7 @@ class Stays:
         revocations: Which keys were revoked; None: nobody with a key stays here.
     """
 
-    def __init__(self, revocations: Revocations | None) -> None:
+    def __init__(self, revocations: "Revocations | None") -> None:
         self._revocations = revocations
         self._open: dict[Credential, set[Stay]] = {}
         self._read_ms = MARGIN_MS
