@@ -14,7 +14,7 @@ ALL: dict[str, tuple[str, Json]] = {
     RETRY_AFTER: ("Seconds after which to try again; missing where that makes no sense.", COUNT),
     CHALLENGE: ("How to say who is calling.", TEXT),
     RATE[0]: (
-        "Calls that may come at once, of the limit that is the nearest; missing where calls are not counted.",
+        "Calls that may come at once by the nearest limit; missing where calls are not counted.",
         TEXT,
     ),
     RATE[1]: ("Calls of them that are left.", COUNT),

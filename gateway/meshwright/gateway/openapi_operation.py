@@ -223,9 +223,7 @@ def _events(name: str, example: str) -> Json:
     data: Json = {"type": "string", "description": said, "contentMediaType": "application/json"}
     fields: Json = {"data": data | {"contentSchema": {"$ref": COMPONENTS + name}}}
     fields["id"] = {"type": "string", "description": "Sequence to resume after; passing messages have none."}
-    fields["event"] = {
-        "type": "string",
-        "description": "`result` on the last one of a watch, `status` where that ends before its task.",
-    }
+    said = "`result` on the last one of a watch, `status` where it ends before its task."
+    fields["event"] = {"type": "string", "description": said}
     schema: Json = {"type": "object", "description": "Of each event.", "properties": fields, "required": ["data"]}
     return {"schema": schema, "example": example}
