@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextvars import Context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -112,7 +113,7 @@ class Stays:
             return
         self._open.setdefault(stay.credential, set()).add(stay)
         if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._look())
+            self._looking = asyncio.create_task(self._look(), context=Context())  # not as a part of this call
 
     def leave(self, stay: Stay) -> None:
         """Forgets a stay."""
