@@ -9,8 +9,6 @@ from meshwright.agents.agent import Agent
 from meshwright.agents.costs import MOST_DAYS, Costs
 from meshwright.agents.escrow import day_of
 from meshwright.core.errors import MeshError
-from meshwright.core.interceptors import CALLER, Caller, Principal
-from meshwright.gen.agents.v1.grant_pb2 import Grant
 from meshwright.gen.agents.v1.task_pb2 import TaskRequest, TaskResponse, Usage, UsageShare
 from meshwright.gen.agents.v1.task_service_pb2 import (
     COST_GROUPING_AGENT,
@@ -146,30 +144,3 @@ async def test_a_session_that_is_forgotten_has_cost_what_it_has_cost_under_no_na
     table = await costs.table("default", GetCostsRequest(by=COST_GROUPING_SESSION, from_day=day))
     assert rows(table) == {"*": (20, 0), "default/s1": (10, 0)}
     assert rows(await costs.table("default", GetCostsRequest(from_day=day))) == {"worker": (10, 0)}
-
-
-@pytest.mark.parametrize(
-    ("facts", "reason"),
-    [
-        ({"scopes": frozenset({"costs:read"})}, ""),
-        ({"scopes": frozenset({"costs"})}, ""),
-        ({"scopes": frozenset({"costs:write", "tools:write"})}, "PERMISSION_DENIED"),
-        ({"scopes": frozenset()}, "PERMISSION_DENIED"),
-        ({"grant": Grant(scopes=["*"])}, "PERMISSION_DENIED"),
-    ],
-)
-async def test_what_a_tenant_spends_is_read_under_a_scope_and_by_no_agent(start, monkeypatch, facts, reason):
-    client = await start("worker", {"text": "Done."})
-    await client.tasks.GetCosts(GetCostsRequest())  # the development principal may
-
-    async def learn(principal, method, context):
-        CALLER.set(Caller(**facts))
-
-    monkeypatch.setattr(Principal, "learn", learn)
-    if not reason:
-        await client.tasks.GetCosts(GetCostsRequest())
-        return
-    with pytest.raises(grpc.aio.AioRpcError) as failed:
-        await client.tasks.GetCosts(GetCostsRequest())
-    error = MeshError.from_rpc(failed.value)
-    assert (error.reason, error.metadata["scope"]) == (reason, "costs:read")

@@ -8,6 +8,7 @@ import os
 import secrets
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import grpc
@@ -15,8 +16,10 @@ import pytest
 
 from meshwright.agents.agent import Agent
 from meshwright.agents.answers import Answers, Kept
+from meshwright.agents.costs import Costs
 from meshwright.agents.embedders.hashing import HashingEmbedder
 from meshwright.agents.embedders.metering import MeteredEmbedder
+from meshwright.agents.escrow import Escrow, counters_of
 from meshwright.agents.feed import Feeds
 from meshwright.agents.journal import LIBRARY, Journal
 from meshwright.agents.memory import Memory
@@ -24,12 +27,20 @@ from meshwright.agents.models.prices import Prices
 from meshwright.agents.question import Question
 from meshwright.agents.recall import LongTermMemory, Origin, Origins, Place
 from meshwright.agents.session import Sessions
+from meshwright.agents.shared_limits import SharedLimits
 from meshwright.core.codec import Codec, ContentKeys
 from meshwright.core.errors import ContentKeyMissingError, DataLossError, InputNotPendingError, MeshError
 from meshwright.core.store import Store, partition_key
 from meshwright.gen.agents.v1.session_service_pb2 import DeleteSessionRequest, GetSessionRequest, PinFactRequest
 from meshwright.gen.agents.v1.session_service_pb2_grpc import SessionServiceStub
-from meshwright.gen.agents.v1.step_event_pb2 import InputResolved, StepEvent, TextDelta
+from meshwright.gen.agents.v1.step_event_pb2 import (
+    RESERVATION_STATE_OPEN,
+    InputResolved,
+    ModelReservation,
+    StepEvent,
+    TaskStarted,
+    TextDelta,
+)
 from meshwright.gen.agents.v1.task_pb2 import (
     TASK_STATUS_COMPLETED,
     TASK_STATUS_FAILED,
@@ -37,6 +48,7 @@ from meshwright.gen.agents.v1.task_pb2 import (
     TaskRequest,
     TaskResponse,
 )
+from meshwright.gen.agents.v1.task_service_pb2 import COST_GROUPING_SESSION, GetCostsRequest
 from meshwright.registry import tool
 from meshwright.registry.store import LIBRARY as REGISTRY_LIBRARY
 from meshwright.registry.store import Ledger
@@ -474,6 +486,44 @@ class TestTampering:
 
         await becomes(have_ended)
         assert MeshError.from_status((await server.get("t1")).error).reason == "DATA_LOSS"
+
+    @pytest.mark.parametrize("what", ["request", "seal"])
+    async def test_the_money_of_a_task_that_cannot_be_read_is_counted_and_the_rest_is_free_again(
+        self, mesh, sealed, store, own_keys, made, becomes, what
+    ):
+        ghost = Journal(sealed, "ghost", lease_s=0.05)
+        request = TaskRequest(prompt=SECRET, session_id="s1", token_budget=512)
+        task = made.task(request=request, shared=SharedLimits(session=10**6, tenant_day=10**6))
+        accepted = await ghost.accept(task, claim=True, events=[StepEvent(started=TaskStarted(agent_id="worker"))])
+        name, sessions = task.name, Sessions(ghost)
+        await sessions.enter(name, "s1")
+        escrow = Escrow(ghost, SharedLimits())
+        assert await escrow.take(await ghost.record(name), 1, 600) == 50_000
+        reserved = ModelReservation(model="m", cost_micros=600, state=RESERVATION_STATE_OPEN)
+        await ghost.spend(accepted.claim, "r", [StepEvent(reservation=reserved)], "1 50000", is_progress=False)
+        noun, field = ("task", "request") if what == "request" else ("seal", None)
+        key = partition_key(0, noun, name.ref)
+        if field:
+            await store.client.hset(key, field, flipped(await store.client.hget(key, field)))
+        else:
+            await store.client.set(key, flipped(await store.client.get(key)))
+        script = json.dumps({"agents": {"default": [{"text": "Hm."}]}})
+        await mesh.agent(Agent("worker", "Work."), content_keys_file=str(own_keys), script=script, lease_s=0.5)
+        counters = counters_of(task.shared, name, "s1", int(time.time() * 1000))
+        slots = [partition_key(one.slot, "escrow") for one in counters]
+        assert len(slots) == 2
+
+        async def is_settled():
+            return [int(await store.client.get(slot) or 0) for slot in slots] == [600, 600]
+
+        await becomes(is_settled)
+        response = await ghost.response(name)
+        assert MeshError.from_status(response.error).reason == "DATA_LOSS"
+        table = await Costs(ghost).table("default", GetCostsRequest(by=COST_GROUPING_SESSION))
+        (row,) = table.rows  # which agent and model it was stands in the journal, and is lost
+        assert (row.name, row.cost_micros, row.estimated_cost_micros) == ("default/s1", 600, 600)
+        if what == "request":
+            assert await sessions.is_turn(made.name("t9"), "s1", is_alone=True)
 
     async def test_a_session_that_was_changed_is_told_and_can_be_deleted(self, sealed, made, erasure):
         memory, name = Memory(sealed), made.name()

@@ -8,13 +8,11 @@ from meshwright.agents.webhook_service import WebhookService
 from meshwright.core.errors import (
     DeliveryNotFoundError,
     InvalidRequestError,
-    PermissionDeniedError,
     QueueFullError,
     TaskNotFoundError,
 )
 from meshwright.core.interceptors import CALLER, Caller
 from meshwright.core.store import partition_key
-from meshwright.gen.agents.v1.grant_pb2 import Grant
 from meshwright.gen.agents.v1.webhook_service_pb2 import (
     DELIVERY_STATE_DELIVERED,
     DELIVERY_STATE_GIVEN_UP,
@@ -156,24 +154,13 @@ async def test_where_several_were_told_one_is_named(deliveries, service, end, ta
     assert (await service.again(event.event_id, endpoint="acme", agent_id="worker")).endpoint == "acme"
 
 
-@pytest.mark.parametrize(
-    "facts",
-    [{"scopes": frozenset({"webhooks:other"})}, {"scopes": frozenset({"*"}), "grant": Grant()}],
-    ids=["without the scope", "under a grant"],
-)
-async def test_scopes_are_needed_and_agents_have_none(service, as_caller, facts):
-    as_caller(**facts)
-    with pytest.raises(PermissionDeniedError, match="webhooks:read"):
-        await service.list()
-    with pytest.raises(PermissionDeniedError, match="webhooks:write"):
-        await service.again("msg_" + "0" * 32)
-
-
-async def test_one_scope_is_enough_for_each(service, as_caller, deliveries):
-    as_caller(scopes=frozenset({"webhooks:read"}))
-    assert (await service.list()).endpoints
-    with pytest.raises(PermissionDeniedError):
-        await service.again("msg_" + "0" * 32)
+async def test_deliveries_are_their_tenants_whichever_principal_looks(deliveries, service, end, take, as_caller):
+    await end("t1")
+    event = await take()
+    await deliveries.give_up("worker/crm", event, "answered 500")
+    as_caller(principal="bob", scopes=frozenset({"webhooks"}))
+    assert [one.task_id for one in (await service.list()).deliveries] == ["t1"]
+    assert (await service.again(event.event_id)).event_id == event.event_id
 
 
 @pytest.mark.parametrize(

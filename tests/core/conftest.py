@@ -10,6 +10,7 @@ import pytest
 
 from meshwright.core.channel import dial
 from meshwright.core.grant import Verifier
+from meshwright.core.revocations import Revocations
 from meshwright.core.server import Server, bound
 from meshwright.core.settings import Settings
 from meshwright.gen.agents.v1.agent_service_pb2 import HealthResponse
@@ -63,12 +64,13 @@ async def serve() -> AsyncIterator[Callable[..., Any]]:
             run_task: Any = None,
             steps: Any = None,
             verifier: Verifier | None = None,
+            revocations: Revocations | None = None,
             **chosen: Any,
         ) -> Served:
             settings = Settings(**({"drain_s": 0, "tracing": False} | chosen))
             probe = Probe(health, run_task, steps)
             services = {"agents.v1.AgentService": bound(add_AgentServiceServicer_to_server, probe)}
-            server = Server(settings, services, verifier)
+            server = Server(settings, services, verifier, revocations=revocations)
             await server.start()
             stack.push_async_callback(server.stop)
             channel = await stack.enter_async_context(dial(server.target))

@@ -8,7 +8,7 @@ import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from meshwright.core.access import CLOSED, READ_ALL, RULES, Rule, rule_of
-from meshwright.core.admittance import check_carrier, check_grant, check_process, check_scope, role_of
+from meshwright.core.admittance import check_carrier, check_grant, check_others, check_process, check_scope, role_of
 from meshwright.core.errors import (
     CredentialsMissingError,
     IdentityInvalidError,
@@ -90,6 +90,39 @@ def test_a_scope_for_a_part_reaches_the_service_that_looks_which_part_it_is(held
         else:
             with pytest.raises(ScopeMissingError):
                 check_scope("m", rule, held)
+
+
+@pytest.mark.parametrize("method", sorted(name for name, rule in RULES.items() if rule.grants == "none" and rule.scope))
+def test_what_is_for_people_and_programs_is_closed_to_tasks_and_names_its_scope(method):
+    with pytest.raises(PermissionDeniedError, match=RULES[method].scope):
+        check_grant(RULES[method], Grant(agent_id="a", root_task_id="t", scopes=["*"]))
+
+
+@pytest.mark.parametrize("method", sorted(RULES))
+def test_what_other_principals_have_is_reached_with_every_scope_that_it_takes_and_nothing_less(method):
+    needed = RULES[method].others
+    if not needed:
+        with pytest.raises(PermissionDeniedError, match="one's own alone"):
+            check_others(method, ["*"])
+        return
+    for held in (needed, ["tasks"], ["*"]):
+        check_others(method, held)
+    for lacking in needed:
+        with pytest.raises(ScopeMissingError) as refused:
+            check_others(method, [RULES[method].scope, *(one for one in needed if one != lacking)])
+        assert refused.value.metadata == {"method": method, "scopes": lacking}
+    with pytest.raises(ScopeMissingError):
+        check_others(method, [])
+
+
+def test_what_it_takes_to_reach_what_others_have_is_documented():
+    text = (REPO / "docs/identity.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| another principal's \| (.+) \|$", text, re.MULTILINE)
+    assert dict(rows) == {
+        name.rpartition("/")[2]: " and ".join(f"`{scope}`" for scope in rule.others)
+        for name, rule in RULES.items()
+        if rule.others
+    }
 
 
 def context(kind, *names):

@@ -22,6 +22,7 @@ from meshwright.cli.main import app
 from meshwright.core import channel
 from meshwright.core.channel import Channels
 from meshwright.core.errors import SetupError, StoreDeniedError
+from meshwright.core.revocations import Revocations
 from meshwright.core.role import Role
 from meshwright.core.settings import Settings
 from meshwright.core.store import NOUNS, Library, Store
@@ -161,6 +162,25 @@ async def test_a_role_does_not_reach_what_is_anothers(guarded, role, key):
         with pytest.raises(NoPermissionError):
             await client.execute_command(*command)
     await client.aclose()
+
+
+@pytest.mark.parametrize("role", RIGHTS)
+async def test_who_has_open_streams_reads_what_was_revoked_and_the_gateway_alone_writes_it(guarded, role):
+    await asyncio.to_thread(guarded.install)
+    store = Store(guarded.url(role))
+    await store.open(1)
+    note = Revocations(store).note("a" * 12, 1)
+    if role is Role.GATEWAY:
+        await note
+    else:
+        with pytest.raises(StoreDeniedError):
+            await note
+    if role is Role.TOOL:
+        with pytest.raises(StoreDeniedError):
+            await Revocations(store).since(0)
+    else:
+        await Revocations(store).since(0)
+    await store.close()
 
 
 async def test_nobody_gets_in_without_a_user(guarded):

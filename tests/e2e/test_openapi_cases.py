@@ -16,6 +16,7 @@ from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
+    response_headers_conformance,
     response_schema_conformance,
     status_code_conformance,
 )
@@ -28,7 +29,13 @@ EXAMPLES = int(os.environ.get("OPENAPI_EXAMPLES", "5"))
 ANSWER_S = 20
 ANSWERS = ThreadPoolExecutor(max_workers=8)
 """A stream that has only heartbeats never ends by itself: a call is waited for in a thread that can be left."""
-CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
 DOCUMENT = openapi.render()
 OPERATIONS = {
     operation.definition.raw["operationId"]: operation

@@ -111,6 +111,32 @@ async def test_another_principals_tasks_need_a_scope_and_its_decisions_another_p
     assert (await edge.ask("GET", path, x_api_key=ann)).json["output"] == "Sent."
 
 
+async def test_another_principals_task_is_cancelled_by_whoever_may_see_and_stop_it(edge):
+    ann = await edge.key("*")
+    task = await waiting(edge, ann)
+    path = f"/v1/tasks/{task['task_id']}"
+    stranger = await edge.key("*", principal="bob")
+    unnamed = await edge.ask("POST", f"{path}:cancel", {}, x_api_key=stranger)
+    assert (unnamed.status, unnamed.reason) == (404, "TASK_NOT_FOUND")
+    for scopes, lacking in (
+        (["tasks:write"], "tasks:admin tasks:read_all"),
+        (["tasks:write", "tasks:read_all"], "tasks:admin"),
+        (["tasks:write", "tasks:admin"], "tasks:read_all"),
+    ):
+        key = await edge.key(*scopes, principal="bob")
+        refused = await edge.ask("POST", f"{path}:cancel", {"principal": "ann"}, x_api_key=key)
+        assert (refused.status, refused.reason) == (403, "SCOPE_MISSING"), refused.body
+        info = next(one for one in refused.json["details"] if one["@type"].endswith("ErrorInfo"))
+        assert info["metadata"]["scopes"] == lacking
+    other = await edge.key("*", tenant="other")
+    assert (await edge.ask("POST", f"{path}:cancel", {"principal": "ann"}, x_api_key=other)).status == 404
+    assert (await edge.ask("GET", path, x_api_key=ann)).json["status"] == "TASK_STATUS_INPUT_REQUIRED"
+    operator = await edge.key("tasks:write", "tasks:read_all", "tasks:admin", principal="bob")
+    done = await edge.ask("POST", f"{path}:cancel", {"principal": "ann"}, x_api_key=operator)
+    assert (done.status, done.json["status"]) == (200, "TASK_STATUS_CANCELLED"), done.body
+    assert (await edge.ask("GET", path, x_api_key=ann)).json["status"] == "TASK_STATUS_CANCELLED"
+
+
 async def test_every_call_over_http_needs_its_scope_and_no_other_one(edge):
     scopes = {rule.scope for rule in RULES.values() if rule.scope}
     calls = [

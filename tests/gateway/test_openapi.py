@@ -106,7 +106,7 @@ def test_a_body_lacks_what_stands_in_the_path():
         media = OPERATIONS[name]["requestBody"]["content"]["application/json"]
         assert media["schema"] == {"$ref": f"#/components/schemas/{schema}"}
     assert "agent_id" not in SCHEMAS["TaskRequestBody"]["properties"]
-    assert set(SCHEMAS["CancelTaskRequestBody"]["properties"]) == {"reason"}
+    assert set(SCHEMAS["CancelTaskRequestBody"]["properties"]) == {"principal", "reason"}
     assert "CancelTaskRequest" not in SCHEMAS
 
 
@@ -216,6 +216,25 @@ def test_submits_answer_202_and_watches_may_answer_204():
     assert {"200", "204"} <= set(watch["responses"])
     assert list(watch["responses"]["200"]["content"]) == ["text/event-stream"]
     assert "Last-Event-ID" in {one["name"] for one in watch["parameters"]}
+
+
+RATE = {"x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"}
+
+
+@pytest.mark.parametrize("auth", ["none", "keys"])
+def test_answers_to_calls_that_are_counted_say_how_many_are_left(auth):
+    document = openapi.render(auth)
+    calls = [(path, verb, one) for path, item in document["paths"].items() for verb, one in item.items()]
+    for path, verb, operation in calls:
+        is_counted = path != "/health" and (auth == "none" or operation.get("security") != [])
+        for status in {"200", "202", "204"} & set(operation["responses"]):
+            found = RATE & set(operation["responses"][status].get("headers", ()))
+            assert found == (RATE if is_counted else set()), (verb, path, status)
+    for status, answer in document["components"]["responses"].items():
+        wanted = {"429": RATE | {"retry-after"}, "503": {"retry-after"}, "401": {"www-authenticate"}}
+        assert set(answer.get("headers", ())) == wanted.get(status, set()), status
+    used = set(re.findall(r'"#/components/headers/([\w-]+)"', json.dumps(document)))
+    assert used == set(document["components"]["headers"])
 
 
 def test_a_stream_comes_as_lines_or_as_events():

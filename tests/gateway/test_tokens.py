@@ -8,9 +8,10 @@ import time
 import grpc
 import pytest
 
+from meshwright.agents.agent import Agent
 from meshwright.core.errors import MeshError, SetupError
 from meshwright.gateway import bootstrap, envoy
-from meshwright.gateway.authentication import check_settings, jwks_of
+from meshwright.gateway.authentication import CLOCKS_S, check_settings, jwks_of
 from meshwright.gateway.config import DESCRIPTORS
 from meshwright.gateway.discovery import EnvoyFiles
 from meshwright.gateway.settings import GatewaySettings
@@ -20,6 +21,7 @@ from tests.gateway.conftest import running_edge
 from tests.gateway.test_bootstrap import REPO
 from tests.gateway.tokens import AUDIENCE, ISSUER, Authority, Issuer
 
+THINKING = "agents: {default: [{text: Done., latency_ms: 8000}]}"
 QUESTION = {"prompt": "What is 2 + 2?"}
 PINNED = {"jwt_issuer": ISSUER, "jwt_audience": AUDIENCE}
 
@@ -58,6 +60,45 @@ async def test_a_token_opens_what_its_scopes_name_in_its_tenants_name(edge, issu
     assert (lacking.status, lacking.reason) == (403, "SCOPE_MISSING")
     within_skew = issuer.token(scope="tasks:read", exp=int(time.time()) - 30)
     assert (await edge.ask("GET", path, **bearer(within_skew))).status == 200
+
+
+@pytest.mark.parametrize("reason", ["TOKEN_EXPIRED", "KEY_EXPIRED"])
+async def test_a_stream_ends_when_what_has_opened_it_would_open_none_any_more(edge, issuer, reason):
+    await edge.mesh.agent(Agent("slow", "Thinks."), script=THINKING)
+    async with asyncio.timeout(10):
+        while (await edge.ask("GET", "/v1/agents/slow/health", **bearer(issuer.token(scope="agents")))).status != 200:
+            await asyncio.sleep(0.05)
+    ends = int(time.time()) + 3
+    shown = issuer.token(scope="tasks", exp=ends - CLOCKS_S)
+    if reason == "KEY_EXPIRED":
+        shown = await edge.key("tasks", life_s=3)
+    sent = [("authorization", f"Bearer {shown}"), ("x-agent-id", "slow")]
+    stream = AgentServiceStub(edge.channel).StreamSteps(TaskRequest(prompt="Think.", task_id="long"), metadata=sent)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        [event async for event in stream]
+    assert (caught.value.code(), MeshError.from_rpc(caught.value).reason) == (grpc.StatusCode.UNAUTHENTICATED, reason)
+    assert ends <= time.time() < ends + 3
+    task = await edge.ask("GET", "/v1/tasks/long", **bearer(issuer.token(scope="tasks")))
+    assert task.json["status"] == "TASK_STATUS_RUNNING"
+
+
+async def test_a_wait_for_a_task_ends_with_its_key_and_says_so(edge):
+    await edge.mesh.agent(Agent("slow", "Thinks."), script=THINKING)
+    reader = await edge.key("agents", "tasks")
+    async with asyncio.timeout(10):
+        while (await edge.ask("GET", "/v1/agents/slow/health", x_api_key=reader)).status != 200:
+            await asyncio.sleep(0.05)
+    key = await edge.key("tasks")
+    asked = asyncio.create_task(
+        edge.ask("POST", "/v1/agents/slow/run", {"prompt": "Think.", "task_id": "w"}, x_api_key=key)
+    )
+    async with asyncio.timeout(10):
+        while (await edge.ask("GET", "/v1/tasks/w", x_api_key=reader)).status != 200:
+            await asyncio.sleep(0.05)
+    await edge.keys.revoke(key.split("_")[1])
+    answer = await asked
+    assert (answer.status, answer.reason) == (401, "KEY_REVOKED")
+    assert (await edge.ask("GET", "/v1/tasks/w", x_api_key=reader)).json["status"] == "TASK_STATUS_RUNNING"
 
 
 async def test_a_token_that_is_not_good_is_told_what_is_wrong(edge, issuer):

@@ -12,7 +12,6 @@ from meshwright.core.errors import (
 )
 from meshwright.core.grant import CALL, MAX_DEPTH, is_call
 from meshwright.core.interceptors import Caller
-from meshwright.core.scope import covers
 from meshwright.gen.agents.v1.grant_pb2 import Grant
 from meshwright.gen.agents.v1.task_pb2 import TaskRequest
 
@@ -47,22 +46,6 @@ def check_cycle(agent_id: str, caller: Caller, *, is_recursive: bool) -> None:
     if agent_id in above:
         chain = " -> ".join((*above, agent_id))
         raise DelegationCycleError(f"{agent_id} waits for this very work ({chain}): do it without that agent")
-
-
-def check_scope(caller: Caller, scope: str, what: str) -> None:
-    """Lets somebody pass who may do by itself what a scope is for; agents act for others, and may not.
-
-    Args:
-        caller: Who asks.
-        scope: What it has to hold.
-        what: Said of it, "read what its tenant spends".
-
-    Raises:
-        PermissionDeniedError: Names the scope to ask for.
-    """
-    if caller.grant or not covers(caller.scopes, scope):
-        who = "a task" if caller.grant else caller.principal
-        raise PermissionDeniedError(f"{who} may not {what}: ask for the scope {scope}", metadata={"scope": scope})
 
 
 def check_reach(caller: Caller, task_id: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from meshwright.agents.authority import check_caller, check_cycle, check_scope
+from meshwright.agents.authority import check_caller, check_cycle
 from meshwright.agents.costs import Costs
 from meshwright.agents.escrow import Escrow
 from meshwright.agents.feed import Feeds, Follower
@@ -39,8 +39,6 @@ from meshwright.gen.registry.v1.agent_directory_service_pb2 import AgentCard
 from meshwright.registry.client import RegistryClient
 
 log = structlog.get_logger("desk")
-READ_COSTS = "costs:read"
-"""The scope that lets somebody see what a tenant spends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,10 +310,8 @@ class Desk:
         """Sums what a caller's tenant has spent.
 
         Raises:
-            PermissionDeniedError: An agent asks, or somebody without the scope.
             InvalidRequestError: A day or the grouping is none.
         """
-        check_scope(caller, READ_COSTS, "read what its tenant spends")
         return await self._costs.table(caller.tenant, request)
 
     async def retry_dead_letter(self, name: TaskName, caller: Caller) -> TaskResponse:

@@ -266,18 +266,26 @@ class Outbox:
         """Applies and removes waiting entries, the oldest first; returns how many."""
         entries = await self._journal.outbox(partition, RELAYED)
         for entry_id, name in entries:
-            with contextlib.suppress(TaskNotFoundError, DataLossError):  # it has expired, or leaves nothing readable
-                record = await self._journal.record(name)
-                response = await self._journal.response(name)
-                if record.session_id:
-                    await self._sessions.leave(name, record.request, response)
-                    await self._memory.settle(name, record.session_id)
-                if not record.parent_id and record.usage.cost_micros:
-                    await self._costs.count(record, response)
-                if not record.parent_id:
-                    await self._escrow.give_back(record)
+            with contextlib.suppress(TaskNotFoundError):  # it has expired
+                await self._apply(name)
             await self._journal.outbox_done(partition, entry_id)
         return len(entries)
+
+    async def _apply(self, name: TaskName) -> None:
+        """Applies what a task leaves behind; of one that cannot be read, its money all the same."""
+        try:
+            record = await self._journal.record(name)
+        except DataLossError:
+            record = await self._journal.outline(name)
+        response = await self._journal.response(name)
+        if not record.parent_id and record.usage.cost_micros:
+            await self._costs.count(record, response)
+        if not record.parent_id:
+            await self._escrow.give_back(record)
+        if record.session_id:
+            with contextlib.suppress(DataLossError):  # the session cannot be read either
+                await self._sessions.leave(name, record.request, response)
+                await self._memory.settle(name, record.session_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from meshwright.agents.sealing import Sealing
 from meshwright.agents.task import Entry, Record, TaskName
 from meshwright.core.errors import ContentKeyMissingError, DataLossError, TaskNotFoundError
 from meshwright.core.store import Store, partition_key
-from meshwright.gen.agents.v1.task_pb2 import PendingInput, TaskResponse
+from meshwright.gen.agents.v1.task_pb2 import PendingInput, TaskRequest, TaskResponse
 
 PAGE = 200
 UNREADABLE = {b"request": b"", b"cancel": b""}
@@ -41,6 +41,19 @@ class Reader:
         if not fields:
             raise TaskNotFoundError(f"no task {name.task_id}: it was never accepted, or it has expired")
         return Record.parse(name, await self.sealing.opened_fields(name, fields), milliseconds(time))
+
+    async def outline(self, name: TaskName) -> Record:
+        """Reads what of a task's record is never encrypted: of what it was asked, its session alone.
+
+        Raises:
+            TaskNotFoundError: This holder has no such task.
+        """
+        partition, ref = self._place(name)
+        time, fields = await self.store.run(("TIME",), ("HGETALL", partition_key(partition, "task", ref)))
+        if not fields:
+            raise TaskNotFoundError(f"no task {name.task_id}: it was never accepted, or it has expired")
+        request = TaskRequest(session_id=fields.get(b"session", b"").decode())
+        return Record.parse(name, fields | UNREADABLE | {b"request": request.SerializeToString()}, milliseconds(time))
 
     async def responses(self, names: Sequence[TaskName]) -> list[TaskResponse]:
         """Reads tasks as they stand; those that are gone are left out."""

@@ -54,6 +54,7 @@ from meshwright.core.codec import Codec
 from meshwright.core.errors import MeshError
 from meshwright.core.grant import Signer, Verifier
 from meshwright.core.process import Process, ended
+from meshwright.core.revocations import Revocations
 from meshwright.core.server import Server, bound
 from meshwright.core.store import Store
 from meshwright.core.tls import check_name
@@ -191,7 +192,8 @@ class AgentProcess:
             "agents.v1.WebhookService": bound(add_WebhookServiceServicer_to_server, webhooks),
             "tools.v1.ToolService": bound(add_ToolServiceServicer_to_server, ToolService(self.host)),
         }
-        return Server(self.settings, services, Verifier(self.registry.key))
+        revocations = Revocations(self.store)
+        return Server(self.settings, services, Verifier(self.registry.key), revocations=revocations)
 
     @property
     def card(self) -> AgentCard:

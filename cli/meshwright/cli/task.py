@@ -193,11 +193,12 @@ def watch(
 def cancel(
     task_id: TaskId,
     reason: Annotated[str, typer.Option(help="Kept with the task")] = "",
+    principal: Principal = "",
     output: Output = Format.TABLE,
     edge: EdgeUrl = None,
 ) -> None:
     """Stops a task and its children; one that has ended stays as it is."""
-    request = CancelTaskRequest(task_id=task_id, reason=reason)
+    request = CancelTaskRequest(task_id=task_id, reason=reason, principal=principal)
     show_task(with_edge(edge, lambda mesh: mesh.call(mesh.tasks.CancelTask, request)), output, is_short=True)
 
 

@@ -16,7 +16,7 @@ from meshwright.cli.output import show
 from meshwright.cli.tool_listing import listed_tools
 from meshwright.cli.tool_page import ToolPage, approval, effect, index_page, timeout_s
 from meshwright.core.canonical import from_struct
-from meshwright.core.errors import NotYetAvailableError, SetupError, ToolNotFoundError
+from meshwright.core.errors import SetupError, ToolNotFoundError
 from meshwright.core.ids import TOOL_NAME, checked
 from meshwright.gen.registry.v1.tool_registry_service_pb2 import (
     CheckCompatibilityRequest,
@@ -77,14 +77,11 @@ async def registered(mesh: Edge, names: Sequence[str]) -> list[ToolPage]:
 
 
 async def compared(mesh: Edge, name: str, versions: Sequence[Tool]) -> ToolPage:
-    """Asks the registry what each version changes; one that does not compare leaves that out."""
+    """Asks the registry what each version changes."""
     changes: dict[str, Sequence[SchemaChange]] = {}
     for old, new in pairwise(versions):
         request = CheckCompatibilityRequest(candidate=new, against=old.version)
-        try:
-            changes[new.version] = (await mesh.call(mesh.tools.CheckCompatibility, request)).changes
-        except NotYetAvailableError:
-            break
+        changes[new.version] = (await mesh.call(mesh.tools.CheckCompatibility, request)).changes
     return ToolPage(name, versions, changes)
 
 

@@ -17,6 +17,8 @@ class Rule:
         is_inside: Whether processes of the mesh call it in their own name.
         is_open: Whether anybody may call it, who has said nothing of who it is.
         is_named: Whether the scope for a part is enough (`tools:write:docs.`): the service looks which part it is.
+        others: What a caller needs beside `scope` to name another principal of its tenant, and reach what that one
+            has; empty: everybody reaches only what is its own.
     """
 
     scope: str = ""
@@ -24,8 +26,11 @@ class Rule:
     is_inside: bool = False
     is_open: bool = False
     is_named: bool = False
+    others: tuple[str, ...] = ()
 
 
+READ_ALL, ADMIN = "tasks:read_all", "tasks:admin"
+"""Scopes that open tasks of other principals of the caller's tenant: to be seen, and to be stopped."""
 CLOSED = Rule()
 OPEN = Rule(is_open=True, grants="task")
 INSIDE = Rule(is_inside=True)
@@ -35,14 +40,14 @@ RULES = {
     "/agents.v1.AgentService/StreamSteps": Rule("tasks:write", grants="call"),
     "/agents.v1.AgentService/Health": Rule("agents:read", grants="task", is_inside=True),
     "/agents.v1.TaskService/SubmitTask": Rule("tasks:write", grants="call"),
-    "/agents.v1.TaskService/GetTask": Rule("tasks:read", grants="call"),
-    "/agents.v1.TaskService/ListTasks": Rule("tasks:read", grants="task"),
-    "/agents.v1.TaskService/WatchTask": Rule("tasks:read", grants="call"),
-    "/agents.v1.TaskService/WatchTaskEvents": Rule("tasks:read", grants="call"),
-    "/agents.v1.TaskService/CancelTask": Rule("tasks:write", grants="call"),
-    "/agents.v1.TaskService/ResolveInput": Rule("tasks:approve"),
-    "/agents.v1.TaskService/RetryDeadLetter": Rule("tasks:admin"),
-    "/agents.v1.TaskService/DropDeadLetter": Rule("tasks:admin"),
+    "/agents.v1.TaskService/GetTask": Rule("tasks:read", grants="call", others=(READ_ALL,)),
+    "/agents.v1.TaskService/ListTasks": Rule("tasks:read", grants="task", others=(READ_ALL,)),
+    "/agents.v1.TaskService/WatchTask": Rule("tasks:read", grants="call", others=(READ_ALL,)),
+    "/agents.v1.TaskService/WatchTaskEvents": Rule("tasks:read", grants="call", others=(READ_ALL,)),
+    "/agents.v1.TaskService/CancelTask": Rule("tasks:write", grants="call", others=(READ_ALL, ADMIN)),
+    "/agents.v1.TaskService/ResolveInput": Rule("tasks:approve", others=(READ_ALL,)),
+    "/agents.v1.TaskService/RetryDeadLetter": Rule(ADMIN),
+    "/agents.v1.TaskService/DropDeadLetter": Rule(ADMIN),
     "/agents.v1.TaskService/GetCosts": Rule("costs:read"),
     "/agents.v1.SessionService/ListSessions": Rule("sessions:read"),
     "/agents.v1.SessionService/GetSession": Rule("sessions:read"),
@@ -83,9 +88,6 @@ RULES = {
     "/grpc.health.v1.Health/Watch": OPEN,
 }
 """By full name. Of `Check` the service itself looks who asks."""
-
-READ_ALL = "tasks:read_all"
-"""Opens tasks of other principals of the caller's tenant to the methods that it may call anyway."""
 
 
 def rule_of(method: str) -> Rule:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from meshwright.core.access import Rule
+from meshwright.core.access import Rule, rule_of
 from meshwright.core.errors import (
     CredentialsMissingError,
     IdentityInvalidError,
@@ -14,7 +14,7 @@ from meshwright.core.errors import (
 )
 from meshwright.core.grant import is_call
 from meshwright.core.role import Role, role_in
-from meshwright.core.scope import covers
+from meshwright.core.scope import covers, missing
 from meshwright.gen.agents.v1.grant_pb2 import Grant
 
 if TYPE_CHECKING:
@@ -76,6 +76,27 @@ def check_scope(method: str, rule: Rule, held: Collection[str]) -> None:
         raise ScopeMissingError(
             f"{method} needs the scope {rule.scope}: ask for a key or a token that holds it",
             metadata={"method": method, "scopes": rule.scope},
+        )
+
+
+def check_others(method: str, held: Collection[str]) -> None:
+    """Lets a caller pass that names another principal of its tenant.
+
+    Args:
+        method: What it calls.
+        held: Its scopes; of whoever calls under a grant, none.
+
+    Raises:
+        PermissionDeniedError: The method is for what is one's own alone.
+        ScopeMissingError: The caller does not hold what it needs; names it.
+    """
+    needed = rule_of(method).others
+    if not needed:
+        raise PermissionDeniedError(f"{method} reaches what is one's own alone")
+    if lacking := missing(held, needed):
+        raise ScopeMissingError(
+            f"tasks of other principals need the scope {' and '.join(lacking)}: ask for a key or a token that holds it",
+            metadata={"method": method, "scopes": " ".join(lacking)},
         )
 
 

@@ -19,6 +19,7 @@ from meshwright.core.errors import (
 )
 from meshwright.core.identity import checked_name, checked_scopes
 from meshwright.core.ids import Form, checked
+from meshwright.core.revocations import Revocations
 from meshwright.core.store import MESH, Store, partition_key
 
 PREFIX = "mwk_"
@@ -93,6 +94,7 @@ class ApiKeys:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._revocations = Revocations(store)
 
     async def create(
         self, name: str, scopes: Collection[str], *, tenant: str, principal: str = "", life_s: int = 0
@@ -168,17 +170,20 @@ class ApiKeys:
         return ApiKey.parse(key_id, fields) if b"hash" in fields else None
 
     async def revoke(self, key_id: str) -> ApiKey:
-        """Revokes a key; returns when no edge remembers it any more. One that was revoked stays as it is.
+        """Revokes a key, and ends the streams that it has opened; returns when no edge remembers it any more.
+
+        One that was revoked stays as it is.
 
         Raises:
             ApiKeyNotFoundError: There is none of that id.
         """
         place = place_of(checked("key_id", key_id, KEY_ID))
-        (seconds, _), fields = await self._store.run(("TIME",), ("HGETALL", place))
+        (seconds, micros), fields = await self._store.run(("TIME",), ("HGETALL", place))
         if b"hash" not in fields:
             raise ApiKeyNotFoundError(f"no API key {key_id} is here: `meshwright key list` shows which are")
-        now = int(seconds) * 1000
+        now = int(seconds) * 1000 + int(micros) // 1000
         await self._store.run(("HSETNX", place, "revoked", now), ("PEXPIREAT", place, now + KEPT_MS))
+        await self._revocations.note(key_id, now)  # after it opens nothing any more: no new stream is missed
         (fields,) = await self._store.run(("HGETALL", place))
         await asyncio.sleep((KNOWN_MS + CLOCKS_MS) / 1000)
         return ApiKey.parse(key_id, fields)

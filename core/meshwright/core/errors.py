@@ -533,7 +533,7 @@ class TaskCancelledError(MeshError):
 
 
 class NotYetAvailableError(MeshError):
-    """The contract names this call, but this version does not serve it."""
+    """A server of another version does not know this call: what its UNIMPLEMENTED becomes here."""
 
     code = grpc.StatusCode.UNIMPLEMENTED
     reason = "NOT_YET_AVAILABLE"

@@ -10,6 +10,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from google.protobuf.message import DecodeError
 
+from meshwright.core.credential import Credential
 from meshwright.core.errors import IdentityInvalidError, InvalidRequestError, KeyNotFoundError
 from meshwright.core.grant import KEPT_TOKENS, KeyLookup, Signer
 from meshwright.core.scope import SCOPE
@@ -22,15 +23,33 @@ CLOCKS_S = 60
 """How much clocks of other machines may differ."""
 MOST_NAME_CHARS = 256
 MOST_SCOPES, MOST_SCOPES_CHARS = 64, 4_096
+UNENDING = Credential()
 
 
-def sign(signer: Signer, tenant: str, principal: str, scopes: Collection[str]) -> bytes:
-    """Returns the serialized SignedIdentity of a caller, valid for `LIFE_S` from now."""
-    identity = Identity(tenant=tenant, principal=principal, scopes=sorted(scopes))
+def sign(
+    signer: Signer, tenant: str, principal: str, scopes: Collection[str], credential: Credential = UNENDING
+) -> bytes:
+    """Returns the serialized SignedIdentity of a caller, valid for `LIFE_S` from now.
+
+    Args:
+        signer: Of the edge.
+        tenant: In whose name the caller acts.
+        principal: The caller.
+        scopes: What it may do.
+        credential: What it has shown: streams that it opens end with that.
+    """
+    identity = Identity(tenant=tenant, principal=principal, scopes=sorted(scopes), key_id=credential.key_id)
     identity.expire_time.FromSeconds(int(time.time()) + LIFE_S)
+    if credential.ends:
+        identity.credential_end_time.FromMilliseconds(credential.ends)
     payload = identity.SerializeToString(deterministic=True)
     signed = SignedIdentity(identity=payload, signature=signer.signature(payload), key_id=signer.key_id)
     return signed.SerializeToString(deterministic=True)
+
+
+def credential_of(identity: Identity) -> Credential:
+    """Returns what a caller has shown at the edge."""
+    return Credential(identity.key_id, identity.credential_end_time.ToMilliseconds())
 
 
 class IdentityVerifier:

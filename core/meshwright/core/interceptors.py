@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 import grpc
 import structlog
@@ -34,7 +34,9 @@ from meshwright.core.grant import METADATA_KEY, Verifier
 from meshwright.core.identity import IDENTITY_KEY, IdentityVerifier
 from meshwright.core.limit import Limit
 from meshwright.core.scope import EVERYTHING
+from meshwright.core.stay import Stays
 from meshwright.gen.agents.v1.grant_pb2 import Grant
+from meshwright.gen.agents.v1.identity_pb2 import Identity
 
 log = structlog.get_logger("call")
 if TYPE_CHECKING:
@@ -43,6 +45,9 @@ else:
     Context = grpc.aio.ServicerContext
 
 Read = Callable[[Any], Any]
+Stream = TypeVar("Stream", bound=Callable[..., Any])
+LAST_WORDS = "_last_words"
+"""Under this name a method has what writes the message with which its stream ends where it fails."""
 DEFAULT_DEADLINE_S = 60.0
 IDENTIFYING = frozenset({METADATA_KEY, IDENTITY_KEY})
 OVERLOAD_RETRY_S = 1.0
@@ -79,15 +84,17 @@ class Guard(grpc.GenericRpcHandler):
     """The methods of a server, each wrapped, once, into what stands around a call.
 
     From the outside: it is counted and timed, has a place among those that are served at once, is answered with a
-    status whatever fails, ends in time, and knows who is calling. A request is read inside of all of that.
+    status whatever fails, ends in time, and knows who is calling; what may stay open ends with the key or token that
+    has opened it. A request is read inside of all of that.
 
     Generated code adds services to it as to a server. Methods are found by name: one that is registered with gRPC
     costs every call of every other method, since the server waits for all of them anew each time.
     """
 
-    def __init__(self, admission: "Admission", principal: "Principal") -> None:
+    def __init__(self, admission: "Admission", principal: "Principal", stays: Stays) -> None:
         self._admission = admission
         self._principal = principal
+        self._stays = stays
         self._handlers: dict[str, Any] = {}
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
@@ -113,6 +120,7 @@ class Guard(grpc.GenericRpcHandler):
 
     def _unary(self, method: str, behavior: Any, read: Read) -> Any:
         places, default_s = self._admission.places(method, is_stream=False), default_of(method)
+        may_stay_open = default_s is None
 
         async def unary(request: Any, context: Context) -> Any:
             start = time.perf_counter()
@@ -120,8 +128,9 @@ class Guard(grpc.GenericRpcHandler):
                 places.take()
                 try:
                     with limited(context, default_s):
-                        await self._principal.learn(method, context)
-                        return await behavior(read(request), context)
+                        caller = await self._principal.learn(method, context)
+                        with self._stays.of(caller) if may_stay_open else UNLIMITED:
+                            return await behavior(read(request), context)
                 finally:
                     places.give_back()
             except BaseException as error:
@@ -135,26 +144,33 @@ class Guard(grpc.GenericRpcHandler):
     def _stream(self, method: str, behavior: Any, read: Read) -> Any:
         places, default_s = self._admission.places(method, is_stream=True), default_of(method)
         writes_itself = inspect.iscoroutinefunction(behavior)  # as health.Watch does
+        last_words: Callable[[MeshError], Any] | None = getattr(behavior, LAST_WORDS, None)
 
         async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
             start = time.perf_counter()
+            has_begun = False
             try:
                 places.take()
                 try:
                     with limited(context, default_s):
-                        await self._principal.learn(method, context)
-                        responses = behavior(read(request), context)
-                        if writes_itself:
-                            await responses
-                            return
-                        try:
-                            async for response in responses:
-                                yield response
-                        finally:
-                            await responses.aclose()
+                        caller = await self._principal.learn(method, context)
+                        with self._stays.of(caller) as stay:
+                            responses = behavior(read(request), context)
+                            if writes_itself:
+                                await responses
+                                return
+                            try:
+                                async for response in responses:
+                                    has_begun = stay.is_sending = True
+                                    yield response
+                                    stay.sent()
+                            finally:
+                                await responses.aclose()
                 finally:
                     places.give_back()
             except BaseException as error:
+                if last_words and has_begun and is_told(error):
+                    yield last_words(error)
                 await answer(error, method, context)
                 raise
             finally:
@@ -235,6 +251,25 @@ class Admission:
         return self._streams if is_stream else self._calls
 
 
+def ends_with(write: Callable[[MeshError], Any]) -> Callable[[Stream], Stream]:
+    """Has a stream that has begun say why it ends before its time, to those who read no status behind a stream.
+
+    Args:
+        write: Makes its last message.
+    """
+
+    def mark(stream: Stream) -> Stream:
+        setattr(stream, LAST_WORDS, write)
+        return stream
+
+    return mark
+
+
+def is_told(error: BaseException) -> TypeGuard[MeshError]:
+    """Whether a caller reads an error as it is."""
+    return isinstance(error, MeshError) and not isinstance(error, InternalError)
+
+
 async def answer(error: BaseException, method: str, context: Context) -> None:
     """Ends a call that failed with a status: our errors as they are, all else as INTERNAL with an id to look up.
 
@@ -247,7 +282,7 @@ async def answer(error: BaseException, method: str, context: Context) -> None:
             await abort(context, AbortedError("the server broke this call off; try again"))
     if isinstance(error, grpc.aio.AbortError) or not isinstance(error, Exception):
         return
-    if isinstance(error, MeshError) and not isinstance(error, InternalError):
+    if is_told(error):
         await abort(context, error)
     error_id = secrets.token_hex(6)
     log.error("call_failed", method=method, error_id=error_id, exc_info=error)
@@ -315,8 +350,11 @@ class Principal:
         self._identities = IdentityVerifier(verifier.lookup) if verifier else None
         self._is_required = is_required
 
-    async def learn(self, method: str, context: Context) -> None:
+    async def learn(self, method: str, context: Context) -> Identity | None:
         """Sets `CALLER` for the time of the call, and holds it against the method's rule.
+
+        Returns:
+            Who calls from outside; None: somebody else does.
 
         Raises:
             GrantInvalidError: The grant is no good.
@@ -326,7 +364,7 @@ class Principal:
             ScopeMissingError: The caller lacks a scope; names it.
         """
         if self._verifier is None or self._identities is None:
-            return
+            return None
         rule = rule_of(method)
         sent = {key: value for key, value in context.invocation_metadata() or () if key in IDENTIFYING}
         token, identity = sent.get(METADATA_KEY), sent.get(IDENTITY_KEY)
@@ -340,6 +378,8 @@ class Principal:
             scopes = frozenset(known.scopes)
             check_scope(method, rule, scopes)
             CALLER.set(Caller(known.tenant, known.principal, None, scopes))
+            return known
         elif self._is_required and not rule.is_open:
             check_process(method, rule, role_of(context))
             CALLER.set(Caller("", "", None, frozenset({rule.scope})))
+        return None

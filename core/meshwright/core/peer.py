@@ -6,6 +6,7 @@ from meshwright.core.admittance import role_of
 from meshwright.core.errors import NameRefusedError, RoleRefusedError
 from meshwright.core.interceptors import Context, Principal
 from meshwright.core.role import Role, bearer_in, callers_of
+from meshwright.gen.agents.v1.identity_pb2 import Identity
 
 log = structlog.get_logger("tls")
 
@@ -13,7 +14,7 @@ log = structlog.get_logger("tls")
 class PeerPrincipal(Principal):
     """Lets calls pass whose connection is of a role that may make them, before anything else is learnt of them."""
 
-    async def learn(self, method: str, context: Context) -> None:
+    async def learn(self, method: str, context: Context) -> Identity | None:
         """Checks the role, then learns who is calling.
 
         Raises:
@@ -28,7 +29,7 @@ class PeerPrincipal(Principal):
                 f"a certificate of {named} may not call {method}: see the table of roles in docs/tls.md",
                 metadata={"role": role or "", "method": method},
             )
-        await super().learn(method, context)
+        return await super().learn(method, context)
 
 
 def check_agent(context: Context, agent_id: str) -> None:

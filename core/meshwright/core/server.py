@@ -2,7 +2,7 @@
 
 import ipaddress
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -13,7 +13,11 @@ from meshwright.core.grant import Verifier
 from meshwright.core.interceptors import Admission, Guard, Principal
 from meshwright.core.peer import PeerPrincipal
 from meshwright.core.settings import Settings
+from meshwright.core.stay import Stays
 from meshwright.core.tls import certificates_in
+
+if TYPE_CHECKING:
+    from meshwright.core.revocations import Revocations
 
 MESSAGE_BYTES = 8 * 2**20
 """Twice what the edge lets in, so that what is too large is refused with the field and its limit."""
@@ -39,17 +43,26 @@ class Server:
         settings: Where to listen and how.
         services: By full name, the function that adds the servicer: see `bound`.
         verifier: Checks grants; None: a service that takes none.
+        revocations: Which API keys were revoked; None: a service without streams for callers from outside.
 
     Raises:
         SetupError: The certificates that the settings name cannot be used.
     """
 
-    def __init__(self, settings: Settings, services: dict[str, Register], verifier: Verifier | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        services: dict[str, Register],
+        verifier: Verifier | None = None,
+        *,
+        revocations: "Revocations | None" = None,
+    ) -> None:
         self._settings = settings
         self._certificates = certificates_in(settings.tls_dir)
         kind = PeerPrincipal if self._certificates else Principal
         principal = kind(verifier, is_required=settings.auth != "none")
-        guard = Guard(Admission(settings.max_calls, settings.max_streams), principal)
+        self._stays = Stays(revocations)
+        guard = Guard(Admission(settings.max_calls, settings.max_streams), principal, self._stays)
         traces = telemetry.server_interceptors(settings)
         self._server = grpc.aio.server(handlers=(guard,), interceptors=traces, options=OPTIONS)
         self._health = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue] - a module put there
@@ -101,6 +114,7 @@ class Server:
         """Refuses new calls, lets those in flight end within the drain time, then cuts them."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(self._settings.drain_s)
+        await self._stays.close()
 
 
 def reflect(server: grpc.aio.Server, names: Iterable[str]) -> None:

@@ -58,7 +58,7 @@ NOUNS = frozenset(
     deadlines expiry ending outbox index inputs inbox lapses dead tomb boot ledger partitions instances revision changes
     tool tools hosts aliases sunsets session sessions members turns ticket memory vectors ages origin audit quota escrow
     costs hooks endpoints deliveries attempts outcomes delivered givenup dropped gone answer answers apikey apikeys edge
-    seal
+    revoked seal
     """.split()  # noqa: SIM905 - reads better than a list of quoted words
 )
 """Every noun a key may hold; functions in Lua spell keys through the same prologue."""

@@ -26,8 +26,8 @@ CATALOG = frozenset(
 """Nouns of the registry; agents have leases and wakers of their own, in numbered partitions."""
 HOST = frozenset({"ledger", "audit", "quota", "seal"})
 """Nouns of whoever hosts tools, agents among them."""
-DOOR = frozenset({"apikey", "apikeys", "edge"})
-"""Nouns of the gateway: API keys, and the public keys by which it signs who is calling."""
+DOOR = frozenset({"apikey", "apikeys", "edge", "revoked"})
+"""Nouns of the gateway: API keys, which were revoked, and the public keys by which it signs who is calling."""
 HEARD = frozenset({"wake", "tail"})
 """Nouns that are channels as well."""
 SHARED = frozenset({"leases", "wake"})
@@ -39,6 +39,13 @@ RIGHTS: dict[Role, tuple[tuple[str, frozenset[str]], ...]] = {
     Role.AGENT: ((ANY, AGENT), (NUMBERED, SHARED)),
 }
 """Which nouns a role reads and writes, and in which partitions."""
+READS: dict[Role, tuple[str, ...]] = {
+    Role.GATEWAY: ("partitions",),
+    Role.REGISTRY: ("partitions", "revoked"),
+    Role.TOOL: ("partitions",),
+    Role.AGENT: ("partitions", "revoked"),
+}
+"""Which nouns of the mesh a role only reads; streams of callers from outside end by what was revoked."""
 
 
 def user_of(role: Role) -> str:
@@ -48,7 +55,7 @@ def user_of(role: Role) -> str:
 
 def rules(role: Role) -> list[str]:
     """Lists what a role's user may do: commands, keys, channels; nothing else."""
-    keys: list[str] = [f"%R~{pattern}" for pattern in key_patterns(MESH, "partitions")]
+    keys = [f"%R~{pattern}" for noun in READS[role] for pattern in key_patterns(MESH, noun)]
     channels: list[str] = []
     for slots, nouns in RIGHTS[role]:
         for noun in sorted(nouns):

@@ -24,6 +24,7 @@ from envoy_data_plane.google.rpc import Status
 from google.protobuf import json_format
 
 from meshwright.core.api_key import PREFIX, ApiKeys
+from meshwright.core.credential import Credential
 from meshwright.core.errors import (
     DETAILS_KEY,
     CredentialsMissingError,
@@ -140,7 +141,7 @@ class Authorization:
         key = asked.headers.get("x-api-key", "") or (asked.bearer if asked.bearer.startswith(PREFIX) else "")
         if key and self._keys:
             known = await self._keys.verify(key)
-            return Holder(known.tenant, known.principal, known.scopes)
+            return Holder(known.tenant, known.principal, known.scopes, Credential(known.key_id, known.expires))
         if self._claims and asked.bearer and not asked.bearer.startswith(PREFIX):
             return self._claims.holder(asked.token)
         ways = [*["an API key (header x-api-key)"] * bool(self._keys), *["a token"] * bool(self._claims)]
@@ -153,7 +154,7 @@ class Authorization:
         signed_at, answer = self._answers.get(holder, (-LIFE_S, b""))
         if now - signed_at < REUSED_S:
             return answer
-        token = sign(self._signer, holder.tenant, holder.principal, holder.scopes)
+        token = sign(self._signer, holder.tenant, holder.principal, holder.scopes, holder.credential)
         headers = {
             IDENTITY_KEY: base64.b64encode(token).decode(),
             "x-mesh-tenant": segment(holder.tenant),

@@ -1,21 +1,27 @@
 """Claims: who a token says is calling, once Envoy has verified it. Pure."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from meshwright.core.credential import Credential
 from meshwright.core.errors import InvalidRequestError, TokenExpiredError, TokenInvalidError, UnavailableError
 from meshwright.core.identity import checked_name, checked_scopes
-from meshwright.gateway.authentication import FAILURE, PAYLOAD
+from meshwright.gateway.authentication import CLOCKS_S, FAILURE, PAYLOAD
+
+LATEST_S = 250_000_000_000
+"""In the year 9892: a later end of a token is as good as none, and is no time that could be written down."""
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who is calling, and what that one may do."""
+    """Who is calling, what that one may do, and what it has shown."""
 
     tenant: str
     principal: str
     scopes: frozenset[str]
+    credential: Credential
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,7 @@ class Claims:
                 checked_name(self.tenant_claim, text_of(payload, self.tenant_claim, self.default_tenant)),
                 checked_name("sub", text_of(payload, "sub")),
                 checked_scopes(scopes_of(payload)),
+                Credential(ends=end_of(payload)),
             )
         except InvalidRequestError as error:
             raise TokenInvalidError(f"the token does not say who is calling: {error.message}") from None
@@ -58,6 +65,18 @@ def text_of(payload: Mapping[str, Any], claim: str, default: str = "") -> str:
     """Returns a claim that is a text, the default where it is missing; empty: it is something else."""
     found = payload.get(claim, default)
     return found if isinstance(found, str) else ""
+
+
+def end_of(payload: Mapping[str, Any]) -> int:
+    """Returns when Envoy takes a token no longer, in milliseconds since 1970.
+
+    Raises:
+        InvalidRequestError: It does not say.
+    """
+    found = payload.get("exp")
+    if not isinstance(found, int | float) or isinstance(found, bool) or math.isnan(found):
+        raise InvalidRequestError("exp is no time")
+    return (int(min(max(found, 0), LATEST_S)) + CLOCKS_S) * 1000
 
 
 def scopes_of(payload: Mapping[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ openapi.json, so that a change of the interface is seen as one.
 import json
 import sys
 
-from meshwright.gateway import openapi_errors, openapi_schema
+from meshwright.gateway import openapi_errors, openapi_headers, openapi_schema
 from meshwright.gateway.contract import Binding, bindings, services
 from meshwright.gateway.openapi_examples import example_of
 from meshwright.gateway.openapi_operation import CONTENT, operation, path_fields, path_of, query_fields
@@ -94,6 +94,7 @@ def render(auth: str = NO_AUTH) -> Json:
         "components": {
             "schemas": schemas(found),
             "responses": openapi_errors.components(has_auth=has_auth),
+            "headers": openapi_headers.components(has_auth=has_auth),
         },
     }
     if has_auth:

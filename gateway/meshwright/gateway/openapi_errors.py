@@ -7,6 +7,7 @@ from google.protobuf.descriptor import Descriptor
 from google.rpc import error_details_pb2
 
 from meshwright.core.errors import DOMAIN, MeshError
+from meshwright.gateway.openapi_headers import CHALLENGE, RATE, RETRY_AFTER, headers
 from meshwright.gateway.openapi_schema import COMPONENTS, Json, fields_of
 from meshwright.gateway.replies import LOCAL_REPLIES
 
@@ -53,8 +54,8 @@ MEANING = {
 UNAUTHENTICATED = 401
 BODY_ONLY = {408, 413, 415}
 """Statuses of requests that have a body."""
-WAITS = {429, 503}
-"""Statuses that say when to try again."""
+HEADERS = {UNAUTHENTICATED: (CHALLENGE,), 429: (RETRY_AFTER, *RATE), 503: (RETRY_AFTER,)}
+"""By status: what its headers say that programs go by."""
 RPC: Any = error_details_pb2  # its descriptors have types of two kinds
 DETAILS = [message.DESCRIPTOR for message in (RPC.ErrorInfo, RPC.BadRequest, RPC.RetryInfo)]
 ALWAYS = {"ErrorInfo": ("reason", "domain")}
@@ -120,12 +121,8 @@ def response(status: int) -> Json:
     example = {"code": code, "message": meaning.replace("`", ""), "details": [info]}
     content = {"application/json": {"schema": {"$ref": f"{COMPONENTS}Status"}, "example": example}}
     found: Json = {"description": f"{meaning}.", "content": content}
-    if status in WAITS:
-        wait = {"description": "Seconds after which to try again.", "schema": {"type": "integer", "minimum": 0}}
-        found["headers"] = {"retry-after": wait}
-    if status == UNAUTHENTICATED:
-        ways = {"description": "How to say who is calling.", "schema": {"type": "string"}}
-        found["headers"] = {"www-authenticate": ways}
+    if names := HEADERS.get(status):
+        found["headers"] = headers(names)
     return found
 
 

@@ -9,6 +9,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescri
 from meshwright.gateway import openapi_errors
 from meshwright.gateway.contract import Binding, comment, is_required
 from meshwright.gateway.openapi_examples import Example
+from meshwright.gateway.openapi_headers import RATE, TASK_ID, headers
 from meshwright.gateway.openapi_schema import (
     COMPONENTS,
     KNOWN,
@@ -44,6 +45,8 @@ RESUMES = {
     "agents.v1.TaskService.WatchTaskEvents",
 }
 """Methods that go on after what a client has seen."""
+NAMES = ACCEPTS | RESUMES
+"""Methods whose answer names its task in a header."""
 MOST_DEPTH = 3
 """Levels of messages inside of messages that a query may name."""
 HEADERS: dict[str, tuple[str, Json]] = {
@@ -99,7 +102,8 @@ def operation(binding: Binding, example: Example, *, has_auth: bool) -> Json:
         found["security"] = []
     asks = has_auth and not is_open
     failures = openapi_errors.statuses(_errors(method), has_body=bool(binding.body), has_auth=asks)
-    found["responses"] = _answers(binding, example) | openapi_errors.responses(failures)
+    is_counted = not (has_auth and is_open)  # whoever is known is told what is left of its own
+    found["responses"] = _answers(binding, example, is_counted=is_counted) | openapi_errors.responses(failures)
     return found
 
 
@@ -175,17 +179,18 @@ def _body(binding: Binding, example: Example) -> Json:
     return {"required": is_needed, "content": {"application/json": media}}
 
 
-def _answers(binding: Binding, example: Example) -> Json:
+def _answers(binding: Binding, example: Example, *, is_counted: bool) -> Json:
     method = binding.method
     name = method.full_name
     found: Json = {"description": f"{'A stream of ' * method.server_streaming}{_answer_name(binding)}."}
-    if name in ACCEPTS:
-        said = "Id of the accepted task, sent before anything else."
-        found["headers"] = {"x-task-id": {"description": said, "schema": {"type": "string"}}}
+    rate = RATE if is_counted else ()
+    if names := [*[TASK_ID] * (name in NAMES), *rate]:
+        found["headers"] = headers(names)
     found["content"] = _content(binding, example)
     if name == SUBMITS:
         return {"202": found}
-    ended = {"204": {"description": "The task has ended, and nothing follows the cursor: an EventSource stops."}}
+    said = "The task has ended, and nothing follows the cursor: an EventSource stops."
+    ended = {"204": {"description": said, "headers": headers([TASK_ID, *rate])}}
     return {"200": found} | (ended if name == "agents.v1.TaskService.WatchTaskEvents" else {})
 
 
@@ -214,10 +219,11 @@ def _content(binding: Binding, example: Example) -> Json:
 
 def _events(name: str, example: str) -> Json:
     """Returns the media type of a stream of Server-Sent Events; the schema is that of one event."""
-    said = "One message in JSON."
+    said = "One message in JSON; of an event `status`, why the stream ends: a Status."
     data: Json = {"type": "string", "description": said, "contentMediaType": "application/json"}
     fields: Json = {"data": data | {"contentSchema": {"$ref": COMPONENTS + name}}}
     fields["id"] = {"type": "string", "description": "Sequence to resume after; passing messages have none."}
-    fields["event"] = {"type": "string", "description": "`result` on the last one of a watch."}
+    said = "`result` on the last one of a watch, `status` where it ends before its task."
+    fields["event"] = {"type": "string", "description": said}
     schema: Json = {"type": "object", "description": "Of each event.", "properties": fields, "required": ["data"]}
     return {"schema": schema, "example": example}

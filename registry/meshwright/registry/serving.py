@@ -8,6 +8,7 @@ from meshwright.core.channel import Channels
 from meshwright.core.edge_keys import EdgeKeys
 from meshwright.core.grant import Signer, Verifier
 from meshwright.core.process import Process, ended
+from meshwright.core.revocations import Revocations
 from meshwright.core.server import Server, bound
 from meshwright.core.settings import Settings
 from meshwright.core.store import Store
@@ -32,7 +33,8 @@ class RegistryProcess:
             "registry.v1.AgentDirectoryService": bound(add_AgentDirectoryServiceServicer_to_server, self._directory),
             "registry.v1.ToolRegistryService": bound(add_ToolRegistryServiceServicer_to_server, self._tools),
         }
-        self._server = Server(settings, services, Verifier(self._directory.issuer))
+        verifier, revocations = Verifier(self._directory.issuer), Revocations(self._store)
+        self._server = Server(settings, services, verifier, revocations=revocations)
         self._chores: list[asyncio.Task[None]] = []
 
     async def start(self) -> str:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'meshwright/gen/agents/v1/identity.proto\x12\tagents.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x95\x01\n\x08Identity\x12\x16\n\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x1c\n\tprincipal\x18\x02 \x01(\tR\tprincipal\x12\x16\n\x06scopes\x18\x03 \x03(\tR\x06scopes\x12;\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\"a\n\x0eSignedIdentity\x12\x1a\n\x08identity\x18\x01 \x01(\x0cR\x08identity\x12\x1c\n\tsignature\x18\x02 \x01(\x0cR\tsignature\x12\x15\n\x06key_id\x18\x03 \x01(\tR\x05keyIdb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'meshwright/gen/agents/v1/identity.proto\x12\tagents.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf8\x01\n\x08Identity\x12\x16\n\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x1c\n\tprincipal\x18\x02 \x01(\tR\tprincipal\x12\x16\n\x06scopes\x18\x03 \x03(\tR\x06scopes\x12;\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12\x15\n\x06key_id\x18\x05 \x01(\tR\x05keyId\x12J\n\x13\x63redential_end_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x11\x63redentialEndTime\"a\n\x0eSignedIdentity\x12\x1a\n\x08identity\x18\x01 \x01(\x0cR\x08identity\x12\x1c\n\tsignature\x18\x02 \x01(\x0cR\tsignature\x12\x15\n\x06key_id\x18\x03 \x01(\tR\x05keyIdb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,7 +33,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'meshwright.gen.agents.v1.id
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_IDENTITY']._serialized_start=88
-  _globals['_IDENTITY']._serialized_end=237
-  _globals['_SIGNEDIDENTITY']._serialized_start=239
-  _globals['_SIGNEDIDENTITY']._serialized_end=336
+  _globals['_IDENTITY']._serialized_end=336
+  _globals['_SIGNEDIDENTITY']._serialized_start=338
+  _globals['_SIGNEDIDENTITY']._serialized_end=435
 # @@protoc_insertion_point(module_scope)

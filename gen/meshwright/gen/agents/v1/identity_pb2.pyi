@@ -31,10 +31,14 @@ class Identity(_message.Message):
     PRINCIPAL_FIELD_NUMBER: _builtins.int
     SCOPES_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_END_TIME_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """Tenant in whose name the caller acts."""
     principal: _builtins.str
     """The caller: of an API key its principal, of a token its subject."""
+    key_id: _builtins.str
+    """API key that the caller has shown, 12 hex digits; empty: it was a token. Streams end when that key is revoked."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What the caller may do, sorted; "*" covers every scope."""
@@ -43,6 +47,10 @@ class Identity(_message.Message):
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When the identity stops being valid, at most 2 minutes after it was signed."""
 
+    @_builtins.property
+    def credential_end_time(self) -> _timestamp_pb2.Timestamp:
+        """When the key or the token ends by itself, and with it the streams that it has opened; unset: never."""
+
     def __init__(
         self,
         *,
@@ -50,10 +58,12 @@ class Identity(_message.Message):
         principal: _builtins.str = ...,
         scopes: _abc.Iterable[_builtins.str] | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        key_id: _builtins.str = ...,
+        credential_end_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credential_end_time", b"credential_end_time", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "principal", b"principal", "scopes", b"scopes", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential_end_time", b"credential_end_time", "expire_time", b"expire_time", "key_id", b"key_id", "principal", b"principal", "scopes", b"scopes", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

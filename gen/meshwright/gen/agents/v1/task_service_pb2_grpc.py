@@ -31,9 +31,10 @@ if _version_not_supported:
 class TaskServiceStub:
     """TaskService is the asynchronous side; every agent serves it, for any task of the mesh. A caller sees its own tasks
     alone: those of others are NOT_FOUND TASK_NOT_FOUND, unless it names another principal of its tenant and holds the scope
-    tasks:read_all (PERMISSION_DENIED SCOPE_MISSING without it). Any RPC may also give UNAVAILABLE STORE_UNAVAILABLE,
-    UNAUTHENTICATED GRANT_INVALID, or INTERNAL with an error id; one that a server does not offer yet is UNIMPLEMENTED
-    NOT_YET_AVAILABLE.
+    tasks:read_all, to cancel tasks:admin as well (PERMISSION_DENIED SCOPE_MISSING without them). Any RPC may also give
+    UNAVAILABLE STORE_UNAVAILABLE, UNAUTHENTICATED GRANT_INVALID, or INTERNAL with an error id; one that a server does not
+    offer yet is UNIMPLEMENTED. Streams, and waits for a task, end with UNAUTHENTICATED KEY_REVOKED, KEY_EXPIRED or
+    TOKEN_EXPIRED with the key or token that has opened them; the task goes on.
     """
 
     def __init__(self, channel):
@@ -97,9 +98,10 @@ class TaskServiceStub:
 class TaskServiceServicer:
     """TaskService is the asynchronous side; every agent serves it, for any task of the mesh. A caller sees its own tasks
     alone: those of others are NOT_FOUND TASK_NOT_FOUND, unless it names another principal of its tenant and holds the scope
-    tasks:read_all (PERMISSION_DENIED SCOPE_MISSING without it). Any RPC may also give UNAVAILABLE STORE_UNAVAILABLE,
-    UNAUTHENTICATED GRANT_INVALID, or INTERNAL with an error id; one that a server does not offer yet is UNIMPLEMENTED
-    NOT_YET_AVAILABLE.
+    tasks:read_all, to cancel tasks:admin as well (PERMISSION_DENIED SCOPE_MISSING without them). Any RPC may also give
+    UNAVAILABLE STORE_UNAVAILABLE, UNAUTHENTICATED GRANT_INVALID, or INTERNAL with an error id; one that a server does not
+    offer yet is UNIMPLEMENTED. Streams, and waits for a task, end with UNAUTHENTICATED KEY_REVOKED, KEY_EXPIRED or
+    TOKEN_EXPIRED with the key or token that has opened them; the task goes on.
     """
 
     def SubmitTask(self, request, context):
@@ -141,7 +143,7 @@ class TaskServiceServicer:
         """WatchTaskEvents is WatchTask as Server-Sent Events with ids: a plain EventSource resumes by itself. The cursor
         may also come as last-event-id metadata, which wins. Each `data:` is a StepEvent in JSON, the last one of event
         type `result`; when the task has ended and nothing follows the cursor, the edge answers 204, and EventSource
-        stops.
+        stops. A stream that the server ends before has a last event of type `status`, without id: a google.rpc.Status.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -257,9 +259,10 @@ def add_TaskServiceServicer_to_server(servicer, server):
 class TaskService:
     """TaskService is the asynchronous side; every agent serves it, for any task of the mesh. A caller sees its own tasks
     alone: those of others are NOT_FOUND TASK_NOT_FOUND, unless it names another principal of its tenant and holds the scope
-    tasks:read_all (PERMISSION_DENIED SCOPE_MISSING without it). Any RPC may also give UNAVAILABLE STORE_UNAVAILABLE,
-    UNAUTHENTICATED GRANT_INVALID, or INTERNAL with an error id; one that a server does not offer yet is UNIMPLEMENTED
-    NOT_YET_AVAILABLE.
+    tasks:read_all, to cancel tasks:admin as well (PERMISSION_DENIED SCOPE_MISSING without them). Any RPC may also give
+    UNAVAILABLE STORE_UNAVAILABLE, UNAUTHENTICATED GRANT_INVALID, or INTERNAL with an error id; one that a server does not
+    offer yet is UNIMPLEMENTED. Streams, and waits for a task, end with UNAUTHENTICATED KEY_REVOKED, KEY_EXPIRED or
+    TOKEN_EXPIRED with the key or token that has opened them; the task goes on.
     """
 
     @staticmethod

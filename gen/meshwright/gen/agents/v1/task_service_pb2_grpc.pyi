@@ -32,9 +32,10 @@ GRPC_VERSION: str
 class TaskServiceStub:
     """TaskService is the asynchronous side; every agent serves it, for any task of the mesh. A caller sees its own tasks
     alone: those of others are NOT_FOUND TASK_NOT_FOUND, unless it names another principal of its tenant and holds the scope
-    tasks:read_all (PERMISSION_DENIED SCOPE_MISSING without it). Any RPC may also give UNAVAILABLE STORE_UNAVAILABLE,
-    UNAUTHENTICATED GRANT_INVALID, or INTERNAL with an error id; one that a server does not offer yet is UNIMPLEMENTED
-    NOT_YET_AVAILABLE.
+    tasks:read_all, to cancel tasks:admin as well (PERMISSION_DENIED SCOPE_MISSING without them). Any RPC may also give
+    UNAVAILABLE STORE_UNAVAILABLE, UNAUTHENTICATED GRANT_INVALID, or INTERNAL with an error id; one that a server does not
+    offer yet is UNIMPLEMENTED. Streams, and waits for a task, end with UNAUTHENTICATED KEY_REVOKED, KEY_EXPIRED or
+    TOKEN_EXPIRED with the key or token that has opened them; the task goes on.
     """
 
     @_typing.overload
@@ -63,7 +64,7 @@ class TaskServiceStub:
     """WatchTaskEvents is WatchTask as Server-Sent Events with ids: a plain EventSource resumes by itself. The cursor
     may also come as last-event-id metadata, which wins. Each `data:` is a StepEvent in JSON, the last one of event
     type `result`; when the task has ended and nothing follows the cursor, the edge answers 204, and EventSource
-    stops.
+    stops. A stream that the server ends before has a last event of type `status`, without id: a google.rpc.Status.
     """
     CancelTask: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.CancelTaskRequest, _task_pb2.TaskResponse]
     """CancelTask stops a task and its children; a finished task is returned as it is. Idempotent. A task that a worker
@@ -96,9 +97,10 @@ class TaskServiceStub:
 class TaskServiceAsyncStub(TaskServiceStub):
     """TaskService is the asynchronous side; every agent serves it, for any task of the mesh. A caller sees its own tasks
     alone: those of others are NOT_FOUND TASK_NOT_FOUND, unless it names another principal of its tenant and holds the scope
-    tasks:read_all (PERMISSION_DENIED SCOPE_MISSING without it). Any RPC may also give UNAVAILABLE STORE_UNAVAILABLE,
-    UNAUTHENTICATED GRANT_INVALID, or INTERNAL with an error id; one that a server does not offer yet is UNIMPLEMENTED
-    NOT_YET_AVAILABLE.
+    tasks:read_all, to cancel tasks:admin as well (PERMISSION_DENIED SCOPE_MISSING without them). Any RPC may also give
+    UNAVAILABLE STORE_UNAVAILABLE, UNAUTHENTICATED GRANT_INVALID, or INTERNAL with an error id; one that a server does not
+    offer yet is UNIMPLEMENTED. Streams, and waits for a task, end with UNAUTHENTICATED KEY_REVOKED, KEY_EXPIRED or
+    TOKEN_EXPIRED with the key or token that has opened them; the task goes on.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -124,7 +126,7 @@ class TaskServiceAsyncStub(TaskServiceStub):
     """WatchTaskEvents is WatchTask as Server-Sent Events with ids: a plain EventSource resumes by itself. The cursor
     may also come as last-event-id metadata, which wins. Each `data:` is a StepEvent in JSON, the last one of event
     type `result`; when the task has ended and nothing follows the cursor, the edge answers 204, and EventSource
-    stops.
+    stops. A stream that the server ends before has a last event of type `status`, without id: a google.rpc.Status.
     """
     CancelTask: _aio.UnaryUnaryMultiCallable[_task_service_pb2.CancelTaskRequest, _task_pb2.TaskResponse]  # type: ignore[assignment]
     """CancelTask stops a task and its children; a finished task is returned as it is. Idempotent. A task that a worker
@@ -156,9 +158,10 @@ class TaskServiceAsyncStub(TaskServiceStub):
 class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
     """TaskService is the asynchronous side; every agent serves it, for any task of the mesh. A caller sees its own tasks
     alone: those of others are NOT_FOUND TASK_NOT_FOUND, unless it names another principal of its tenant and holds the scope
-    tasks:read_all (PERMISSION_DENIED SCOPE_MISSING without it). Any RPC may also give UNAVAILABLE STORE_UNAVAILABLE,
-    UNAUTHENTICATED GRANT_INVALID, or INTERNAL with an error id; one that a server does not offer yet is UNIMPLEMENTED
-    NOT_YET_AVAILABLE.
+    tasks:read_all, to cancel tasks:admin as well (PERMISSION_DENIED SCOPE_MISSING without them). Any RPC may also give
+    UNAVAILABLE STORE_UNAVAILABLE, UNAUTHENTICATED GRANT_INVALID, or INTERNAL with an error id; one that a server does not
+    offer yet is UNIMPLEMENTED. Streams, and waits for a task, end with UNAUTHENTICATED KEY_REVOKED, KEY_EXPIRED or
+    TOKEN_EXPIRED with the key or token that has opened them; the task goes on.
     """
 
     @_abc_1.abstractmethod
@@ -212,7 +215,7 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         """WatchTaskEvents is WatchTask as Server-Sent Events with ids: a plain EventSource resumes by itself. The cursor
         may also come as last-event-id metadata, which wins. Each `data:` is a StepEvent in JSON, the last one of event
         type `result`; when the task has ended and nothing follows the cursor, the edge answers 204, and EventSource
-        stops.
+        stops. A stream that the server ends before has a last event of type `status`, without id: a google.rpc.Status.
         """
 
     @_abc_1.abstractmethod

@@ -72,7 +72,7 @@ class ToolServiceServicer:
     def GetOutcome(self, request, context):
         """GetOutcome tells what became of a key after a lost answer, whichever host ran it. It only reads; an unseen key is
         NOT_SEEN, no error, and so is every key of a PURE tool. Gives INVALID_ARGUMENT INVALID_REQUEST where the key is
-        none. Hosts that do not offer it give UNIMPLEMENTED NOT_YET_AVAILABLE: repeat Invoke with the same key there.
+        none. Hosts that do not offer it give UNIMPLEMENTED: repeat Invoke with the same key there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

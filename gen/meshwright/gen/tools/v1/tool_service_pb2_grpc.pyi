@@ -50,7 +50,7 @@ class ToolServiceStub:
     GetOutcome: _grpc.UnaryUnaryMultiCallable[_tool_service_pb2.GetOutcomeRequest, _tool_service_pb2.GetOutcomeResponse]
     """GetOutcome tells what became of a key after a lost answer, whichever host ran it. It only reads; an unseen key is
     NOT_SEEN, no error, and so is every key of a PURE tool. Gives INVALID_ARGUMENT INVALID_REQUEST where the key is
-    none. Hosts that do not offer it give UNIMPLEMENTED NOT_YET_AVAILABLE: repeat Invoke with the same key there.
+    none. Hosts that do not offer it give UNIMPLEMENTED: repeat Invoke with the same key there.
     """
 
 @_typing.type_check_only
@@ -75,7 +75,7 @@ class ToolServiceAsyncStub(ToolServiceStub):
     GetOutcome: _aio.UnaryUnaryMultiCallable[_tool_service_pb2.GetOutcomeRequest, _tool_service_pb2.GetOutcomeResponse]  # type: ignore[assignment]
     """GetOutcome tells what became of a key after a lost answer, whichever host ran it. It only reads; an unseen key is
     NOT_SEEN, no error, and so is every key of a PURE tool. Gives INVALID_ARGUMENT INVALID_REQUEST where the key is
-    none. Hosts that do not offer it give UNIMPLEMENTED NOT_YET_AVAILABLE: repeat Invoke with the same key there.
+    none. Hosts that do not offer it give UNIMPLEMENTED: repeat Invoke with the same key there.
     """
 
 class ToolServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -109,7 +109,7 @@ class ToolServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_tool_service_pb2.GetOutcomeResponse, _abc.Awaitable[_tool_service_pb2.GetOutcomeResponse]]:
         """GetOutcome tells what became of a key after a lost answer, whichever host ran it. It only reads; an unseen key is
         NOT_SEEN, no error, and so is every key of a PURE tool. Gives INVALID_ARGUMENT INVALID_REQUEST where the key is
-        none. Hosts that do not offer it give UNIMPLEMENTED NOT_YET_AVAILABLE: repeat Invoke with the same key there.
+        none. Hosts that do not offer it give UNIMPLEMENTED: repeat Invoke with the same key there.
         """
 
 def add_ToolServiceServicer_to_server(servicer: ToolServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
