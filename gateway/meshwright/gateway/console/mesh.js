@@ -1,0 +1,58 @@
+// Calls and streams of the mesh, by its public HTTP interface, in the name of whoever has the tab's key.
+
+import { current, headersOf, refuse } from "./key.js";
+
+const SILENT_MS = 35_000;
+const AWAY = "the mesh does not answer. Is it running? Try again in a moment.";
+const NO_KEY = "this mesh wants an API key, which is asked for above.";
+
+// Nothing is sent on to where a redirect points: the key is this mesh's alone.
+async function send(path, { headers, ...options }) {
+  const key = current();
+  const sent = { redirect: "error", credentials: "omit", cache: "no-store", ...options };
+  sent.headers = { ...headers, ...headersOf(key) };
+  const response = await fetch(path, sent).catch(() => null);
+  if (!response) throw new Error(AWAY);
+  if (response.ok) return response;
+  const answer = await response.json().catch(() => ({}));
+  const { status } = response;
+  const message = answer.message || `HTTP ${status}`;
+  if (status === 401) refuse(key, answer.details?.find((detail) => detail.reason)?.reason, message);
+  throw Object.assign(new Error(status === 401 ? NO_KEY : message), { status });
+}
+
+export async function call(method, path, body) {
+  const json = { body: JSON.stringify(body), headers: { "content-type": "application/json" } };
+  const response = await send(path, body ? { method, ...json } : { method });
+  return response.json().catch(() => ({}));
+}
+
+// Reads one connection's events to its end, as an EventSource would, which cannot send a key. A stream that brings
+// nothing for longer than two heartbeats is broken, whatever the connection says.
+export async function follow(path, signal, onOpen, onEvent) {
+  const silence = new AbortController();
+  let timer = setTimeout(() => silence.abort(), SILENT_MS);
+  try {
+    const both = AbortSignal.any([signal, silence.signal]);
+    const response = await send(path, { headers: { accept: "text/event-stream" }, signal: both });
+    onOpen();
+    if (!response.body) return;
+    let rest = "";
+    for (const reader = response.body.pipeThrough(new TextDecoderStream()).getReader(); ; ) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      clearTimeout(timer);
+      timer = setTimeout(() => silence.abort(), SILENT_MS);
+      const frames = (rest + value).split("\n\n");
+      rest = frames.pop();
+      frames.map(dataOf).filter(Boolean).forEach((data) => onEvent(JSON.parse(data)));
+    }
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function dataOf(frame) {
+  const lines = frame.split("\n").filter((line) => line.startsWith("data:"));
+  return lines.map((line) => line.slice(5).trimStart()).join("\n");
+}
