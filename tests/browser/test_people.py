@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.browser.conftest import Dev
+from tests.browser.conftest import AGENTS, Dev
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from playwright.async_api import Browser, Locator
 
     from tests.browser.conftest import Visit
 
-AGENTS = Path(__file__).parent / "agents.py"
 ARGUMENTS = {"count": 2, "subject": "<img src=x onerror='window.isHacked = true'>", "to": "ann\u202e"}
 
 
