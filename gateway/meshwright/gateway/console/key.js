@@ -40,7 +40,8 @@ function show(isOpen) {
   $("key-menu").ariaExpanded = String(isOpen);
   $("forget-key").hidden = !state.key;
   const name = state.key.startsWith(PREFIX) ? `${state.key.slice(0, SHOWN)}…` : "a token";
-  tell("key-used", state.key ? `In use: ${name}` : "None is in use.");
+  const used = state.isWanted ? "Refused" : "In use";
+  tell("key-used", state.key ? `${used}: ${name}` : "None is in use.");
 }
 
 async function use(event, onChange) {

@@ -4,7 +4,7 @@ import { current, headersOf, refuse } from "./key.js";
 
 const SILENT_MS = 35_000;
 const AWAY = "the mesh does not answer. Is it running? Try again in a moment.";
-const NO_KEY = "this mesh wants an API key, which is asked for above.";
+const NO_KEY = "an API key is needed.";
 
 // Nothing is sent on to where a redirect points: the key is this mesh's alone.
 async function send(path, { headers, ...options }) {
