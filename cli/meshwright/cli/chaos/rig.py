@@ -17,6 +17,7 @@ from meshwright.cli.chaos.scenario import Setting
 from meshwright.cli.child import Child
 from meshwright.cli.edge import Edge
 from meshwright.cli.mesh import HOST, Mesh, MeshPlan
+from meshwright.cli.own_key import own_key
 from meshwright.core.errors import MeshError
 from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
 from meshwright.gen.agents.v1.task_pb2 import DECISION_SKIP, TaskRequest, TaskResponse
@@ -25,6 +26,7 @@ from meshwright.gen.agents.v1.task_service_pb2 import ResolveInputRequest
 AGENT = "meshwright.cli.chaos.agents:{}"
 MUTANT = "meshwright.cli.chaos.mutant"
 AGENTS_MODULE = "meshwright.agents"
+SCOPES = ("tasks:read", "tasks:write", "tasks:approve")
 LEASE_S = 1.0
 PATIENCE_S = 30.0
 """How long a task may take that is being disturbed; one that takes longer is lost."""
@@ -94,6 +96,9 @@ class Rig:
         workers: Further processes of each of them.
         lease_s: How long a lost worker keeps its tasks.
         disguise: Changes a process before it is started.
+
+    Attributes:
+        key: What the mesh's edge is shown; empty where it asks nobody.
     """
 
     def __init__(
@@ -119,21 +124,25 @@ class Rig:
         self._disguise = disguise
         self._away: set[str] = set()
         self._moments: set[tuple[str, str, int]] = set()
-        self._tail: asyncio.Task[None] | None = None
+        self.key = ""
+        self._ends = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         """Starts the mesh."""
-        await self.mesh.start()
-        self.edge = Edge(self.mesh.edge_url)
-        self._tail = asyncio.create_task(self._follow())
+        async with contextlib.AsyncExitStack() as ends:
+            await self.mesh.start()
+            ends.push_async_callback(self.mesh.stop)
+            self.key = await ends.enter_async_context(own_key(self.store_url, "chaos", SCOPES))
+            self.edge = Edge(self.mesh.edge_url, self.key)
+            ends.push_async_callback(self.edge.close)
+            tail = asyncio.create_task(self._follow())
+            ends.callback(tail.cancel)
+            self._ends = ends.pop_all()
         return self
 
     async def __aexit__(self, *failure: object) -> None:
         """Stops the mesh, whatever happened."""
-        if self._tail:
-            self._tail.cancel()
-        await self.edge.close()
-        await self.mesh.stop()
+        await self._ends.aclose()
         for _ in self.evidence.fresh():
             pass
 
