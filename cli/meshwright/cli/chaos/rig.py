@@ -8,13 +8,16 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
+
+import grpc
 
 from meshwright.cli import ports
 from meshwright.cli.chaos.evidence import Evidence
 from meshwright.cli.chaos.job import HOLD, Job, Word
 from meshwright.cli.chaos.scenario import Setting
 from meshwright.cli.child import Child
+from meshwright.cli.credential import KeyedChannel
 from meshwright.cli.edge import Edge
 from meshwright.cli.mesh import HOST, Mesh, MeshPlan
 from meshwright.cli.own_key import own_key
@@ -96,6 +99,7 @@ class Rig:
         workers: Further processes of each of them.
         lease_s: How long a lost worker keeps its tasks.
         disguise: Changes a process before it is started.
+        scopes: What clients do, where the mesh's edge wants a key.
 
     Attributes:
         key: What the mesh's edge is shown; empty where it asks nobody.
@@ -109,6 +113,7 @@ class Rig:
         workers: int = 1,
         lease_s: float = LEASE_S,
         disguise: Callable[[Child], None] | None = None,
+        scopes: Sequence[str] = SCOPES,
     ) -> None:
         specs = [agent if ":" in agent else AGENT.format(agent) for agent in agents]
         self._first = specs[0].rpartition(":")[2]
@@ -122,6 +127,7 @@ class Rig:
         self.stops: list[str] = []
         self.told: list[Told] = []
         self._disguise = disguise
+        self._scopes = scopes
         self._away: set[str] = set()
         self._moments: set[tuple[str, str, int]] = set()
         self.key = ""
@@ -132,7 +138,7 @@ class Rig:
         async with contextlib.AsyncExitStack() as ends:
             await self.mesh.start()
             ends.push_async_callback(self.mesh.stop)
-            self.key = await ends.enter_async_context(own_key(self.store_url, "chaos", SCOPES))
+            self.key = await ends.enter_async_context(own_key(self.store_url, "chaos", self._scopes))
             self.edge = Edge(self.mesh.edge_url, self.key)
             ends.push_async_callback(self.edge.close)
             tail = asyncio.create_task(self._follow())
@@ -159,6 +165,14 @@ class Rig:
     def _heard(self, what: str) -> None:
         if "runs again" in what:
             self._away.discard(what.partition(" ")[0])
+
+    def entry(self, target: str) -> str:
+        """Returns where a client calls who would call a service past the edge: only the edge knows what a key is."""
+        return f"{HOST}:{self.mesh.plan.port}" if self.key else target
+
+    def keyed(self, wire: grpc.aio.Channel) -> grpc.aio.Channel:
+        """Returns a channel as stubs use one, over the one given, whose calls bear the key where there is one."""
+        return cast("grpc.aio.Channel", KeyedChannel(wire, self.key)) if self.key else wire
 
     @property
     def bound_s(self) -> float:
