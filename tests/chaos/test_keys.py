@@ -12,13 +12,15 @@ KEYED = ("resume", "network")
 
 
 @pytest.mark.timeout(180)
-def test_scenarios_make_a_key_of_their_own(tmp_path):
+def test_scenarios_make_a_key_of_their_own(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("k") / "kept"
     command = [sys.executable, "-m", "meshwright.cli.main", "chaos", *KEYED, "--jobs", "2", "-o", "json"]
     settings = os.environ | {"MESHWRIGHT_AUTH": "keys", "MESHWRIGHT_API_KEY": "of another mesh"}
-    kept = ["--folder", str(tmp_path / "kept")]
-    done = subprocess.run([*command, *kept], capture_output=True, text=True, timeout=170, check=False, env=settings)
+    done = subprocess.run(
+        [*command, "--folder", str(folder)], capture_output=True, text=True, timeout=170, check=False, env=settings
+    )
     rows = {row["scenario"]: row["broken"] for row in json.loads(done.stdout)}
     assert rows == {name: [] for name in KEYED}, done.stderr
-    logs = list((tmp_path / "kept").rglob("*.log"))
+    logs = list(folder.rglob("*.log"))
     assert logs
     assert not any("mwk_" in log.read_text() for log in logs)
