@@ -22,6 +22,8 @@ class Relay:
     def __init__(self, port: int) -> None:
         self._target = port
         self._open: set[asyncio.StreamWriter] = set()
+        self._streams: set[asyncio.StreamWriter] = set()
+        self._mute: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._pass_on, "127.0.0.1", 0)
@@ -44,6 +46,10 @@ class Relay:
             writer.transport.abort()
         return cut
 
+    def mute_streams(self) -> None:
+        """Swallows from now on what would pass on the lines of streams; others, and new ones, are as ever."""
+        self._mute |= self._streams
+
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.ExitStack() as ends:
             ends.enter_context(self._opened(writer))
@@ -52,7 +58,8 @@ class Relay:
             except OSError:
                 return
             ends.enter_context(self._opened(back))
-            both = [asyncio.create_task(pump(reader, back)), asyncio.create_task(pump(there, writer))]
+            ways = ((reader, back, writer), (there, writer, writer))
+            both = [asyncio.create_task(self._pump(*way)) for way in ways]
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             for one in both:
                 one.cancel()
@@ -65,12 +72,17 @@ class Relay:
             yield
         finally:
             self._open.discard(writer)
+            self._streams.discard(writer)
+            self._mute.discard(writer)
             writer.transport.abort()
 
-
-async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    """Passes on what comes, until nothing does."""
-    with contextlib.suppress(OSError):
-        while data := await source.read(CHUNK):
-            sink.write(data)
-            await sink.drain()
+    async def _pump(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, browser: asyncio.StreamWriter
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while data := await source.read(CHUNK):
+                if b"/events?" in data and sink is not browser:
+                    self._streams.add(browser)
+                if sink not in self._mute:
+                    sink.write(data)
+                    await sink.drain()

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from tests.browser.conftest import Visit
 
 CUTS = 3
+SCOPES = ("tasks", "agents:read")
+SILENT_MS = 36_000
+"""Longer than a stream may bring nothing."""
 FOLLOW = """(path) => {
   const source = new EventSource(path);
   window.told = {sequences: [], opened: 0, isOver: false};
@@ -63,7 +66,7 @@ async def test_an_event_source_sees_every_sequence_once_through_cuts_and_crashes
 async def test_the_page_sees_every_sequence_once_with_a_key_through_cuts_and_a_crash(
     visit: Visit, keyed: Dev, keys: ApiKeys
 ) -> None:
-    key, _ = await keys.create("page", ["tasks", "agents:read"], tenant="default")
+    key, _ = await keys.create("page", SCOPES, tenant="default")
     async with Relay(keyed.port) as relay:
         await visit.page.goto(relay.url)
         await visit.give(key)
@@ -83,3 +86,38 @@ async def test_the_page_sees_every_sequence_once_with_a_key_through_cuts_and_a_c
     assert shown == list(range(1, len(shown) + 1))
     assert len(shown) > 20
     assert key not in " ".join(visit.requests)
+
+
+async def test_the_page_opens_a_stream_anew_that_has_fallen_silent(visit: Visit, counting: Dev) -> None:
+    async with Relay(counting.port) as relay:
+        await visit.page.clock.install()
+        await visit.open(counting, relay.url)
+        await visit.ask("count", agent="counting")
+        rows = visit.page.locator("#steps > li .sequence")
+        await rows.nth(4).wait_for()
+        relay.mute_streams()
+        await visit.page.clock.fast_forward(SILENT_MS)
+        await visit.reached("completed")
+        await visit.page.locator("#connection[data-state=ended]").wait_for()
+        shown = [int(text) for text in await rows.all_inner_texts()]
+    assert shown == list(range(1, len(shown) + 1))
+
+
+async def test_a_stream_whose_key_is_revoked_goes_on_with_another(visit: Visit, keyed: Dev, keys: ApiKeys) -> None:
+    key, known = await keys.create("page", SCOPES, tenant="default")
+    async with Relay(keyed.port) as relay:
+        await visit.page.goto(relay.url)
+        await visit.give(key)
+        await visit.listed()
+        await visit.ask("count", agent="counting")
+        await visit.page.locator("#steps > li").nth(4).wait_for()
+        await keys.revoke(known.key_id)
+        relay.cut()
+        await visit.page.get_by_role("alert").get_by_text("was revoked").wait_for()
+        await visit.page.locator("#connection[data-state=refused]").wait_for()
+        another, _ = await keys.create("page", SCOPES, tenant="default")
+        await visit.give(another)
+        await visit.reached("completed")
+        await visit.page.locator("#connection[data-state=ended]").wait_for()
+        shown = [int(text) for text in await visit.page.locator("#steps > li .sequence").all_inner_texts()]
+    assert shown == list(range(1, len(shown) + 1))

@@ -2,6 +2,7 @@
 
 import { current, headersOf, refuse } from "./key.js";
 
+const CALL_MS = 15_000;
 const SILENT_MS = 35_000;
 const AWAY = "the mesh does not answer. Is it running? Try again in a moment.";
 const NO_KEY = "an API key is needed.";
@@ -22,8 +23,9 @@ async function send(path, { headers, ...options }) {
 }
 
 export async function call(method, path, body) {
-  const json = { body: JSON.stringify(body), headers: { "content-type": "application/json" } };
-  const response = await send(path, body ? { method, ...json } : { method });
+  const options = { method, signal: AbortSignal.timeout(CALL_MS) };
+  if (body) Object.assign(options, { body: JSON.stringify(body), headers: { "content-type": "application/json" } });
+  const response = await send(path, options);
   return response.json().catch(() => ({}));
 }
 
