@@ -116,7 +116,7 @@ async def test_a_scope_that_is_missing_is_named(visit: Visit, keyed: Dev, keys: 
     await visit.give(key)
     await visit.listed()
     await visit.ask(QUESTION)
-    await visit.page.locator("#notice.bad", has_text="needs the scope tasks:write").wait_for()
+    await visit.page.locator("#notice.bad", has_text="the key lacks the scope tasks:write").wait_for()
     assert await visit.page.get_by_label("Question").input_value() == QUESTION
     await visit.page.locator("#access").wait_for(state="hidden")
 

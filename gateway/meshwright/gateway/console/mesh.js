@@ -6,6 +6,7 @@ const CALL_MS = 15_000;
 const SILENT_MS = 35_000;
 const AWAY = "the mesh does not answer. Is it running? Try again in a moment.";
 const NO_KEY = "an API key is needed.";
+const ASK = "Ask for a key that holds it.";
 
 // Nothing is sent on to where a redirect points: the key is this mesh's alone.
 async function send(path, { headers, ...options }) {
@@ -15,11 +16,19 @@ async function send(path, { headers, ...options }) {
   const response = await fetch(path, sent).catch(() => null);
   if (!response) throw new Error(AWAY);
   if (response.ok) return response;
-  const answer = await response.json().catch(() => ({}));
+  throw await failureOf(response, key);
+}
+
+async function failureOf(response, key) {
   const { status } = response;
+  const answer = await response.json().catch(() => ({}));
+  const { reason, metadata } = answer.details?.find((detail) => detail.reason) ?? {};
   const message = answer.message || `HTTP ${status}`;
-  if (status === 401) refuse(key, answer.details?.find((detail) => detail.reason)?.reason, message);
-  throw Object.assign(new Error(status === 401 ? NO_KEY : message), { status });
+  const failure = (words) => Object.assign(new Error(words), { status });
+  if (reason === "SCOPE_MISSING" && metadata?.scopes) return failure(`the key lacks the scope ${metadata.scopes}. ${ASK}`);
+  if (status !== 401) return failure(message);
+  refuse(key, reason, message);
+  return failure(NO_KEY);
 }
 
 export async function call(method, path, body) {
