@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 QUESTION = "What is 2 + 2?"
 KEPT = "[location.href, document.cookie, JSON.stringify(localStorage), document.body.innerHTML]"
-ALL = ("tasks", "agents:read")
+ALL = ("tasks:read", "tasks:write", "tasks:approve", "agents:read")
 
 
 async def made(keys: ApiKeys, *scopes: str, **more: Any) -> tuple[str, str]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.browser.conftest import Visit
 
 CUTS = 3
-SCOPES = ("tasks", "agents:read")
+SCOPES = ("tasks:read", "tasks:write", "tasks:approve", "agents:read")
 SILENT_MS = 36_000
 """Longer than a stream may bring nothing."""
 FOLLOW = """(path) => {
