@@ -1,4 +1,4 @@
-"""Agents that ask people, for the page to show it."""
+"""Agents for the page to show: some ask people, one takes its time."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ from pathlib import Path
 from meshwright.agents import Agent
 from meshwright.registry import tool
 
-SCRIPT = f"scripted:{Path(__file__).parent / 'people.yaml'}"
+SCRIPT = f"scripted:{Path(__file__).parent / 'agents.yaml'}"
 
 
 @tool(effect="non_idempotent", name="mail.send", approval="always")
@@ -27,3 +27,12 @@ asking = Agent("asking", "Sends letters.", tools=[send], model=SCRIPT)
 boss = Agent("boss", "Has letters sent.", delegates=["asking"], model=SCRIPT)
 curious = Agent("curious", "Asks.", asks_people=True, model=SCRIPT)
 fragile = Agent("fragile", "Switches lamps.", tools=[switch], model=SCRIPT)
+
+
+@tool(effect="pure")
+def tick(number: int) -> int:
+    """Counts one further."""
+    return number + 1
+
+
+counting = Agent("counting", "Counts, and takes its time.", tools=[tick], model=SCRIPT)

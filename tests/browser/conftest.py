@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
 from meshwright.cli import ports
+from meshwright.core.api_key import ApiKeys
+from meshwright.core.store import Store
 
 try:
     from playwright.async_api import async_playwright
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
     from playwright.async_api import Browser, ConsoleMessage, Page
 
+Scheme = Literal["light", "dark"]
 CHROMIUM = Path("/usr/bin/chromium")
 QUIET = [
     "--headless",
@@ -36,6 +40,7 @@ QUIET = [
     "--disable-component-update",
     "--disable-sync",
 ]
+AGENTS = Path(__file__).with_name("agents.py")
 START_S, STOP_S = 45.0, 25.0
 PATIENCE_MS = 20_000
 
@@ -77,6 +82,7 @@ class Dev:
 
     folder: Path
     arguments: tuple[str, ...]
+    environment: dict[str, str] = field(default_factory=dict)
     port: int = field(default_factory=lambda: ports.reserve("127.0.0.1", set()))
 
     @property
@@ -95,7 +101,11 @@ class Dev:
         own = ["--port", str(self.port), "--data", str(self.folder / "data"), "--ready-file", str(self.ready_file)]
         command = [sys.executable, "-m", "meshwright.cli.main", "dev", *own, *self.arguments]
         log = self.folder / "dev.log"
-        with log.open("w") as out, subprocess.Popen(command, stdout=out, stderr=out, cwd=self.folder) as process:
+        settings = os.environ | self.environment
+        with (
+            log.open("w") as out,
+            subprocess.Popen(command, stdout=out, stderr=out, cwd=self.folder, env=settings) as process,
+        ):
             try:
                 ends = time.monotonic() + START_S
                 while not self.ready_file.exists():
@@ -135,6 +145,22 @@ def scripted(tmp_path_factory: pytest.TempPathFactory, documents: Path) -> Itera
 
 
 @pytest.fixture(scope="session")
+def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
+    """A mesh that takes API keys, with an agent that counts."""
+    agents = ("--agent", f"{AGENTS}:counting")
+    yield from Dev(tmp_path_factory.mktemp("keyed"), (*agents, "--lease", "1"), {"MESHWRIGHT_AUTH": "keys"}).run()
+
+
+@pytest.fixture
+async def keys(keyed: Dev) -> AsyncIterator[ApiKeys]:
+    """The API keys of that mesh."""
+    store = Store(keyed.facts["store"])
+    await store.open()
+    yield ApiKeys(store)
+    await store.close()
+
+
+@pytest.fixture(scope="session")
 async def browser() -> AsyncIterator[Browser]:
     """One Chromium for all tests."""
     assert async_playwright is not None
@@ -162,9 +188,18 @@ class Visit:
         if said.type in {"error", "warning"}:
             self.problems.append(said.text)
 
-    async def open(self, mesh: Dev) -> None:
-        await self.page.goto(mesh.url)
-        await self.page.locator("#agent option", has_text="summarizer").wait_for(state="attached")
+    async def open(self, mesh: Dev, url: str = "") -> None:
+        await self.page.goto(url or mesh.url)
+        await self.listed()
+
+    async def listed(self) -> None:
+        """Waits until the page has listed the agents."""
+        await self.page.locator("#agent option", has_text="researcher").wait_for(state="attached")
+
+    async def give(self, key: str) -> None:
+        """Gives the page a key."""
+        await self.page.get_by_label("API key").fill(key)
+        await self.page.get_by_role("button", name="Use key").click()
 
     async def ask(self, question: str, agent: str = "orchestrator") -> None:
         await self.page.get_by_label("Agent").select_option(agent)

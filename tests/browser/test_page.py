@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Route
 
-    from tests.browser.conftest import Dev, Visit
+    from tests.browser.conftest import Dev, Scheme, Visit
 
-Scheme = Literal["light", "dark"]
 QUESTION = "How long does a lease last?"
 HOSTILE = "<img src=x onerror='window.isHacked = true'> & <script>window.isHacked = true</script>"
 

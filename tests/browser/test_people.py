@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.browser.conftest import Dev
+from tests.browser.conftest import AGENTS, Dev
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from playwright.async_api import Browser, Locator
 
     from tests.browser.conftest import Visit
 
-AGENTS = Path(__file__).parent / "agents.py"
 ARGUMENTS = {"count": 2, "subject": "<img src=x onerror='window.isHacked = true'>", "to": "ann\u202e"}
 
 
@@ -55,7 +54,7 @@ async def test_an_approval_shows_what_would_run_and_lets_it_run(visit: Visit, me
     await visit.ask("Send it.", agent="asking")
     asked = question(visit, "mail.send@1.0.0")
     await asked.wait_for()
-    shown = await asked.locator("pre").first.inner_text()
+    shown = await asked.get_by_label("Arguments of mail.send@1.0.0").inner_text()
     assert json.loads(shown) == ARGUMENTS
     assert "\u202e" not in shown
     task = await (await visit.page.request.get(f"{mesh.url}/v1/tasks/{await visit.text('#task-id')}")).json()

@@ -58,6 +58,14 @@ def test_the_demo_survives_the_death_of_the_working_agent():
     assert not is_alive(int(killed[1]))
 
 
+def test_the_demo_makes_a_key_of_its_own_where_callers_have_to_say_who_they_are():
+    done = demo("--kill", MESHWRIGHT_AUTH="keys", MESHWRIGHT_API_KEY="of another mesh")
+    assert done.returncode == 0, done.stderr
+    assert "completed (stop)" in done.stderr
+    assert "taken over" in done.stderr
+    assert "mwk_" not in done.stdout + done.stderr
+
+
 def test_a_folder_that_is_not_there_is_one_line():
     command = [*MESHWRIGHT, "demo", "--docs", "/nowhere", "--question", "What?"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)

@@ -6,16 +6,20 @@ import http.client
 import json
 import socket
 import threading
+import time
 
+import grpc
 import pytest
 from prometheus_client import REGISTRY
 
 from meshwright.agents.agent import Agent
+from meshwright.agents.feed import Feeds
 from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
 from meshwright.gen.agents.v1.task_service_pb2 import WatchTaskRequest
+from meshwright.gen.agents.v1.task_service_pb2_grpc import TaskServiceStub
 from meshwright.registry.tool import tool
 from tests.e2e.conftest import frames
-from tests.e2e.edges import JSON, Envoy, framed
+from tests.e2e.edges import JSON, Envoy, connections, framed
 
 ROUNDS = 6
 SCRIPT = "agents: {default: [%s, {text: Done., latency_ms: 500}]}"
@@ -143,3 +147,103 @@ async def test_a_call_that_waits_longer_than_a_stream_may_last_is_told_so_and_th
     assert (answer.status, answer.details["ErrorInfo"]["reason"]) == (504, "DEADLINE_EXCEEDED")
     seen, _ = await asyncio.to_thread(read_all, edge, "patient")
     assert seen[-1]["event"] == "result"
+
+
+IDLE_S, SILENT_S = 3, 7
+"""When Envoy cuts an idle stream here, and how long the agent has nothing to tell."""
+NEVER_S = 1_000.0
+BUSY = f"agents: {{default: [{{text: Done., latency_ms: {SILENT_S * 1_000}}}]}}"
+
+
+def with_short_idle(config):
+    """Makes the time short after which idle streams are cut."""
+    manager = connections(config)
+    manager["stream_idle_timeout"] = f"{IDLE_S}s"
+    (everything,) = manager["route_config"]["virtual_hosts"]
+    for route in everything["routes"]:
+        if "route" in route:
+            route["route"]["idle_timeout"] = f"{IDLE_S}s"
+
+
+@pytest.fixture
+async def silent(mesh, tmp_path, monkeypatch, heartbeat_s):
+    """An edge with a short idle limit, in front of an agent that thinks for longer than that."""
+    monkeypatch.setitem(Feeds.__init__.__kwdefaults__, "heartbeat_s", heartbeat_s)
+    process = await mesh.agent(Agent("slow", "Thinks."), script=BUSY)
+    targets = {"slow": [process.server.target]}
+    envoy = Envoy(tmp_path / "envoy", targets, change=with_short_idle, registry=mesh.target)
+    envoy.launch()
+    await asyncio.to_thread(envoy.wait)
+    yield envoy
+    envoy.__exit__()
+
+
+def read_lines(edge, path, accept):
+    """Reads a stream to its end, or to where it is cut, as it is."""
+    with edge.opened("GET", path, accept=accept) as response:
+        assert response.status == 200
+        try:
+            return response.read().decode()
+        except http.client.IncompleteRead as cut:
+            return cut.partial.decode()
+
+
+def read_web(edge, task_id):
+    """Reads the same as gRPC-Web; returns the names of the events that came."""
+    request = framed(WatchTaskRequest(task_id=task_id).SerializeToString())
+    path, kind = "/agents.v1.TaskService/WatchTask", "application/grpc-web+proto"
+    with edge.opened("POST", path, request, content_type=kind) as response:
+        try:
+            body = response.read()
+        except http.client.IncompleteRead as cut:
+            body = cut.partial
+    return [event.WhichOneof("event") for event in grpc_web_events(body)[0]]
+
+
+async def read_grpc(edge, task_id):
+    """Reads the same by gRPC."""
+    names = []
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{edge.port}") as channel:
+        watch = TaskServiceStub(channel).WatchTask(WatchTaskRequest(task_id=task_id))
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            while event := await watch.read():
+                names.append(event.WhichOneof("event"))
+    return names
+
+
+async def read_in_all_forms(edge):
+    """Watches one task in every form at once; returns what each brought, and how long it took."""
+    task_id = await asyncio.to_thread(submitted, edge)
+    started = time.monotonic()
+    path = f"/v1/tasks/{task_id}"
+    sse, lines, web, names = await asyncio.gather(
+        asyncio.to_thread(read_lines, edge, f"{path}/events", "text/event-stream"),
+        asyncio.to_thread(read_lines, edge, f"{path}/steps", "application/json"),
+        asyncio.to_thread(read_web, edge, task_id),
+        read_grpc(edge, task_id),
+    )
+    return sse, lines, web, names, time.monotonic() - started
+
+
+@pytest.mark.parametrize("heartbeat_s", [1.0])
+async def test_heartbeats_keep_every_form_of_a_stream_open_beyond_the_idle_limit(silent):
+    sse, lines, web, names, seconds = await read_in_all_forms(silent)
+    assert seconds > SILENT_S - 1 > IDLE_S
+    assert "event: result" in sse
+    beats = [part for part in sse.splitlines() if part.startswith(":")]
+    events = [json.loads(line) for line in lines.splitlines()]
+    assert "result" in events[-1]
+    assert (web[-1], names[-1]) == ("result", "result")
+    least = SILENT_S - IDLE_S
+    counts = [len(beats), sum("heartbeat" in one for one in events), web.count("heartbeat"), names.count("heartbeat")]
+    assert min(counts) >= least, counts
+
+
+@pytest.mark.parametrize("heartbeat_s", [NEVER_S])
+async def test_without_heartbeats_every_form_of_a_stream_is_cut_at_the_idle_limit(silent):
+    sse, lines, web, names, seconds = await read_in_all_forms(silent)
+    assert IDLE_S - 1 < seconds < SILENT_S - 1
+    assert "event: result" not in sse
+    assert '"result"' not in lines
+    assert "result" not in [*web, *names]
+    assert all((sse, lines, web, names))

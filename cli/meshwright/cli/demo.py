@@ -15,6 +15,7 @@ from meshwright.cli import ports
 from meshwright.cli.edge import Edge
 from meshwright.cli.mesh import HOST, Mesh, MeshPlan
 from meshwright.cli.output import Format
+from meshwright.cli.own_key import own_key
 from meshwright.cli.run import show_result
 from meshwright.cli.steps import Steps
 from meshwright.core.errors import InvalidRequestError, UnavailableError
@@ -26,6 +27,7 @@ LEASE_S = 2.0
 """Short, so that a killed agent's task is taken over while one watches."""
 TOKENS = 32_768
 """As much as a task may have: the documents are the user's own, and may be long."""
+SCOPES = ("tasks:read", "tasks:write")
 PACE = "offline:0.3"
 """The offline model answers at once; in the demo it takes its time, so that one can follow."""
 
@@ -74,21 +76,22 @@ class Demo:
         try:
             with self._console.status("starting store, registry, agents, gateway and Envoy …"):
                 await self._mesh.start()
-            return await self._asked()
+            async with own_key(str(self._mesh.facts()["store"]), "demo", SCOPES) as key:
+                return await self._asked(key)
         except asyncio.CancelledError:
             raise typer.Exit(130) from None
         finally:
             with self._console.status("stopping …"):
                 await self._mesh.stop()
 
-    async def _asked(self) -> TaskResponse:
+    async def _asked(self, key: str) -> TaskResponse:
         self._console.print(self._question, style="bold", markup=False, highlight=False)
         self._console.print(
             f"of the files in {self._plan.docs}, through Envoy at {self._mesh.edge_url}\n",
             highlight=False,
             markup=False,
         )
-        edge = Edge(self._mesh.edge_url)
+        edge = Edge(self._mesh.edge_url, key)
         steps = Steps(self._console)
         is_first = True
         try:

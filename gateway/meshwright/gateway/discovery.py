@@ -175,9 +175,11 @@ def cluster(name: str, *, has_tls: bool = False) -> Cluster:
 
 
 def outlier_detection() -> OutlierDetection:
-    """Takes an endpoint out for a while that connections fail at, between two health checks.
+    """Takes an endpoint out for a while that connections fail at, between two health checks or in spite of them.
 
     What it answers does not count: a caller could have an agent taken out by calls that fail, or that end too early.
+    The time for which it is out is not cut short by health checks, which may go on over a connection of their own. Half
+    of the endpoints stay, so that one that is alone is never taken out.
     """
     return OutlierDetection(
         split_external_local_origin_errors=True,
@@ -193,6 +195,7 @@ def outlier_detection() -> OutlierDetection:
         base_ejection_time=seconds(2),
         max_ejection_time=seconds(30),
         max_ejection_percent=50,
+        successful_active_health_check_uneject_host=False,
     )
 
 

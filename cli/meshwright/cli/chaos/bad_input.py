@@ -8,7 +8,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import grpc
@@ -36,6 +36,9 @@ TRIES = 3
 LANES = 4
 BATCH = 500
 JSON = (("content-type", "application/json"),)
+KEY_HEADER = "x-api-key"
+SCOPES = ("agents:read", "costs:read", "sessions", "tasks", "tools", "webhooks")
+"""Of all that is called, so that bad input gets as far as it can."""
 REGISTER = "/registry.v1.ToolRegistryService/RegisterTool"
 CONTROL_EVERY = 10
 FORBIDDEN = frozenset({grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL, grpc.StatusCode.DATA_LOSS})
@@ -178,7 +181,9 @@ class Attack:
         self.findings = Findings()
         self._draw, self._trap, self._port = draw, trap, rig.mesh.plan.port
         targets = {AGENT: AGENT_FILES, "registry": REGISTRY_FILES}
-        self._wires = {name: channel.dial(rig.mesh.children[name].target) for name in targets}
+        self._wires = {name: channel.dial(rig.entry(rig.mesh.children[name].target)) for name in targets}
+        self._callers = {name: rig.keyed(wire) for name, wire in self._wires.items()}
+        self._key = ((KEY_HEADER, rig.key),) if rig.key else ()
         self._methods = [(name, method) for name, files in targets.items() for method in methods(files)]
         self._edge = rig.edge
 
@@ -253,7 +258,7 @@ class Attack:
 
     async def _call(self, call: Call) -> None:
         method, started = call.method, time.monotonic()
-        wire: Any = self._wires[call.service]
+        wire: Any = self._callers[call.service]
         code = grpc.StatusCode.OK
         try:
             if method.is_stream:
@@ -296,7 +301,8 @@ class Attack:
     async def _status(self, request: Request) -> int:
         reader, writer = await asyncio.open_connection(HOST, self._port)
         try:
-            writer.write(request.wire(f"{HOST}:{self._port}"))
+            known = replace(request, headers=(*request.headers, *self._key))
+            writer.write(known.wire(f"{HOST}:{self._port}"))
             words = (await reader.readline()).split()
             return int(words[1]) if len(words) > 1 else 0
         finally:
@@ -313,7 +319,7 @@ async def play(setting: Setting) -> Row:
     """Sends bad input, then asks for honest work."""
     many = setting.size(1_500, 25_000)
     draw = random.Random(setting.seed)  # noqa: S311 - no secret
-    async with Trap() as trap, Rig(setting, agents=(AGENT,), workers=0) as rig:
+    async with Trap() as trap, Rig(setting, agents=(AGENT,), workers=0, scopes=SCOPES) as rig:
         before = {name: (child.pid, child.restarts) for name, child in rig.mesh.children.items()}
         attack = Attack(rig, trap, draw)
         try:

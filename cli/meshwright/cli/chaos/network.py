@@ -124,7 +124,7 @@ class Network:
 
     def target(self, hop: Hop) -> str:
         """Where the client of a hop calls: the edge for its own, else the agent itself, past all else that may fail."""
-        return self.address(EDGE) if hop.proxy == EDGE else self.rig.processes(AGENT)[0].target
+        return self.address(EDGE) if hop.proxy == EDGE else self.rig.entry(self.rig.processes(AGENT)[0].target)
 
 
 class Cell:
@@ -170,7 +170,8 @@ class Cell:
             await wire.close()
 
     async def _answered(self, to: grpc.aio.Channel, job: Job, *, is_waiting: bool = True) -> Answered:
-        stub = AgentServiceStub(to).RunTask if is_waiting else TaskServiceStub(to).SubmitTask
+        keyed = self._rig.keyed(to)
+        stub = AgentServiceStub(keyed).RunTask if is_waiting else TaskServiceStub(keyed).SubmitTask
         request = TaskRequest(task_id=job.name, agent_id=AGENT, prompt=job.prompt)
         started = time.monotonic()
         code = grpc.StatusCode.OK
@@ -182,13 +183,14 @@ class Cell:
 
     async def _recover(self, to: grpc.aio.Channel) -> None:
         """Works until a new task is done, with the right answer, on the connections that have been through it."""
+        agent = AgentServiceStub(self._rig.keyed(to))
         ends, attempt = time.monotonic() + RECOVERY_S, 0
         while time.monotonic() < ends:
             job = self._job(f"after-{attempt}")
             with contextlib.suppress(grpc.aio.AioRpcError):
                 request = TaskRequest(task_id=job.name, agent_id=AGENT, prompt=job.prompt)
                 metadata = [("x-agent-id", AGENT)]
-                result: TaskResponse = await AgentServiceStub(to).RunTask(request, timeout=3, metadata=metadata)
+                result: TaskResponse = await agent.RunTask(request, timeout=3, metadata=metadata)
                 if job.is_right(result.output):
                     return
             attempt += 1

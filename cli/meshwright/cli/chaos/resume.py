@@ -13,13 +13,13 @@ from google.protobuf import json_format
 from meshwright.cli.chaos.job import Word
 from meshwright.cli.chaos.rig import Rig
 from meshwright.cli.chaos.scenario import Row, Setting
+from meshwright.cli.edge import Edge
 from meshwright.cli.mesh import HOST
 from meshwright.core import channel
 from meshwright.core.errors import MeshError
 from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
 from meshwright.gen.agents.v1.task_pb2 import TaskRequest, TaskResponse
 from meshwright.gen.agents.v1.task_service_pb2 import GetTaskRequest, WatchTaskRequest
-from meshwright.gen.agents.v1.task_service_pb2_grpc import TaskServiceStub
 
 PARENT = "trader"
 LOOKS: tuple[Word, ...] = ("look",) * 8
@@ -62,16 +62,16 @@ class Client:
 
 async def by_grpc(rig: Rig, task: str, after: int) -> AsyncIterator[StepEvent]:
     """Watches on a connection of its own."""
-    wire = channel.dial(f"{HOST}:{rig.mesh.plan.port}")
+    edge = Edge(rig.mesh.edge_url, rig.key)
     try:
-        watch = TaskServiceStub(wire).WatchTask
+        watch = edge.tasks.WatchTask
         async with contextlib.aclosing(
             channel.stream(watch, WatchTaskRequest(task_id=task, after_sequence=after), timeout_s=None)
         ) as events:
             async for event in events:
                 yield event
     finally:
-        await wire.close()
+        await edge.close()
 
 
 async def by_sse(rig: Rig, task: str, after: int) -> AsyncIterator[StepEvent]:
@@ -83,6 +83,7 @@ async def by_sse(rig: Rig, task: str, after: int) -> AsyncIterator[StepEvent]:
             f"host: {HOST}:{rig.mesh.plan.port}",
             "accept: text/event-stream",
             *([f"last-event-id: {after}"] if after else []),
+            *([f"x-api-key: {rig.key}"] if rig.key else []),
         )
         writer.write("\r\n".join((*head, "", "")).encode())
         while line := await reader.readline():

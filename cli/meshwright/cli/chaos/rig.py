@@ -8,15 +8,19 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
+
+import grpc
 
 from meshwright.cli import ports
 from meshwright.cli.chaos.evidence import Evidence
 from meshwright.cli.chaos.job import HOLD, Job, Word
 from meshwright.cli.chaos.scenario import Setting
 from meshwright.cli.child import Child
+from meshwright.cli.credential import KeyedChannel
 from meshwright.cli.edge import Edge
 from meshwright.cli.mesh import HOST, Mesh, MeshPlan
+from meshwright.cli.own_key import own_key
 from meshwright.core.errors import MeshError
 from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
 from meshwright.gen.agents.v1.task_pb2 import DECISION_SKIP, TaskRequest, TaskResponse
@@ -25,6 +29,7 @@ from meshwright.gen.agents.v1.task_service_pb2 import ResolveInputRequest
 AGENT = "meshwright.cli.chaos.agents:{}"
 MUTANT = "meshwright.cli.chaos.mutant"
 AGENTS_MODULE = "meshwright.agents"
+SCOPES = ("tasks:read", "tasks:write", "tasks:approve")
 LEASE_S = 1.0
 PATIENCE_S = 30.0
 """How long a task may take that is being disturbed; one that takes longer is lost."""
@@ -94,6 +99,10 @@ class Rig:
         workers: Further processes of each of them.
         lease_s: How long a lost worker keeps its tasks.
         disguise: Changes a process before it is started.
+        scopes: What clients do, where the mesh's edge wants a key.
+
+    Attributes:
+        key: What the mesh's edge is shown; empty where it asks nobody.
     """
 
     def __init__(
@@ -104,6 +113,7 @@ class Rig:
         workers: int = 1,
         lease_s: float = LEASE_S,
         disguise: Callable[[Child], None] | None = None,
+        scopes: Sequence[str] = SCOPES,
     ) -> None:
         specs = [agent if ":" in agent else AGENT.format(agent) for agent in agents]
         self._first = specs[0].rpartition(":")[2]
@@ -117,23 +127,28 @@ class Rig:
         self.stops: list[str] = []
         self.told: list[Told] = []
         self._disguise = disguise
+        self._scopes = scopes
         self._away: set[str] = set()
         self._moments: set[tuple[str, str, int]] = set()
-        self._tail: asyncio.Task[None] | None = None
+        self.key = ""
+        self._ends = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         """Starts the mesh."""
-        await self.mesh.start()
-        self.edge = Edge(self.mesh.edge_url)
-        self._tail = asyncio.create_task(self._follow())
+        async with contextlib.AsyncExitStack() as ends:
+            await self.mesh.start()
+            ends.push_async_callback(self.mesh.stop)
+            self.key = await ends.enter_async_context(own_key(self.store_url, "chaos", self._scopes))
+            self.edge = Edge(self.mesh.edge_url, self.key)
+            ends.push_async_callback(self.edge.close)
+            tail = asyncio.create_task(self._follow())
+            ends.callback(tail.cancel)
+            self._ends = ends.pop_all()
         return self
 
     async def __aexit__(self, *failure: object) -> None:
         """Stops the mesh, whatever happened."""
-        if self._tail:
-            self._tail.cancel()
-        await self.edge.close()
-        await self.mesh.stop()
+        await self._ends.aclose()
         for _ in self.evidence.fresh():
             pass
 
@@ -150,6 +165,14 @@ class Rig:
     def _heard(self, what: str) -> None:
         if "runs again" in what:
             self._away.discard(what.partition(" ")[0])
+
+    def entry(self, target: str) -> str:
+        """Returns where a client calls who would call a service past the edge: only the edge knows what a key is."""
+        return f"{HOST}:{self.mesh.plan.port}" if self.key else target
+
+    def keyed(self, wire: grpc.aio.Channel) -> grpc.aio.Channel:
+        """Returns a channel as stubs use one, over the one given, whose calls bear the key where there is one."""
+        return cast("grpc.aio.Channel", KeyedChannel(wire, self.key)) if self.key else wire
 
     @property
     def bound_s(self) -> float:

@@ -1,7 +1,9 @@
 // The page talks to the mesh by its public HTTP interface alone. What models, tools and other people wrote is shown as
 // text and never parsed as markup.
 
-import { $, call, compact, element, isOver, oneLine, pathOf, pretty, statusOf, tell, word } from "./base.js";
+import { $, compact, element, isOver, oneLine, pathOf, pretty, statusOf, tell, word } from "./base.js";
+import { current, isWanted, startKey } from "./key.js";
+import { call, follow } from "./mesh.js";
 import { decisionOf, listInbox, showQuestions } from "./people.js";
 
 const MOST = { tasks: 20, labelCharacters: 500, waitMs: 8000 };
@@ -67,7 +69,9 @@ async function ask(event) {
   }
 }
 
-const curl = (path, ...rest) => ["curl -N", shellQuoted(location.origin + path), ...rest].join(" ");
+// The key itself stays out of clipboards and histories.
+const curlKey = () => (current() ? ['-H "authorization: Bearer $MESHWRIGHT_API_KEY"'] : []);
+const curl = (path, ...rest) => ["curl -N", shellQuoted(location.origin + path), ...curlKey(), ...rest].join(" ");
 const curlBody = (body) => `-H 'content-type: application/json' -d ${shellQuoted(JSON.stringify(body))}`;
 
 async function copy(button, command) {
@@ -107,7 +111,7 @@ function watch(task, question = task.metadata?.question) {
 }
 
 function close() {
-  state.view?.source.close();
+  state.view?.source.abort();
   clearTimeout(state.view?.timer);
   clearTimeout(state.view?.reading);
   state.view = null;
@@ -116,33 +120,32 @@ function close() {
   showConnection("no task open");
 }
 
-function connect(view) {
-  showConnection("connecting");
-  const source = new EventSource(`${eventsPath(view.task)}&after_sequence=${view.cursor}`);
-  view.source = source;
-  source.onopen = () => {
+async function connect(view) {
+  showConnection(view.failures ? "reconnecting" : "connecting");
+  view.source = new AbortController();
+  const { signal } = view.source;
+  const opened = () => {
     view.failures = 0;
     showConnection("live");
   };
-  source.onmessage = (message) => take(view, JSON.parse(message.data));
-  source.addEventListener("result", source.onmessage);
-  source.onerror = () => {
-    if (view !== state.view) return;
-    showConnection("reconnecting");
-    if (source.readyState === EventSource.CLOSED) reconnect(view);
-  };
+  const path = `${eventsPath(view.task)}&after_sequence=${view.cursor}`;
+  await follow(path, signal, opened, (event) => take(view, event)).catch(() => null);
+  if (!signal.aborted) reconnect(view);
 }
 
-// EventSource resumes by itself after a cut, but gives up on any other status than 200: then the task has ended, is
-// unknown, or cannot be served for the moment.
+// Where a stream ends, its task has ended, is unknown, or cannot be served for the moment; it goes on after the last
+// event that was seen. Without a key it waits for one, with which the task is opened anew.
 async function reconnect(view) {
+  showConnection("reconnecting");
   const wait = Math.min(MOST.waitMs, 500 * 2 ** view.failures);
   view.failures += 1;
   try {
     const task = await call("GET", pathOf(view.task));
     if (view === state.view && isOver(task) && view.cursor >= task.last_sequence) return finish(view, task);
   } catch (failure) {
-    if (view === state.view && failure.status === 404) return tell("notice", failure.message, true);
+    if (view !== state.view) return;
+    if ([403, 404].includes(failure.status)) tell("notice", failure.message, true);
+    if ([401, 403, 404].includes(failure.status)) return showConnection("refused");
   }
   view.timer = setTimeout(() => view === state.view && connect(view), wait);
 }
@@ -167,7 +170,7 @@ function readQuestions(view, waitMs = SOON_MS) {
   clearTimeout(view.reading);
   view.reading = setTimeout(async () => {
     const task = await call("GET", pathOf(view.task)).catch(() => null);
-    if (view !== state.view || isOver(view.task)) return;
+    if (view !== state.view || isOver(view.task) || isWanted()) return;
     if (!task || task.last_sequence < view.cursor) return readQuestions(view, task ? SOON_MS : MOST.waitMs / 4);
     if (!isOver(task)) view.task.status = task.status;
     view.task.pending_inputs = task.pending_inputs;
@@ -190,7 +193,7 @@ function count(task, inner) {
 
 function finish(view, task) {
   view.task = task;
-  view.source.close();
+  view.source.abort();
   showAnswer(task.output, false);
   showTask(view);
   questionsOf(view);
@@ -374,8 +377,13 @@ async function listRecent() {
 }
 
 function listAll() {
-  listRecent();
-  listInbox();
+  return Promise.all([listRecent(), listInbox()]);
+}
+
+// Another key may be another caller, to whom other tasks belong.
+function openAnew() {
+  close();
+  return Promise.all([openNamed(), listAgents(), listAll()]);
 }
 
 function recentItem(task) {
@@ -417,11 +425,10 @@ function start() {
   on("cancel", "click", cancel);
   on("refresh", "click", listAll);
   addEventListener("hashchange", openNamed);
-  addEventListener("focus", listAll);
+  addEventListener("focus", () => isWanted() || listAll());
   setInterval(() => state.view && !isOver(state.view.task) && showTask(state.view), 100);
-  setInterval(() => document.hidden || listInbox(), INBOX_MS);
-  listAgents();
-  listAll();
-  openNamed();
+  setInterval(() => document.hidden || isWanted() || listInbox(), INBOX_MS);
+  startKey(openAnew);
+  openAnew();
 }
 start();

@@ -1,4 +1,4 @@
-// What all parts of the page share: elements, calls, and words for what the mesh says.
+// What all parts of the page share: elements, and words for what the mesh says.
 
 export const $ = (id) => document.getElementById(id);
 
@@ -22,14 +22,4 @@ export function element(tag, properties, ...children) {
 export function tell(id, text, isBad = false) {
   if ($(id).textContent !== text) $(id).textContent = text;
   $(id).classList.toggle("bad", isBad);
-}
-
-export async function call(method, path, body) {
-  const options = { method };
-  if (body) Object.assign(options, { body: JSON.stringify(body), headers: { "content-type": "application/json" } });
-  const response = await fetch(path, options).catch(() => null);
-  if (!response) throw new Error("the mesh does not answer. Is it running? Try again in a moment.");
-  const answer = await response.json().catch(() => ({}));
-  if (response.ok) return answer;
-  throw Object.assign(new Error(answer.message || `HTTP ${response.status}`), { status: response.status });
 }

@@ -1,7 +1,8 @@
 // What agents ask of people: the open task's questions with all that can be decided, and the inbox over all tasks.
 // Whoever decides sees exactly what would run, and the decision quotes its digest: the mesh refuses any other.
 
-import { $, call, element, inOrder, oneLine, pathOf, tell, word } from "./base.js";
+import { $, element, inOrder, oneLine, pathOf, tell, word } from "./base.js";
+import { call } from "./mesh.js";
 
 const MOST = { tasks: 200, pages: 5, items: 20 };
 const DIGITS = 12;
