@@ -117,6 +117,35 @@ lock: .venv/.dev ## Pin the newest dependencies that fit
 	  --extra local --extra llm --group build --output-file requirements.lock pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
 	  --constraint requirements.lock --group dev --output-file requirements-dev.lock
+	$(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --python-platform linux \
+	  --constraint requirements.lock --extra llm --output-file agents/requirements.lock pyproject.toml
+	echo envoy-data-plane | $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
+	  --python-platform linux --constraint requirements.lock --output-file gateway/requirements.lock -
+
+.PHONY: image-digests
+image-digests: .venv/.runtime ## What decides what each image is: one digest a line; a change in an agent's folder changes one
+	@$(BIN)/python .ci/images.py digests $(if $(BASE),--base $(BASE)) $(if $(PREFIX),--prefix $(PREFIX))
+
+.PHONY: images
+images: .venv/.runtime ## Build images with docker or podman: BASE=python:3.11-slim-bookworm@sha256:… PREFIX=registry.example/mesh ONLY="researcher"
+	@$(BIN)/python .ci/images.py build $(ONLY) --base "$(BASE)" $(if $(PREFIX),--prefix $(PREFIX))
+
+.PHONY: sbom
+sbom: .venv/.dev ## What is in the images: CycloneDX documents, with licences, in dist/
+	@for part in agents gateway; do \
+	  $(BIN)/uv venv --quiet --clear dist/$$part.venv && \
+	  $(BIN)/uv pip install --quiet --python dist/$$part.venv --require-hashes --requirement $$part/requirements.lock && \
+	  $(BIN)/uvx --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py environment dist/$$part.venv --pyproject pyproject.toml \
+	    --sv 1.6 --output-reproducible --output-file dist/$$part.cdx.json && echo dist/$$part.cdx.json || exit 1; done
+
+.PHONY: licences
+licences: sbom ## Whether all that the images hold is under a licence that is on the list; the list: dist/licences.md
+	@$(BIN)/python .ci/licences.py dist/agents.cdx.json dist/gateway.cdx.json > dist/licences.md && echo dist/licences.md
+
+.PHONY: audit
+audit: .venv/.dev ## Whether anything that is pinned has a known weakness; asks PyPI, and fails where that says nothing
+	@for lock in requirements.lock agents/requirements.lock gateway/requirements.lock; do echo $$lock; \
+	  $(BIN)/uvx --quiet pip-audit==2.10.1 --strict --require-hashes --disable-pip --progress-spinner off --requirement $$lock || exit 1; done
 
 .PHONY: clean
 clean: ## Remove what was installed and built
