@@ -30,6 +30,7 @@ from meshwright.gen.agents.v1.agent_service_pb2_grpc import AgentServiceServicer
 from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
 from meshwright.gen.agents.v1.task_pb2 import TASK_STATUS_COMPLETED, TaskRequest, TaskResponse
 from meshwright.gen.registry.v1.agent_directory_service_pb2 import AgentCard, Endpoint
+from tests.ports import free_ports
 
 REPO = Path(__file__).parents[2]
 JSON = {"content-type": "application/json"}
@@ -253,12 +254,6 @@ def card(agent_id: str, targets: Sequence[str]) -> AgentCard:
     """An agent with its endpoints."""
     endpoints = [Endpoint(instance_id=f"i{number}", target=target) for number, target in enumerate(targets)]
     return AgentCard(agent_id=agent_id, endpoints=endpoints)
-
-
-def free_ports(count: int) -> list[int]:
-    """Finds ports that nobody uses."""
-    with contextlib.ExitStack() as stack:
-        return [stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(count)]
 
 
 def connections(config: Config) -> Config:

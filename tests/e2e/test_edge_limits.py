@@ -87,7 +87,7 @@ def test_an_address_that_asks_too_much_is_told_when_to_try_again(tmp_path, kind)
 
 
 def test_every_answer_says_how_much_is_left(tmp_path):
-    with Edge(tmp_path / "envoy", limit_address=100, limit_burst_s=1) as edge:
+    with Edge(tmp_path / "envoy", limit_address=1, limit_burst_s=100) as edge:  # one comes back every second
         first, second = ask(edge), ask(edge)
         missing = edge.request("GET", "/nowhere")
     for answer in (first, second, missing):

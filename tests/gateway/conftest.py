@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import http.client
 import json
-import socket
 import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -21,13 +20,9 @@ from meshwright.gateway import envoy
 from meshwright.gateway.serving import GatewayProcess
 from meshwright.gateway.settings import GatewaySettings
 from tests.conftest import Mesh
+from tests.ports import free_ports
 
 START_S = 20.0
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        return [stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(count)]
 
 
 @dataclass

@@ -1,6 +1,5 @@
 """Envoy's bootstrap: what is committed is what is rendered, and the real Envoy accepts it."""
 
-import contextlib
 import http.client
 import json
 import socket
@@ -18,6 +17,7 @@ from meshwright.gateway.discovery import EnvoyFiles
 from meshwright.gateway.filters import SERVICES
 from meshwright.gateway.listeners import edge_listener
 from meshwright.gateway.settings import GatewaySettings
+from tests.ports import free_ports
 
 REPO = Path(__file__).parents[2]
 
@@ -106,11 +106,6 @@ def run_envoy(tmp_path):
 def is_answering(port):
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def free_ports(count):
-    with contextlib.ExitStack() as stack:
-        return [stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(count)]
 
 
 def test_a_call_beyond_what_a_cluster_may_have_open_is_429(run_envoy, monkeypatch):

@@ -1,7 +1,6 @@
 """What browsers are told, by a real Envoy with the gateway's process behind it: CORS, and headers on every answer."""
 
 import asyncio
-import contextlib
 import datetime as dt
 import http.client
 import json
@@ -21,15 +20,11 @@ from meshwright.gateway import envoy
 from meshwright.gateway.browsers import ALWAYS, ANSWER_HEADERS, UNLESS_SAID, security_headers
 from meshwright.gateway.serving import GatewayProcess
 from meshwright.gateway.settings import GatewaySettings
+from tests.ports import free_ports
 
 FRIEND, STRANGER = "https://app.example.com", "https://evil.example"
 JSON = {"content-type": "application/json"}
 START_S = 15.0
-
-
-def free_ports(count):
-    with contextlib.ExitStack() as stack:
-        return [stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(count)]
 
 
 class Edge:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import socket
 import ssl
 import subprocess
 import warnings
@@ -42,6 +41,7 @@ from meshwright.gen.registry.v1.agent_directory_service_pb2_grpc import AgentDir
 from meshwright.registry.serving import RegistryProcess
 from meshwright.registry.store import DirectoryStore
 from meshwright.registry.tool import tool
+from tests.ports import free_ports
 
 SCRIPT = "agents: {default: [{text: Done.}, {text: Done.}, {text: Done.}, {text: Done.}, {text: Done.}]}"
 
@@ -50,11 +50,6 @@ SCRIPT = "agents: {default: [{text: Done.}, {text: Done.}, {text: Done.}, {text:
 def double(number: int) -> int:
     """Doubles a number."""
     return 2 * number
-
-
-def free_ports(count):
-    with contextlib.ExitStack() as stack:
-        return [stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(count)]
 
 
 class Edge:

@@ -74,10 +74,10 @@ TWICE = {
     ids=lambda schema: str(schema)[:40],
 )
 def test_a_schema_beyond_the_limits_or_that_is_none_is_refused_soon_with_its_field(schema):
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(InvalidRequestError) as caught:
         Schema(schema, "tool.input_schema")
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
     assert list(caught.value.fields) == ["tool.input_schema"]
     assert caught.value.message.startswith("tool.input_schema")
     assert "\n" not in caught.value.message
@@ -159,10 +159,10 @@ def test_the_same_pattern_language_is_used_everywhere_and_it_is_linear():
     hostile = Schema(
         {"type": "object", "patternProperties": {"^(a+)+$": {"pattern": "^(x+x+)+y$"}}, "additionalProperties": False}
     )
-    start = time.perf_counter()
+    start = time.process_time()
     assert hostile.violations({"a" * 50_000: "x" * 50_000})
     assert hostile.violations({"a" * 50_000 + "!": "x"})
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_formats_are_checked():
@@ -185,9 +185,9 @@ def test_formats_are_checked():
 )
 def test_no_value_takes_long_to_be_looked_at(schema, value):
     compiled = Schema(schema)
-    start = time.perf_counter()
+    start = time.process_time()
     compiled.violations(value)
-    assert time.perf_counter() - start < 1.5
+    assert time.process_time() - start < 1.5
 
 
 def test_a_value_that_would_take_too_long_does_not_fit():
