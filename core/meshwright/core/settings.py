@@ -7,10 +7,12 @@ environment variable, its default and its description stand beside it.
 import os
 from pathlib import Path
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from meshwright.core.errors import SetupError
+from meshwright.core.ids import host_and_port
 from meshwright.core.key_file import read_key
 from meshwright.core.mistake import mistakes
 
@@ -50,6 +52,21 @@ class Settings(BaseModel):
     tls_dir: str = Field(
         default="", description="Folder of cert.pem, key.pem and ca.pem: mTLS to and from every service; empty: none"
     )
+
+    @field_validator("registry")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        return host_and_port(value)
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _is_an_endpoint(cls, value: str) -> str:
+        """Refuses what has no host or port that can be read; the words of the parser's error are Python's."""
+        try:
+            _ = urlsplit(value).port
+        except ValueError:
+            raise ValueError("must be a URL such as http://collector:4317") from None
+        return value
 
     @field_validator("content_keys_file")
     @classmethod
@@ -107,8 +124,16 @@ def child_environment(settings: Settings) -> dict[str, str]:
 
 
 def data_home() -> Path:
-    """Returns the folder for data of this user: `$XDG_DATA_HOME/meshwright`, by default under ~/.local/share."""
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "meshwright"
+    """Returns the folder for data of this user: `$XDG_DATA_HOME/meshwright`, by default under ~/.local/share.
+
+    Raises:
+        SetupError: The user has no home.
+    """
+    named = os.environ.get("XDG_DATA_HOME")
+    try:
+        return (Path(named) if named else Path.home() / ".local/share") / "meshwright"
+    except RuntimeError:
+        raise SetupError("this user has no home folder for data: set HOME, or XDG_DATA_HOME") from None
 
 
 def runtime_home() -> Path | None:

@@ -9,7 +9,7 @@ import structlog
 
 from meshwright.core import channel, telemetry
 from meshwright.core.channel import Channels
-from meshwright.core.errors import MeshError
+from meshwright.core.errors import MeshError, SetupError
 from meshwright.core.grant import Verifier
 from meshwright.core.process import Process
 from meshwright.core.server import Server, bound
@@ -37,7 +37,6 @@ class GatewayProcess:
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
-        self._folder = Path(settings.folder)
         self._channels = Channels(settings.tls_dir)
         self._directory = AgentDirectoryServiceStub(self._channels.to(settings.registry))
         service = EdgeService(self._channels, settings.registry, settings.auth)
@@ -50,13 +49,14 @@ class GatewayProcess:
 
     async def start(self) -> str:
         """Listens, writes what Envoy reads, and starts to watch the directory; returns host:port."""
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(self._settings.home)
         if self._doorman:
             await self._doorman.start()
         target = await self._server.start()
         port = int(target.rpartition(":")[2])
         settings = self._settings.model_copy(update={"port": port})
         envoy_files = await write_configuration(settings)
+        log.info("envoy_files_written", folder=str(settings.home.absolute()), run="python -m meshwright.gateway.envoy")
         self._watching = asyncio.create_task(self._watch(envoy_files))
         return target
 
@@ -98,6 +98,20 @@ def doorman(settings: GatewaySettings) -> "Doorman | None":
     return Doorman(settings)
 
 
+def make_folder(folder: Path) -> None:
+    """Makes the folder that Envoy reads.
+
+    Raises:
+        SetupError: It cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise SetupError(
+            f"the folder {folder} cannot be made: {error.strerror}; name another one by MESHWRIGHT_FOLDER"
+        ) from None
+
+
 async def write_configuration(settings: GatewaySettings) -> EnvoyFiles:
     """Writes all that Envoy reads into its folder; returns the files that are kept true to the directory.
 
@@ -107,7 +121,7 @@ async def write_configuration(settings: GatewaySettings) -> EnvoyFiles:
     Raises:
         SetupError: A certificate cannot be used, or Envoy refuses the configuration.
     """
-    folder = Path(settings.folder)
+    folder = settings.home
     check_transport(settings)
     (folder / DESCRIPTORS).write_bytes((files("meshwright.gen") / DESCRIPTORS).read_bytes())
     if takes_tokens(settings) and jwks_url(settings) is None:
