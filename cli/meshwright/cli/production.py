@@ -89,7 +89,7 @@ def of_certificates(settings: GatewaySettings) -> Iterator[Finding]:
     folders = {settings.tls_dir, settings.envoy_tls_dir, settings.edge_tls_dir} - {""}
     for folder in sorted(folders):
         try:
-            _, _, certificate = read_pair(Path(folder))
+            _, _, certificate = read_pair(Path(folder), "")
         except SetupError:  # told as broken
             continue
         left = certificate.not_valid_after_utc - dt.datetime.now(dt.UTC)
