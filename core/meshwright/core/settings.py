@@ -5,6 +5,7 @@ environment variable, its default and its description stand beside it.
 """
 
 import os
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
@@ -17,6 +18,8 @@ from meshwright.core.key_file import read_key
 from meshwright.core.mistake import mistakes
 
 PREFIX = "MESHWRIGHT_"
+ALIKE = 0.8
+"""How alike two names are of which one is meant: 1 is the same."""
 Auth = Literal["none", "keys", "jwt", "keys,jwt"]
 
 
@@ -95,6 +98,14 @@ class Settings(BaseModel):
     def environment(self) -> dict[str, str]:
         """Spells these settings as environment variables, for a child process."""
         return {PREFIX + name.upper(): str(value) for name, value in self.model_dump().items()}
+
+
+def misspelled(*known: type[Settings]) -> dict[str, str]:
+    """Finds variables that no settings read and that look like one that some do: what is set, and what may be meant."""
+    names = {name.upper() for settings in known for name in settings.model_fields}
+    others = {name for name in os.environ if name.startswith(PREFIX)} - {PREFIX + name for name in names}
+    meant = {name: get_close_matches(name.removeprefix(PREFIX), names, n=1, cutoff=ALIKE) for name in sorted(others)}
+    return {name: PREFIX + found[0] for name, found in meant.items() if found}
 
 
 def provider_key(provider: str) -> str:

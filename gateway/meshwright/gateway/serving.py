@@ -17,6 +17,7 @@ from meshwright.gateway import bootstrap, envoy
 from meshwright.gateway.authentication import check_settings, jwks_of, jwks_url, takes_tokens
 from meshwright.gateway.config import CDS, DESCRIPTORS, JWKS
 from meshwright.gateway.discovery import EnvoyFiles
+from meshwright.gateway.hosts import unreachable
 from meshwright.gateway.service import EdgeService
 from meshwright.gateway.settings import GatewaySettings
 from meshwright.gateway.tls import check_transport, secret_files
@@ -42,6 +43,8 @@ class GatewayProcess:
         service = EdgeService(self._channels, settings.registry, settings.auth)
         services = {"gateway.v1.EdgeService": bound(add_EdgeServiceServicer_to_server, service)}
         check_settings(settings)
+        if why := unreachable(settings):
+            log.warning("edge_is_unreachable", why=why, advice="name its hosts by MESHWRIGHT_ALLOWED_HOSTS")
         self._doorman = doorman(settings)
         verifier = Verifier(self._doorman.issuer) if self._doorman else None
         self._server = Server(settings, services | (self._doorman.services if self._doorman else {}), verifier)
