@@ -4,20 +4,18 @@ import pytest
 import structlog.testing
 
 from meshwright.core.errors import SetupError
-from meshwright.gateway import bootstrap, envoy
+from meshwright.gateway import envoy
+from meshwright.gateway.serving import write_configuration
 from meshwright.gateway.settings import GatewaySettings
 
 
 async def test_a_bootstrap_that_a_running_envoy_has_not_read_is_told(tmp_path):
-    async def told(settings):
+    async def told(port):
         with structlog.testing.capture_logs() as lines:
-            await envoy.prepare(tmp_path, bootstrap.render(settings))
+            await write_configuration(GatewaySettings(folder=str(tmp_path), port=port))
         return [line["event"] for line in lines]
 
-    assert await told(GatewaySettings()) == []
-    assert await told(GatewaySettings()) == []
-    assert await told(GatewaySettings(port=8083)) == ["bootstrap_changed"]
-    assert await told(GatewaySettings(port=8083)) == []
+    assert [await told(port) for port in (8082, 8082, 8083, 8083)] == [[], [], ["bootstrap_changed"], []]
 
 
 def test_a_folder_without_a_bootstrap_is_no_place_for_envoy(tmp_path):
