@@ -117,6 +117,7 @@ class Secured:
                 store_url=self.url,
                 auth=auth,
                 registry=target,
+                port=0,
                 edge_port=edge,
                 internal_port=internal,
                 folder=str(self.folder / "envoy"),
