@@ -20,7 +20,7 @@ from meshwright.registry.settings import RegistrySettings
 from tests.conftest import Mesh
 from tests.e2e.edges import free_ports
 
-START_S = 20.0
+START_S = 50.0
 
 
 class ByHand:
@@ -35,11 +35,20 @@ class ByHand:
         chosen = {f"MESHWRIGHT_{name}": str(value) for name, value in settings.items()}
         self.environment = os.environ | chosen | {"XDG_DATA_HOME": str(folder / "data")}
         self.folder.mkdir()
+        self._started = []
 
     async def start(self, module, **pipes):
-        return await asyncio.create_subprocess_exec(
+        process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", module, cwd=self.folder, env=self.environment, **pipes
         )
+        self._started.append(process)
+        return process
+
+    async def end(self):
+        for process in self._started:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
 
     async def gateway(self):
         process = await self.start("meshwright.gateway", stdout=subprocess.PIPE)
@@ -72,14 +81,9 @@ async def by_hand(store, tmp_path):
         stack.push_async_callback(mesh.close)
         await mesh.agent(Agent("clerk", "You answer."), model="offline")
         key, _ = await ApiKeys(store).create("test", ["agents:read"], tenant="acme", principal="ann")
-        yield ByHand(mesh, tmp_path, key)
-
-
-async def end(*processes):
-    for process in processes:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+        made = ByHand(mesh, tmp_path, key)
+        stack.push_async_callback(made.end)
+        yield made
 
 
 async def test_a_gateway_that_is_killed_under_load_and_started_again_answers_without_a_new_envoy(by_hand):
@@ -100,7 +104,7 @@ async def test_a_gateway_that_is_killed_under_load_and_started_again_answers_wit
         async with asyncio.timeout(START_S):
             while 503 not in seen:
                 await asyncio.sleep(0.05)
-        gateway = await by_hand.gateway()
+        await by_hand.gateway()
         assert await by_hand.until_it_answers() < 10
         seen.clear()
         async with asyncio.timeout(START_S):
@@ -110,20 +114,16 @@ async def test_a_gateway_that_is_killed_under_load_and_started_again_answers_wit
         assert envoy.returncode is None
     finally:
         await ended(*callers)
-        await end(envoy, gateway)
 
 
 async def test_a_gateway_writes_into_a_folder_of_its_own_and_says_where(by_hand):
     mine = by_hand.folder / "jwks.json"
     mine.write_text("mine")
     gateway = await by_hand.start("meshwright.gateway", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    try:
-        async with asyncio.timeout(START_S):
-            await gateway.stdout.readline()
-            while (line := json.loads(await gateway.stderr.readline()))["event"] != "envoy_files_written":
-                pass
-    finally:
-        await end(gateway)
+    async with asyncio.timeout(START_S):
+        await gateway.stdout.readline()
+        while (line := json.loads(await gateway.stderr.readline()))["event"] != "envoy_files_written":
+            pass
     assert line["folder"] == str(by_hand.home)
     assert (by_hand.home / BOOTSTRAP).exists()
     assert [*by_hand.folder.iterdir()] == [mine]
@@ -131,13 +131,24 @@ async def test_a_gateway_writes_into_a_folder_of_its_own_and_says_where(by_hand)
 
 
 async def test_a_gateway_whose_port_is_taken_says_which(by_hand):
-    first = await by_hand.gateway()
+    await by_hand.gateway()
     second = await by_hand.start("meshwright.gateway", stderr=subprocess.PIPE)
     async with asyncio.timeout(START_S):
         said = await second.stderr.read()
-    await end(first, second)
+        await second.wait()
     assert second.returncode == 1
     assert f"error: port {by_hand.environment['MESHWRIGHT_PORT']} on 127.0.0.1 is in use".encode() in said
+
+
+async def test_a_gateway_whose_configuration_envoy_refuses_ends_in_order(by_hand):
+    by_hand.environment |= {"MESHWRIGHT_EDGE_HOST": "no address", "MESHWRIGHT_INSECURE": "true"}
+    gateway = await by_hand.start("meshwright.gateway", stderr=subprocess.PIPE)
+    async with asyncio.timeout(START_S):
+        warned, *said = (await gateway.stderr.read()).splitlines()
+        await gateway.wait()
+    assert gateway.returncode == 1
+    assert json.loads(warned)["event"] == "edge_is_unreachable"
+    assert [line.partition(b": ")[0] for line in said] == [b"error"], said
 
 
 async def test_an_envoy_before_its_gateway_is_told_to_wait(by_hand):

@@ -142,7 +142,9 @@ async def serve(settings: GatewaySettings, running: Process) -> None:
     """Serves until the process is told to stop."""
     telemetry.configure(settings, "gateway", "gateway")
     gateway = GatewayProcess(settings)
-    running.ready(target=await gateway.start())
-    await running.stopping.wait()
-    await gateway.stop()
-    telemetry.flush()
+    try:
+        running.ready(target=await gateway.start())
+        await running.stopping.wait()
+    finally:  # also where it did not come to serve: Envoy refuses its configuration, say
+        await gateway.stop()
+        telemetry.flush()
