@@ -142,6 +142,7 @@ async def full_edge(stage: Stage, mesh: Mesh) -> Door:
     settings = GatewaySettings(
         store_url=mesh.settings.store_url,
         registry=mesh.registry.target,
+        port=0,
         edge_port=port,
         internal_port=internal,
         folder=str(folder),

@@ -1,5 +1,6 @@
 """The commands as a list: known by their outlines, imported one by one."""
 
+import re
 import subprocess
 import sys
 
@@ -64,3 +65,11 @@ def test_what_is_wrong_without_a_mesh_is_told_without_one(words, said):
     result = CliRunner().invoke(app, words.split(), env={"COLUMNS": "200"})
     assert result.exit_code == 2
     assert said in result.stderr
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_help_is_for_those_who_type(name):
+    todo = [loaded(name)]
+    for command in todo:
+        todo += getattr(command, "commands", {}).values()
+        assert not re.search("(Args|Raises|Returns):", command.help or ""), command.name

@@ -6,6 +6,7 @@ import pytest
 import redis
 from typer.testing import CliRunner
 
+from meshwright.cli import production
 from meshwright.cli.authority import Authority, Wanted
 from meshwright.cli.main import app
 from meshwright.cli.production import is_plain_abroad
@@ -123,7 +124,9 @@ def test_a_store_that_writes_late_is_told(environment, tmp_path):
     assert "appendfsync always" in done.output
 
 
-def test_a_store_with_users_and_functions_lacks_nothing(environment, tmp_path):
+@pytest.fixture
+def with_users(tmp_path):
+    """A store with users: a function that spells the address of one."""
     embedded = EmbeddedValkey.prepare(tmp_path)
     printed = CliRunner().invoke(app, ["store", "acl", "--passwords", str(tmp_path / "passwords")])
     (tmp_path / "users.acl").write_text(printed.output)
@@ -133,15 +136,108 @@ def test_a_store_with_users_and_functions_lacks_nothing(environment, tmp_path):
         return f"unix://{user}:{(tmp_path / 'passwords' / f'{user}.password').read_text()}@{embedded.socket}"
 
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        environment(store_url=url(user_of(Role.AGENT)))
-        before = doctor("--production").output
-        environment(store_url=url(user_of(Role.AGENT)), store_admin_url=url(ADMIN))
-        CliRunner().invoke(app, ["store", "install"])
-        after = doctor("--production").output
+        yield url
         process.terminate()
-    assert "it does not hold mw_journal_" in before
-    assert "MESHWRIGHT_STORE_ADMIN_URL" in before
+
+
+def install(**settings):
+    done = CliRunner().invoke(
+        app, ["store", "install"], env={f"MESHWRIGHT_{k.upper()}": v for k, v in settings.items()}
+    )
+    assert done.exit_code == 0, done.output
+
+
+def test_a_store_with_users_and_functions_lacks_nothing(environment, with_users):
+    environment(store_url=with_users(user_of(Role.AGENT)))
+    before = doctor()
+    environment(store_url=with_users(user_of(Role.AGENT)), store_admin_url=with_users(ADMIN))
+    install()
+    after = doctor("--production").output
+    assert before.exit_code == 1
+    assert "it does not hold mw_journal_" in before.output
+    assert "it does not hold mw_registry_" in before.output
     assert "store:" not in after, after
+
+
+def test_what_the_gateways_user_may_not_see_keeps_no_deployment_waiting(environment, certs, with_users, monkeypatch):
+    monkeypatch.setattr(production, "AUTHORITY_NAME", "another one")
+    _, folders = certs
+    install(store_admin_url=with_users(ADMIN))
+    environment(**folders, auth="keys", store_url=with_users(user_of(Role.GATEWAY)))
+    done = doctor("--production")
+    assert done.exit_code == 0, done.output
+    unseen, rest = done.output.splitlines()
+    assert unseen.startswith("not seen: store: whether appendfsync is always")
+    assert unseen.endswith("set MESHWRIGHT_STORE_ADMIN_URL for this command")
+    assert rest == "nothing else is missing"
+    environment(store_url=with_users(user_of(Role.GATEWAY)), store_admin_url=with_users(ADMIN))
+    done = doctor("--production")
+    assert (done.exit_code, done.output) == (0, "nothing is missing\n")
+
+
+def test_a_store_that_keeps_what_was_deleted_is_told(environment, tmp_path):
+    embedded = EmbeddedValkey.prepare(tmp_path)
+    command = [*embedded.command, "--auto-aof-rewrite-percentage", "0"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        environment(store_url=embedded.url)
+        done = doctor("--production")
+        process.terminate()
+    assert "what was deleted stays in it" in done.output
+
+
+def test_a_store_of_other_partitions_is_told(environment, tmp_path, run_valkey):
+    url = run_valkey(tmp_path).url
+    environment(store_url=url)
+    install(partitions="4")
+    done = doctor()
+    assert done.exit_code == 1
+    assert "store: it was installed with MESHWRIGHT_PARTITIONS=4, not 1" in done.output
+    environment(partitions=4)
+    assert doctor().exit_code == 0
+
+
+def test_an_edge_that_answers_to_no_host_is_told_and_does_not_start(environment):
+    environment(allowed_hosts="", auth="keys")
+    done = doctor()
+    assert done.exit_code == 1
+    assert "MESHWRIGHT_ALLOWED_HOSTS is empty, so every request gets 403" in done.output
+    assert isinstance(check_config().exception, SetupError)
+
+
+def test_an_edge_that_answers_to_hosts_of_this_machine_alone_is_told(environment):
+    environment(edge_host="0.0.0.0", auth="keys", insecure="true")
+    done = doctor()
+    assert done.exit_code == 1
+    told = "edge: it listens on 0.0.0.0 and answers requests for localhost, 127.0.0.1, [::1] alone, others get 403"
+    assert told in done.output
+    checked = check_config()
+    assert checked.exit_code == 0
+    assert f"warning: {told}" in checked.stderr
+    environment(allowed_hosts="localhost mesh.example.org")
+    assert doctor().exit_code == 0
+
+
+def test_a_variable_that_is_spelled_wrongly_is_told_with_the_one_that_is_meant(environment):
+    environment(limt_principal="5", docs_folder="somewhere")
+    told = "settings: nobody reads MESHWRIGHT_LIMT_PRINCIPAL; MESHWRIGHT_LIMIT_PRINCIPAL may be meant"
+    done = doctor()
+    assert (done.exit_code, done.output.splitlines()) == (1, [told])
+    assert check_config().stderr.splitlines() == [f"warning: {told}"]
+
+
+@pytest.mark.parametrize("name", ["limit_service", "registry"])
+def test_an_address_that_is_none_is_told_with_its_variable(environment, name):
+    environment(**{name: "nohost"})
+    done = check_config()
+    assert isinstance(done.exception, SetupError)
+    assert f"MESHWRIGHT_{name.upper()}='nohost': must be host:port" in done.exception.message
+
+
+def test_a_certificate_of_another_role_is_told(environment, certs):
+    _, folders = certs
+    environment(**folders | {"tls_dir": folders["envoy_tls_dir"]})
+    assert "this process needs gateway" in doctor().output
+    assert isinstance(check_config().exception, SetupError)
 
 
 def check_config():

@@ -8,7 +8,15 @@ from typer.testing import CliRunner
 
 from meshwright.cli.main import app
 from meshwright.core.api_key import ApiKeys
-from meshwright.core.errors import ApiKeyNotFoundError, InvalidRequestError, KeyRevokedError, SetupError
+from meshwright.core.errors import (
+    ApiKeyNotFoundError,
+    InvalidRequestError,
+    KeyRevokedError,
+    SetupError,
+    StoreDeniedError,
+)
+from meshwright.core.role import Role
+from meshwright.core.store_user import rules
 
 
 @pytest.fixture
@@ -73,3 +81,58 @@ async def test_the_store_of_a_mesh_on_this_machine_is_found_by_its_folder(tmp_pa
     line = ["key", "create", "--name", "ci", "--scopes", "*", "--data", str(tmp_path)]
     done = await asyncio.to_thread(CliRunner().invoke, app, line)
     assert (await ApiKeys(store).verify(done.stdout.strip())).name == "ci"
+
+
+@pytest.mark.parametrize(
+    ("scope", "meant"),
+    [
+        ("tasks:red", "tasks:read"),
+        ("task:read", "tasks:read"),
+        ("tasks:everything", "tasks:admin or tasks:approve"),
+        ("tasks:read:mine", "tasks:read"),
+        ("webhoks", "webhooks"),
+    ],
+)
+async def test_a_scope_that_is_spelled_wrongly_is_refused_with_the_one_that_is_meant(invoke, store, scope, meant):
+    done = await invoke("create", "--name", "ci", "--scopes", f"tasks:read,{scope}")
+    assert isinstance(done.exception, InvalidRequestError)
+    assert meant in done.exception.message
+    assert await ApiKeys(store).all() == []
+
+
+async def test_a_scope_of_tools_is_taken_and_told(invoke):
+    done = await invoke("create", "--name", "ci", "--scopes", "tasks,tools:write:docs.,mail:send")
+    assert done.exit_code == 0
+    assert "mail:send: no scope of the mesh, good for tools that require it" in done.stderr
+
+
+async def test_an_empty_principal_is_none(invoke):
+    done = await invoke("create", "--name", "ci", "--scopes", "*", "--principal", "")
+    assert isinstance(done.exception, InvalidRequestError)
+    assert done.exception.fields.keys() == {"principal"}
+
+
+async def test_a_key_revokes_itself_and_is_not_printed(invoke, store):
+    key = (await invoke("create", "--name", "ci", "--scopes", "*")).stdout.strip()
+    done = await invoke("revoke", key)
+    assert done.exit_code == 0
+    assert key.rpartition("_")[2] not in done.output
+    with pytest.raises(KeyRevokedError):
+        await ApiKeys(store).verify(key)
+
+
+async def test_a_store_that_does_not_answer_is_said_with_how_another_one_is_named(tmp_path):
+    line = ["key", "list", "--store", f"unix://{tmp_path}/nobody.sock"]
+    done = await asyncio.to_thread(CliRunner().invoke, app, line)
+    assert isinstance(done.exception, SetupError)
+    assert "--data" in done.exception.message
+    assert "--store" in done.exception.message
+
+
+async def test_a_user_of_the_store_without_rights_is_told_whose_address_is_needed(store):
+    await store.client.execute_command("ACL", "SETUSER", "mw-agent", "on", ">secret", *rules(Role.AGENT))
+    line = ["key", "list", "--store", store.url.replace("unix://", "unix://mw-agent:secret@")]
+    done = await asyncio.to_thread(CliRunner().invoke, app, line)
+    await store.client.execute_command("ACL", "DELUSER", "mw-agent")
+    assert isinstance(done.exception, StoreDeniedError)
+    assert "mw-gateway" in done.exception.message

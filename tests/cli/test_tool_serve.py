@@ -240,8 +240,8 @@ def test_what_is_said_wins_over_the_local_mesh_whose_store_is_no_other_registrys
     assert placed(HostSettings(store_url="redis://there"), tmp_path).store_url == "redis://there"
     other = placed(HostSettings(registry="there:1"), tmp_path)
     assert other.store_url == HostSettings().store_url
-    with pytest.raises(SetupError, match="write HOST:PORT"):
-        placed(HostSettings(registry="there"), tmp_path)
+    with pytest.raises(SetupError, match="must be host:port"):
+        HostSettings.load(registry="there")
 
 
 async def test_a_contract_that_breaks_its_callers_is_refused_with_all_its_places(data, tools, tmp_path):

@@ -129,3 +129,21 @@ def test_folders_follow_the_xdg_variables(monkeypatch):
     monkeypatch.delenv("XDG_RUNTIME_DIR")
     assert data_home() == Path.home() / ".local/share/meshwright"
     assert runtime_home() is None
+
+
+@pytest.mark.parametrize("value", ["nohost", "host:", "host:0", "host:65536", ":7070", "::1:7070", "http://host:1", ""])
+def test_an_address_that_is_none_is_told_with_its_variable(monkeypatch, value):
+    monkeypatch.setenv("MESHWRIGHT_REGISTRY", value)
+    with pytest.raises(SetupError, match=r"MESHWRIGHT_REGISTRY=.*: must (be host:port|have a port)"):
+        Settings.load()
+
+
+@pytest.mark.parametrize("value", ["registry:7070", "10.0.0.1:1", "[::1]:65535"])
+def test_an_address_is_taken(value):
+    assert Settings(registry=value).registry == value
+
+
+@pytest.mark.parametrize("value", ["http://[::1", "http://collector:port", "http://collector:99999"])
+def test_an_endpoint_that_is_no_url_is_told(value):
+    with pytest.raises(SetupError, match=r"MESHWRIGHT_OTLP_ENDPOINT=.*: must be a URL"):
+        Settings.load(otlp_endpoint=value)

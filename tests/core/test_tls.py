@@ -24,7 +24,7 @@ from meshwright.core.role import CALLERS, Role, callers_of, role_in
 from meshwright.core.server import Server
 from meshwright.core.settings import Settings
 from meshwright.core.telemetry import CERTIFICATE_EXPIRES
-from meshwright.core.tls import AUTHORITY, CERTIFICATE, KEY, Certificates, read
+from meshwright.core.tls import AUTHORITY, CERTIFICATE, KEY, Certificates, check_bearer, read
 from meshwright.gen.agents.v1.agent_service_pb2 import HealthRequest, HealthResponse
 from meshwright.gen.agents.v1.agent_service_pb2_grpc import AgentServiceStub
 from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
@@ -325,3 +325,21 @@ def test_the_documented_table_is_the_one_in_force():
     rows = re.findall(r"^\| `([\w.]+)` \| ([\w, ]+) \| [^|]+ \|$", (REPO / "docs/tls.md").read_text(), re.MULTILINE)
     documented = {package + ".": frozenset(map(Role, roles.split(", "))) for package, roles in rows}
     assert documented == CALLERS
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_a_process_takes_a_certificate_of_its_own_role_alone(authority, role):
+    folder = authority.folder / role
+    check_bearer(str(folder), role, name="any")
+    other = next(one for one in Role if one is not role)
+    with pytest.raises(
+        SetupError, match=f"{CERTIFICATE} is a certificate of the role {role}: this process needs {other}"
+    ):
+        check_bearer(str(folder), other)
+    check_bearer(str(folder), other, role)
+
+
+def test_a_file_of_authorities_that_is_not_there_is_not_said_to_be_made_by_us(tmp_path):
+    with pytest.raises(SetupError, match="name the file of the authorities") as caught:
+        channel.dial_edge("mesh.example:443", str(tmp_path / "nothing"))
+    assert "meshwright certs" not in caught.value.message

@@ -85,6 +85,7 @@ async def running_edge(store: Any, folder: Path, **chosen: Any) -> AsyncIterator
         settings = GatewaySettings(
             store_url=store.url,
             registry=mesh.target,
+            port=0,
             edge_port=port,
             internal_port=internal,
             folder=str(folder / "envoy"),

@@ -36,6 +36,7 @@ class Edge:
         self.folder = folder
         self.settings = GatewaySettings(
             folder=str(folder),
+            port=0,
             edge_port=edge,
             internal_port=internal,
             registry=f"127.0.0.1:{nobody}",

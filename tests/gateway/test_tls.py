@@ -12,7 +12,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from meshwright.agents.agent import Agent
-from meshwright.agents.serving import AgentProcess
+from meshwright.agents.serving import AgentProcess, serve
 from meshwright.agents.settings import AgentSettings
 from meshwright.cli.authority import Authority, Wanted
 from meshwright.cli.edge import Edge as CommandLineEdge
@@ -20,6 +20,7 @@ from meshwright.core import channel
 from meshwright.core.api_key import ApiKeys
 from meshwright.core.channel import Channels, dial
 from meshwright.core.errors import MeshError, NameRefusedError, SetupError
+from meshwright.core.process import Process
 from meshwright.core.role import Role
 from meshwright.core.settings import Settings
 from meshwright.core.tls import AUTHORITY, CERTIFICATE, Certificates
@@ -38,7 +39,10 @@ from meshwright.gen.registry.v1.agent_directory_service_pb2 import (
     WithdrawAgentRequest,
 )
 from meshwright.gen.registry.v1.agent_directory_service_pb2_grpc import AgentDirectoryServiceStub
+from meshwright.registry import serving as registry_serving
+from meshwright.registry import tool_serving
 from meshwright.registry.serving import RegistryProcess
+from meshwright.registry.settings import HostSettings
 from meshwright.registry.store import DirectoryStore
 from meshwright.registry.tool import tool
 from tests.ports import free_ports
@@ -108,6 +112,7 @@ class Secured:
                 store_url=self.url,
                 auth=auth,
                 registry=target,
+                port=0,
                 edge_port=edge,
                 internal_port=internal,
                 folder=str(self.folder / "envoy"),
@@ -290,8 +295,35 @@ async def test_the_registry_takes_no_announcement_under_the_name_of_another(secu
 
 
 async def test_an_agent_with_the_certificate_of_another_does_not_start(secured):
-    with pytest.raises(SetupError, match="is the certificate of coder: orchestrator needs one of its own"):
-        await secured.start(agent_certs=certificate_of(secured, "coder"))
+    for folder, refusal in (
+        (certificate_of(secured, "coder"), "is the certificate of coder: orchestrator needs one of its own"),
+        (secured.certs(Role.CLI), "is a certificate of the role cli: this process needs agent"),
+    ):
+        with pytest.raises(SetupError, match=refusal):
+            await serve(Agent("orchestrator", "Do it."), AgentSettings(tls_dir=folder), Process())
+
+
+async def test_a_registry_and_a_tool_host_with_the_certificate_of_a_command_do_not_start(secured):
+    settings = HostSettings(tls_dir=secured.certs(Role.CLI))
+    for start, role in (
+        (registry_serving.serve(settings, Process()), "registry"),
+        (tool_serving.serve([], settings, Process()), "tool"),
+    ):
+        with pytest.raises(SetupError, match=f"of the role cli: this process needs {role}"):
+            await start
+
+
+def test_a_gateway_takes_a_certificate_of_its_own_role_alone(secured):
+    envoys = secured.certs(Role.EDGE)
+    tls.check_transport(GatewaySettings(tls_dir=secured.certs(Role.GATEWAY), envoy_tls_dir=envoys))
+    with pytest.raises(SetupError, match="of the role agent: this process needs gateway"):
+        tls.check_transport(GatewaySettings(tls_dir=secured.certs(Role.AGENT), envoy_tls_dir=envoys))
+
+
+def test_advice_for_a_public_certificate_does_not_name_the_authority_for_development(tmp_path):
+    with pytest.raises(SetupError, match="MESHWRIGHT_EDGE_TLS_DIR needs") as caught:
+        tls.check_transport(GatewaySettings(edge_tls_dir=str(tmp_path)))
+    assert "meshwright certs" not in caught.value.message
 
 
 async def test_services_refuse_an_envoy_of_another_role(secured):

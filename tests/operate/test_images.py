@@ -65,7 +65,8 @@ async def running(image, root, *arguments, **environment):
     packages = os.pathsep.join([str(root / "opt/meshwright"), *site.getsitepackages()])
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-S", *command[1:], *given),
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": packages, "PYTHONDONTWRITEBYTECODE": "1"} | environment,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": packages, "PYTHONDONTWRITEBYTECODE": "1", "MESHWRIGHT_PORT": "0"}
+        | environment,
         cwd=root,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -107,7 +107,7 @@ async def test_a_file_of_tools_is_served_and_called_through_the_registry(run, re
         await channel.unary(registry.tools.InvokeTool, InvokeToolRequest(name="hang"), timeout_s=10)
 
     start = time.monotonic()
-    assert await stopped(child) == ["tool_called", "tool_failed", "tool_called"]
+    assert await stopped(child) == ["waits_for_registry", "tool_called", "tool_failed", "tool_called"]
     assert time.monotonic() - start < 10
     with pytest.raises((UnavailableError, ToolFailedError)):
         await channel.unary(registry.tools.InvokeTool, request, timeout_s=5)
@@ -183,7 +183,7 @@ async def test_a_program_that_waits_for_its_registry_can_be_stopped(run, tmp_pat
             await asyncio.sleep(0.02)
     await asyncio.sleep(0.5)  # it now waits for the registry, or is about to
     start = time.monotonic()
-    assert await stopped(child) == []
+    assert await stopped(child) == ["waits_for_registry"]
     assert time.monotonic() - start < 10
 
 

@@ -55,9 +55,10 @@ from meshwright.core.errors import MeshError
 from meshwright.core.grant import Signer, Verifier
 from meshwright.core.process import Process, ended
 from meshwright.core.revocations import Revocations
+from meshwright.core.role import Role
 from meshwright.core.server import Server, bound
 from meshwright.core.store import Store
-from meshwright.core.tls import check_name
+from meshwright.core.tls import check_bearer
 from meshwright.gen.agents.v1.agent_service_pb2_grpc import add_AgentServiceServicer_to_server
 from meshwright.gen.agents.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
 from meshwright.gen.agents.v1.task_service_pb2_grpc import add_TaskServiceServicer_to_server
@@ -87,9 +88,8 @@ class AgentProcess:
         self.agent = agent
         self.settings = settings
         self.instance_id = f"{agent.name}-{secrets.token_hex(4)}"
-        check_name(settings.tls_dir, agent.name)
         self.channels = Channels(settings.tls_dir)
-        self.registry = RegistryClient(self.channels, settings.registry)
+        self.registry = RegistryClient(self.channels, settings.registry, is_open=settings.auth == "none")
         self.signer = Signer(self.instance_id)
         codec = Codec.of(settings.content_keys_file)
         self.store = Store(settings.store_url, JOURNAL_LIBRARY, REGISTRY_LIBRARY, codec=codec)
@@ -222,6 +222,7 @@ class AgentProcess:
         if lost := await self.deliveries.hook(self.hooks):
             log.warning("webhook_events_dropped", many=lost, why="their endpoints are not declared any more")
         target = await self.server.start()
+        log.info("waits_for_registry", target=self.settings.registry, up_to_s=REGISTRY_PATIENCE_S)
         await self.registry.wait_until_there(REGISTRY_PATIENCE_S)
         for tool in self.host.tools:
             await self.registry.register(tool.contract(target))
@@ -252,6 +253,11 @@ class AgentProcess:
         await self.server.set_serving(is_serving=False)
         await asyncio.sleep(min(PAUSE_S, self.settings.drain_s / 3))
         await self.worker.drain(self.settings.drain_s)
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes all that was opened; enough for a process that did not come to serve."""
+        await ended(*self._chores)
         await self.server.stop()
         await self.feeds.close()
         await self.router.close()
@@ -278,9 +284,14 @@ def shared_limits_of(settings: AgentSettings) -> SharedLimits:
 
 async def serve(agent: Agent, settings: AgentSettings, running: Process) -> None:
     """Serves an agent until the process is told to stop."""
+    check_bearer(settings.tls_dir, Role.AGENT, name=agent.name)
     telemetry.configure(settings, agent.name, f"{agent.name}-{settings.port}")
     process = AgentProcess(agent, settings)
-    target = await process.start()
+    try:
+        target = await process.start()
+    except BaseException:
+        await process.close()
+        raise
     log.info("ready", agent=agent.name, target=target)
     running.ready(target=target, agent=agent.name)
     await running.stopping.wait()

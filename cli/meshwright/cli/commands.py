@@ -1,6 +1,7 @@
 """The commands by name, each in a module that is imported when it is called: help and typing errors come at once."""
 
 import importlib
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -8,6 +9,8 @@ from typing import Any, NamedTuple
 import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command, get_group
+
+FOR_CODE = re.compile(r"\n\n(?=(?:Args|Raises|Returns|Yields):\n)")
 
 
 class Place(NamedTuple):
@@ -117,7 +120,16 @@ def loaded(name: str) -> Any:
     place = PLACES[name]
     found = getattr(importlib.import_module(f"meshwright.cli.{place.module}"), place.name)
     if isinstance(found, typer.Typer):
-        return get_group(found)
+        return for_users(get_group(found))
     alone = typer.Typer(add_completion=False)
     alone.command(name)(found)
-    return get_command(alone)
+    return for_users(get_command(alone))
+
+
+def for_users(command: Any) -> Any:
+    """Takes out of a command's help what its docstring says to those who call it from code."""
+    if command.help:
+        command.help = FOR_CODE.split(command.help)[0]
+    for inner in getattr(command, "commands", {}).values():
+        for_users(inner)
+    return command

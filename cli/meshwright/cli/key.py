@@ -12,10 +12,14 @@ import typer
 
 from meshwright.cli.output import Format, show, show_table
 from meshwright.cli.tool_serve import local_mesh
-from meshwright.core.api_key import LONGEST_S, ApiKey, ApiKeys
-from meshwright.core.errors import InvalidRequestError, SetupError
+from meshwright.core.api_key import KEY, LONGEST_S, ApiKey, ApiKeys
+from meshwright.core.errors import InvalidRequestError, SetupError, StoreDeniedError
+from meshwright.core.identity import checked_name
+from meshwright.core.known_scope import opens_methods
+from meshwright.core.role import Role
 from meshwright.core.settings import Settings, data_home
 from meshwright.core.store import Store
+from meshwright.core.store_user import user_of
 
 app = typer.Typer(no_args_is_help=True, help="API keys: make one, see which there are, revoke one.")
 T = TypeVar("T")
@@ -33,7 +37,7 @@ def create(
     name: Annotated[str, typer.Option(help="What the key is for, for people")],
     scopes: Annotated[str, typer.Option(help="What it opens, by commas: tasks:read,tasks:write; '*' is everything")],
     tenant: Annotated[str, typer.Option(help="Tenant in whose name its holder acts")] = "default",
-    principal: Annotated[str, typer.Option(help="As whom its holder acts  [default: the name]")] = "",
+    principal: Annotated[str | None, typer.Option(help="As whom its holder acts  [default: the name]")] = None,
     expires: Annotated[str, typer.Option(help="When it ends: 30d, 12h, 90m; by default never")] = "",
     output: Output = Format.TABLE,
     store: StoreUrl = None,
@@ -41,10 +45,14 @@ def create(
 ) -> None:
     """Makes a key and prints it: it is shown this once, and kept as a hash."""
     asked = [scope.strip() for scope in scopes.split(",") if scope.strip()]
+    of_tools = [scope for scope in asked if not opens_methods(scope)]
+    acts_as = checked_name("principal", name if principal is None else principal)
     life_s = seconds(expires) if expires else 0
     key, made = with_keys(
-        store, data, lambda keys: keys.create(name, asked, tenant=tenant, principal=principal, life_s=life_s)
+        store, data, lambda keys: keys.create(name, asked, tenant=tenant, principal=acts_as, life_s=life_s)
     )
+    if of_tools:
+        typer.echo(f"{' '.join(of_tools)}: no scope of the mesh, good for tools that require it", err=True)
     if output is not Format.TABLE:
         show(json.dumps({"key": key} | facts(made), indent=2 if output is Format.JSON else None))
         return
@@ -86,21 +94,38 @@ def list_keys(output: Output = Format.TABLE, store: StoreUrl = None, data: DevDa
 
 @app.command()
 def revoke(
-    key_id: Annotated[str, typer.Argument(help="As `key list` prints it")], store: StoreUrl = None, data: DevData = None
+    key_id: Annotated[str, typer.Argument(help="As `key list` prints it, or the key itself")],
+    store: StoreUrl = None,
+    data: DevData = None,
 ) -> None:
     """Revokes a key: the next call with it is refused."""
-    gone = with_keys(store, data, lambda keys: keys.revoke(key_id))
+    whole = KEY.fullmatch(key_id)
+    named = whole["key_id"] if whole else key_id
+    gone = with_keys(store, data, lambda keys: keys.revoke(named))
     show(f"{gone.key_id}  revoked: {gone.name} of {gone.tenant}")
 
 
 def with_keys(store: str | None, data: Path | None, work: Callable[[ApiKeys], Awaitable[T]]) -> T:
-    """Runs a command's work on the keys of the mesh that it names."""
+    """Runs a command's work on the keys of the mesh that it names.
+
+    Raises:
+        SetupError: The store cannot be used; says how another one is named.
+        StoreDeniedError: The store's user may not do it; says whose address is needed.
+    """
 
     async def run() -> T:
         opened = Store(store_url(store, data))
         try:
             await opened.open()
             return await work(ApiKeys(opened))
+        except SetupError as error:
+            hint = "name the folder of a `meshwright dev` with --data, or a store with --store"
+            raise SetupError(f"{error.message}; {hint}") from None
+        except StoreDeniedError:
+            raise StoreDeniedError(
+                f"this user of the store may not see API keys: take the address of {user_of(Role.GATEWAY)}, "
+                "by --store or MESHWRIGHT_STORE_URL"
+            ) from None
         finally:
             await opened.close()
 

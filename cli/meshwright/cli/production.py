@@ -12,13 +12,19 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from meshwright.agents.journal import LIBRARY as JOURNAL_LIBRARY
+from meshwright.agents.settings import AgentSettings
 from meshwright.cli.authority import AUTHORITY_NAME
+from meshwright.cli.settings import CliSettings
 from meshwright.core.errors import MeshError, SetupError, StoreDeniedError
 from meshwright.core.server import is_loopback
+from meshwright.core.settings import misspelled
 from meshwright.core.store import INSTALL, MESH, Store, partition_key, public_url
-from meshwright.core.tls import KEY, read, read_pair
+from meshwright.core.tls import KEY, read_pair
+from meshwright.gateway.authentication import check_settings
+from meshwright.gateway.hosts import unreachable
 from meshwright.gateway.settings import GatewaySettings
 from meshwright.gateway.tls import check_transport
+from meshwright.registry.settings import RegistrySettings
 from meshwright.registry.store import LIBRARY as REGISTRY_LIBRARY
 
 EXPIRES_SOON = dt.timedelta(days=14)
@@ -27,28 +33,76 @@ STORE_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something to be done: what it is about, what is wrong, what to do."""
+    """Something to be done.
+
+    Attributes:
+        about: What it is about.
+        what: What is wrong.
+        todo: What to do.
+        is_unseen: Whether it could not be looked at; it may be as it should be.
+    """
 
     about: str
     what: str
     todo: str
+    is_unseen: bool = False
 
 
 async def broken(settings: GatewaySettings) -> list[Finding]:
-    """Lists what would keep processes from starting with these settings."""
-    found = []
+    """Lists what would keep processes from starting with these settings, or callers out."""
+    found = [*of_environment(settings)]
     try:
-        if settings.tls_dir:
-            read(Path(settings.tls_dir))
+        check_settings(settings)
+    except SetupError as error:
+        found.append(Finding("edge", error.message, "the gateway does not start"))
+    try:
         check_transport(settings)
     except SetupError as error:
         found.append(Finding("TLS", error.message, "the process that needs them does not start"))
     try:
-        async with opened(settings.store_url):
-            pass
-    except SetupError as error:
+        async with opened(settings.store_url) as store:
+            found += [finding async for finding in of_installation(store, settings.partitions)]
+    except MeshError as error:
         found.append(Finding("store", error.message, "no process that needs it starts"))
     return found
+
+
+def of_environment(settings: GatewaySettings) -> Iterator[Finding]:
+    """Finds variables that nobody reads, and an edge that nobody reaches."""
+    for name, meant in misspelled(GatewaySettings, AgentSettings, RegistrySettings, CliSettings).items():
+        yield Finding("settings", f"nobody reads {name}", f"{meant} may be meant")
+    if why := unreachable(settings):
+        yield Finding("edge", why, "name the hosts that clients call by MESHWRIGHT_ALLOWED_HOSTS")
+
+
+async def of_installation(store: Store, partitions: int) -> AsyncIterator[Finding]:
+    """Finds what processes miss in a store that they may not write into a new one themselves.
+
+    Raises:
+        MeshError: It does not answer, or not what is asked.
+    """
+    (written,) = await store.run(("GET", partition_key(MESH, "partitions")))
+    if written and int(written) != partitions:
+        yield Finding(
+            "store",
+            f"it was installed with MESHWRIGHT_PARTITIONS={int(written)}, not {partitions}",
+            "set that for every process, and for `meshwright store install`",
+        )
+    if await user_of_many_rights(store):
+        return
+    libraries = (JOURNAL_LIBRARY, REGISTRY_LIBRARY)
+    held = await store.run(*(("FUNCTION", "LIST", "LIBRARYNAME", library.name) for library in libraries))
+    for library in (library for library, found in zip(libraries, held, strict=True) if not found):
+        yield Finding("store", f"it does not hold {library.name}", INSTALL)
+
+
+async def user_of_many_rights(store: Store) -> str:
+    """Names the store's user where it may do more than a process has to; empty: it may not even ask who it is."""
+    try:
+        (name,) = await store.run(("ACL", "WHOAMI"))
+    except StoreDeniedError:
+        return ""
+    return str(name.decode())
 
 
 async def missing(settings: GatewaySettings, admin_url: str) -> list[Finding]:
@@ -89,7 +143,7 @@ def of_certificates(settings: GatewaySettings) -> Iterator[Finding]:
     folders = {settings.tls_dir, settings.envoy_tls_dir, settings.edge_tls_dir} - {""}
     for folder in sorted(folders):
         try:
-            _, _, certificate = read_pair(Path(folder))
+            _, _, certificate = read_pair(Path(folder), "")
         except SetupError:  # told as broken
             continue
         left = certificate.not_valid_after_utc - dt.datetime.now(dt.UTC)
@@ -118,24 +172,25 @@ async def of_store(settings: GatewaySettings, admin_url: str) -> AsyncIterator[F
     if is_plain_abroad(settings.store_url):
         yield Finding("store", f"plain text to {public_url(settings.store_url)}", "write rediss:// in its address")
     async with opened(settings.store_url) as store:
-        try:
-            (name,) = await store.run(("ACL", "WHOAMI"))
-        except StoreDeniedError:
-            for library in (JOURNAL_LIBRARY, REGISTRY_LIBRARY):
-                if not await store.client.function_list(library=library.name):
-                    yield Finding("store", f"it does not hold {library.name}", INSTALL)
-        else:
-            yield Finding("store", f"its user {name.decode()} may do everything", "see `meshwright store acl`")
+        if name := await user_of_many_rights(store):
+            yield Finding("store", f"its user {name} may do everything", "see `meshwright store acl`")
+        (memory,) = await store.run(("INFO", "memory"))
+        if not memory.get("maxmemory"):
+            yield Finding("store", "it takes memory without bound", "set maxmemory")
     async with opened(admin_url or settings.store_url) as store:
         try:
-            (kept,) = await store.run(("CONFIG", "GET", "maxmemory"))
+            (log,) = await store.run(("CONFIG", "GET", "auto-aof-rewrite-percentage"))
+            (ids,) = await store.run(("HKEYS", partition_key(MESH, "seal")))
         except StoreDeniedError:
-            hint = "set MESHWRIGHT_STORE_ADMIN_URL for this command"
-            yield Finding("store", "its user cannot see whether appendfsync is always", hint)
+            what = "whether appendfsync is always, when the log is rewritten, which content keys are in use"
+            hint = "its user may not tell: set MESHWRIGHT_STORE_ADMIN_URL for this command"
+            yield Finding("store", what, hint, is_unseen=True)
             return
-        if int(next(iter(kept.values()))) == 0:
-            yield Finding("store", "it takes memory without bound", "set maxmemory")
-        (ids,) = await store.run(("HKEYS", partition_key(MESH, "seal")))
+        if int(next(iter(log.values()))) == 0:
+            what = "its log is never rewritten, so what was deleted stays in it"
+            yield Finding(
+                "store", what, "set auto-aof-rewrite-percentage 100, and run BGREWRITEAOF (docs/encryption.md)"
+            )
         if len(ids) > 1:
             named = ", ".join(sorted(key_id.decode() for key_id in ids))
             todo = "run `meshwright store rewrap`, then take the old ones out (docs/encryption.md)"

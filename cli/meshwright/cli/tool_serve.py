@@ -13,7 +13,6 @@ from meshwright.cli.mesh import FACTS
 from meshwright.core import channel, process
 from meshwright.core.channel import Channels
 from meshwright.core.errors import IncompatibleContractError, SetupError, UnavailableError
-from meshwright.core.ids import TARGET
 from meshwright.core.process import Process
 from meshwright.core.settings import data_home
 from meshwright.gen.registry.v1.tool_registry_service_pb2 import RegisterToolRequest
@@ -82,8 +81,6 @@ def placed(settings: HostSettings, data: Path) -> HostSettings:
             hint = "start one with `meshwright dev`, or name a registry with --registry HOST:PORT"
             raise SetupError(f"no mesh runs on {data}: {hint}")
         settings = settings.model_copy(update={"registry": local["registry"]})
-    if not TARGET.fullmatch(settings.registry):
-        raise SetupError(f"{settings.registry!r} is no address of a registry: write HOST:PORT")
     if "store_url" not in settings.model_fields_set and local.get("registry") == settings.registry:
         settings = settings.model_copy(update={"store_url": local["store"]})
     return settings
@@ -132,7 +129,8 @@ async def check(tools: Sequence[HostedTool], settings: HostSettings) -> None:
         await RegistryClient(channels, settings.registry).wait_until_there(REGISTRY_S)
         registry = ToolRegistryServiceStub(channels.to(settings.registry))
         for tool in tools:
-            request = RegisterToolRequest(tool=tool.contract(), validate_only=True)
+            is_open = settings.auth == "none"
+            request = RegisterToolRequest(tool=tool.contract(), validate_only=True, open=is_open)
             with refusal_listed():
                 await channel.patient(registry.RegisterTool, request, timeout_s=REGISTRY_S)
     except UnavailableError:

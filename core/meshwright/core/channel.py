@@ -82,6 +82,9 @@ CLOSED = "Socket closed"
 """What it says where the server did: after a handshake it refuses our certificate, in plain text it wants one."""
 
 
+AUTHORITY_ADVICE = "name the file of the authorities that the edge's certificate may be of"
+
+
 def dial(target: str, certificates: Certificates | None = None, agent_id: str = "") -> grpc.aio.Channel:
     """Opens a channel to host:port; with certificates both sides prove who they are, and the server which agent."""
     if certificates:
@@ -99,7 +102,7 @@ def dial_edge(target: str, authority: str = "") -> grpc.aio.Channel:
     Raises:
         SetupError: The file cannot be used.
     """
-    trusted = read_authorities(Path(authority)) if authority else None
+    trusted = read_authorities(Path(authority), AUTHORITY_ADVICE) if authority else None
     return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(trusted), options=OPTIONS)
 
 

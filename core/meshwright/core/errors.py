@@ -200,6 +200,13 @@ class NameRefusedError(MeshError):
     reason = "NAME_REFUSED"
 
 
+class AuthDiffersError(MeshError):
+    """A process that takes calls of anybody joins a mesh that wants to know who is calling."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "AUTH_DIFFERS"
+
+
 class FencedError(MeshError):
     """Another process owns the task now; whoever sees this stops working on it."""
 

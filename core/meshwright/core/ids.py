@@ -59,6 +59,21 @@ TARGET = Form(
 )
 
 
+LAST_PORT = 65_535
+
+
+def host_and_port(text: str) -> str:
+    """Returns an address: what a setting of pydantic is checked by.
+
+    Raises:
+        ValueError: It is none; says how one looks.
+    """
+    port = TARGET.validated(text).rpartition(":")[2]
+    if not 0 < int(port) <= LAST_PORT:
+        raise ValueError(f"must have a port from 1 to {LAST_PORT}")
+    return text
+
+
 def checked(field: str, value: str, form: Form) -> str:
     """Returns the value.
 

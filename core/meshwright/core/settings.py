@@ -5,16 +5,21 @@ environment variable, its default and its description stand beside it.
 """
 
 import os
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from meshwright.core.errors import SetupError
+from meshwright.core.ids import host_and_port
 from meshwright.core.key_file import read_key
 from meshwright.core.mistake import mistakes
 
 PREFIX = "MESHWRIGHT_"
+ALIKE = 0.8
+"""How alike two names are of which one is meant: 1 is the same."""
 Auth = Literal["none", "keys", "jwt", "keys,jwt"]
 
 
@@ -51,6 +56,21 @@ class Settings(BaseModel):
         default="", description="Folder of cert.pem, key.pem and ca.pem: mTLS to and from every service; empty: none"
     )
 
+    @field_validator("registry")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        return host_and_port(value)
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _is_an_endpoint(cls, value: str) -> str:
+        """Refuses what has no host or port that can be read; the words of the parser's error are Python's."""
+        try:
+            _ = urlsplit(value).port
+        except ValueError:
+            raise ValueError("must be a URL such as http://collector:4317") from None
+        return value
+
     @field_validator("content_keys_file")
     @classmethod
     def _stays_there(cls, path: str) -> str:
@@ -80,6 +100,14 @@ class Settings(BaseModel):
         return {PREFIX + name.upper(): str(value) for name, value in self.model_dump().items()}
 
 
+def misspelled(*known: type[Settings]) -> dict[str, str]:
+    """Finds variables that no settings read and that look like one that some do: what is set, and what may be meant."""
+    names = {name.upper() for settings in known for name in settings.model_fields}
+    others = {name for name in os.environ if name.startswith(PREFIX)} - {PREFIX + name for name in names}
+    meant = {name: get_close_matches(name.removeprefix(PREFIX), names, n=1, cutoff=ALIKE) for name in sorted(others)}
+    return {name: PREFIX + found[0] for name, found in meant.items() if found}
+
+
 def provider_key(provider: str) -> str:
     """Returns a model provider's API key from `<PROVIDER>_API_KEY`, or from the file `<PROVIDER>_API_KEY_FILE`.
 
@@ -107,8 +135,16 @@ def child_environment(settings: Settings) -> dict[str, str]:
 
 
 def data_home() -> Path:
-    """Returns the folder for data of this user: `$XDG_DATA_HOME/meshwright`, by default under ~/.local/share."""
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "meshwright"
+    """Returns the folder for data of this user: `$XDG_DATA_HOME/meshwright`, by default under ~/.local/share.
+
+    Raises:
+        SetupError: The user has no home.
+    """
+    named = os.environ.get("XDG_DATA_HOME")
+    try:
+        return (Path(named) if named else Path.home() / ".local/share") / "meshwright"
+    except RuntimeError:
+        raise SetupError("this user has no home folder for data: set HOME, or XDG_DATA_HOME") from None
 
 
 def runtime_home() -> Path | None:

@@ -21,6 +21,7 @@ from meshwright.core.role import TRUST_DOMAIN, Role, bearer_in
 from meshwright.core.telemetry import CERTIFICATE_EXPIRES
 
 CERTIFICATE, KEY, AUTHORITY = "cert.pem", "key.pem", "ca.pem"
+MESH_ADVICE = "`meshwright certs` makes one"
 MOST_BYTES = 2**20
 """Of a file; a bundle of all public authorities has a quarter of it."""
 
@@ -105,18 +106,24 @@ def certificates_in(folder: str) -> Certificates | None:
     return Certificates(Path(folder)) if folder else None
 
 
-def check_name(folder: str, name: str) -> None:
-    """Holds a process's own certificate against its name; one without a name is of any process of its role.
+def check_bearer(folder: str, *roles: Role, name: str = "") -> None:
+    """Holds a process's own certificate against what it is; one without a name is of any process of its role.
 
     Args:
         folder: As `MESHWRIGHT_TLS_DIR` names it; empty: none.
-        name: What the process is called.
+        roles: Those whose certificate is good for the process, its own first.
+        name: What the process is called; empty: certificates with any name are good.
 
     Raises:
-        SetupError: The certificate bears another name, or cannot be used.
+        SetupError: The certificate is of another role, or bears another name, or cannot be used.
     """
-    if folder and (found := read(Path(folder)).name) not in ("", name):
-        raise SetupError(f"{Path(folder) / CERTIFICATE} is the certificate of {found}: {name} needs one of its own")
+    if not folder:
+        return
+    found, file = read(Path(folder)), Path(folder) / CERTIFICATE
+    if found.role not in roles:
+        raise SetupError(f"{file} is a certificate of the role {found.role}: this process needs {roles[0]}")
+    if name and found.name not in ("", name):
+        raise SetupError(f"{file} is the certificate of {found.name}: {name} needs one of its own")
 
 
 def state_of(path: Path) -> tuple[int, int, int]:
@@ -135,21 +142,25 @@ def read(folder: Path) -> Identity:
         SetupError: A file is missing or no PEM, the key is another certificate's, or the certificate has expired or
             names no role.
     """
-    chain, key, certificate = read_pair(folder)
-    authority = read_authorities(folder / AUTHORITY)
+    chain, key, certificate = read_pair(folder, MESH_ADVICE)
+    authority = read_authorities(folder / AUTHORITY, MESH_ADVICE)
     bearer = bearer_in(uris(certificate))
     if bearer is None:
         raise SetupError(f"{folder / CERTIFICATE} names no role: it needs one URI SAN, {TRUST_DOMAIN}ROLE[/NAME]")
     return Identity(chain, key, authority, *bearer, certificate.not_valid_after_utc)
 
 
-def read_pair(folder: Path) -> tuple[bytes, bytes, x509.Certificate]:
+def read_pair(folder: Path, advice: str) -> tuple[bytes, bytes, x509.Certificate]:
     """Reads a folder's certificate and its key: both in PEM, and the certificate.
+
+    Args:
+        folder: Of `cert.pem` and `key.pem`.
+        advice: What is said to do where one of them cannot be read.
 
     Raises:
         SetupError: One is missing or no PEM, they do not belong together, or the certificate has expired.
     """
-    chain, key = content(folder / CERTIFICATE), content(folder / KEY)
+    chain, key = content(folder / CERTIFICATE, advice), content(folder / KEY, advice)
     certificate = parsed(folder / CERTIFICATE, chain)[0]
     try:
         public = serialization.load_pem_private_key(key, None).public_key()
@@ -167,18 +178,22 @@ def read_pair(folder: Path) -> tuple[bytes, bytes, x509.Certificate]:
     return chain, key, certificate
 
 
-def read_authorities(path: Path) -> bytes:
+def read_authorities(path: Path, advice: str) -> bytes:
     """Reads a file of authorities.
+
+    Args:
+        path: Of the file, in PEM.
+        advice: What is said to do where it cannot be read.
 
     Raises:
         SetupError: There is none, or it holds no certificate.
     """
-    found = content(path)
+    found = content(path, advice)
     parsed(path, found)
     return found
 
 
-def content(path: Path) -> bytes:
+def content(path: Path, advice: str) -> bytes:
     """Reads a file of a bounded size; a pipe is not waited for.
 
     Raises:
@@ -188,7 +203,7 @@ def content(path: Path) -> bytes:
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             found = file.read(MOST_BYTES + 1) or b""
     except OSError as error:
-        raise SetupError(f"cannot read {path}: {error.strerror}; `meshwright certs` makes one") from None
+        raise SetupError(f"cannot read {path}: {error.strerror}; {advice}") from None
     if len(found) > MOST_BYTES:
         raise SetupError(f"{path} holds more than {MOST_BYTES} bytes: name a file with nothing but certificates")
     return found

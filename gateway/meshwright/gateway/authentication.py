@@ -53,6 +53,10 @@ def check_settings(settings: GatewaySettings) -> None:
             f"the edge listens on {settings.edge_host}, which is not loopback, and asks nobody who is calling: "
             "set MESHWRIGHT_AUTH to keys or jwt, or MESHWRIGHT_EDGE_HOST=127.0.0.1"
         )
+    if not settings.allowed_hosts.split():
+        raise SetupError(
+            "MESHWRIGHT_ALLOWED_HOSTS is empty, so every request gets 403: name the hosts that clients call"
+        )
     if takes_tokens(settings):
         needed = ("jwt_issuer", "jwt_audience", "jwt_jwks", "jwt_tenant_claim")
         for name in (name for name in needed if not getattr(settings, name)):

@@ -52,4 +52,4 @@ def file_source(path: str) -> Config:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(render(GatewaySettings(port=8082)), indent=2) + "\n")
+    sys.stdout.write(json.dumps(render(GatewaySettings()), indent=2) + "\n")

@@ -79,7 +79,7 @@ def unchunked(body: bytes) -> bytes:
 async def main() -> int:
     """Drains as the environment says: `MESHWRIGHT_FOLDER`, and `MESHWRIGHT_DRAIN_S` for open calls."""
     settings = GatewaySettings.load()
-    left = await drain(Path(settings.folder), settings.drain_s)
+    left = await drain(settings.home, settings.drain_s)
     sys.stdout.write(f"drained: {left} calls are still open\n")
     return 0
 

@@ -1,18 +1,28 @@
-"""The Envoy binary: where it is, how it is started, whether it accepts a configuration."""
+"""The Envoy binary: where it is, how it is started, whether it accepts a configuration.
+
+`python -m meshwright.gateway.envoy` becomes Envoy, in the folder that the gateway's process writes.
+"""
 
 import asyncio
 import hashlib
 import importlib.util
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
+
+import structlog
 
 from meshwright.core.errors import SetupError
 from meshwright.gateway.config import Config
+from meshwright.gateway.settings import GatewaySettings
 
 BOOTSTRAP = "envoy.json"
 VALIDATED = "envoy.json.validated"
 VALIDATION_S = 30.0
+
+log = structlog.get_logger("envoy")
 
 
 def find() -> Path | None:
@@ -48,8 +58,12 @@ async def prepare(folder: Path, bootstrap: Config) -> None:
     Raises:
         SetupError: Envoy refuses it; says what Envoy says.
     """
-    text = json.dumps(bootstrap, indent=2)
-    (folder / BOOTSTRAP).write_text(text)
+    text, file = json.dumps(bootstrap, indent=2), folder / BOOTSTRAP
+    if file.exists() and file.read_text() != text:
+        log.warning(
+            "bootstrap_changed", file=str(file), advice="an Envoy that runs here has read the old one: restart it"
+        )
+    file.write_text(text)
     binary = find()
     if binary is None:  # it runs beside us in an image of its own, and says itself what it refuses
         return
@@ -66,3 +80,26 @@ async def prepare(folder: Path, bootstrap: Config) -> None:
         said = output.decode(errors="replace").strip().splitlines() or ["nothing"]
         raise SetupError(f"Envoy refuses its configuration {folder / BOOTSTRAP}: {said[-1]}")
     mark.write_text(digest)
+
+
+def run(settings: GatewaySettings) -> None:
+    """Becomes Envoy, in the folder that the gateway's process writes; returns only by an error.
+
+    Raises:
+        SetupError: It is not installed, or nothing was written for it yet.
+    """
+    program, *arguments = command()
+    folder = settings.home.absolute()
+    if not (folder / BOOTSTRAP).exists():
+        raise SetupError(
+            f"{folder} holds no {BOOTSTRAP}: start `python -m meshwright.gateway` first, with the same settings"
+        )
+    os.chdir(folder)
+    os.execv(program, [program, *arguments])  # noqa: S606 - the binary that was found
+
+
+if __name__ == "__main__":
+    try:
+        run(GatewaySettings.load())
+    except SetupError as failed:
+        sys.exit(f"error: {failed.message}")

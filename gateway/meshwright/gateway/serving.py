@@ -9,7 +9,7 @@ import structlog
 
 from meshwright.core import channel, telemetry
 from meshwright.core.channel import Channels
-from meshwright.core.errors import MeshError
+from meshwright.core.errors import MeshError, SetupError
 from meshwright.core.grant import Verifier
 from meshwright.core.process import Process
 from meshwright.core.server import Server, bound
@@ -17,6 +17,7 @@ from meshwright.gateway import bootstrap, envoy
 from meshwright.gateway.authentication import check_settings, jwks_of, jwks_url, takes_tokens
 from meshwright.gateway.config import CDS, DESCRIPTORS, JWKS
 from meshwright.gateway.discovery import EnvoyFiles
+from meshwright.gateway.hosts import unreachable
 from meshwright.gateway.service import EdgeService
 from meshwright.gateway.settings import GatewaySettings
 from meshwright.gateway.tls import check_transport, secret_files
@@ -37,12 +38,13 @@ class GatewayProcess:
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
-        self._folder = Path(settings.folder)
         self._channels = Channels(settings.tls_dir)
         self._directory = AgentDirectoryServiceStub(self._channels.to(settings.registry))
         service = EdgeService(self._channels, settings.registry, settings.auth)
         services = {"gateway.v1.EdgeService": bound(add_EdgeServiceServicer_to_server, service)}
         check_settings(settings)
+        if why := unreachable(settings):
+            log.warning("edge_is_unreachable", why=why, advice="name its hosts by MESHWRIGHT_ALLOWED_HOSTS")
         self._doorman = doorman(settings)
         verifier = Verifier(self._doorman.issuer) if self._doorman else None
         self._server = Server(settings, services | (self._doorman.services if self._doorman else {}), verifier)
@@ -50,13 +52,14 @@ class GatewayProcess:
 
     async def start(self) -> str:
         """Listens, writes what Envoy reads, and starts to watch the directory; returns host:port."""
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(self._settings.home)
         if self._doorman:
             await self._doorman.start()
         target = await self._server.start()
         port = int(target.rpartition(":")[2])
         settings = self._settings.model_copy(update={"port": port})
         envoy_files = await write_configuration(settings)
+        log.info("envoy_files_written", folder=str(settings.home.absolute()), run="python -m meshwright.gateway.envoy")
         self._watching = asyncio.create_task(self._watch(envoy_files))
         return target
 
@@ -98,6 +101,20 @@ def doorman(settings: GatewaySettings) -> "Doorman | None":
     return Doorman(settings)
 
 
+def make_folder(folder: Path) -> None:
+    """Makes the folder that Envoy reads.
+
+    Raises:
+        SetupError: It cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise SetupError(
+            f"the folder {folder} cannot be made: {error.strerror}; name another one by MESHWRIGHT_FOLDER"
+        ) from None
+
+
 async def write_configuration(settings: GatewaySettings) -> EnvoyFiles:
     """Writes all that Envoy reads into its folder; returns the files that are kept true to the directory.
 
@@ -107,7 +124,7 @@ async def write_configuration(settings: GatewaySettings) -> EnvoyFiles:
     Raises:
         SetupError: A certificate cannot be used, or Envoy refuses the configuration.
     """
-    folder = Path(settings.folder)
+    folder = settings.home
     check_transport(settings)
     (folder / DESCRIPTORS).write_bytes((files("meshwright.gen") / DESCRIPTORS).read_bytes())
     if takes_tokens(settings) and jwks_url(settings) is None:
@@ -125,7 +142,9 @@ async def serve(settings: GatewaySettings, running: Process) -> None:
     """Serves until the process is told to stop."""
     telemetry.configure(settings, "gateway", "gateway")
     gateway = GatewayProcess(settings)
-    running.ready(target=await gateway.start())
-    await running.stopping.wait()
-    await gateway.stop()
-    telemetry.flush()
+    try:
+        running.ready(target=await gateway.start())
+        await running.stopping.wait()
+    finally:  # also where it did not come to serve: Envoy refuses its configuration, say
+        await gateway.stop()
+        telemetry.flush()

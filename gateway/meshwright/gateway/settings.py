@@ -1,10 +1,12 @@
 """Settings of the gateway and of the Envoy in front."""
 
 import re
+from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from meshwright.core.settings import Settings
+from meshwright.core.ids import host_and_port
+from meshwright.core.settings import Settings, data_home
 
 ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?")
 
@@ -12,6 +14,12 @@ ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?")
 class GatewaySettings(Settings):
     """What the gateway's process is told beside what every service is."""
 
+    port: int = Field(
+        default=8082,
+        ge=0,
+        le=65535,
+        description="Port to listen on for Envoy, which reads it once; 0: a free one, another after each start",
+    )
     edge_host: str = Field(default="127.0.0.1", description="Address that Envoy listens on")
     edge_port: int = Field(default=8080, ge=0, le=65535, description="Port that Envoy listens on")
     internal_port: int = Field(default=8081, ge=0, le=65535, description="Loopback port of Envoy's /metrics")
@@ -31,7 +39,11 @@ class GatewaySettings(Settings):
     envoy_tls_dir: str = Field(
         default="", description="Folder of the certificate that Envoy shows to services, role edge; beside tls_dir"
     )
-    folder: str = Field(default=".", description="Folder that this process and Envoy share; Envoy's working directory")
+    folder: str = Field(
+        default="",
+        description="Folder that this process and Envoy share, Envoy's working directory; files in it are overwritten; "
+        "empty: ~/.local/share/meshwright/gateway",
+    )
     allowed_hosts: str = Field(
         default="localhost 127.0.0.1 [::1]",
         description="Host names that a request and its Origin may name; others are refused",
@@ -88,3 +100,17 @@ class GatewaySettings(Settings):
     trusted_hops: int = Field(
         default=0, ge=0, le=10, description="Proxies in front whose x-forwarded-for is believed; 0: none is"
     )
+
+    @field_validator("limit_service")
+    @classmethod
+    def _is_an_address_or_none(cls, value: str) -> str:
+        return host_and_port(value) if value else value
+
+    @property
+    def home(self) -> Path:
+        """Folder that this process and Envoy share.
+
+        Raises:
+            SetupError: None is named, and the user has no home.
+        """
+        return Path(self.folder) if self.folder else data_home() / "gateway"

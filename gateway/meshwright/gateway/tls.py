@@ -11,13 +11,14 @@ from pathlib import Path
 from meshwright.core.errors import SetupError
 from meshwright.core.role import TRUST_DOMAIN, Role, dns_name
 from meshwright.core.server import is_loopback
-from meshwright.core.tls import AUTHORITY, CERTIFICATE, KEY, read, read_pair
+from meshwright.core.tls import AUTHORITY, CERTIFICATE, KEY, check_bearer, read, read_pair
 from meshwright.gateway.config import TYPE, Config
 from meshwright.gateway.settings import GatewaySettings
 
 MESH, TRUSTED, EDGE = "mesh", "mesh-trusted", "edge"
 """Secrets: what Envoy shows to services, whom it trusts there, what it shows to clients."""
 ENVOY_DIR = "MESHWRIGHT_ENVOY_TLS_DIR"
+EDGE_ADVICE = "MESHWRIGHT_EDGE_TLS_DIR needs cert.pem and key.pem for the host that clients name"
 HANDSHAKE_S = 5
 """How long a client may take to agree on a connection: one that says nothing keeps none."""
 CONTEXT = TYPE + "envoy.extensions.transport_sockets.tls.v3."
@@ -38,12 +39,13 @@ def check_transport(settings: GatewaySettings) -> None:
         raise SetupError(
             "MESHWRIGHT_TLS_DIR is set: name the folder of Envoy's certificate, role edge, by " + ENVOY_DIR
         )
+    check_bearer(settings.tls_dir, Role.GATEWAY)
     if settings.tls_dir and (role := read(Path(settings.envoy_tls_dir)).role) is not Role.EDGE:
         raise SetupError(
             f"{ENVOY_DIR}={settings.envoy_tls_dir} holds a certificate of the role {role}: services take edge"
         )
     if settings.edge_tls_dir:
-        read_pair(Path(settings.edge_tls_dir))
+        read_pair(Path(settings.edge_tls_dir), EDGE_ADVICE)
 
 
 def secret_file(name: str) -> str:

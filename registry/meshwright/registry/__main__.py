@@ -2,12 +2,12 @@
 
 from meshwright.core import process
 from meshwright.core.process import Process
-from meshwright.core.settings import Settings
+from meshwright.registry.settings import RegistrySettings
 
 
 async def main(running: Process) -> None:
     """Serves the registry as the environment says."""
-    settings = Settings.load()
+    settings = RegistrySettings.load()
     from meshwright.registry.serving import serve
 
     await serve(settings, running)

@@ -2,7 +2,13 @@
 
 import time
 
-from meshwright.core.errors import ApprovalRequiredError, GrantInvalidError, ScopeMissingError, TaskTimeoutError
+from meshwright.core.errors import (
+    ApprovalRequiredError,
+    AuthDiffersError,
+    GrantInvalidError,
+    ScopeMissingError,
+    TaskTimeoutError,
+)
 from meshwright.core.grant import approval_of, check_tool
 from meshwright.core.scope import missing
 from meshwright.gen.agents.v1.grant_pb2 import Grant
@@ -63,4 +69,21 @@ def check_approval(call: Call) -> None:
         raise ApprovalRequiredError(
             f"{call.hosted.tool.name} runs once a person has allowed exactly this call: an agent asks for it",
             metadata={"tool": call.hosted.pin, "intent_digest": call.intent},
+        )
+
+
+def check_guarded(*, is_open: bool, is_asking: bool) -> None:
+    """Lets a process join that knows who calls it, or a mesh where nobody is asked.
+
+    Args:
+        is_open: Whether the process takes calls of anybody.
+        is_asking: Whether the mesh wants to know who is calling.
+
+    Raises:
+        AuthDiffersError: It would be an open door into this mesh.
+    """
+    if is_open and is_asking:
+        raise AuthDiffersError(
+            "the mesh wants to know who is calling, and this process has MESHWRIGHT_AUTH=none: "
+            "set it to what the registry and the gateway have"
         )

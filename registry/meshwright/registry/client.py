@@ -37,10 +37,12 @@ class RegistryClient:
     Args:
         channels: Where connections are kept.
         target: host:port of the registry.
+        is_open: Whether the process that registers and announces takes calls of anybody.
     """
 
-    def __init__(self, channels: Channels, target: str) -> None:
+    def __init__(self, channels: Channels, target: str, *, is_open: bool = False) -> None:
         self._target = target
+        self._is_open = is_open
         self._tools = ToolRegistryServiceStub(channels.to(target))
         self._agents = AgentDirectoryServiceStub(channels.to(target))
         self._keys: dict[str, tuple[float, IssuerKey]] = {}
@@ -72,7 +74,7 @@ class RegistryClient:
 
     async def register(self, tool: Tool) -> Tool:
         """Registers a tool's version; repeating it is harmless."""
-        request = RegisterToolRequest(tool=tool)
+        request = RegisterToolRequest(tool=tool, open=self._is_open)
         registered: Tool = (await channel.patient(self._tools.RegisterTool, request, timeout_s=TIMEOUT_S)).tool
         return registered
 
@@ -126,7 +128,7 @@ class RegistryClient:
 
     async def announce(self, card: directory_pb2.AgentCard, endpoint: directory_pb2.Endpoint) -> None:
         """Announces an instance once."""
-        request = directory_pb2.AnnounceAgentRequest(agent=card, endpoint=endpoint)
+        request = directory_pb2.AnnounceAgentRequest(agent=card, endpoint=endpoint, open=self._is_open)
         request.lease.FromMilliseconds(int(LEASE_S * 1000))
         await channel.patient(self._agents.AnnounceAgent, request, timeout_s=TIMEOUT_S)
 

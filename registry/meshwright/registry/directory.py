@@ -42,6 +42,7 @@ def stored_announcement(request: AnnounceAgentRequest) -> bytes:
     kept = AnnounceAgentRequest()
     kept.CopyFrom(request)
     kept.ClearField("lease")
+    kept.ClearField("open")
     kept.agent.ClearField("endpoints")
     kept.endpoint.ClearField("lease_expire_time")
     return kept.SerializeToString(deterministic=True)

@@ -12,6 +12,7 @@ from meshwright.core.interceptors import Context
 from meshwright.core.peer import check_agent
 from meshwright.gen.registry.v1 import agent_directory_service_pb2 as pb
 from meshwright.gen.registry.v1.agent_directory_service_pb2_grpc import AgentDirectoryServiceServicer
+from meshwright.registry.authority import check_guarded
 from meshwright.registry.directory import cards, checked_announcement, stored_announcement
 from meshwright.registry.follower import Follower
 from meshwright.registry.page import page_size
@@ -24,10 +25,11 @@ RECENT_CHANGES = 100
 class AgentDirectory(AgentDirectoryServiceServicer):
     """Who is here: instances under leases, kept in the store."""
 
-    def __init__(self, store: DirectoryStore, signer: Signer, edges: EdgeKeys) -> None:
+    def __init__(self, store: DirectoryStore, signer: Signer, edges: EdgeKeys, *, is_asking: bool = False) -> None:
         self._store = store
         self._edges = edges
         self._signer = signer
+        self._is_asking = is_asking
         self.follower = Follower("agents", store.revision, store.changes)
 
     async def sweep(self) -> None:
@@ -41,6 +43,7 @@ class AgentDirectory(AgentDirectoryServiceServicer):
         lease_ms = checked_announcement(request)
         agent_id, instance_id = request.agent.agent_id, request.endpoint.instance_id
         check_agent(context, agent_id)
+        check_guarded(is_open=request.open, is_asking=self._is_asking)
         ends = await self._store.announce(agent_id, instance_id, stored_announcement(request), lease_ms)
         response = pb.AnnounceAgentResponse()
         response.lease_expire_time.FromMilliseconds(ends)

@@ -26,6 +26,7 @@ from meshwright.gen.registry.v1 import tool_registry_service_pb2 as pb
 from meshwright.gen.registry.v1.tool_registry_service_pb2_grpc import ToolRegistryServiceServicer
 from meshwright.gen.tools.v1.tool_service_pb2 import InvokeRequest, Outcome
 from meshwright.gen.tools.v1.tool_service_pb2_grpc import ToolServiceStub
+from meshwright.registry.authority import check_guarded
 from meshwright.registry.catalog import (
     UNPLACED,
     ToolState,
@@ -62,14 +63,16 @@ Place = tuple[str, str, ToolState]
 class ToolRegistry(ToolRegistryServiceServicer):
     """Contracts of tools, kept in the store; calls for those who have no mesh client."""
 
-    def __init__(self, store: CatalogStore, signer: Signer, channels: Channels) -> None:
+    def __init__(self, store: CatalogStore, signer: Signer, channels: Channels, *, is_asking: bool = False) -> None:
         self._store = store
         self._signer = signer
         self._channels = channels
+        self._is_asking = is_asking
         self.follower = Follower("tools", store.revision, self._changed)
 
     async def RegisterTool(self, request: pb.RegisterToolRequest, context: Context) -> pb.RegisterToolResponse:
         checked_writer(CALLER.get(), request.tool.name)
+        check_guarded(is_open=request.open, is_asking=self._is_asking)
         tool = checked_contract(request.tool)
         if request.validate_only:
             _, changes = await self._checked(tool)

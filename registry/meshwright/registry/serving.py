@@ -9,9 +9,11 @@ from meshwright.core.edge_keys import EdgeKeys
 from meshwright.core.grant import Signer, Verifier
 from meshwright.core.process import Process, ended
 from meshwright.core.revocations import Revocations
+from meshwright.core.role import Role
 from meshwright.core.server import Server, bound
 from meshwright.core.settings import Settings
 from meshwright.core.store import Store
+from meshwright.core.tls import check_bearer
 from meshwright.gen.registry.v1.agent_directory_service_pb2_grpc import add_AgentDirectoryServiceServicer_to_server
 from meshwright.gen.registry.v1.tool_registry_service_pb2_grpc import add_ToolRegistryServiceServicer_to_server
 from meshwright.registry.directory_service import AgentDirectory
@@ -27,8 +29,11 @@ class RegistryProcess:
         self._settings = settings
         self._store = Store(settings.store_url, LIBRARY)
         self._channels = Channels(settings.tls_dir)
-        self._directory = AgentDirectory(DirectoryStore(self._store), self.signer, EdgeKeys(self._store))
-        self._tools = ToolRegistry(CatalogStore(self._store), self.signer, self._channels)
+        is_asking = settings.auth != "none"
+        self._directory = AgentDirectory(
+            DirectoryStore(self._store), self.signer, EdgeKeys(self._store), is_asking=is_asking
+        )
+        self._tools = ToolRegistry(CatalogStore(self._store), self.signer, self._channels, is_asking=is_asking)
         services = {
             "registry.v1.AgentDirectoryService": bound(add_AgentDirectoryServiceServicer_to_server, self._directory),
             "registry.v1.ToolRegistryService": bound(add_ToolRegistryServiceServicer_to_server, self._tools),
@@ -56,6 +61,7 @@ class RegistryProcess:
 
 async def serve(settings: Settings, running: Process) -> None:
     """Serves until the process is told to stop."""
+    check_bearer(settings.tls_dir, Role.REGISTRY)
     registry = RegistryProcess(settings)
     telemetry.configure(settings, "registry", registry.signer.key_id)
     running.ready(target=await registry.start())

@@ -6,6 +6,14 @@ from meshwright.core.settings import Settings
 from meshwright.registry.rate import rates
 
 
+class RegistrySettings(Settings):
+    """What the registry's process is told beside what every service is."""
+
+    port: int = Field(
+        default=7070, ge=0, le=65535, description="Port to listen on, by which others know it; 0: a free one"
+    )
+
+
 class HostSettings(Settings):
     """What a tool host is told beside what every service is."""
 

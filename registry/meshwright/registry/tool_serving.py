@@ -13,8 +13,10 @@ from meshwright.core.codec import Codec
 from meshwright.core.errors import MeshError
 from meshwright.core.grant import Verifier
 from meshwright.core.process import Process, ended
+from meshwright.core.role import Role
 from meshwright.core.server import Server, bound
 from meshwright.core.store import Store
+from meshwright.core.tls import check_bearer
 from meshwright.gen.tools.v1.tool_service_pb2_grpc import add_ToolServiceServicer_to_server
 from meshwright.registry.client import RegistryClient
 from meshwright.registry.host import ToolHost
@@ -30,6 +32,7 @@ REPEAT_S = 15.0
 
 async def serve(tools: Sequence[HostedTool], settings: HostSettings, running: Process) -> None:
     """Registers and serves tools until the process is told to stop."""
+    check_bearer(settings.tls_dir, Role.TOOL, Role.AGENT)  # agents serve tools as well
     telemetry.configure(settings, "tool-host", f"tool-host-{secrets.token_hex(4)}")
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(telemetry.flush)
@@ -38,12 +41,13 @@ async def serve(tools: Sequence[HostedTool], settings: HostSettings, running: Pr
         await store.open(settings.partitions)
         channels = Channels(settings.tls_dir)
         stack.push_async_callback(channels.close)
-        registry = RegistryClient(channels, settings.registry)
+        registry = RegistryClient(channels, settings.registry, is_open=settings.auth == "none")
         host = ToolHost(tools, Ledger(store, settings.audit_kept), settings)
         services = {"tools.v1.ToolService": bound(add_ToolServiceServicer_to_server, ToolService(host))}
         server = Server(settings, services, Verifier(registry.key))
         stack.push_async_callback(server.stop)
         target = await server.start()
+        log.info("waits_for_registry", target=settings.registry, up_to_s=REGISTRY_PATIENCE_S)
         await registry.wait_until_there(REGISTRY_PATIENCE_S)
         for tool in tools:
             await registry.register(tool.contract(target))

@@ -176,6 +176,11 @@ class AnnounceAgentRequest(_message.Message):
     AGENT_FIELD_NUMBER: _builtins.int
     ENDPOINT_FIELD_NUMBER: _builtins.int
     LEASE_FIELD_NUMBER: _builtins.int
+    OPEN_FIELD_NUMBER: _builtins.int
+    open: _builtins.bool
+    """Whether the instance takes calls of anybody, as MESHWRIGHT_AUTH=none has it. Where the registry wants to know who
+    is calling, it is refused: the instance would let in whoever reaches its port.
+    """
     @_builtins.property
     def agent(self) -> Global___AgentCard:
         """The agent's card as this instance knows it."""
@@ -194,10 +199,11 @@ class AnnounceAgentRequest(_message.Message):
         agent: Global___AgentCard | None = ...,
         endpoint: Global___Endpoint | None = ...,
         lease: _duration_pb2.Duration | None = ...,
+        open: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "endpoint", b"endpoint", "lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "endpoint", b"endpoint", "lease", b"lease"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "endpoint", b"endpoint", "lease", b"lease", "open", b"open"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -75,7 +75,8 @@ class AgentDirectoryServiceServicer:
 
     def AnnounceAgent(self, request, context):
         """AnnounceAgent registers or renews an instance; silence past the lease removes it. Internal. Idempotent; what is
-        announced last for an instance counts. Gives INVALID_ARGUMENT INVALID_REQUEST naming the field.
+        announced last for an instance counts. Gives INVALID_ARGUMENT INVALID_REQUEST naming the field, and
+        FAILED_PRECONDITION AUTH_DIFFERS for an instance that lets anybody in where the registry does not.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

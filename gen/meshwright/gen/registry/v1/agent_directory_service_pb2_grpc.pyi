@@ -37,7 +37,8 @@ class AgentDirectoryServiceStub:
     def __new__(cls, channel: _aio.Channel) -> AgentDirectoryServiceAsyncStub: ...
     AnnounceAgent: _grpc.UnaryUnaryMultiCallable[_agent_directory_service_pb2.AnnounceAgentRequest, _agent_directory_service_pb2.AnnounceAgentResponse]
     """AnnounceAgent registers or renews an instance; silence past the lease removes it. Internal. Idempotent; what is
-    announced last for an instance counts. Gives INVALID_ARGUMENT INVALID_REQUEST naming the field.
+    announced last for an instance counts. Gives INVALID_ARGUMENT INVALID_REQUEST naming the field, and
+    FAILED_PRECONDITION AUTH_DIFFERS for an instance that lets anybody in where the registry does not.
     """
     WithdrawAgent: _grpc.UnaryUnaryMultiCallable[_agent_directory_service_pb2.WithdrawAgentRequest, _agent_directory_service_pb2.WithdrawAgentResponse]
     """WithdrawAgent removes an instance at once (drain). Internal. Idempotent: an instance that is not here is no
@@ -69,7 +70,8 @@ class AgentDirectoryServiceAsyncStub(AgentDirectoryServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     AnnounceAgent: _aio.UnaryUnaryMultiCallable[_agent_directory_service_pb2.AnnounceAgentRequest, _agent_directory_service_pb2.AnnounceAgentResponse]  # type: ignore[assignment]
     """AnnounceAgent registers or renews an instance; silence past the lease removes it. Internal. Idempotent; what is
-    announced last for an instance counts. Gives INVALID_ARGUMENT INVALID_REQUEST naming the field.
+    announced last for an instance counts. Gives INVALID_ARGUMENT INVALID_REQUEST naming the field, and
+    FAILED_PRECONDITION AUTH_DIFFERS for an instance that lets anybody in where the registry does not.
     """
     WithdrawAgent: _aio.UnaryUnaryMultiCallable[_agent_directory_service_pb2.WithdrawAgentRequest, _agent_directory_service_pb2.WithdrawAgentResponse]  # type: ignore[assignment]
     """WithdrawAgent removes an instance at once (drain). Internal. Idempotent: an instance that is not here is no
@@ -104,7 +106,8 @@ class AgentDirectoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_agent_directory_service_pb2.AnnounceAgentResponse, _abc.Awaitable[_agent_directory_service_pb2.AnnounceAgentResponse]]:
         """AnnounceAgent registers or renews an instance; silence past the lease removes it. Internal. Idempotent; what is
-        announced last for an instance counts. Gives INVALID_ARGUMENT INVALID_REQUEST naming the field.
+        announced last for an instance counts. Gives INVALID_ARGUMENT INVALID_REQUEST naming the field, and
+        FAILED_PRECONDITION AUTH_DIFFERS for an instance that lets anybody in where the registry does not.
         """
 
     @_abc_1.abstractmethod

@@ -200,8 +200,13 @@ class RegisterToolRequest(_message.Message):
 
     TOOL_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    OPEN_FIELD_NUMBER: _builtins.int
     validate_only: _builtins.bool
     """Checks everything, stores nothing."""
+    open: _builtins.bool
+    """Whether the tool's host takes calls of anybody, as MESHWRIGHT_AUTH=none has it. Where the registry wants to know who
+    is calling, it is refused: AUTH_DIFFERS.
+    """
     @_builtins.property
     def tool(self) -> Global___Tool:
         """The contract; digest and create_time are set by the registry, whatever stands here."""
@@ -211,10 +216,11 @@ class RegisterToolRequest(_message.Message):
         *,
         tool: Global___Tool | None = ...,
         validate_only: _builtins.bool = ...,
+        open: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["tool", b"tool"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["tool", b"tool", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["open", b"open", "tool", b"tool", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
