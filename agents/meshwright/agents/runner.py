@@ -201,6 +201,7 @@ class Runner:
         if end is STOP and (reason := run.budget.overspent(run.state)):
             end = End(reason)
         if end.reason in OUT_OF_BUDGET:
+            telemetry.count_refusal(run.record.agent_id, run.record.name.tenant, "step")
             told += run.budget_notices()
         add(run.state.usage, run.state.account.end())
         result = result_of(run, end, self._version)
@@ -215,6 +216,7 @@ class Runner:
             return
         why = FinishReason.Name(end.reason)
         telemetry.TASKS_ENDED.labels(run.record.agent_id, STATES[result.status], why).inc()
+        telemetry.TASK_SECONDS.labels(run.record.agent_id).observe(max(0, run.store_ms - run.record.created) / 1000)
         log.info("ended", task_id=run.task_id, state=STATES[result.status], reason=why, steps=run.state.step)
 
     def _less(self, run: Run, end: End) -> tuple[End, list[StepEvent]]:

@@ -12,6 +12,7 @@ import structlog
 
 from meshwright.agents.account import Account
 from meshwright.agents.agent import Agent
+from meshwright.agents.backlog import Backlog
 from meshwright.agents.feed import Feeds
 from meshwright.agents.inbox import Inbox
 from meshwright.agents.journal import Claim, Journal
@@ -25,6 +26,7 @@ from meshwright.core import telemetry
 from meshwright.core.errors import ContentKeyMissingError, DataLossError, MeshError, TaskCancelledError
 from meshwright.core.grant import Signer
 from meshwright.core.process import ended
+from meshwright.gen.agents.v1.task_pb2 import FinishReason
 
 log = structlog.get_logger("worker")
 POLL_S = 1.0
@@ -84,6 +86,7 @@ class Worker:
         self._signer = signer
         self._concurrency = concurrency
         self._is_claiming = is_claiming
+        self._backlog = Backlog(journal, agent.name, agent.version)
         self._working: dict[str, Working] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._suspended: list[Claim] = []
@@ -307,6 +310,7 @@ class Worker:
         while True:  # at once: from its first sweep on, a store knows when it was restarted
             try:
                 await self.pressure.measure()
+                await self._backlog.measure()
                 for partition in range(self._journal.store.partitions):
                     await self._tidy(partition)
             except MeshError as error:
@@ -340,7 +344,11 @@ class Worker:
             async for entry in self._journal.replay(name):
                 account.apply(entry.event(name.task_id))
         state, result = idle_result(record, account)
-        await self._journal.finish_idle(name, state, result)
+        if await self._journal.finish_idle(name, state, result):
+            why = FinishReason.Name(result.result.finish_reason)
+            telemetry.TASKS_ENDED.labels(record.agent_id, state, why).inc()
+            if record.is_poison:
+                telemetry.DEAD_LETTERS.labels(record.agent_id).inc()
 
     async def drain(self, patience_s: float) -> None:
         """Takes no more tasks, lets running ones end in time, hands the rest back."""
