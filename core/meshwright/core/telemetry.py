@@ -139,6 +139,7 @@ CERTIFICATE_EXPIRES = Gauge(
 )
 
 STORE_FAILURES = Labelled(Counter("meshwright_store_failures", "Requests that the store did not serve", ["reason"]))
+STORE_FAILURES.labels("STORE_UNAVAILABLE")  # from zero on, so that the first ones count as growth
 LOOP_LAG = Histogram(
     "meshwright_event_loop_lag_seconds",
     "How late the event loop ran what was due, looked at each second",

@@ -1,10 +1,12 @@
-"""What is rendered: rules for Prometheus and for its operator. Pure."""
+"""What is rendered: rules for Prometheus and for its operator, dashboards for Grafana. Pure."""
 
+import json
 from typing import Any
 
 import yaml
 
 from k8s.components.monitoring import alerts
+from k8s.components.monitoring.dashboards import DASHBOARDS
 
 NOTE = "# Rendered from alerts.py by `make monitoring`: change that.\n"
 
@@ -18,7 +20,8 @@ def files() -> dict[str, str]:
         "metadata": {"name": "meshwright"},
         "spec": {"groups": groups},
     }
-    return {"rules.yaml": spelled(operated), "prometheus-rules.yaml": spelled({"groups": groups})}
+    pages = {f"dashboard-{page.name}.json": json.dumps(page.drawn(), indent=1) + "\n" for page in DASHBOARDS}
+    return pages | {"rules.yaml": spelled(operated), "prometheus-rules.yaml": spelled({"groups": groups})}
 
 
 def spelled(document: dict[str, Any]) -> str:
