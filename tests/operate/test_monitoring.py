@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import redis
+import yaml
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -25,6 +26,7 @@ HERE = Path(__file__).parent
 REPO = HERE.parents[1]
 STAFF = ("clerk", "teller", "careful", "slow")
 RECORDED = {rule["record"] for rule in recorded()}
+FENCE = re.compile(r"^```\n(.*?)^```", re.MULTILINE | re.DOTALL)
 EXPRESSIONS = [
     *((alert.name, alert.expression) for alerts in ALERTS.values() for alert in alerts),
     *((rule["record"], rule["expr"]) for rule in recorded()),
@@ -33,6 +35,12 @@ EXPRESSIONS = [
         for page in DASHBOARDS
         for panel in page.panels
         for expression, _ in panel.queries
+    ),
+    *(
+        (page.stem, line)
+        for page in sorted((REPO / "docs/runbooks").glob("*.md"))
+        for line in "".join(FENCE.findall(page.read_text())).splitlines()
+        if not line.startswith(("meshwright ", "kubectl "))
     ),
 ]
 NOT_SEEN = {("what", "task")}
@@ -148,6 +156,15 @@ def test_what_is_read_is_told(series, where, expression):
         for label, kind, value in matchers:
             if kind == "=" and (label, value) not in NOT_SEEN:
                 assert any(one.get(label) == value for one in series[name]), f"{name}: {label}={value}"
+
+
+@needs_promtool
+def test_what_is_read_is_promql(tmp_path):
+    chosen = [expression.replace("$__rate_interval", "5m").replace("$agent", ".*") for _, expression in EXPRESSIONS]
+    rules = [{"record": f"checked:{number}", "expr": expression} for number, expression in enumerate(chosen)]
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "checked", "rules": rules}]}))
+    code, said = promtool("check", "rules", str(tmp_path / "rules.yaml"))
+    assert code == 0, said
 
 
 def test_every_metric_has_a_series(series):
