@@ -40,9 +40,9 @@ def start(mesh, dial, tmp_path):
     """Starts an agent of a name of its own, so that its counters are, too."""
     (tmp_path / "prices.yaml").write_text(json.dumps({f"c{n}.yaml": DEAR for n in range(9)}))
 
-    async def started(name, *replies, **settings):
+    async def started(name, *replies, on_outage="fail", **settings):
         script = json.dumps({"agents": {name: list(replies)}})
-        author = Agent(name, "Work.", tools=[look, dear])
+        author = Agent(name, "Work.", tools=[look, dear], on_outage=on_outage)
         return dial(await mesh.agent(author, script=script, prices=str(tmp_path / "prices.yaml"), **settings))
 
     return started
@@ -82,10 +82,12 @@ async def test_tool_calls_that_shared_money_does_not_reach_for_are_counted(start
     assert counted(telemetry.BUDGET_REFUSALS, "c4", "default", "tool") == 2
 
 
-async def test_a_step_that_a_budget_refuses_is_counted(start):
-    client = await start("c5", reply(("look", {})), DONE)
+@pytest.mark.parametrize("on_outage", ["fail", "degrade"])
+async def test_a_step_that_a_budget_refuses_is_counted(start, on_outage):
+    before = counted(telemetry.BUDGET_REFUSALS, "c5", "default", "step")
+    client = await start("c5", reply(("look", {})), DONE, on_outage=on_outage)
     await client.run(max_steps=1)
-    assert counted(telemetry.BUDGET_REFUSALS, "c5", "default", "step") == 1
+    assert counted(telemetry.BUDGET_REFUSALS, "c5", "default", "step") == before + 1
 
 
 async def test_a_task_that_a_shared_budget_refuses_is_counted(start, store):
@@ -106,6 +108,20 @@ async def test_a_task_that_ends_while_nobody_runs_it_is_counted(start, becomes):
 
     async def is_counted():
         return counted(telemetry.TASKS_ENDED, "c7", "CANCELLED", "FINISH_REASON_CANCELLED") == 1
+
+    await becomes(is_counted)
+
+
+async def test_a_task_whose_content_cannot_be_read_is_counted_when_it_ends(start, store, becomes, keys_file):
+    client = await start("c0", DONE, role="server", content_keys_file=str(keys_file))
+    await client.submit(task_id="t1")
+    key = partition_key(0, "task", "default/default/t1")
+    (sealed,) = await store.run(("HGET", key, "request"))
+    changed = sealed[:-1] + bytes([sealed[-1] ^ 1])
+    await store.run(("HSET", key, "request", changed), ("SADD", partition_key(0, "ending"), "default/default/t1"))
+
+    async def is_counted():
+        return counted(telemetry.TASKS_ENDED, "c0", "FAILED", "FINISH_REASON_ERROR") == 1
 
     await becomes(is_counted)
 

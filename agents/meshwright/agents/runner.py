@@ -132,6 +132,7 @@ class Runner:
                 await run.notice(f"loop:{run.state.step}", looping)
             elif isinstance(prompt := await self._planner.prompt(run), Shortfall):
                 if not await is_covered(run, prompt, self._planner.policy):
+                    telemetry.count_refusal(run.record.agent_id, run.record.name.tenant, "step")
                     return await self.finish(run, End(prompt.reason))
             else:
                 step = await self._planner.ask(run, prompt)
@@ -201,7 +202,6 @@ class Runner:
         if end is STOP and (reason := run.budget.overspent(run.state)):
             end = End(reason)
         if end.reason in OUT_OF_BUDGET:
-            telemetry.count_refusal(run.record.agent_id, run.record.name.tenant, "step")
             told += run.budget_notices()
         add(run.state.usage, run.state.account.end())
         result = result_of(run, end, self._version)

@@ -26,6 +26,7 @@ from meshwright.core import telemetry
 from meshwright.core.errors import ContentKeyMissingError, DataLossError, MeshError, TaskCancelledError
 from meshwright.core.grant import Signer
 from meshwright.core.process import ended
+from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
 from meshwright.gen.agents.v1.task_pb2 import FinishReason
 
 log = structlog.get_logger("worker")
@@ -254,8 +255,9 @@ class Worker:
             with contextlib.suppress(DataLossError, ContentKeyMissingError, TaskCancelledError):
                 if claim:
                     await self._journal.finish(claim, "FAILED", [result], is_plain=is_plain)
-                else:
-                    await self._journal.finish_idle(name, "FAILED", result, is_plain=is_plain)
+                elif not await self._journal.finish_idle(name, "FAILED", result, is_plain=is_plain):
+                    return
+                self._count_end(self.agent_id, "FAILED", result)
                 return
 
     async def _beat(self) -> None:
@@ -310,9 +312,9 @@ class Worker:
         while True:  # at once: from its first sweep on, a store knows when it was restarted
             try:
                 await self.pressure.measure()
-                await self._backlog.measure()
                 for partition in range(self._journal.store.partitions):
                     await self._tidy(partition)
+                await self._backlog.measure()
             except MeshError as error:
                 log.warning("sweep_failed", error=error.message)
             await asyncio.sleep(SWEEP_S)
@@ -345,10 +347,14 @@ class Worker:
                 account.apply(entry.event(name.task_id))
         state, result = idle_result(record, account)
         if await self._journal.finish_idle(name, state, result):
-            why = FinishReason.Name(result.result.finish_reason)
-            telemetry.TASKS_ENDED.labels(record.agent_id, state, why).inc()
+            self._count_end(record.agent_id, state, result)
             if record.is_poison:
                 telemetry.DEAD_LETTERS.labels(record.agent_id).inc()
+
+    @staticmethod
+    def _count_end(agent_id: str, state: str, result: StepEvent) -> None:
+        why = FinishReason.Name(result.result.finish_reason)
+        telemetry.TASKS_ENDED.labels(agent_id, state, why).inc()
 
     async def drain(self, patience_s: float) -> None:
         """Takes no more tasks, lets running ones end in time, hands the rest back."""
