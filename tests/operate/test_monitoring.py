@@ -16,11 +16,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from k8s.components.monitoring.alerts import ALERTS, groups, recorded
 from k8s.components.monitoring.dashboards import DASHBOARDS
-from meshwright.cli import ports
 from meshwright.core import telemetry
 from tests.e2e.conftest import Dev
 from tests.operate.promql import OF_SCRAPES, read
 from tests.operate.promtool import needs_promtool, promtool
+from tests.ports import free_ports
 
 HERE = Path(__file__).parent
 REPO = HERE.parents[1]
@@ -53,14 +53,14 @@ def mesh(tmp_path_factory):
     folder = tmp_path_factory.mktemp("operated")
     prices, hooks = folder / "prices.yaml", folder / "hooks.yaml"
     prices.write_text("staff.yaml: {input: 1000000, output: 1000000}\n")
-    port = ports.reserve("127.0.0.1", set())
-    place = f"127.0.0.1:{port}"
+    port, nobodys = free_ports(2)
+    place = f"127.0.0.1:{nobodys}"
     hooks.write_text(
         f"webhooks: [{{name: crm, url: 'http://{place}/', allow: ['{place}'], secrets: [{{env: HOOK_SECRET}}]}}]\n"
     )
     agents = [part for name in STAFF for part in ("--agent", f"{HERE / 'staff.py'}:{name}")]
     tools = ("--tools", str(HERE.parent / "e2e/letters.py"))
-    running = Dev(folder, ports.reserve("127.0.0.1", {port}), *agents, *tools, "--lease", "2")
+    running = Dev(folder, port, *agents, *tools, "--lease", "2")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MESHWRIGHT_METRICS_PORT", "0")
         patch.setenv("MESHWRIGHT_PRICES", str(prices))
