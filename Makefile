@@ -67,6 +67,15 @@ test-browser: .venv/.dev ## The page in a real Chromium (installs Debian's chrom
 	$(PIP) install playwright
 	$(BIN)/python -m pytest tests/browser
 
+.PHONY: test-operate
+test-operate: .venv/.dev ## Metrics, alerts and dashboards against promtool (installs Debian's prometheus)
+	command -v promtool >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends prometheus)
+	$(BIN)/python -m pytest tests/operate
+
+.PHONY: monitoring
+monitoring: .venv/.dev ## Render alerts and dashboards: k8s/components/monitoring
+	$(BIN)/python -m k8s.components.monitoring
+
 .PHONY: check
 check: .venv/.dev ## Format, lint, types, contract, evals, generated code
 	$(BIN)/ruff format --check .

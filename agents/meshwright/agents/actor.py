@@ -16,6 +16,7 @@ from meshwright.agents.purse import Purse
 from meshwright.agents.remembering import EMBEDDED
 from meshwright.agents.run import Run
 from meshwright.agents.supervisor import Supervisor
+from meshwright.agents.task import Record
 from meshwright.agents.toolbox import Toolbox
 from meshwright.agents.values import DEEPEST, arguments_of, fitting, is_deep, parsed_result
 from meshwright.core import telemetry
@@ -122,7 +123,7 @@ class Actor:
         for call_id in ended:
             outcome, intent = run.ahead.pop(call_id).result(), intents[call_id]
             result = result_of(call_id, outcome)
-            pay(result, run.record.agent_id, intent.tool, intent.cost_micros, embedding=outcome.embedding)
+            pay(result, run.record, intent.tool, intent.cost_micros, embedding=outcome.embedding)
             events += await self._guard.result(run, intent.tool, result, step[0].step)
         return events
 
@@ -145,7 +146,7 @@ class Actor:
             is_free = isinstance(error, NOT_BEGUN)
         result.latency_ms = int((time.perf_counter() - started) * 1000)
         held = run.state.account.held_for(call.call_id)
-        pay(result, run.record.agent_id, call.tool, held, embedding=embedding, is_free=is_free)
+        pay(result, run.record, call.tool, held, embedding=embedding, is_free=is_free)
         await run.append(f"result:{run.state.step}:{call.call_id}", *await self._guard.result(run, call.tool, result))
 
     async def _intent(self, run: Run, call: Call) -> ToolCall:
@@ -253,29 +254,29 @@ def result_of(call_id: str, outcome: Outcome) -> ToolResult:
 
 
 def pay(
-    result: ToolResult, agent_id: str, tool: str, held: int, *, embedding: EmbeddingUsage, is_free: bool = False
+    result: ToolResult, record: Record, tool: str, held: int, *, embedding: EmbeddingUsage, is_free: bool = False
 ) -> None:
     """Settles what was set aside for a call: all of it is spent where the tool was reached, or may have been.
 
     Args:
         result: Of the call; is told what it cost.
-        agent_id: Who called.
+        record: Of the task that called.
         tool: What was called; one that embeds costs what that took.
         held: What was set aside.
         embedding: What the tool says that it took; empty: nothing, or its word is lost.
         is_free: The tool was not reached.
     """
+    agent_id, tenant = record.agent_id, record.name.tenant
     result.reserved_micros = held
     if tool in EMBEDDED:
         if held and result.outcome == TOOL_OUTCOME_UNKNOWN:
             embedding = EmbeddingUsage(cost_micros=held, estimated=True)
         if embedding.ByteSize():
             result.embedding.CopyFrom(embedding)
-        if embedding.cost_micros:
-            telemetry.COST.labels(agent_id, "embedding", embedding.model).inc(embedding.cost_micros)
+        telemetry.count_cost(agent_id, tenant, "embedding", embedding.model, embedding.cost_micros)
     elif held and result.outcome != TOOL_OUTCOME_DENIED and not is_free:
         result.cost_micros = held
-        telemetry.COST.labels(agent_id, "tool", tool).inc(held)
+        telemetry.count_cost(agent_id, tenant, "tool", tool, held)
 
 
 def failure_of(call_id: str, error: MeshError, outcome: ToolOutcome.ValueType) -> ToolResult:

@@ -20,6 +20,7 @@ from meshwright.agents.run import Run
 from meshwright.agents.session import Sessions
 from meshwright.agents.task import NewTask, Record, TaskName
 from meshwright.agents.worker import Worker
+from meshwright.core import telemetry
 from meshwright.core.errors import (
     AgentNotFoundError,
     BudgetExceededError,
@@ -206,6 +207,8 @@ class Desk:
                 run.begun_with(events, accepted.time_ms)
             elif accepted.claim:  # draining has begun meanwhile
                 await self._journal.release(accepted.claim)
+        if accepted.is_new:
+            telemetry.TASKS_ACCEPTED.labels(task.agent_id, telemetry.TENANTS.label(task.name.tenant)).inc()
         if task.session_id and accepted.is_new and not run:
             await self._sessions.enter(task.name, task.session_id)
         if has_place and not run:
@@ -222,6 +225,7 @@ class Desk:
             await self._escrow.check(task)
         except BudgetExceededError:
             if not await self._is_known(task.name):
+                telemetry.count_refusal(task.agent_id, task.name.tenant, "task")
                 raise
 
     async def _attach(self, task: NewTask) -> None:

@@ -32,6 +32,7 @@ from meshwright.agents.values import TOO_DEEP, fitting, fitting_arguments, plann
 from meshwright.core import telemetry
 from meshwright.core.canonical import digest, to_struct
 from meshwright.core.errors import (
+    BudgetExceededError,
     InvalidRequestError,
     MeshError,
     ModelRejectedError,
@@ -211,11 +212,12 @@ class Planner:
         agent, usage = self._agent.name, answer.usage
         telemetry.STEPS.labels(agent).inc()
         held, cost = run.state.account.model_call, 0 if answer.saved else self._purse.cost(answer)
-        if cost:
-            telemetry.COST.labels(agent, "llm", answer.model).inc(cost)
+        tenant = run.record.name.tenant
+        telemetry.count_cost(agent, tenant, "llm", answer.model, cost)
         for kind, tokens in (("input", usage.input_tokens), ("output", usage.output_tokens)):
             if tokens:
-                telemetry.TOKENS.labels(agent, answer.model, kind).inc(tokens)
+                names = telemetry.TENANTS.label(tenant), telemetry.NAMES.label(answer.model)
+                telemetry.TOKENS.labels(agent, *names, kind).inc(tokens)
         said = LlmCall(
             provider=answer.provider,
             model=answer.model,
@@ -267,6 +269,8 @@ class Planner:
             )
             return [*events, run.event(step, input_requested=pending)]
         except MeshError as error:
+            if isinstance(error, BudgetExceededError):
+                telemetry.count_refusal(run.record.agent_id, run.record.name.tenant, "tool")
             refused = TOOL_OUTCOME_INVALID_ARGUMENTS if isinstance(error, InvalidRequestError) else TOOL_OUTCOME_DENIED
             outcome = ToolResult(call_id=call.call_id, outcome=refused, error=error.to_status())
             return [run.event(step, tool_result=outcome)]
@@ -317,8 +321,7 @@ def embedded(run: Run, said: LlmCall) -> int:
     """Journals with an answer what embedding the question took; returns what it cost."""
     spent, run.embedding = run.embedding, EmbeddingUsage()
     said.embedding.CopyFrom(spent)
-    if spent.cost_micros:
-        telemetry.COST.labels(run.record.agent_id, "embedding", spent.model).inc(spent.cost_micros)
+    telemetry.count_cost(run.record.agent_id, run.record.name.tenant, "embedding", spent.model, spent.cost_micros)
     return spent.cost_micros
 
 

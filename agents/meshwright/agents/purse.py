@@ -18,6 +18,7 @@ from meshwright.agents.models.prices import Prices
 from meshwright.agents.models.routing import Wish
 from meshwright.agents.remembering import EMBEDDED
 from meshwright.agents.run import Run
+from meshwright.core import telemetry
 from meshwright.core.errors import BudgetExceededError, TaskCancelledError
 from meshwright.gen.agents.v1.step_event_pb2 import (
     RESERVATION_STATE_CHARGED,
@@ -191,6 +192,7 @@ class Purse:
         if not intent.tool_call.cost_micros or not self.counts(run):
             await run.append(key, intent)
         elif await self._spend(run, key, intent, is_progress=True):
+            telemetry.count_refusal(run.record.agent_id, run.record.name.tenant, "tool")
             message = "too little money is left to run it again: it is not known whether it ran before"
             raise BudgetExceededError(message)
 
@@ -236,6 +238,8 @@ def closing(run: Run, state: ReservationState.ValueType) -> list[StepEvent]:
 def without_costs(run: Run, step: Sequence[StepEvent]) -> list[StepEvent]:
     """Refuses those of a step's calls that cost money."""
     refused = {event.tool_call.call_id for event in step if event.tool_call.cost_micros}
+    for _ in refused:
+        telemetry.count_refusal(run.record.agent_id, run.record.name.tenant, "tool")
     error = BudgetExceededError("too little money is left for this call: answer without it").to_status()
     kept = []
     for event in step:

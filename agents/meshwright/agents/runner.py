@@ -132,6 +132,7 @@ class Runner:
                 await run.notice(f"loop:{run.state.step}", looping)
             elif isinstance(prompt := await self._planner.prompt(run), Shortfall):
                 if not await is_covered(run, prompt, self._planner.policy):
+                    telemetry.count_refusal(run.record.agent_id, run.record.name.tenant, "step")
                     return await self.finish(run, End(prompt.reason))
             else:
                 step = await self._planner.ask(run, prompt)
@@ -215,6 +216,7 @@ class Runner:
             return
         why = FinishReason.Name(end.reason)
         telemetry.TASKS_ENDED.labels(run.record.agent_id, STATES[result.status], why).inc()
+        telemetry.TASK_SECONDS.labels(run.record.agent_id).observe(max(0, run.store_ms - run.record.created) / 1000)
         log.info("ended", task_id=run.task_id, state=STATES[result.status], reason=why, steps=run.state.step)
 
     def _less(self, run: Run, end: End) -> tuple[End, list[StepEvent]]:

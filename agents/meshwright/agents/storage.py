@@ -41,7 +41,7 @@ class Storage:
             add(usage, counters)
         result.usage_shares.append(share)
         result.usage_shares.sort(key=lambda row: -row.usage.cost_micros)
-        telemetry.COST.labels(agent, "storage", "").inc(result.storage.cost_micros)
+        telemetry.count_cost(agent, run.record.name.tenant, "storage", "", result.storage.cost_micros)
 
 
 async def written_by(run: Run) -> int:

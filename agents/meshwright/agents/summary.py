@@ -103,8 +103,7 @@ class Summarizer:
         for name in TOKENS:
             setattr(usage, name, getattr(answer.usage, name))
         usage.model_calls, usage.cost_micros = 1, self._purse.cost(answer)
-        if usage.cost_micros:
-            telemetry.COST.labels(self._agent, "llm", answer.model).inc(usage.cost_micros)
+        telemetry.count_cost(self._agent, run.record.name.tenant, "llm", answer.model, usage.cost_micros)
 
 
 async def noted(notice: RunnerNotice) -> None:

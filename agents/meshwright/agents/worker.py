@@ -12,6 +12,7 @@ import structlog
 
 from meshwright.agents.account import Account
 from meshwright.agents.agent import Agent
+from meshwright.agents.backlog import Backlog
 from meshwright.agents.feed import Feeds
 from meshwright.agents.inbox import Inbox
 from meshwright.agents.journal import Claim, Journal
@@ -25,6 +26,8 @@ from meshwright.core import telemetry
 from meshwright.core.errors import ContentKeyMissingError, DataLossError, MeshError, TaskCancelledError
 from meshwright.core.grant import Signer
 from meshwright.core.process import ended
+from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
+from meshwright.gen.agents.v1.task_pb2 import FinishReason
 
 log = structlog.get_logger("worker")
 POLL_S = 1.0
@@ -84,6 +87,7 @@ class Worker:
         self._signer = signer
         self._concurrency = concurrency
         self._is_claiming = is_claiming
+        self._backlog = Backlog(journal, agent.name, agent.version)
         self._working: dict[str, Working] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._suspended: list[Claim] = []
@@ -251,8 +255,9 @@ class Worker:
             with contextlib.suppress(DataLossError, ContentKeyMissingError, TaskCancelledError):
                 if claim:
                     await self._journal.finish(claim, "FAILED", [result], is_plain=is_plain)
-                else:
-                    await self._journal.finish_idle(name, "FAILED", result, is_plain=is_plain)
+                elif not await self._journal.finish_idle(name, "FAILED", result, is_plain=is_plain):
+                    return
+                self._count_end(self.agent_id, "FAILED", result)
                 return
 
     async def _beat(self) -> None:
@@ -309,6 +314,7 @@ class Worker:
                 await self.pressure.measure()
                 for partition in range(self._journal.store.partitions):
                     await self._tidy(partition)
+                await self._backlog.measure()
             except MeshError as error:
                 log.warning("sweep_failed", error=error.message)
             await asyncio.sleep(SWEEP_S)
@@ -340,7 +346,15 @@ class Worker:
             async for entry in self._journal.replay(name):
                 account.apply(entry.event(name.task_id))
         state, result = idle_result(record, account)
-        await self._journal.finish_idle(name, state, result)
+        if await self._journal.finish_idle(name, state, result):
+            self._count_end(record.agent_id, state, result)
+            if record.is_poison:
+                telemetry.DEAD_LETTERS.labels(record.agent_id).inc()
+
+    @staticmethod
+    def _count_end(agent_id: str, state: str, result: StepEvent) -> None:
+        why = FinishReason.Name(result.result.finish_reason)
+        telemetry.TASKS_ENDED.labels(agent_id, state, why).inc()
 
     async def drain(self, patience_s: float) -> None:
         """Takes no more tasks, lets running ones end in time, hands the rest back."""

@@ -143,6 +143,7 @@ class Guard(grpc.GenericRpcHandler):
 
     def _stream(self, method: str, behavior: Any, read: Read) -> Any:
         places, default_s = self._admission.places(method, is_stream=True), default_of(method)
+        still_open = telemetry.STREAMS_OPEN.labels(method)
         writes_itself = inspect.iscoroutinefunction(behavior)  # as health.Watch does
         last_words: Callable[[MeshError], Any] | None = getattr(behavior, LAST_WORDS, None)
 
@@ -151,6 +152,7 @@ class Guard(grpc.GenericRpcHandler):
             has_begun = False
             try:
                 places.take()
+                still_open.inc()
                 try:
                     with limited(context, default_s):
                         caller = await self._principal.learn(method, context)
@@ -167,6 +169,7 @@ class Guard(grpc.GenericRpcHandler):
                             finally:
                                 await responses.aclose()
                 finally:
+                    still_open.dec()
                     places.give_back()
             except BaseException as error:
                 if last_words and has_begun and is_told(error):
@@ -197,7 +200,8 @@ def count(method: str, context: Context, start: float) -> None:
     if isinstance(sys.exception(), asyncio.CancelledError):
         code = grpc.StatusCode.DEADLINE_EXCEEDED if context.time_remaining() == 0 else grpc.StatusCode.CANCELLED
     telemetry.CALLS.labels(method, code.name if isinstance(code, grpc.StatusCode) else "OK").inc()
-    telemetry.CALL_SECONDS.labels(method).observe(time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    telemetry.CALL_SECONDS.labels(method).observe(seconds, telemetry.EXEMPLARS.of(seconds))
 
 
 class Places:

@@ -36,6 +36,9 @@ class Settings(BaseModel):
     host: str = Field(default="127.0.0.1", description="Address to listen on and to announce")
     port: int = Field(default=0, ge=0, le=65535, description="Port to listen on; 0: a free one")
     metrics_port: int = Field(default=-1, ge=-1, le=65535, description="Prometheus listener; 0: a free port, -1: none")
+    metrics_tenants: int = Field(
+        default=20, ge=0, le=1_000, description="Tenants that metrics call by name; all others are `other`"
+    )
     log_level: str = Field(default="info", description="debug, info, warning or error")
     tracing: bool = Field(default=True, description="Trace ids on every hop; spans leave only with otlp_endpoint")
     otlp_endpoint: str = Field(default="", description="OTLP gRPC endpoint for spans; empty: none are exported")

@@ -18,6 +18,7 @@ from redis.exceptions import ConnectionError as StoreConnectionError
 from redis.exceptions import NoPermissionError, OutOfMemoryError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as StoreTimeoutError
 
+from meshwright.core import telemetry
 from meshwright.core.codec import VARIABLE, Codec, SealPlace
 from meshwright.core.errors import (
     DataLossError,
@@ -379,6 +380,13 @@ OWN_ERRORS: Mapping[str, tuple[type[MeshError], str]] = {
 
 
 def failure(error: RedisError | OSError) -> MeshError:
+    """Says in our own tree what the client or the store raised, and counts it."""
+    told = failure_of(error)
+    telemetry.STORE_FAILURES.labels(told.reason).inc()
+    return told
+
+
+def failure_of(error: RedisError | OSError) -> MeshError:
     """Says in our own tree what the client or the store raised."""
     text = str(error)
     if isinstance(error, StoreConnectionError | StoreTimeoutError | OSError):

@@ -40,6 +40,7 @@ class Execution:
         self._hosted = call.hosted
         self._epoch = epoch
         self._attempts = 0
+        self._began = time.perf_counter()
         self._limit = Limit(call.hosted.tool.timeout_s)
         self._ends = time.monotonic() + call.hosted.tool.timeout_s
 
@@ -123,6 +124,7 @@ class Execution:
 
     def _counted(self, outcome: Outcome) -> Outcome:
         telemetry.TOOL_CALLS.labels(self._hosted.tool.name, "error" if outcome.HasField("error") else "ok").inc()
+        telemetry.TOOL_SECONDS.labels(self._hosted.tool.name).observe(time.perf_counter() - self._began)
         if self._attempts > 1:
             outcome.annotations["attempts"] = self._attempts
         return outcome

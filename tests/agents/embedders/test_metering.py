@@ -14,6 +14,7 @@ from meshwright.agents.embedders.hashing import HashingEmbedder
 from meshwright.agents.embedders.metering import MeteredEmbedder, most_tokens
 from meshwright.agents.models.chain import Chain
 from meshwright.agents.models.prices import Price, Prices
+from meshwright.agents.task import Record, TaskName
 from meshwright.core import telemetry
 from meshwright.core.errors import (
     MeshError,
@@ -45,6 +46,7 @@ from tests.agents.test_responses import Teller
 from tests.agents.test_responses import wants as asked
 from tests.registry.host_tools import grant
 
+RECORD = Record.parse(TaskName("default", "ann", "t1"), {b"agent": b"clerk", b"request": b""}, 0)
 TOKEN = {"input": 1_000_000, "output": 1_000_000}
 """One micro a token."""
 FACT = "The boat is called Albatross."
@@ -239,7 +241,7 @@ class TestPaying:
 
     def paid(self, tool, held, outcome=TOOL_OUTCOME_OK, embedding=SPENT):
         result = ToolResult(outcome=outcome)
-        pay(result, "clerk", tool, held, embedding=embedding)
+        pay(result, RECORD, tool, held, embedding=embedding)
         return result
 
     def test_what_nobody_knows_of_costs_all_that_was_set_aside(self):
@@ -254,7 +256,7 @@ class TestPaying:
         assert (other.HasField("embedding"), other.cost_micros) == (False, 20)
 
     def test_what_it_costs_is_a_metric(self):
-        counter = telemetry.COST.labels("clerk", "embedding", "m")
+        counter = telemetry.COST.labels("clerk", "default", "embedding", "m")
         before = counter._value.get()
         self.paid("memory.recall", 20)
         assert counter._value.get() == before + 7

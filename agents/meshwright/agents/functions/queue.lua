@@ -46,7 +46,7 @@ local function enqueue(p, ref, now, is_first)
   local queue, tenant = facts[2], facts[3]
   disown(p, ref)
   thaw(p, ref, now)
-  redis.call('HSET', key(p, 'task', ref), 'state', 'PENDING')
+  redis.call('HSET', key(p, 'task', ref), 'state', 'PENDING', 'queued', now)
   redis.call('HDEL', key(p, 'task', ref), 'waiting', 'turn')
   local place = now + tonumber(facts[5] or '0') - (is_first and RESUMED_FIRST_MS or 0)
   if tonumber(facts[6] or '0') >= SUSPICIOUS then

@@ -8,7 +8,7 @@
 --   agent, tenant, hash, request, id, parent, root, depth, call, trace, rank, session     as accepted
 --   scopes                                                          of whoever asked for the root task, a JSON array
 --   ancestors                                                       agents of the tasks above, the root's first
---   created, started, ended, deadline, expire                       store time, ms
+--   created, queued, started, ended, deadline, expire               store time, ms
 --   queue, owner, fence, fences, attempt, barren, poison            ownership
 --   seq, blobs, waiting, turn, eager, nudged, cancel, retention     journal, parking, cancellation
 --   asks, held, frozen, frozen_at                                   questions to people: see inputs.lua

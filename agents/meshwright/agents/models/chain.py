@@ -195,7 +195,9 @@ class Chain:
         try:
             if is_trial:
                 await turn.tell(NOTICE_KIND_BREAKER_HALF_OPEN, "was left alone, and is tried by this one call")
+            began = time.perf_counter()
             answer = await self._asked(turn)
+            telemetry.MODEL_SECONDS.labels(candidate.name).observe(time.perf_counter() - began)
         except Failed as failed:
             telemetry.MODEL_TRIES.labels(candidate.name, failed.error.reason).inc()
             breaker.record(epoch, is_failure=failed.error.is_retryable)

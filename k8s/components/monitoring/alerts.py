@@ -1,0 +1,222 @@
+"""The alerts: what is looked at, from when on somebody is told, and in which words. Pure."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+RUNBOOKS = "docs/runbooks"
+"""Where runbooks are; who serves them elsewhere puts that in front."""
+OURS = 'code=~"UNKNOWN|INTERNAL|UNAVAILABLE|DATA_LOSS|DEADLINE_EXCEEDED"'
+"""Statuses that are not the caller's doing."""
+PROMPT = 'method!~".*/(Watch|Stream|RunTask|Invoke|Export).*"'
+"""Calls that answer at once: no streams, and none that lasts as long as a task or a tool."""
+ERROR_BUDGET = 0.001
+"""The objective is that 99.9 % of calls within 30 days do not fail by our doing."""
+WINDOWS = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
+DOLLARS_AN_HOUR = 50
+Severity = Literal["critical", "warning"]
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """One alert.
+
+    Attributes:
+        name: As Alertmanager knows it.
+        runbook: File of its runbook, without `.md`.
+        expression: PromQL; what it returns fires.
+        summary: Plain words, with the labels and the value.
+        severity: `critical` wakes somebody, `warning` waits for the morning.
+        lasts: How long it has to be so first.
+    """
+
+    name: str
+    runbook: str
+    expression: str
+    summary: str
+    severity: Severity = "warning"
+    lasts: str = "0m"
+
+    def rule(self) -> dict[str, Any]:
+        """Returns it as Prometheus reads it."""
+        return {
+            "alert": self.name,
+            "expr": self.expression,
+            "for": self.lasts,
+            "labels": {"severity": self.severity},
+            "annotations": {"summary": self.summary, "runbook_url": f"{RUNBOOKS}/{self.runbook}.md"},
+        }
+
+
+def failing(window: str) -> str:
+    """Names the recorded share of calls that fail within a window."""
+    return f"meshwright:call_errors:ratio_rate{window}"
+
+
+def recorded() -> list[dict[str, str]]:
+    """Returns the rules by which shares of failing calls are recorded."""
+    return [
+        {
+            "record": failing(window),
+            "expr": f"(sum(rate(meshwright_calls_total{{{OURS}}}[{window}])) or vector(0)) "
+            f"/ sum(rate(meshwright_calls_total[{window}]))",
+        }
+        for window in WINDOWS
+    ]
+
+
+def burning(name: str, factor: float, windows: tuple[str, str], severity: Severity, lasts: str) -> Alert:
+    """Builds the alert for an error budget that is spent too fast: by a long window, and still by a short one."""
+    long, short = windows
+    limit = f"{factor * ERROR_BUDGET:g}"
+    return Alert(
+        name,
+        "slo-burn-rate",
+        f"{failing(long)} > {limit} and {failing(short)} > {limit}",
+        f"{{{{ $value | humanizePercentage }}}} of calls failed within {long}: at {factor:g} times the rate that the "
+        "objective of 99.9 % allows",
+        severity,
+        lasts,
+    )
+
+
+def grown(metric: str, window: str, by: str) -> str:
+    """Returns what a counter has grown by within a window, also one whose first value is not zero."""
+    before = f"{metric} unless {metric} offset {window}"
+    return f"sum by ({by}) (increase({metric}[{window}])) > 0 or sum by ({by}) ({before}) > 0"
+
+
+ALERTS: dict[str, tuple[Alert, ...]] = {
+    "calls": (
+        Alert(
+            "MeshwrightErrorRate",
+            "error-rate",
+            f"sum by (method) (rate(meshwright_calls_total{{{OURS}}}[5m])) "
+            "/ sum by (method) (rate(meshwright_calls_total[5m])) > 0.05",
+            "{{ $value | humanizePercentage }} of calls of {{ $labels.method }} fail by our doing",
+            "critical",
+            "5m",
+        ),
+        Alert(
+            "MeshwrightSlowCalls",
+            "slow-calls",
+            "histogram_quantile(0.95, sum by (method, le) (rate(meshwright_call_seconds_bucket"
+            f"{{{PROMPT}}}[10m]))) > 1",
+            "One in twenty calls of {{ $labels.method }} takes longer than {{ $value | humanizeDuration }}",
+            lasts="10m",
+        ),
+        burning("MeshwrightErrorBudgetBurnsFast", 14.4, ("1h", "5m"), "critical", "2m"),
+        burning("MeshwrightErrorBudgetBurns", 6, ("6h", "30m"), "critical", "15m"),
+        burning("MeshwrightErrorBudgetBurnsSlowly", 3, ("1d", "2h"), "warning", "1h"),
+        burning("MeshwrightErrorBudgetShrinks", 1, ("3d", "6h"), "warning", "3h"),
+    ),
+    "tasks": (
+        Alert(
+            "MeshwrightTasksFail",
+            "tasks-fail",
+            'sum by (agent) (rate(meshwright_tasks_ended_total{finish_reason="FINISH_REASON_ERROR"}[10m])) '
+            "/ sum by (agent) (rate(meshwright_tasks_ended_total[10m])) > 0.2",
+            "{{ $value | humanizePercentage }} of the tasks of {{ $labels.agent }} end with an error",
+            lasts="10m",
+        ),
+        Alert(
+            "MeshwrightQueueAge",
+            "queue-age",
+            "max by (agent, version) (meshwright_ready_age_seconds) > 300",
+            "The first task in line for {{ $labels.agent }} has waited for {{ $value | humanizeDuration }}",
+            "critical",
+            "5m",
+        ),
+        Alert(
+            "MeshwrightDeadLetters",
+            "dead-letters",
+            grown("meshwright_dead_letters_total", "15m", "agent"),
+            "{{ $labels.agent }} gave up {{ $value | humanize }} tasks that took worker after worker down",
+        ),
+        Alert(
+            "MeshwrightTakeoverStorm",
+            "takeovers",
+            "sum by (agent) (increase(meshwright_takeovers_total[10m])) > 10",
+            "{{ $value | humanize }} tasks of {{ $labels.agent }} were taken over from lost workers within 10 minutes",
+            "critical",
+        ),
+        Alert(
+            "MeshwrightGuardrailViolations",
+            "guardrail-violations",
+            'sum by (agent, rule) (increase(meshwright_guardrail_verdicts_total{action=~"block|ask"}[15m])) > 10',
+            "The guardrail {{ $labels.rule }} of {{ $labels.agent }} held {{ $value | humanize }} things within "
+            "15 minutes",
+        ),
+    ),
+    "money": (
+        Alert(
+            "MeshwrightCostPerHour",
+            "cost-per-hour",
+            f"sum(increase(meshwright_cost_micros_total[1h])) / 1e6 > {DOLLARS_AN_HOUR}",
+            "The mesh spent {{ $value | humanize }} US dollars within an hour",
+        ),
+        Alert(
+            "MeshwrightBudgetExhausted",
+            "budget-exhausted",
+            grown('meshwright_budget_refusals_total{what="task"}', "15m", "agent, tenant"),
+            "{{ $value | humanize }} tasks of {{ $labels.tenant }} for {{ $labels.agent }} were refused: a shared "
+            "budget is used up",
+        ),
+    ),
+    "dependencies": (
+        Alert(
+            "MeshwrightToolCircuitOpen",
+            "circuit-open",
+            "max by (tool) (meshwright_tool_circuit) == 2",
+            "The tool {{ $labels.tool }} has failed so often that it is left alone (circuit {{ $value }})",
+            lasts="2m",
+        ),
+        Alert(
+            "MeshwrightModelCircuitOpen",
+            "circuit-open",
+            "max by (model) (meshwright_model_circuit) == 2",
+            "The model {{ $labels.model }} has failed so often that it is left alone (circuit {{ $value }})",
+            "critical",
+            "2m",
+        ),
+        Alert(
+            "MeshwrightStoreAway",
+            "store-away",
+            'sum by (instance) (increase(meshwright_store_failures_total{reason="STORE_UNAVAILABLE"}[2m])) > 5',
+            "The store did not serve {{ $value | humanize }} requests of {{ $labels.instance }} within 2 minutes",
+            "critical",
+            "1m",
+        ),
+        Alert(
+            "MeshwrightWebhookGivenUp",
+            "webhook-given-up",
+            grown('meshwright_webhooks_total{outcome=~"given_up|dropped|gone"}', "1h", "endpoint, outcome"),
+            "{{ $value | humanize }} events for the webhook {{ $labels.endpoint }} were never delivered "
+            "({{ $labels.outcome }})",
+        ),
+    ),
+    "processes": (
+        Alert(
+            "MeshwrightLoopLag",
+            "loop-lag",
+            "histogram_quantile(0.9, sum by (instance, le) "
+            "(rate(meshwright_event_loop_lag_seconds_bucket[5m]))) > 0.25",
+            "The event loop of {{ $labels.instance }} runs {{ $value | humanizeDuration }} late",
+            lasts="5m",
+        ),
+        Alert(
+            "MeshwrightCertificateExpires",
+            "certificate-expires",
+            "min by (instance) (meshwright_certificate_expires_seconds > 0) - time() < 7 * 86400",
+            "The certificate of {{ $labels.instance }} expires in {{ $value | humanizeDuration }}",
+            "critical",
+        ),
+    ),
+}
+
+
+def groups() -> list[dict[str, Any]]:
+    """Returns the groups of rules, as Prometheus and its operator both have them."""
+    alerts = [
+        {"name": f"meshwright-{name}", "rules": [alert.rule() for alert in members]} for name, members in ALERTS.items()
+    ]
+    return [{"name": "meshwright-objectives", "interval": "30s", "rules": recorded()}, *alerts]
