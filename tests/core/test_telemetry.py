@@ -7,14 +7,14 @@ import sys
 
 import pytest
 
-from meshwright.core import telemetry
+from meshwright.core import telemetry, tracing
 from meshwright.core.errors import SetupError
 from meshwright.core.settings import Settings
 
 SERVICE = """
 import asyncio, json, logging
 import grpc, structlog
-from meshwright.core import channel, telemetry
+from meshwright.core import channel, telemetry, tracing
 from meshwright.core.server import Server, bound
 from meshwright.core.settings import Settings
 from meshwright.gen.agents.v1.agent_service_pb2 import HealthRequest, HealthResponse
@@ -28,7 +28,7 @@ class Probe(AgentServiceServicer):
         password = "hunter2"
         if request.agent_id == "fail":
             raise ValueError("two\\nlines")
-        log.info("handled", seen=telemetry.current_trace_id())
+        log.info("handled", seen=tracing.current_trace_id())
         return HealthResponse()
 
 async def main():
@@ -37,7 +37,7 @@ async def main():
     server = Server(settings, {"agents.v1.AgentService": bound(add, Probe())})
     async with grpc.aio.insecure_channel(await server.start()) as dialled:
         stub = AgentServiceStub(dialled)
-        with telemetry.span("outside", "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01"):
+        with tracing.span("outside", "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01"):
             await channel.unary(stub.Health, HealthRequest(), timeout_s=5)
         await channel.unary(stub.Health, HealthRequest(), timeout_s=5)
         try:
@@ -48,7 +48,7 @@ async def main():
     structlog.contextvars.bind_contextvars(task_id="t-1")
     log.warning("odd", value=set, text="line\\nbreak")
     logging.getLogger("some.library").warning("said %s", "this\\nand that")
-    telemetry.flush()
+    tracing.flush()
     await server.stop()
 
 asyncio.run(main())
@@ -116,10 +116,10 @@ def test_an_unknown_log_level_is_refused():
 
 
 def test_outside_of_a_trace_there_is_no_trace_id():
-    assert telemetry.current_trace_id() == ""
-    assert telemetry.traceparent() == ""
+    assert tracing.current_trace_id() == ""
+    assert tracing.traceparent() == ""
 
 
 def test_without_tracing_no_interceptor_is_added():
-    assert telemetry.server_interceptors(Settings(tracing=False)) == []
-    assert len(telemetry.server_interceptors(Settings())) == 1
+    assert tracing.server_interceptors(Settings(tracing=False)) == []
+    assert len(tracing.server_interceptors(Settings())) == 1

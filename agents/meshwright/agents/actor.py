@@ -5,7 +5,7 @@ import time
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
-from meshwright.agents import inputs
+from meshwright.agents import inputs, spans
 from meshwright.agents.guard import Guard
 from meshwright.agents.inputs import Policy
 from meshwright.agents.models.model import Call, JsonObject
@@ -199,9 +199,12 @@ class Actor:
         """Calls a tool, and shows meanwhile how far it has come."""
         progress = Progress(run, step, intent.call_id)
         try:
-            return await self._toolbox.call(
-                run.tools[intent.tool], arguments, intent, run.grant(), run.token, report=progress.report
-            )
+            with spans.tool(step, intent) as current:
+                outcome = await self._toolbox.call(
+                    run.tools[intent.tool], arguments, intent, run.grant(), run.token, report=progress.report
+                )
+                spans.returned(current, outcome)
+                return outcome
         finally:
             await progress.close()
 

@@ -20,7 +20,7 @@ from meshwright.agents.run import Run
 from meshwright.agents.session import Sessions
 from meshwright.agents.task import NewTask, Record, TaskName
 from meshwright.agents.worker import Worker
-from meshwright.core import telemetry
+from meshwright.core import telemetry, tracing
 from meshwright.core.errors import (
     AgentNotFoundError,
     BudgetExceededError,
@@ -133,13 +133,15 @@ class Desk:
         Raises:
             MeshError: It was not accepted, and nothing was kept.
         """
-        task = new_task(request, request.agent_id or self._worker.agent_id, idempotency_key, caller)
+        agent_id = request.agent_id or self._worker.agent_id
+        task = new_task(request, agent_id, idempotency_key, caller, tracing.traceparent())
         await self._accept(task, caller, at_once=False)
         return Taken(task.name)
 
     def watched(self, request: TaskRequest, idempotency_key: str, caller: Caller) -> "Watched":
         """Accepts a task as `queue` does, runs it in this process where there is room, and watches it meanwhile."""
-        task = new_task(request, request.agent_id or self._worker.agent_id, idempotency_key, caller)
+        agent_id = request.agent_id or self._worker.agent_id
+        task = new_task(request, agent_id, idempotency_key, caller, tracing.caller())
         return Watched(self, self._feeds, task, caller)
 
     async def begin(self, task: NewTask, caller: Caller) -> bool:

@@ -18,7 +18,6 @@ from meshwright.agents.budget import (
 )
 from meshwright.agents.task import NewTask, TaskName
 from meshwright.agents.typed import ResultType
-from meshwright.core import telemetry
 from meshwright.core.canonical import message_digest
 from meshwright.core.errors import InvalidRequestError
 from meshwright.core.grant import is_call
@@ -156,8 +155,8 @@ def parent_of(caller: Caller) -> Grant | None:
     return None if caller.grant is None or is_call(caller.grant) else caller.grant
 
 
-def new_task(request: TaskRequest, agent_id: str, idempotency_key: str, caller: Caller) -> NewTask:
-    """Makes the task that a request asks for, defaults filled in.
+def new_task(request: TaskRequest, agent_id: str, idempotency_key: str, caller: Caller, trace: str = "") -> NewTask:
+    """Makes the task that a request asks for, defaults filled in, as a part of the trace of a W3C trace context.
 
     Raises:
         InvalidRequestError: The request is wrong.
@@ -194,7 +193,7 @@ def new_task(request: TaskRequest, agent_id: str, idempotency_key: str, caller: 
         parent_id=parent.task_id if parent else "",
         root_id=parent.root_task_id if parent else name.task_id,
         depth=parent.depth + 1 if parent else 0,
-        trace=telemetry.traceparent(),
+        trace=trace,
         rank=RANKS[filled.priority],
         scopes=tuple(caller.tool_scopes),
         ancestors=(*parent.ancestors, parent.agent_id) if parent else (),

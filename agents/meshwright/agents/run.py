@@ -20,6 +20,7 @@ from meshwright.agents.toolbox import Pin
 from meshwright.agents.typed import ResultType
 from meshwright.core.errors import MeshError, TaskCancelledError
 from meshwright.core.grant import MAX_AGE_S, Signer
+from meshwright.core.tracing import Attempt
 from meshwright.gen.agents.v1.grant_pb2 import Grant
 from meshwright.gen.agents.v1.step_event_pb2 import RunnerNotice, StepEvent
 from meshwright.gen.agents.v1.task_pb2 import BUDGET_ACTION_DEGRADE, EmbeddingUsage, TaskRequest
@@ -72,6 +73,8 @@ class Run:
         ahead: By call id, calls that were begun before they are journaled, since they leave no trace.
         submitted: Children that this process has submitted.
         stop_reason: Why it is being cancelled; empty while nobody wants that.
+        span_id: Of its span, 16 hex digits; empty: not traced.
+        before: The attempt before, as far as its events name a span; None: there is none.
         is_ending: Its end is being written: too late to cancel it.
         has_ended: This process wrote its end.
     """
@@ -93,6 +96,8 @@ class Run:
     ahead: dict[str, asyncio.Task[Outcome]] = field(default_factory=dict)
     submitted: set[str] = field(default_factory=set)
     stop_reason: str = ""
+    span_id: str = ""
+    before: Attempt | None = None
     is_ending: bool = False
     has_ended: bool = False
     _budget: tuple[dict[str, int], Budget] | None = None
@@ -165,7 +170,7 @@ class Run:
 
     def event(self, step: int = 0, **kind: Any) -> StepEvent:
         """Makes an event of this run; the store adds number and time."""
-        return StepEvent(step=step or self.state.step, attempt=self.record.attempt, **kind)
+        return StepEvent(step=step or self.state.step, attempt=self.record.attempt, span_id=self.span_id, **kind)
 
     def token(self) -> bytes:
         """Returns the grant's signed reference, which only calls that leave this process need."""
@@ -291,7 +296,17 @@ class Run:
     async def _fold(self) -> None:
         async for entry in self.journal.replay(self.record.name, self.state.sequence):
             if entry.sequence == self.state.sequence + 1:
-                self.state.apply(entry.event(self.task_id))
+                event = entry.event(self.task_id)
+                self.state.apply(event)
+                if event.span_id not in ("", self.span_id):
+                    self.before = attempt_of(event, self.before)
+
+
+def attempt_of(event: StepEvent, known: Attempt | None) -> Attempt:
+    """Returns the attempt that wrote an event, as far as the journal tells; `known` is the one that wrote before."""
+    now = event.time.ToMilliseconds()
+    start = known.start_ms if known and known.span_id == event.span_id else now
+    return Attempt(event.span_id, event.attempt, start, now)
 
 
 async def persistently(act: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:

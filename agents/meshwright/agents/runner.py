@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import structlog
 
+from meshwright.agents import spans
 from meshwright.agents.account import add
 from meshwright.agents.actor import Actor
 from meshwright.agents.authority import is_allowed
@@ -24,7 +25,7 @@ from meshwright.agents.shortfall import is_covered
 from meshwright.agents.storage import Storage
 from meshwright.agents.toolbox import Pin, Toolbox
 from meshwright.agents.typed import ResultType
-from meshwright.core import telemetry
+from meshwright.core import telemetry, tracing
 from meshwright.core.errors import (
     FencedError,
     InternalError,
@@ -85,7 +86,8 @@ class Runner:
 
     async def run(self, run: Run) -> None:
         """Works on a task until it ends, parks, or belongs to somebody else; a task's failure is its result."""
-        with telemetry.span("task", run.record.trace, task_id=run.task_id, agent=run.record.agent_id):
+        with spans.task(run.record) as current:
+            run.span_id = tracing.span_id_of(current)
             end = await self._guarded(run)
             if end:
                 await self.finish(run, end)
@@ -148,11 +150,14 @@ class Runner:
         if run.record.cancel:
             raise TaskCancelledError(run.record.cancel)
         if not run.state.sequence:
+            tracing.link_to_submission(run.record.trace)
             await run.append("started", self.started(run.record.parent_id, run.record.attempt))
         elif run.record.attempt > max(1, run.state.attempt):
             telemetry.TAKEOVERS.labels(run.record.agent_id).inc()
+            spans.follow_lost(run.record, run.before)
             await self._say(run, NOTICE_KIND_TAKEN_OVER, "the worker before was lost; goes on after its last entry")
         elif run.record.sequence:
+            spans.follow(run.record, run.before)
             await self._say(run, NOTICE_KIND_RESUMED, "goes on")
         if run.state.version not in ("", self._version):
             detail = f"begun by version {run.state.version}, goes on with {self._version}"
@@ -215,6 +220,7 @@ class Runner:
             log.warning("end_came_too_late", task_id=run.task_id, attempt=run.record.attempt)
             return
         why = FinishReason.Name(end.reason)
+        spans.ended(result)
         telemetry.TASKS_ENDED.labels(run.record.agent_id, STATES[result.status], why).inc()
         telemetry.TASK_SECONDS.labels(run.record.agent_id).observe(max(0, run.store_ms - run.record.created) / 1000)
         log.info("ended", task_id=run.task_id, state=STATES[result.status], reason=why, steps=run.state.step)

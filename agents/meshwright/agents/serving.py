@@ -47,7 +47,7 @@ from meshwright.agents.toolbox import Toolbox
 from meshwright.agents.webhook_history import WebhookHistory
 from meshwright.agents.webhook_service import WebhookService
 from meshwright.agents.worker import Worker
-from meshwright.core import telemetry
+from meshwright.core import telemetry, tracing
 from meshwright.core.canonical import to_struct
 from meshwright.core.channel import Channels
 from meshwright.core.codec import Codec
@@ -264,7 +264,7 @@ class AgentProcess:
         await self.embedder.close()
         await self.channels.close()
         await self.store.close()
-        telemetry.flush()
+        tracing.flush()
 
 
 def limits_of(settings: AgentSettings) -> Limits:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import grpc
 import structlog
 
-from meshwright.core import telemetry
+from meshwright.core import tracing
 from meshwright.core.errors import (
     DeadlineExceededError,
     MeshError,
@@ -151,7 +151,7 @@ def time_left(timeout_s: float) -> float:
 def outgoing(grant: bytes | None) -> list[tuple[str, str | bytes]]:
     """Returns the metadata of a call: trace and grant."""
     metadata: list[tuple[str, str | bytes]] = []
-    if parent := telemetry.traceparent():
+    if parent := tracing.traceparent():
         metadata.append(("traceparent", parent))
     if grant:
         metadata.append((METADATA_KEY, grant))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from meshwright.core import telemetry
+from meshwright.core import tracing
 from meshwright.core.errors import SetupError
 from meshwright.core.grant import Verifier
 from meshwright.core.interceptors import Admission, Guard, Principal
@@ -63,7 +63,7 @@ class Server:
         principal = kind(verifier, is_required=settings.auth != "none")
         self._stays = Stays(revocations)
         guard = Guard(Admission(settings.max_calls, settings.max_streams), principal, self._stays)
-        traces = telemetry.server_interceptors(settings)
+        traces = tracing.server_interceptors(settings)
         self._server = grpc.aio.server(handlers=(guard,), interceptors=traces, options=OPTIONS)
         self._health = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue] - a module put there
         self._names = (*services, health.SERVICE_NAME)

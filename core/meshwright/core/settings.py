@@ -131,6 +131,11 @@ def secret_variable(name: str) -> str | None:
     return os.environ.get(name)
 
 
+def semantic_conventions() -> frozenset[str]:
+    """Returns what `OTEL_SEMCONV_STABILITY_OPT_IN` opts in to: OpenTelemetry's conventions that are not stable yet."""
+    return frozenset(os.environ.get("OTEL_SEMCONV_STABILITY_OPT_IN", "").replace(" ", "").split(","))
+
+
 def child_environment(settings: Settings) -> dict[str, str]:
     """Returns the environment for a child process: ours, with its settings in place of inherited ones."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}

@@ -1,23 +1,17 @@
-"""Logs, traces and metrics: one line of JSON an event, one trace across all hops, one Prometheus listener."""
+"""Logs and metrics: one line of JSON an event, one Prometheus listener; traces are in `tracing`."""
 
 import asyncio
 import logging
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
-from opentelemetry import trace
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics, start_http_server
 
+from meshwright.core import tracing
 from meshwright.core.errors import SetupError
 from meshwright.core.settings import Settings
-
-if TYPE_CHECKING:
-    import grpc
 
 OTHER = "other"
 TASK_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3_600)
@@ -146,10 +140,6 @@ LOOP_LAG = Histogram(
     buckets=LAG_BUCKETS,
 )
 
-W3C = TraceContextTextMapPropagator()
-tracer: trace.Tracer | None = None
-"""Makes this process's spans, where it makes any."""
-
 
 def configure(settings: Settings, service: str, instance: str) -> None:
     """Sets up logs, traces and the metrics listener of this process.
@@ -159,7 +149,7 @@ def configure(settings: Settings, service: str, instance: str) -> None:
     """
     configure_logs(settings.log_level, service, instance)
     if settings.tracing:
-        configure_traces(settings.otlp_endpoint, service, instance)
+        tracing.configure(settings, service, instance)
     TENANTS.most = settings.metrics_tenants
     if settings.metrics_port >= 0:
         try:
@@ -197,13 +187,13 @@ class Exemplars:
 
     def of(self, seconds: float) -> dict[str, str] | None:
         """Returns the exemplar of a call that took so long; None: it has none."""
-        if tracer is None:
+        if tracing.tracer is None:
             return None
         now = time.monotonic()
         if seconds < SLOW_S and now < self._next:
             return None
         self._next = now + EXEMPLAR_EVERY_S
-        trace_id = current_trace_id()
+        trace_id = tracing.current_trace_id()
         return {"trace_id": trace_id} if trace_id else None
 
 
@@ -239,7 +229,7 @@ def configure_logs(level: str, service: str, instance: str) -> None:
 
     def add_origin(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
         event.update(service=service, instance=instance)
-        if trace_id := current_trace_id():
+        if trace_id := tracing.current_trace_id():
             event["trace_id"] = trace_id
         return event
 
@@ -267,64 +257,3 @@ def configure_logs(level: str, service: str, instance: str) -> None:
         )
     )
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[libraries])
-
-
-def configure_traces(otlp_endpoint: str, service: str, instance: str) -> None:
-    """Makes trace ids; spans leave the process only towards an OTLP endpoint."""
-    from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import TracerProvider
-
-    resource = Resource({"service.name": f"meshwright-{service}", "service.instance.id": instance})
-    provider = TracerProvider(resource=resource)
-    if otlp_endpoint:
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
-
-        exporter = OTLPSpanExporter(endpoint=otlp_endpoint, insecure=otlp_endpoint.startswith("http://"))
-        provider.add_span_processor(BatchSpanProcessor(exporter))
-    trace.set_tracer_provider(provider)
-    global tracer  # noqa: PLW0603 - one a process, as the provider itself
-    tracer = trace.get_tracer("meshwright")
-
-
-def flush() -> None:
-    """Sends what is still buffered."""
-    provider: Any = trace.get_tracer_provider()
-    if hasattr(provider, "shutdown"):
-        provider.shutdown()
-
-
-def server_interceptors(settings: Settings) -> "list[grpc.aio.ServerInterceptor]":
-    """Returns the stock OpenTelemetry interceptor, or nothing where tracing is off."""
-    if not settings.tracing:
-        return []
-    from opentelemetry.instrumentation.grpc import aio_server_interceptor
-
-    # A dropped stream's generator is closed in another context, which the instrumentation tells with a stack trace.
-    logging.getLogger("opentelemetry.context").setLevel(logging.CRITICAL)
-    stock: grpc.aio.ServerInterceptor = aio_server_interceptor()  # type: ignore[no-untyped-call]
-    return [stock]
-
-
-def current_trace_id() -> str:
-    """Returns the current trace's id in hex; empty outside of a trace."""
-    context = trace.get_current_span().get_span_context()
-    return trace.format_trace_id(context.trace_id) if context.is_valid else ""
-
-
-def traceparent() -> str:
-    """Returns the current W3C trace context; empty outside of a trace."""
-    carrier: dict[str, str] = {}
-    W3C.inject(carrier)
-    return carrier.get("traceparent", "")
-
-
-@contextmanager
-def span(name: str, parent: str = "", **attributes: str | int) -> Iterator[trace.Span]:
-    """Opens a span, under a W3C trace context where one is given (a task carries its own across the queue)."""
-    if tracer is None:
-        yield trace.INVALID_SPAN
-        return
-    context = W3C.extract({"traceparent": parent}) if parent else None
-    with tracer.start_as_current_span(name, context, attributes=attributes) as current:
-        yield current

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from meshwright.core import channel, telemetry
+from meshwright.core import channel, telemetry, tracing
 from meshwright.core.channel import Channels
 from meshwright.core.errors import MeshError, SetupError
 from meshwright.core.grant import Verifier
@@ -147,4 +147,4 @@ async def serve(settings: GatewaySettings, running: Process) -> None:
         await running.stopping.wait()
     finally:  # also where it did not come to serve: Envoy refuses its configuration, say
         await gateway.stop()
-        telemetry.flush()
+        tracing.flush()

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 
-from meshwright.core import telemetry
+from meshwright.core import telemetry, tracing
 from meshwright.core.channel import Channels
 from meshwright.core.edge_keys import EdgeKeys
 from meshwright.core.grant import Signer, Verifier
@@ -67,4 +67,4 @@ async def serve(settings: Settings, running: Process) -> None:
     running.ready(target=await registry.start())
     await running.stopping.wait()
     await registry.stop()
-    telemetry.flush()
+    tracing.flush()

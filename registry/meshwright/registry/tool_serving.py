@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from meshwright.core import telemetry
+from meshwright.core import telemetry, tracing
 from meshwright.core.channel import Channels
 from meshwright.core.codec import Codec
 from meshwright.core.errors import MeshError
@@ -35,7 +35,7 @@ async def serve(tools: Sequence[HostedTool], settings: HostSettings, running: Pr
     check_bearer(settings.tls_dir, Role.TOOL, Role.AGENT)  # agents serve tools as well
     telemetry.configure(settings, "tool-host", f"tool-host-{secrets.token_hex(4)}")
     async with contextlib.AsyncExitStack() as stack:
-        stack.callback(telemetry.flush)
+        stack.callback(tracing.flush)
         store = Store(settings.store_url, LIBRARY, codec=Codec.of(settings.content_keys_file))
         stack.push_async_callback(store.close)
         await store.open(settings.partitions)

@@ -15,7 +15,7 @@ from meshwright.agents.guardrails import Leakage, Length, OutputSchema, Patterns
 from meshwright.agents.models.catalog import model_from
 from meshwright.agents.models.model import Answer, Call, Usage
 from meshwright.agents.models.router import router_from
-from meshwright.core import telemetry
+from meshwright.core import tracing
 from meshwright.core.errors import MeshError, SetupError
 from meshwright.gen.agents.v1.step_event_pb2 import (
     GUARDRAIL_ACTION_ALLOW,
@@ -106,7 +106,7 @@ def spans(monkeypatch):
     """Keeps the spans that this process makes."""
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(telemetry, "tracer", provider.get_tracer("test"))
+    monkeypatch.setattr(tracing, "tracer", provider.get_tracer("test"))
     return exporter
 
 

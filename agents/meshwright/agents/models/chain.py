@@ -8,6 +8,7 @@ from functools import partial
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from meshwright.agents import spans
 from meshwright.agents.models.candidate import Candidate
 from meshwright.agents.models.model import Answer, OnText, Prompt
 from meshwright.core import telemetry
@@ -217,8 +218,11 @@ class Chain:
     async def _asked(self, turn: Turn) -> Answer:
         """Asks the provider once, within what is left of the model's turn."""
         try:
-            with Limit(max(0.0, turn.ends - self._clock())):
-                return await turn.candidate.model.answer(turn.prompt, turn.pass_on)
+            limit, asked = Limit(max(0.0, turn.ends - self._clock())), turn.candidate
+            with limit, spans.model(asked.name, asked.model, turn.prompt) as current:
+                answer = await asked.model.answer(turn.prompt, turn.pass_on)
+                spans.answered(current, answer)
+                return answer
         except TimeoutError:
             message = f"the model did not answer within {turn.candidate.limits.timeout_s:g} s"
             raise Failed(ModelUnavailableError(message)) from None
