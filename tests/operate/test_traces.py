@@ -1,8 +1,10 @@
 """Traces of a whole mesh, as a collector gets them: one a task, from the edge to the last tool, and without a gap."""
 
+import json
 import os
 import secrets
 import signal
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,7 +18,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
 )
 
 from meshwright.cli import ports
-from tests.e2e.conftest import HERE, Dev
+from tests.e2e.conftest import HERE, MESHWRIGHT, Dev
 
 CANARY = "quokka"
 DOCUMENT = (
@@ -112,6 +114,12 @@ def root():
     return trace_id, span_id, f"00-{trace_id}-{span_id}-01"
 
 
+def traced(mesh, task_id, *options):
+    """Has a task's tree drawn, as a user does."""
+    command = [*MESHWRIGHT, "trace", task_id, "--edge", f"http://127.0.0.1:{mesh.port}", *options]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=50).stdout
+
+
 def test_a_task_is_one_trace_from_the_edge_to_the_last_tool(mesh, collector, root):
     trace_id, span_id, header = root
     task = mesh.request("POST", "/run", {"prompt": ASKED}, traceparent=header).json
@@ -125,6 +133,14 @@ def test_a_task_is_one_trace_from_the_edge_to_the_last_tool(mesh, collector, roo
         "meshwright-researcher",
     }
     assert not [span for span in spans if CANARY in span.text]
+    told = traced(mesh, task["task_id"], "-o", "json")
+    tree = json.loads(told)
+    assert tree["trace_id"] == trace_id
+    children = {one["name"]: one for one in tree["tree"]["children"] if one["kind"] == "task"}
+    assert {"researcher", "summarizer"} <= set(children)
+    assert "docs.search@1.0.0" in [one["name"] for one in children["researcher"]["children"]]
+    assert tree["tree"]["tokens"] == task["tokens_used"]
+    assert f"trace {trace_id}" in traced(mesh, task["task_id"])
 
 
 def test_what_models_and_tools_do_is_told_by_the_conventions(mesh, collector, root):

@@ -65,6 +65,11 @@ PLACES: Mapping[str, Place] = MappingProxyType(
             "app",
             "Submit, look at, watch and cancel tasks; decide what they wait for.",
         ),
+        "trace": Place(
+            "trace",
+            "trace",
+            "Draws a task with its children as a tree: what was done when, how long it took, what it cost.",
+        ),
         "session": Place(
             "session",
             "app",

@@ -1,6 +1,5 @@
 """`meshwright task`: submit, look at, watch and cancel tasks."""
 
-import asyncio
 import contextlib
 from enum import StrEnum
 from typing import Annotated
@@ -10,12 +9,12 @@ from rich.console import Console
 
 from meshwright.cli import dead_letters, inbox, task_request
 from meshwright.cli.edge import Edge
+from meshwright.cli.journal import journal
 from meshwright.cli.options import EdgeUrl, Output, Principal, with_edge
 from meshwright.cli.output import Format, as_json, dollars, show, show_message, show_messages, show_table
 from meshwright.cli.question import commands, told
 from meshwright.cli.steps import Steps, shortened, unwrapped
 from meshwright.cli.task_request import BudgetEnd, Priority
-from meshwright.core.errors import DeadlineExceededError
 from meshwright.gen.agents.v1.task_pb2 import TaskResponse, TaskStatus
 from meshwright.gen.agents.v1.task_service_pb2 import CancelTaskRequest, GetTaskRequest, ListTasksRequest
 
@@ -25,7 +24,6 @@ app.command("resolve")(inbox.resolve)
 app.add_typer(dead_letters.app, name="dead-letters")
 TaskId = Annotated[str, typer.Argument(help="The task's id")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Why each model was asked")]
-READING_S = 20.0
 
 
 class Status(StrEnum):
@@ -108,20 +106,11 @@ async def reasons(mesh: Edge, task: TaskResponse, principal: str) -> list[str]:
         DeadlineExceededError: The journal is not read in time.
     """
     found: dict[str, None] = {}
-    try:
-        steps = mesh.watch(task.task_id, principal=principal)
-        async with asyncio.timeout(READING_S), contextlib.aclosing(steps) as events:
-            while task.last_sequence:
-                event = await anext(events)
-                call = unwrapped(event)[1].llm_call
-                if call.routed_because:
-                    found[f"asked {call.model}: {call.routed_because}"] = None
-                if max(event.sequence, event.gap.to_sequence) >= task.last_sequence:
-                    break
-    except TimeoutError:
-        raise DeadlineExceededError(f"the journal of {task.task_id} was not read within {READING_S:g} s") from None
-    except StopAsyncIteration:  # it is gone
-        pass
+    async with contextlib.aclosing(journal(mesh, task, principal)) as events:
+        async for event in events:
+            call = unwrapped(event)[1].llm_call
+            if call.routed_because:
+                found[f"asked {call.model}: {call.routed_because}"] = None
     return list(found)
 
 
