@@ -15,7 +15,7 @@ IN_FLIGHT = 8
 APART_PER_S = 600.0
 APART = 600
 """Calls of a round at random moments."""
-SAMPLED = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.01"}
+SAMPLED = 0.01
 UNEQUAL = "the bare server counts nothing, maps no errors, sets no deadline and asks nobody who is calling"
 GOALS = {"unary": 1.25, "unary_sampled": 1.35, "unary_traced": None}
 WORDS = {
@@ -50,17 +50,14 @@ async def run(scene: Scene, effort: Effort) -> list[Finding]:
     """Measures a call without and with traces, under both kinds of load."""
     stage, serve = scene.stage, ("-m", "benchmarks.served")
     quiet, traced = stage.settings(), stage.settings(tracing=True)
+    sampled = stage.settings(tracing=True, trace_rate=SAMPLED)
     parts = {
         "bare": await stage.python("unary-bare", *serve, "bare", str(stage.folder), settings=quiet),
         "unary": await stage.python("unary", *serve, "mesh", str(stage.folder), settings=quiet),
-        "unary_sampled": await stage.python(
-            "unary-sampled", *serve, "mesh", str(stage.folder), settings=traced, **SAMPLED
-        ),
+        "unary_sampled": await stage.python("unary-sampled", *serve, "mesh", str(stage.folder), settings=sampled),
     }
     if effort.is_full:
-        parts["unary_traced"] = await stage.python(
-            "unary-traced", *serve, "mesh", str(stage.folder), settings=traced, OTEL_TRACES_SAMPLER="always_on"
-        )
+        parts["unary_traced"] = await stage.python("unary-traced", *serve, "mesh", str(stage.folder), settings=traced)
     channels = {name: grpc.aio.insecure_channel(part.target) for name, part in parts.items()}
     callers = {name: Caller(part, channels[name]) for name, part in parts.items()}
     calls = 400 * effort.scale

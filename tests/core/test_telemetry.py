@@ -12,7 +12,7 @@ from meshwright.core.errors import SetupError
 from meshwright.core.settings import Settings
 
 SERVICE = """
-import asyncio, json, logging
+import asyncio, json, logging, sys
 import grpc, structlog
 from meshwright.core import channel, telemetry, tracing
 from meshwright.core.server import Server, bound
@@ -32,7 +32,7 @@ class Probe(AgentServiceServicer):
         return HealthResponse()
 
 async def main():
-    settings = Settings(metrics_port=0, drain_s=0)
+    settings = Settings(metrics_port=0, drain_s=0, lean_spans=sys.argv[1] == "lean")
     telemetry.configure(settings, "probe", "probe-1")
     server = Server(settings, {"agents.v1.AgentService": bound(add, Probe())})
     async with grpc.aio.insecure_channel(await server.start()) as dialled:
@@ -55,9 +55,11 @@ asyncio.run(main())
 """
 
 
-@pytest.fixture(scope="module")
-def output():
-    return subprocess.run([sys.executable, "-c", SERVICE], capture_output=True, text=True, timeout=50, check=True)
+@pytest.fixture(scope="module", params=["stock", "lean"])
+def output(request):
+    return subprocess.run(
+        [sys.executable, "-c", SERVICE, request.param], capture_output=True, text=True, timeout=50, check=True
+    )
 
 
 @pytest.fixture(scope="module")
@@ -123,3 +125,4 @@ def test_outside_of_a_trace_there_is_no_trace_id():
 def test_without_tracing_no_interceptor_is_added():
     assert tracing.server_interceptors(Settings(tracing=False)) == []
     assert len(tracing.server_interceptors(Settings())) == 1
+    assert tracing.server_interceptors(Settings(lean_spans=True)) == []

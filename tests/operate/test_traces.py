@@ -90,8 +90,8 @@ def collector():
     server.stop(None).wait()
 
 
-@pytest.fixture(scope="module")
-def mesh(tmp_path_factory, collector):
+@pytest.fixture(scope="module", params=["stock", "lean"])
+def mesh(request, tmp_path_factory, collector):
     """A mesh that sends its spans, those of models and tools by the conventions for them."""
     documents, folder = tmp_path_factory.mktemp("documents"), tmp_path_factory.mktemp("mesh")
     (documents / "fence.md").write_text(DOCUMENT)
@@ -100,6 +100,7 @@ def mesh(tmp_path_factory, collector):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MESHWRIGHT_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.port}")
         patch.setenv("OTEL_SEMCONV_STABILITY_OPT_IN", "gen_ai_latest_experimental")
+        patch.setenv("MESHWRIGHT_LEAN_SPANS", str(request.param == "lean"))
         patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
         try:
             yield running.start()

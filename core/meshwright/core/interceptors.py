@@ -40,6 +40,8 @@ from meshwright.gen.agents.v1.identity_pb2 import Identity
 
 log = structlog.get_logger("call")
 if TYPE_CHECKING:
+    from meshwright.core.served_span import ServedSpans
+
     Context = grpc.aio.ServicerContext[Any, Any]
 else:
     Context = grpc.aio.ServicerContext
@@ -91,10 +93,13 @@ class Guard(grpc.GenericRpcHandler):
     costs every call of every other method, since the server waits for all of them anew each time.
     """
 
-    def __init__(self, admission: "Admission", principal: "Principal", stays: Stays) -> None:
+    def __init__(
+        self, admission: "Admission", principal: "Principal", stays: Stays, spans: "ServedSpans | None" = None
+    ) -> None:
         self._admission = admission
         self._principal = principal
         self._stays = stays
+        self._spans = spans
         self._handlers: dict[str, Any] = {}
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
@@ -114,8 +119,10 @@ class Guard(grpc.GenericRpcHandler):
         read, write = reader(handler.request_deserializer), handler.response_serializer
         if handler.unary_unary:
             call = self._unary(method, handler.unary_unary, read)
+            call = self._spans.unary(method, call) if self._spans else call
             return grpc.unary_unary_rpc_method_handler(call, response_serializer=write)
         stream = self._stream(method, handler.unary_stream, read)
+        stream = self._spans.stream(method, stream) if self._spans else stream
         return grpc.unary_stream_rpc_method_handler(stream, response_serializer=write)
 
     def _unary(self, method: str, behavior: Any, read: Read) -> Any:

@@ -18,6 +18,7 @@ from meshwright.core.tls import certificates_in
 
 if TYPE_CHECKING:
     from meshwright.core.revocations import Revocations
+    from meshwright.core.served_span import ServedSpans
 
 MESSAGE_BYTES = 8 * 2**20
 """Twice what the edge lets in, so that what is too large is refused with the field and its limit."""
@@ -62,7 +63,8 @@ class Server:
         kind = PeerPrincipal if self._certificates else Principal
         principal = kind(verifier, is_required=settings.auth != "none")
         self._stays = Stays(revocations)
-        guard = Guard(Admission(settings.max_calls, settings.max_streams), principal, self._stays)
+        admission = Admission(settings.max_calls, settings.max_streams)
+        guard = Guard(admission, principal, self._stays, served_spans(settings))
         traces = tracing.server_interceptors(settings)
         self._server = grpc.aio.server(handlers=(guard,), interceptors=traces, options=OPTIONS)
         self._health = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue] - a module put there
@@ -115,6 +117,15 @@ class Server:
         await self._health.enter_graceful_shutdown()
         await self._server.stop(self._settings.drain_s)
         await self._stays.close()
+
+
+def served_spans(settings: Settings) -> "ServedSpans | None":
+    """Returns what gives served calls their spans; None: the stock instrumentation does, or nobody."""
+    if not settings.tracing or not settings.lean_spans:
+        return None
+    from meshwright.core.served_span import ServedSpans
+
+    return ServedSpans(tracing.rates_of(settings))
 
 
 def reflect(server: grpc.aio.Server, names: Iterable[str]) -> None:

@@ -5,6 +5,7 @@ environment variable, its default and its description stand beside it.
 """
 
 import os
+import re
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -20,6 +21,7 @@ from meshwright.core.mistake import mistakes
 PREFIX = "MESHWRIGHT_"
 ALIKE = 0.8
 """How alike two names are of which one is meant: 1 is the same."""
+RATE = re.compile(r"\s*([^\s=,]+)=([0-9]{1,3}(?:\.[0-9]{1,9})?)\s*")
 Auth = Literal["none", "keys", "jwt", "keys,jwt"]
 
 
@@ -42,6 +44,13 @@ class Settings(BaseModel):
     log_level: str = Field(default="info", description="debug, info, warning or error")
     tracing: bool = Field(default=True, description="Trace ids on every hop; spans leave only with otlp_endpoint")
     otlp_endpoint: str = Field(default="", description="OTLP gRPC endpoint for spans; empty: none are exported")
+    trace_rate: float = Field(default=1.0, ge=0, le=1, description="Share of traces that is kept; a parent's word wins")
+    trace_rates: str = Field(
+        default="", description="Shares of traces by tenant, where the edge asks who is calling: acme=1,beta=0.01"
+    )
+    lean_spans: bool = Field(
+        default=False, description="Spans of served calls by our own code, not by OpenTelemetry's instrumentation"
+    )
     reflection: bool = Field(default=False, description="Serve gRPC reflection (development)")
     drain_s: float = Field(default=10.0, ge=0, le=600, description="Seconds that calls in flight get on SIGTERM")
     max_calls: int = Field(default=1_000, ge=1, description="Unary calls at once; more are refused with OVERLOADED")
@@ -79,6 +88,19 @@ class Settings(BaseModel):
     def _stays_there(cls, path: str) -> str:
         """Names the file so that a child process with another folder finds it."""
         return str(Path(path).absolute()) if path else ""
+
+    @field_validator("trace_rates")
+    @classmethod
+    def _reads_as_rates(cls, text: str) -> str:
+        named = [RATE.fullmatch(part) for part in text.split(",")] if text.strip() else []
+        if not all(rate and float(rate[2]) <= 1 for rate in named):
+            raise ValueError("write TENANT=SHARE,..., each share 0 to 1")
+        return text
+
+    @property
+    def tenant_trace_rates(self) -> dict[str, float]:
+        """Shares of traces that are kept, by tenant."""
+        return {rate[1]: float(rate[2]) for rate in map(RATE.fullmatch, self.trace_rates.split(",")) if rate}
 
     @classmethod
     def load(cls, **chosen: Any) -> Self:

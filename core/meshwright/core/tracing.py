@@ -8,8 +8,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
+from opentelemetry import context as contexts
 from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.propagators.textmap import CarrierT, Getter, default_getter
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import Attributes, AttributeValue
@@ -21,6 +25,8 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
+    from meshwright.core.sampling import Rates
+
 W3C = TraceContextTextMapPropagator()
 NANOS = 1_000_000
 """Nanoseconds of a millisecond."""
@@ -30,6 +36,8 @@ outlet: "Outlet | None" = None
 """Where they leave this process, where they do."""
 conventions: frozenset[str] = frozenset()
 """Conventions that are not stable yet, and that this process has opted in to."""
+TENANT_KEY = "x-mesh-tenant"
+"""Metadata in which the edge says whose a call is; what clients send under that name it throws away."""
 GEN_AI = "gen_ai_latest_experimental"
 
 
@@ -65,13 +73,15 @@ class Attempt:
 
 def configure(settings: Settings, service: str, instance: str) -> None:
     """Makes trace ids; spans leave the process only towards an OTLP endpoint."""
+    from opentelemetry import propagate
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
 
     global tracer, outlet, conventions  # noqa: PLW0603 - one a process, as the provider itself
     conventions = semantic_conventions()
     resource = Resource({"service.name": f"meshwright-{service}", "service.instance.id": instance})
-    provider = TracerProvider(resource=resource)
+    provider = TracerProvider(sampler=rates_of(settings), resource=resource)
+    propagate.set_global_textmap(Incoming())
     if endpoint := settings.otlp_endpoint:
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -81,6 +91,30 @@ def configure(settings: Settings, service: str, instance: str) -> None:
         outlet = Outlet(processor, resource)
     trace.set_tracer_provider(provider)
     tracer = trace.get_tracer("meshwright")
+
+
+def rates_of(settings: Settings) -> "Rates":
+    """Returns which traces are kept, as the settings say."""
+    from meshwright.core.sampling import Rates
+
+    return Rates(settings.trace_rate, settings.tenant_trace_rates)
+
+
+class Incoming(TraceContextTextMapPropagator):
+    """What is read from a call that comes in: its trace, and whose it is, as the edge says. Baggage is left alone."""
+
+    def extract(
+        self,
+        carrier: CarrierT,
+        context: Context | None = None,
+        getter: Getter[CarrierT] = default_getter,
+    ) -> Context:
+        """Reads both into a context."""
+        from meshwright.core.sampling import TENANT
+
+        found = super().extract(carrier, context, getter)
+        tenant = getter.get(carrier, TENANT_KEY)
+        return contexts.set_value(TENANT, unquote(tenant[0]), found) if tenant else found
 
 
 def has_gen_ai() -> bool:
@@ -96,8 +130,8 @@ def flush() -> None:
 
 
 def server_interceptors(settings: Settings) -> "list[grpc.aio.ServerInterceptor]":
-    """Returns the stock OpenTelemetry interceptor, or nothing where tracing is off."""
-    if not settings.tracing:
+    """Returns the stock OpenTelemetry interceptor, or nothing where tracing is off or done by `ServedSpans`."""
+    if not settings.tracing or settings.lean_spans:
         return []
     from opentelemetry.instrumentation.grpc import aio_server_interceptor
 

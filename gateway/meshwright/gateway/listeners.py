@@ -142,10 +142,12 @@ def access_log() -> Config:
 def tracing(settings: GatewaySettings) -> Config:
     """Spans of the edge and of its calls to services, for the traces that callers or the edge have begun.
 
-    Whether a trace is kept says whoever began it; what begins here is kept.
+    Whether a trace is kept says whoever began it. What begins here is kept at the highest of all rates, since it is not
+    known yet whose it is; see `core.sampling`.
     """
     if not span_target(settings):
         return {}
+    highest = max(settings.trace_rate, *settings.tenant_trace_rates.values(), 0.0)
     config = {
         "@type": TYPE + "envoy.config.trace.v3.OpenTelemetryConfig",
         "grpc_service": {"envoy_grpc": {"cluster_name": "spans"}, "timeout": "1s"},
@@ -154,7 +156,7 @@ def tracing(settings: GatewaySettings) -> Config:
     return {
         "tracing": {
             "provider": {"name": "envoy.tracers.opentelemetry", "typed_config": config},
-            "random_sampling": {"value": 100},
+            "random_sampling": {"value": 100 * highest},
             "spawn_upstream_span": True,
             "max_path_tag_length": 128,
         }
