@@ -17,10 +17,11 @@ APART = 600
 """Calls of a round at random moments."""
 SAMPLED = 0.01
 UNEQUAL = "the bare server counts nothing, maps no errors, sets no deadline and asks nobody who is calling"
-GOALS = {"unary": 1.25, "unary_sampled": 1.35, "unary_traced": None}
+GOALS = {"unary": 1.25, "unary_sampled": 1.35, "unary_lean": 1.35, "unary_traced": None}
 WORDS = {
     "unary": "unary call, not traced",
     "unary_sampled": "unary call, 1 % of traces sampled",
+    "unary_lean": "unary call, 1 % of traces sampled, spans by our own code",
     "unary_traced": "unary call, every trace sampled, none exported",
 }
 
@@ -56,6 +57,8 @@ async def run(scene: Scene, effort: Effort) -> list[Finding]:
         "unary": await stage.python("unary", *serve, "mesh", str(stage.folder), settings=quiet),
         "unary_sampled": await stage.python("unary-sampled", *serve, "mesh", str(stage.folder), settings=sampled),
     }
+    lean = sampled.model_copy(update={"lean_spans": True})
+    parts["unary_lean"] = await stage.python("unary-lean", *serve, "mesh", str(stage.folder), settings=lean)
     if effort.is_full:
         parts["unary_traced"] = await stage.python("unary-traced", *serve, "mesh", str(stage.folder), settings=traced)
     channels = {name: grpc.aio.insecure_channel(part.target) for name, part in parts.items()}
