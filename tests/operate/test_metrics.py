@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 from prometheus_client.openmetrics.exposition import generate_latest
 
-from meshwright.core import telemetry
+from meshwright.core import telemetry, tracing
 from meshwright.core.errors import StoreUnavailableError
 from meshwright.core.settings import Settings
 from meshwright.core.store import Store
@@ -40,8 +40,8 @@ def test_a_setting_says_how_many_tenants_have_a_name(monkeypatch):
 class TestExemplars:
     @pytest.fixture
     def exemplars(self, monkeypatch):
-        monkeypatch.setattr(telemetry, "tracer", object())
-        monkeypatch.setattr(telemetry, "current_trace_id", lambda: "ab" * 16)
+        monkeypatch.setattr(tracing, "tracer", object())
+        monkeypatch.setattr(tracing, "current_trace_id", lambda: "ab" * 16)
         return telemetry.Exemplars()
 
     def test_one_call_a_second_has_one_and_every_slow_one(self, exemplars):
@@ -53,7 +53,7 @@ class TestExemplars:
         assert f'# {{trace_id="{"ab" * 16}"}} 2.0' in generate_latest(REGISTRY).decode()
 
     def test_without_traces_there_is_none(self, monkeypatch):
-        monkeypatch.setattr(telemetry, "tracer", None)
+        monkeypatch.setattr(tracing, "tracer", None)
         assert telemetry.Exemplars().of(5) is None
 
 
