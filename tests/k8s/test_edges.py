@@ -1,4 +1,4 @@
-"""Network policies let through exactly what the mesh needs: the table here and in docs/kubernetes.md, and nothing else."""
+"""Network policies let through exactly what the mesh needs: the table of docs/kubernetes.md, and nothing else."""
 
 import copy
 import ipaddress
