@@ -6,7 +6,6 @@ from meshwright.agents.library.bundle import BUNDLED, spec_of
 from meshwright.cli.agent_manifests import manifests
 
 FOLDER = Path(__file__).parent / "agents"
-IMAGE = "meshwright/runtime"
 TAG = "0.1.0"
 
 
@@ -15,7 +14,7 @@ def texts() -> dict[Path, str]:
     return {
         FOLDER / name / path: text
         for name in BUNDLED
-        for path, text in manifests(name, spec_of(name), IMAGE, TAG).items()
+        for path, text in manifests(name, spec_of(name), f"meshwright/{name}", TAG).items()
     }
 
 

@@ -5,6 +5,7 @@ import shutil
 import pytest
 import yaml
 
+from meshwright.agents.library.bundle import BUNDLED
 from tests.k8s.objects import K8S, kubectl, rendered
 
 OVERLAYS = ("dev", "staging", "prod")
@@ -18,7 +19,8 @@ def tree(tmp_path_factory):
         pytest.skip("kubectl is not here: `make test-k8s` installs it")
     folder = tmp_path_factory.mktemp("tree") / "k8s"
     shutil.copytree(K8S, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    names = ("meshwright/runtime", "valkey/valkey", "envoyproxy/envoy", "envoyproxy/ratelimit")
+    names = [f"meshwright/{name}" for name in ("registry", "gateway", *BUNDLED)]
+    names += ["valkey/valkey", "envoyproxy/envoy", "envoyproxy/ratelimit"]
     images = [{"name": name, "newName": f"registry.example.org/{name}", "digest": DIGEST} for name in names]
     kinds = {"apiVersion": "kustomize.config.k8s.io/v1alpha1", "kind": "Component"}
     (folder / "overlays/prod/images").mkdir()

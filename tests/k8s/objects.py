@@ -21,7 +21,7 @@ SETTINGS = {
     "meshwright.registry": Settings,
     "meshwright.agents": AgentSettings,
     "meshwright.gateway": GatewaySettings,
-    "meshwright": CliSettings,
+    "meshwright.cli.main": CliSettings,
 }
 """What a process reads, by its module or command."""
 

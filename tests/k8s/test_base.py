@@ -59,9 +59,19 @@ def test_modules_that_are_run_exist():
     for _, container in containers(OBJECTS):
         command = container.get("command", [])
         if command[:2] == ["python", "-m"]:
-            assert importlib.util.find_spec(f"{command[2]}.__main__"), command
-            for spec in command[3:]:
+            has_main = command[2] == "meshwright.cli.main" or importlib.util.find_spec(f"{command[2]}.__main__")
+            assert has_main, command
+            for spec in command[3:] if command[2] == "meshwright.agents" else ():
                 assert importlib.util.find_spec(spec.partition(":")[0]), spec
+
+
+def test_images_of_ours_are_those_that_are_built():
+    ours = {one["image"].removeprefix("meshwright/") for _, one in containers(OBJECTS) if "meshwright/" in one["image"]}
+    library = REPO / "agents/meshwright/agents/library"
+    assert ours == {"registry", "gateway", *BUNDLED}
+    for name in ours:
+        folder = library / name if name in BUNDLED else REPO / name
+        assert (folder / "Dockerfile").is_file(), name
 
 
 def mounted(name, container):
