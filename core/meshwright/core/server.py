@@ -77,8 +77,11 @@ class Server:
         self.probes = Probes(settings.health_host or settings.host, settings.health_port) if has_port else None
         self.target = ""
 
-    async def start(self) -> str:
+    async def start(self, *, is_serving: bool = True) -> str:
         """Listens and returns the host:port to announce.
+
+        Args:
+            is_serving: What probes and balancers hear at first; False: nothing good until `set_serving`.
 
         Raises:
             SetupError: A port is taken, or plain text would leave this machine.
@@ -100,7 +103,7 @@ class Server:
             await self.probes.start()
         await self._server.start()
         self.target = f"{address}:{listening}"
-        await self.set_serving(is_serving=True)
+        await self.set_serving(is_serving=is_serving)
         return self.target
 
     def _listen(self, address: str) -> int:
