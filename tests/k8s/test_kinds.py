@@ -105,12 +105,12 @@ def test_secrets_from_a_vault_have_the_keys_that_pods_read(overlays):
 def test_monitors_find_ports_and_analyses_find_metrics(overlays):
     objects = overlays["prod"]
     (monitor,) = of_kind(objects, "PodMonitor")
-    (chosen,) = monitor["spec"]["selector"]["matchExpressions"]
+    assert monitor["spec"]["selector"] == {}
+    scraped = {one["port"] for one in monitor["spec"]["podMetricsEndpoints"]}
     for workload in of_kind(objects, "Deployment"):
         template = workload["spec"]["template"]
-        if template["metadata"]["labels"][chosen["key"]] in chosen["values"]:
-            ports = {port["name"] for one in template["spec"]["containers"] for port in one["ports"]}
-            assert {one["port"] for one in monitor["spec"]["podMetricsEndpoints"]} <= ports
+        if template["metadata"]["labels"]["app.kubernetes.io/component"] in {"agent", "registry"}:
+            assert scraped <= {port["name"] for one in template["spec"]["containers"] for port in one["ports"]}
     (analysis,) = of_kind(objects, "AnalysisTemplate")
     for rollout in of_kind(objects, "Rollout"):
         (step,) = [step["analysis"] for step in rollout["spec"]["strategy"]["canary"]["steps"] if "analysis" in step]
@@ -118,13 +118,19 @@ def test_monitors_find_ports_and_analyses_find_metrics(overlays):
         assert {one["name"] for one in step["args"]} == {one["name"] for one in analysis["spec"]["args"]}
 
 
-def test_what_a_canary_is_judged_by_is_what_processes_count(overlays):
+def test_what_agents_are_scaled_and_judged_by_is_what_processes_count(overlays):
     from prometheus_client import REGISTRY
 
     from meshwright.agents.result import STATES
     from meshwright.core import telemetry
 
     telemetry.TASKS_ENDED.labels("judged", "FAILED", "error").inc()
+    telemetry.TASKS_READY.labels("judged", "").set(3)
+    assert REGISTRY.get_sample_value("meshwright_tasks_ready", {"agent": "judged", "version": ""}) == 3
+    for scaler in of_kind(overlays["prod"], "ScaledObject"):
+        name = scaler["metadata"]["name"]
+        asked = f'sum(max by (version) (meshwright_tasks_ready{{agent="{name}"}}))'
+        assert scaler["spec"]["triggers"][0]["metadata"]["query"] == asked
     (analysis,) = of_kind(overlays["prod"], "AnalysisTemplate")
     query = analysis["spec"]["metrics"][0]["provider"]["prometheus"]["query"]
     labels = {"agent": "judged", "status": "FAILED", "finish_reason": "error"}

@@ -221,9 +221,8 @@ class AgentProcess:
         await self.feeds.open({self.agent.name: self.worker.wake, self.instance_id: self.worker.interrupt})
         if lost := await self.deliveries.hook(self.hooks):
             log.warning("webhook_events_dropped", many=lost, why="their endpoints are not declared any more")
-        target = await self.server.start()
-        log.info("waits_for_registry", target=self.settings.registry, up_to_s=REGISTRY_PATIENCE_S)
         target = await self.server.start(is_serving=False)
+        log.info("waits_for_registry", target=self.settings.registry, up_to_s=REGISTRY_PATIENCE_S)
         await self.registry.wait_until_there(REGISTRY_PATIENCE_S)
         for tool in self.host.tools:
             await self.registry.register(tool.contract(target))
