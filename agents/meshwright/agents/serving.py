@@ -221,7 +221,7 @@ class AgentProcess:
         await self.feeds.open({self.agent.name: self.worker.wake, self.instance_id: self.worker.interrupt})
         if lost := await self.deliveries.hook(self.hooks):
             log.warning("webhook_events_dropped", many=lost, why="their endpoints are not declared any more")
-        target = await self.server.start()
+        target = await self.server.start(is_serving=False)
         log.info("waits_for_registry", target=self.settings.registry, up_to_s=REGISTRY_PATIENCE_S)
         await self.registry.wait_until_there(REGISTRY_PATIENCE_S)
         for tool in self.host.tools:
@@ -238,6 +238,7 @@ class AgentProcess:
         ]
         await self.toolbox.wait_until_there()
         self._chores.append(asyncio.create_task(self.toolbox.follow()))
+        await self.server.set_serving(is_serving=True)  # before it is known: the edge looks at once
         await self.registry.announce(self.card, endpoint)  # before it works: grants are checked against its key
         self._chores.append(asyncio.create_task(self.registry.keep_announced(self.card, endpoint)))
         self.worker.start()

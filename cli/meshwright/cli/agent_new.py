@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from meshwright.cli.agent_manifests import manifests
 from meshwright.cli.output import show
 from meshwright.cli.tool_new import write
 from meshwright.core.errors import InvalidRequestError
@@ -33,12 +34,10 @@ PLACES = {
     "Dockerfile": "Dockerfile",
     "dockerignore": ".dockerignore",
     "gitignore": ".gitignore",
-    "kustomization.yaml": "k8s/kustomization.yaml",
-    "deployment.yaml": "k8s/deployment.yaml",
-    "service.yaml": "k8s/service.yaml",
-    "disruption.yaml": "k8s/disruption.yaml",
 }
-"""Where each template of the folder `project` goes."""
+"""Where each template of the folder `project` goes; manifests go to `k8s`."""
+VERSION = "1.0.0"
+"""Of the project's image, until its author chooses another one."""
 
 
 def new(
@@ -69,10 +68,12 @@ def project(name: str) -> dict[str, str]:
         "version": importlib.metadata.version("meshwright"),
     }
     templates = files("meshwright.cli") / "project"
-    return {
+    texts = {
         Template(path).substitute(words): Template((templates / f"{source}.tmpl").read_text()).substitute(words)
         for source, path in PLACES.items()
     }
+    cluster = manifests(name, f"{package}.agent:agent", image=name, tag=VERSION)
+    return texts | {f"k8s/{path}": text for path, text in cluster.items()}
 
 
 def package_name(name: str) -> str:

@@ -12,6 +12,7 @@ from meshwright.core.errors import SetupError
 from meshwright.core.grant import Verifier
 from meshwright.core.interceptors import Admission, Guard, Principal
 from meshwright.core.peer import PeerPrincipal
+from meshwright.core.probes import Probes
 from meshwright.core.settings import Settings
 from meshwright.core.stay import Stays
 from meshwright.core.tls import certificates_in
@@ -74,13 +75,18 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, guard)
         if settings.reflection:
             reflect(self._server, self._names)
+        has_port = settings.health_port >= 0
+        self.probes = Probes(settings.health_host or settings.host, settings.health_port) if has_port else None
         self.target = ""
 
-    async def start(self) -> str:
+    async def start(self, *, is_serving: bool = True) -> str:
         """Listens and returns the host:port to announce.
 
+        Args:
+            is_serving: What probes and balancers hear at first; False: nothing good until `set_serving`.
+
         Raises:
-            SetupError: The port is taken, or plain text would leave this machine.
+            SetupError: A port is taken, or plain text would leave this machine.
         """
         host, port = self._settings.host, self._settings.port
         if not (self._certificates or is_loopback(host) or self._settings.insecure):
@@ -95,9 +101,11 @@ class Server:
             listening = 0
         if not listening:
             raise SetupError(f"port {port} on {host} is in use: choose another one, or stop what listens there")
+        if self.probes:
+            await self.probes.start()
         await self._server.start()
         self.target = f"{address}:{listening}"
-        await self.set_serving(is_serving=True)
+        await self.set_serving(is_serving=is_serving)
         return self.target
 
     def _listen(self, address: str) -> int:
@@ -111,12 +119,21 @@ class Server:
         status = health_pb2.HealthCheckResponse.SERVING if is_serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for name in ("", *self._names):
             await self._health.set(name, status)
+        if self.probes:
+            self.probes.is_serving = is_serving
 
     async def stop(self) -> None:
-        """Refuses new calls, lets those in flight end within the drain time, then cuts them."""
+        """Refuses new calls, lets those in flight end within the drain time, then cuts them.
+
+        The port for probes stays until then, so that a process that drains is not taken for one that hangs.
+        """
+        if self.probes:
+            self.probes.is_serving = False
         await self._health.enter_graceful_shutdown()
         await self._server.stop(self._settings.drain_s)
         await self._stays.close()
+        if self.probes:
+            await self.probes.stop()
 
 
 def served_spans(settings: Settings) -> "ServedSpans | None":

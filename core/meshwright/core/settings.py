@@ -37,6 +37,13 @@ class Settings(BaseModel):
     registry: str = Field(default="127.0.0.1:7070", description="host:port of the registry")
     host: str = Field(default="127.0.0.1", description="Address to listen on and to announce")
     port: int = Field(default=0, ge=0, le=65535, description="Port to listen on; 0: a free one")
+    health_port: int = Field(
+        default=-1,
+        ge=-1,
+        le=65535,
+        description="Plain-text port that tells probes of health, and nothing else; 0: a free port, -1: none",
+    )
+    health_host: str = Field(default="", description="Address of health_port; empty: that of host")
     metrics_port: int = Field(default=-1, ge=-1, le=65535, description="Prometheus listener; 0: a free port, -1: none")
     metrics_tenants: int = Field(
         default=20, ge=0, le=1_000, description="Tenants that metrics call by name; all others are `other`"

@@ -1,0 +1,34 @@
+"""The overlays as kubectl renders them."""
+
+import shutil
+
+import pytest
+import yaml
+
+from meshwright.agents.library.bundle import BUNDLED
+from tests.k8s.objects import K8S, kubectl, rendered
+
+OVERLAYS = ("dev", "staging", "prod")
+DIGEST = "sha256:" + "0a" * 32
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory):
+    """The folder k8s, with the digests that the delivery workflow writes beside prod."""
+    if not kubectl():
+        pytest.skip("kubectl is not here: `make test-k8s` installs it")
+    folder = tmp_path_factory.mktemp("tree") / "k8s"
+    shutil.copytree(K8S, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    names = [f"meshwright/{name}" for name in ("registry", "gateway", *BUNDLED)]
+    names += ["valkey/valkey", "envoyproxy/envoy", "envoyproxy/ratelimit"]
+    images = [{"name": name, "newName": f"registry.example.org/{name}", "digest": DIGEST} for name in names]
+    kinds = {"apiVersion": "kustomize.config.k8s.io/v1alpha1", "kind": "Component"}
+    (folder / "overlays/prod/images").mkdir()
+    (folder / "overlays/prod/images/kustomization.yaml").write_text(yaml.safe_dump(kinds | {"images": images}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def overlays(tree):
+    """The objects of each overlay, by its name."""
+    return {name: rendered(tree / "overlays" / name) for name in OVERLAYS}
