@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from meshwright.agents.agent import Agent
@@ -22,6 +23,9 @@ from meshwright.core.store import Store
 from meshwright.core.valkey import EmbeddedValkey
 from meshwright.registry.serving import RegistryProcess
 from meshwright.registry.store import LIBRARY as REGISTRY_LIBRARY
+
+hypothesis.settings.register_profile("meshwright", deadline=None)  # a machine that others use too has no even pace
+hypothesis.settings.load_profile("meshwright")
 
 KEY = hashlib.sha256(b"the key of tests").digest()
 WITH_CODEC = bool(os.environ.get("TEST_CODEC"))
