@@ -20,8 +20,9 @@ from meshwright.agents.settings import AgentSettings
 from meshwright.cli.authority import Authority, Wanted
 from meshwright.cli.main import app
 from meshwright.core import channel
+from meshwright.core.api_key import KEPT_MS, ApiKeys, place_of
 from meshwright.core.channel import Channels
-from meshwright.core.errors import SetupError, StoreDeniedError
+from meshwright.core.errors import KeyRevokedError, SetupError, StoreDeniedError
 from meshwright.core.revocations import Revocations
 from meshwright.core.role import Role
 from meshwright.core.settings import Settings
@@ -180,6 +181,24 @@ async def test_who_has_open_streams_reads_what_was_revoked_and_the_gateway_alone
             await Revocations(store).since(0)
     else:
         await Revocations(store).since(0)
+    await store.close()
+
+
+async def test_the_gateways_user_makes_keys_that_end_and_revokes_them(guarded):
+    await asyncio.to_thread(guarded.install)
+    store = Store(guarded.url(Role.GATEWAY))
+    await store.open()
+    keys = ApiKeys(store)
+    key, made = await keys.create("ci", ["tasks"], tenant="acme", life_s=60)
+    assert (await keys.verify(key)).key_id == made.key_id
+    (left_ms,) = await store.run(("PTTL", place_of(made.key_id)))
+    assert KEPT_MS < left_ms <= KEPT_MS + 60_000
+    await keys.revoke(made.key_id)
+    with pytest.raises(KeyRevokedError):
+        await keys.verify(key)
+    (left_ms,) = await store.run(("PTTL", place_of(made.key_id)))
+    assert 0 < left_ms <= KEPT_MS
+    assert [one.key_id for one in await keys.all()] == [made.key_id]
     await store.close()
 
 

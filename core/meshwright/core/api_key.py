@@ -140,7 +140,7 @@ class ApiKeys:
             "expires": made.expires,
         }
         place = place_of(made.key_id)
-        ends = [("PEXPIREAT", place, made.expires + KEPT_MS)] if made.expires else []
+        ends = [("PEXPIRE", place, life_s * 1000 + KEPT_MS)] if life_s else []
         flat = [part for field in fields.items() for part in field]
         await self._store.run(("HSET", place, *flat), *ends, ("SADD", INDEX, made.key_id))
         return f"{PREFIX}{made.key_id}_{secret}", made
@@ -182,7 +182,7 @@ class ApiKeys:
         if b"hash" not in fields:
             raise ApiKeyNotFoundError(f"no API key {key_id} is here: `meshwright key list` shows which are")
         now = int(seconds) * 1000 + int(micros) // 1000
-        await self._store.run(("HSETNX", place, "revoked", now), ("PEXPIREAT", place, now + KEPT_MS))
+        await self._store.run(("HSETNX", place, "revoked", now), ("PEXPIRE", place, KEPT_MS))
         await self._revocations.note(key_id, now)  # after it opens nothing any more: no new stream is missed
         (fields,) = await self._store.run(("HGETALL", place))
         await asyncio.sleep((KNOWN_MS + CLOCKS_MS) / 1000)
