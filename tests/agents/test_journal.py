@@ -5,7 +5,8 @@ import hashlib
 
 import pytest
 
-from meshwright.agents.journal import RETENTION_MS, Claim, Journal, Limits, Swept
+from meshwright.agents.journal import RETENTION_MS, Claim, Journal, Limits
+from meshwright.agents.reply import Swept
 from meshwright.core.errors import (
     FencedError,
     QueueFullError,

@@ -12,7 +12,7 @@ import typer
 
 from meshwright.cli.output import Format, show, show_table
 from meshwright.cli.tool_serve import local_mesh
-from meshwright.core.api_key import LONGEST_S, ApiKey, ApiKeys
+from meshwright.core.api_key import LIBRARY, LONGEST_S, ApiKey, ApiKeys
 from meshwright.core.errors import InvalidRequestError, SetupError
 from meshwright.core.settings import Settings, data_home
 from meshwright.core.store import Store
@@ -97,7 +97,7 @@ def with_keys(store: str | None, data: Path | None, work: Callable[[ApiKeys], Aw
     """Runs a command's work on the keys of the mesh that it names."""
 
     async def run() -> T:
-        opened = Store(store_url(store, data))
+        opened = Store(store_url(store, data), LIBRARY)
         try:
             await opened.open()
             return await work(ApiKeys(opened))

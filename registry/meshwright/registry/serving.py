@@ -28,7 +28,7 @@ class RegistryProcess:
         self._store = Store(settings.store_url, LIBRARY)
         self._channels = Channels(settings.tls_dir)
         self._directory = AgentDirectory(DirectoryStore(self._store), self.signer, EdgeKeys(self._store))
-        self._tools = ToolRegistry(CatalogStore(self._store), self.signer, self._channels)
+        self._tools = ToolRegistry(CatalogStore(self._store, settings.audit_kept), self.signer, self._channels)
         services = {
             "registry.v1.AgentDirectoryService": bound(add_AgentDirectoryServiceServicer_to_server, self._directory),
             "registry.v1.ToolRegistryService": bound(add_ToolRegistryServiceServicer_to_server, self._tools),
