@@ -1,7 +1,8 @@
 """The audit: who did what, when, and what came of it; a chain of lines for each tenant in each partition."""
 
+import re
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from dataclasses import dataclass
 
 from meshwright.core.audit_chain import AuditLine, spelled
 from meshwright.core.facts import shortened
@@ -31,12 +32,31 @@ def line_of(by: str, outcome: str = "", *, kept: int = AUDIT_KEPT, **facts: str 
         kept: Lines that the chain keeps.
         facts: Ids, names and digests, never content; an empty one is left out.
     """
-    bounded = {
+    told: dict[str, str | int] = {"by": shortened(by, FACT_BYTES)}
+    told |= {
         name: shortened(value, FACT_BYTES) if isinstance(value, str) else value
         for name, value in facts.items()
         if value != ""
     }
-    return f"{kept} {outcome} {spelled({'by': shortened(by, FACT_BYTES)} | bounded)}"
+    return f"{kept} {outcome} {spelled(told)}"
+
+
+HEAD = re.compile(r"([0-9]{1,16}) [0-9]{1,16} (\S+) ([0-9]{1,16})")
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What is known of a chain beside its lines.
+
+    Attributes:
+        number: Of the newest line; 0: nothing is known.
+        link: Its link.
+        first: Number of the oldest line that is kept.
+    """
+
+    number: int = 0
+    link: str = ""
+    first: int = 1
 
 
 class AuditReader:
@@ -60,11 +80,11 @@ class AuditReader:
         ]
         return [place for place in known if tenant is None or place[1] == segment(tenant)]
 
-    async def last(self, place: Place) -> tuple[int, str]:
-        """Returns number and link of a chain's newest line as the chain's head says; 0: it says nothing."""
-        (head,) = await self._store.run(("GET", partition_key(place[0], "audit", f"{place[1]}:head")))
-        parts = (head or b"").decode(errors="replace").split(" ")
-        return (int(parts[0]), parts[2]) if len(parts) == HEAD_PARTS and parts[0].isdecimal() else (0, "")
+    async def head(self, place: Place) -> Head:
+        """Returns what is known of a chain beside its lines."""
+        (found,) = await self._store.run(("GET", partition_key(place[0], "audit", f"{place[1]}:head")))
+        parts = HEAD.fullmatch((found or b"").decode(errors="replace"))
+        return Head(int(parts[1]), parts[2], int(parts[3])) if parts else Head()
 
     async def lines(self, place: Place, since_ms: int = 0) -> AsyncIterator[AuditLine]:
         """Yields a chain's lines, oldest first, those that come meanwhile included.
@@ -88,9 +108,6 @@ class AuditReader:
         return sorted(found, key=lambda one: (one.time_ms, one.partition, one.number))
 
 
-HEAD_PARTS = 4
-
-
 def parsed(place: Place, item_id: bytes, fields: Mapping[bytes, bytes]) -> AuditLine:
     """Reads a line; what somebody has put there that is none is read as far as it goes."""
 
@@ -98,7 +115,6 @@ def parsed(place: Place, item_id: bytes, fields: Mapping[bytes, bytes]) -> Audit
         return fields.get(name, b"").decode(errors="replace")
 
     time_ms, _, number = item_id.decode().partition("-")
-    facts: Any = text(b"facts")
     return AuditLine(
         partition=place[0],
         tenant=place[1],
@@ -107,6 +123,6 @@ def parsed(place: Place, item_id: bytes, fields: Mapping[bytes, bytes]) -> Audit
         event=text(b"event"),
         about=text(b"about"),
         outcome=text(b"outcome"),
-        text=facts,
+        text=text(b"facts"),
         link=text(b"link"),
     )

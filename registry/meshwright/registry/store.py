@@ -165,7 +165,7 @@ class CatalogStore:
 
     def _line(self, by: Actor, **facts: str | int) -> tuple[str, str]:
         """Writes whose audit tells of a change, and the line."""
-        return segment(by[0]), line_of(by[1], kept=self._audit_kept, **facts)
+        return segment(by[0]), line_of(by[1], "", kept=self._audit_kept, **facts)
 
     async def _call(self, function: str, *arguments: str | int | bytes) -> Any:
         return await self._store.call(LIBRARY.function(function), partition_key(MESH, "tools"), *arguments)
