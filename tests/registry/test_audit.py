@@ -228,3 +228,22 @@ async def test_a_full_store_takes_lines_of_calls_but_none_of_refusals(run_valkey
     with pytest.raises(MeshError):
         await store.run(("SET", "more", "x"))
     await store.close()
+
+
+async def test_changes_of_the_catalog_are_told_once_with_who_wanted_them(ask, register, store):
+    for _ in range(2):
+        made = await register(version="1.0.0")
+        await ask("SetAlias", name="docs.search", alias="stable", version="1.0.0")
+        await ask("DeprecateTool", name="docs.search", version="1.0.0", sunset_time={"seconds": 4_000_000_000})
+    lines = await AuditReader(store).read("default")
+    pin = "docs.search@1.0.0"
+    assert [(one.partition, one.event, one.about) for one in lines] == [
+        ("mesh", "tool_registered", pin),
+        ("mesh", "tool_alias_set", pin),
+        ("mesh", "tool_deprecated", pin),
+    ]
+    assert [one.facts for one in lines] == [
+        {"by": "default", "digest": made.digest},
+        {"by": "default", "alias": "stable"},
+        {"by": "default", "sunset_ms": 4_000_000_000_000},
+    ]
