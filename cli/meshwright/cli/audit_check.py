@@ -68,12 +68,14 @@ class AuditCheck:
                 yield Verdict(place, fault=Fault(place, "the whole chain is missing", anchor, None))
 
     async def _chain(self, place: Place, since_ms: int) -> Verdict:
-        for _ in range(MOST_TRIES):
+        tries = 0
+        while True:
+            tries += 1
             head = await self._reader.head(place)
             verdict = await self._pass(place, since_ms, head)
-            if not verdict.fault or (await self._reader.head(place)).first == head.first:
-                break  # else lines were trimmed while they were read
-        return verdict
+            is_still = not verdict.fault or (await self._reader.head(place)).first == head.first
+            if is_still or tries == MOST_TRIES:  # else lines were trimmed while they were read
+                return verdict
 
     async def _pass(self, place: Place, since_ms: int, head: Head) -> Verdict:
         check, verdict, anchor = ChainCheck(place), Verdict(place), self._anchors.get(place)

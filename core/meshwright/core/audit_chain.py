@@ -1,5 +1,6 @@
 """A chain of the audit: what a line is, how it hangs on the one before, and what is wrong with a chain. Pure."""
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -85,19 +86,26 @@ class AuditLine:
         }
 
 
+def is_told(found: Any) -> bool:
+    """Whether data is that of a line, as `AuditLine.told` returns it."""
+    return (
+        isinstance(found, dict)
+        and all(isinstance(found.get(name), str) for name in TEXTS)
+        and all(type(found.get(name)) is int and 0 <= found[name] < MOST_NUMBER for name in NUMBERS)
+        and isinstance(found.get("facts"), str | dict)
+    )
+
+
 def read_line(text: str) -> AuditLine:
     """Reads a line of an exported file.
 
     Raises:
         InvalidRequestError: It is none.
     """
-    try:
+    found: Any = None
+    with contextlib.suppress(ValueError, RecursionError):
         found = json.loads(text)
-    except (ValueError, RecursionError):
-        found = None
-    is_line = isinstance(found, dict) and all(isinstance(found.get(name), str) for name in TEXTS)
-    is_line = is_line and isinstance(found.get("facts"), str | dict)
-    if not is_line or any(type(found.get(name)) is not int or not 0 <= found[name] < MOST_NUMBER for name in NUMBERS):
+    if not is_told(found):
         raise InvalidRequestError(
             "this is no line of an exported audit", fields={"line": "as `audit export` writes it"}
         )
