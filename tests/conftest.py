@@ -17,6 +17,7 @@ from meshwright.agents.agent import Agent
 from meshwright.agents.journal import LIBRARY as JOURNAL_LIBRARY
 from meshwright.agents.serving import AgentProcess
 from meshwright.agents.settings import AgentSettings
+from meshwright.core.api_key import LIBRARY as KEY_LIBRARY
 from meshwright.core.codec import Codec, ContentKeys
 from meshwright.core.settings import Auth, Settings
 from meshwright.core.store import Store
@@ -65,7 +66,7 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]
 @pytest.fixture
 async def store(valkey: EmbeddedValkey) -> AsyncIterator[Store]:
     """An open and empty store."""
-    opened = Store(valkey.url, JOURNAL_LIBRARY, REGISTRY_LIBRARY, codec=codec())
+    opened = Store(valkey.url, JOURNAL_LIBRARY, REGISTRY_LIBRARY, KEY_LIBRARY, codec=codec())
     empty = Store(valkey.url)  # whatever keys the one before was written with
     await empty.open()
     await empty.client.flushall()

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from meshwright.agents.agent import Agent
-from meshwright.agents.journal import Short
+from meshwright.agents.reply import Short
 from meshwright.core.store import partition_key
 from meshwright.gen.agents.v1.step_event_pb2 import (
     RESERVATION_STATE_CHARGED,

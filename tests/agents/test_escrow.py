@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from meshwright.agents.agent import Agent
 from meshwright.agents.escrow import Escrow, day_of, trace_of
-from meshwright.agents.journal import LIBRARY, Journal, Short
+from meshwright.agents.journal import LIBRARY, Journal
+from meshwright.agents.reply import Short
 from meshwright.agents.shared_limits import SharedLimits
 from meshwright.agents.task import TaskName
 from meshwright.core.errors import MeshError

@@ -5,7 +5,8 @@ import hashlib
 
 import pytest
 
-from meshwright.agents.journal import RETENTION_MS, Claim, Journal, Limits, Swept
+from meshwright.agents.journal import RETENTION_MS, Claim, Journal, Limits
+from meshwright.agents.reply import Swept
 from meshwright.core.errors import (
     FencedError,
     QueueFullError,
@@ -286,7 +287,7 @@ class TestPurge:
             await expire(store, name)
         assert await journal.purge(0) == 2
         tombs = {partition_key(0, "tomb", buried(name)) for name in (claim.name, child.name)}
-        assert await keys() == tombs
+        assert {key for key in await keys() if ":audit" not in key} == tombs
 
     async def test_a_task_that_has_not_expired_stays(self, journal, made, claimed):
         claim = await claimed(made.task())

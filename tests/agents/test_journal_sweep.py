@@ -2,7 +2,8 @@
 
 import pytest
 
-from meshwright.agents.journal import Journal, Swept
+from meshwright.agents.journal import Journal
+from meshwright.agents.reply import Swept
 from meshwright.core.errors import FencedError
 from meshwright.core.store import partition_key
 

@@ -117,6 +117,11 @@ async def everything(store):
     return "\n".join(found)
 
 
+def outside_audit(text):
+    """Leaves the lines of the audit away: they hold ids, and no content."""
+    return "\n".join(line for line in text.splitlines() if ":audit:" not in line)
+
+
 def reason(error):
     return MeshError.from_rpc(error.value).reason
 
@@ -145,8 +150,10 @@ async def test_a_long_session_stays_in_its_window_answers_about_an_early_fact_an
     deleted = await sessions.DeleteSession(DeleteSessionRequest(session_id="long"))
     assert deleted.tasks == 1
     left = await everything(store)
-    for trace in ("long", "after", "boat", "Boat", "7319"):
+    for trace in ("boat", "Boat", "7319"):
         assert trace not in left, left
+    for trace in ("long", "after"):
+        assert trace not in outside_audit(left), left
     with pytest.raises(grpc.aio.AioRpcError) as gone:
         await sessions.GetSession(GetSessionRequest(session_id="long"))
     assert reason(gone) == "SESSION_NOT_FOUND"
@@ -232,7 +239,7 @@ class TestDelete:
         assert deleted.tasks == 1
         left = await everything(store)
         assert SECRET not in left
-        assert "ours" not in "\n".join(line for line in left.splitlines() if ":audit:" not in line)
+        assert "ours" not in outside_audit(left)
         assert (await client.get("other")).status == TASK_STATUS_COMPLETED
         listed = await sessions.ListSessions(ListSessionsRequest())
         assert "s1" not in [session.session_id for session in listed.sessions]
@@ -280,7 +287,7 @@ class TestDelete:
         await Memory(store).settle(claim.name, "s1")
         left = await everything(store)
         assert SECRET not in left
-        assert "s1" not in left
+        assert "s1" not in outside_audit(left)
 
     async def test_what_a_task_has_cost_is_counted_and_returned_though_its_session_is_deleted_at_once(
         self, erasure, journal, made, claimed, store
@@ -297,9 +304,11 @@ class TestDelete:
         assert await store.client.get(partition_key(slot, "escrow")) == b"30"
         table = await Costs(journal).table("default", GetCostsRequest(by=COST_GROUPING_SESSION))
         assert [(row.name, row.cost_micros) for row in table.rows] == [("*", 30)]
-        assert not [line for line in (await everything(store)).splitlines() if "s1" in line or "t1" in line]
+        assert not [
+            line for line in outside_audit(await everything(store)).splitlines() if "s1" in line or "t1" in line
+        ]
 
-    @pytest.mark.parametrize("steps", range(5))
+    @pytest.mark.parametrize("steps", range(7))
     async def test_one_that_broke_off_is_ended_by_repeating_it(
         self, erasure, outbox, journal, made, claimed, store, steps, monkeypatch
     ):
@@ -323,12 +332,12 @@ class TestDelete:
         try:
             await erasure.erase(made.name(), "s1")
         except asyncio.CancelledError:
-            assert steps < 4
+            assert steps < 6
         monkeypatch.setattr(store, "call", call)
         await erasure.erase(made.name(), "s1")
         left = await everything(store)
         assert SECRET not in left
-        assert "s1" not in left
+        assert "s1" not in outside_audit(left)
 
     async def test_its_tasks_are_found_in_every_partition(self, erasure, journal, made, claimed, store, monkeypatch):
         monkeypatch.setattr(store, "partitions", 4)

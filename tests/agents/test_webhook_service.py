@@ -5,6 +5,7 @@ import pytest
 from meshwright.agents.deliveries import Deliveries, Hook
 from meshwright.agents.webhook_history import WebhookHistory
 from meshwright.agents.webhook_service import WebhookService
+from meshwright.core.audit import AuditReader
 from meshwright.core.errors import (
     DeliveryNotFoundError,
     InvalidRequestError,
@@ -104,7 +105,7 @@ async def test_every_state_is_shown_with_tries_error_and_times(deliveries, servi
 
 
 @pytest.mark.parametrize("outcome", ["delivered", "given up", "put off"])
-async def test_an_event_is_told_again_at_once_under_its_id(deliveries, service, end, take, outcome):
+async def test_an_event_is_told_again_at_once_under_its_id(deliveries, service, end, take, outcome, store):
     await end("t1")
     first = await take()
     if outcome == "delivered":
@@ -115,6 +116,9 @@ async def test_an_event_is_told_again_at_once_under_its_id(deliveries, service, 
         await deliveries.again("worker/crm", first, 600, "answered 500")
     again = await service.again(first.event_id)
     assert (again.state, again.endpoint, again.event_id) == (DELIVERY_STATE_PENDING, "crm", first.event_id)
+    (line,) = [one for one in await AuditReader(store).read("default") if one.event == "webhook_redelivered"]
+    assert line.about == first.event_id
+    assert line.facts == {"by": "default", "agent": "worker", "endpoint": "crm", "task": "t1"}
     assert (await service.again(first.event_id)).event_id == first.event_id
     (crm,) = (await service.list()).endpoints
     assert (crm.pending, crm.delivered, crm.given_up) == (1, 0, 0)

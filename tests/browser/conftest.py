@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 
 from meshwright.cli import ports
-from meshwright.core.api_key import ApiKeys
+from meshwright.core.api_key import LIBRARY, ApiKeys
 from meshwright.core.store import Store
 
 try:
@@ -154,7 +154,7 @@ def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
 @pytest.fixture
 async def keys(keyed: Dev) -> AsyncIterator[ApiKeys]:
     """The API keys of that mesh."""
-    store = Store(keyed.facts["store"])
+    store = Store(keyed.facts["store"], LIBRARY)
     await store.open()
     yield ApiKeys(store)
     await store.close()

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from meshwright.core import api_key
-from meshwright.core.api_key import ApiKeys, place_of
+from meshwright.core.api_key import LIBRARY, ApiKeys, place_of
 from meshwright.core.errors import (
     ApiKeyNotFoundError,
     InvalidRequestError,
@@ -152,7 +152,7 @@ async def test_there_is_a_bound_of_keys(keys, monkeypatch):
 
 async def test_without_the_store_nobody_is_known(run_valkey, tmp_path):
     own = run_valkey(tmp_path)
-    store = Store(own.url, timeout_s=1)
+    store = Store(own.url, LIBRARY, timeout_s=1)
     await store.open()
     keys = ApiKeys(store)
     text, _ = await made(keys)

@@ -21,12 +21,13 @@ from meshwright.cli.authority import Authority, Wanted
 from meshwright.cli.main import app
 from meshwright.core import channel
 from meshwright.core.api_key import KEPT_MS, ApiKeys, place_of
+from meshwright.core.api_key import LIBRARY as KEY_LIBRARY
 from meshwright.core.channel import Channels
 from meshwright.core.errors import KeyRevokedError, SetupError, StoreDeniedError
 from meshwright.core.revocations import Revocations
 from meshwright.core.role import Role
 from meshwright.core.settings import Settings
-from meshwright.core.store import NOUNS, Library, Store
+from meshwright.core.store import MESH, NOUNS, Library, Store
 from meshwright.core.store_user import ADMIN, AGENT, CATALOG, COMMANDS, HOST, RIGHTS, SHARED, user_of
 from meshwright.core.tls import AUTHORITY, CERTIFICATE, KEY
 from meshwright.core.valkey import EmbeddedValkey
@@ -186,7 +187,7 @@ async def test_who_has_open_streams_reads_what_was_revoked_and_the_gateway_alone
 
 async def test_the_gateways_user_makes_keys_that_end_and_revokes_them(guarded):
     await asyncio.to_thread(guarded.install)
-    store = Store(guarded.url(Role.GATEWAY))
+    store = Store(guarded.url(Role.GATEWAY), KEY_LIBRARY)
     await store.open()
     keys = ApiKeys(store)
     key, made = await keys.create("ci", ["tasks"], tenant="acme", life_s=60)
@@ -200,6 +201,30 @@ async def test_the_gateways_user_makes_keys_that_end_and_revokes_them(guarded):
     assert 0 < left_ms <= KEPT_MS
     assert [one.key_id for one in await keys.all()] == [made.key_id]
     await store.close()
+
+
+@pytest.mark.parametrize("role", RIGHTS)
+async def test_whoever_writes_lines_of_the_audit_neither_deletes_nor_replaces_one(guarded, role):
+    await asyncio.to_thread(guarded.install)
+    place = MESH if role in (Role.GATEWAY, Role.REGISTRY) else "0"
+    chain = f"mw:{{{place}}}:audit:acme:chain"
+    client = redis.Redis.from_url(guarded.url(role), protocol=3)
+    assert await client.xadd(chain, {"event": "x"}, id="1-1")
+    for command in (
+        ("DEL", chain),
+        ("UNLINK", chain),
+        ("XDEL", chain, "1-1"),
+        ("XTRIM", chain, "MAXLEN", 0),
+        ("PEXPIRE", chain, 1),
+        ("HSET", chain, "a", "b"),
+    ):
+        with pytest.raises(NoPermissionError):
+            await client.execute_command(*command)
+    assert len(await client.xrange(chain)) == 1
+    if place == MESH:
+        with pytest.raises(NoPermissionError):
+            await client.xadd("mw:{0}:audit:acme:chain", {"event": "x"})
+    await client.aclose()
 
 
 async def test_nobody_gets_in_without_a_user(guarded):

@@ -3,6 +3,7 @@
 import grpc
 import pytest
 
+from meshwright.core.audit import AuditReader
 from meshwright.core.errors import MeshError
 from meshwright.gen.gateway.v1.key_service_pb2 import CreateKeyRequest, ListKeysRequest, RevokeKeyRequest
 from meshwright.gen.gateway.v1.key_service_pb2_grpc import KeyServiceStub
@@ -14,7 +15,7 @@ async def refused(call):
     return MeshError.from_rpc(caught.value)
 
 
-async def test_an_admin_makes_keys_of_its_tenant_with_what_it_holds_itself(edge):
+async def test_an_admin_makes_keys_of_its_tenant_with_what_it_holds_itself(edge, store):
     stub = KeyServiceStub(edge.channel)
     admin = [("x-api-key", await edge.key("keys:admin", "tasks"))]
     request = CreateKeyRequest(name="ci", scopes=["tasks:read"], principal="bot")
@@ -32,6 +33,9 @@ async def test_an_admin_makes_keys_of_its_tenant_with_what_it_holds_itself(edge)
     gone = await stub.RevokeKey(RevokeKeyRequest(key_id=made.api_key.key_id), metadata=admin)
     assert gone.HasField("revoke_time")
     assert (await edge.ask("GET", "/v1/tasks", x_api_key=made.key)).reason == "KEY_REVOKED"
+    lines = [line for line in await AuditReader(store).read("acme") if line.about == made.api_key.key_id]
+    assert [(line.event, line.facts["by"]) for line in lines] == [("key_created", "ann"), ("key_revoked", "ann")]
+    assert made.key.rpartition("_")[2] not in str(lines)
 
 
 async def test_keys_of_other_tenants_are_not_there(edge):

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from meshwright.core.audit import AuditReader
 from meshwright.core.canonical import digest
 from meshwright.core.errors import (
     ApprovalRequiredError,
@@ -17,7 +18,6 @@ from meshwright.core.errors import (
 from meshwright.core.grant import approval_of
 from meshwright.gen.agents.v1.grant_pb2 import Grant
 from meshwright.registry import tool
-from meshwright.registry.audit import AuditReader
 from meshwright.registry.host import ToolHost
 from meshwright.registry.store import Ledger
 
@@ -215,7 +215,8 @@ class TestScopes:
         with pytest.raises(ScopeMissingError):
             await mail.invoke(grant(tools=[self.PIN]), self.PIN, "no json is read before", "k")
         (line,) = await AuditReader(store).read("t")
-        assert (line.event, line.outcome, line.pin, line.key) == ("refused", "SCOPE_MISSING", self.PIN, "k")
+        assert (line.event, line.outcome) == ("tool_refused", "SCOPE_MISSING")
+        assert (line.facts["tool"], line.facts["key"]) == (self.PIN, "k")
 
     async def test_a_tool_that_needs_none_is_open_to_all_that_the_grant_names(self, host):
         assert await both_ways(host, grant(scopes=[]), "never.pure@1.0.0") == ["1", "1"]

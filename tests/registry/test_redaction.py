@@ -114,7 +114,7 @@ async def everything_in(store):
     """What ledger and audit hold, as text."""
     (keys,) = await store.run(("KEYS", "mw:*"))
     hashes = [("HGETALL", key) for key in keys if b":ledger:" in key]
-    streams = [("XRANGE", key, "-", "+") for key in keys if b":audit:" in key]
+    streams = [("XRANGE", key, "-", "+") for key in keys if key.endswith(b":chain")]
     return str(await store.run(*hashes, *streams)) if hashes or streams else ""
 
 

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from meshwright.core import channel
+from meshwright.core.audit import AuditReader
 from meshwright.core.breaker import FEWEST_CALLS
 from meshwright.core.canonical import digest
 from meshwright.core.errors import (
@@ -27,7 +28,6 @@ from meshwright.gen.tools.v1.tool_service_pb2 import (
     InvokeRequest,
 )
 from meshwright.registry import current_invocation, tool
-from meshwright.registry.audit import AuditReader
 
 
 @tool(effect="idempotent")
@@ -200,8 +200,13 @@ async def test_a_token_of_another_task_is_refused_and_audited(invoke, store):
         await invoke(tools=["other@1.0.0"])
     lines = await AuditReader(store).read("t")
     told = [(one.event, one.outcome) for one in lines]
-    assert told == [("refused", "GRANT_INVALID"), ("begun", ""), ("settled", "ok"), ("refused", "PERMISSION_DENIED")]
-    assert {(one.agent_id, one.principal, one.task_id) for one in lines} == {("adder", "p", "task")}
+    assert told == [
+        ("tool_refused", "GRANT_INVALID"),
+        ("tool_begun", ""),
+        ("tool_settled", "ok"),
+        ("tool_refused", "PERMISSION_DENIED"),
+    ]
+    assert {(one.facts["agent"], one.about) for one in lines} == {("adder", "p/task")}
 
 
 async def test_progress_comes_before_the_outcome(invoke):

@@ -300,10 +300,10 @@ class Desk:
         """Reads several tasks as they stand."""
         return await self._journal.responses(names)
 
-    async def cancel(self, name: TaskName, reason: str) -> TaskResponse:
+    async def cancel(self, name: TaskName, reason: str, caller: Caller) -> TaskResponse:
         """Stops a task and its children; one that has ended stays as it is."""
         await self._journal.record(name)
-        for idle in await self._journal.cancel(name, reason):
+        for idle in await self._journal.cancel(name, reason, caller.principal):
             await self._worker.end_idle(idle)
         return await self._journal.response(name)
 
@@ -329,13 +329,13 @@ class Desk:
         request.CopyFrom(record.request)
         request.task_id = f"retry-{digest(name.task_id)[:32]}"
         taken = await self.queue(request, "", caller)
-        await self._journal.drop(name)
+        await self._journal.drop(name, caller.principal, taken.name.task_id)
         return await self._journal.response(taken.name)
 
-    async def drop_dead_letter(self, name: TaskName) -> TaskResponse:
+    async def drop_dead_letter(self, name: TaskName, caller: Caller) -> TaskResponse:
         """Takes a task off the list of those that were given up."""
         record = await self._journal.record(name)
         if not record.is_poison:
             raise NoDeadLetterError(f"task {name.task_id} was not given up: there is nothing to drop")
-        await self._journal.drop(name)
+        await self._journal.drop(name, caller.principal)
         return await self._journal.response(name)

@@ -9,7 +9,7 @@ from meshwright.agents.recall import Origins
 from meshwright.agents.session import ACCEPTED_WITHIN_MS, session_of
 from meshwright.agents.task import TERMINAL_STATES, TaskName
 from meshwright.core.errors import SessionBusyError
-from meshwright.core.store import partition_key
+from meshwright.core.store import partition_key, partition_of
 from meshwright.gen.agents.v1.session_service_pb2 import DeleteSessionResponse
 
 AT_ONCE = 100
@@ -47,6 +47,7 @@ class Erasure:
             SessionBusyError: A task of it has not ended; what was deleted before that showed is gone.
         """
         ended = await self._ended(name, session_id)
+        await self._note(name, session_id, "begun")
         await self._answers.erase(name, session_id)
         deleted = DeleteSessionResponse(memories=await self._origins.erase(name, session_id))
         for partition in range(self._journal.store.partitions):
@@ -59,7 +60,15 @@ class Erasure:
         if not await self._journal.store.call(function, slot, session, *(one.ref for one in ended)):
             raise busy(session_id)
         await self._memory.unlist(name, session_id)
+        await self._note(name, session_id, "ok", tasks=deleted.tasks, memories=deleted.memories)
         return deleted
+
+    async def _note(self, name: TaskName, session_id: str, outcome: str, **facts: int) -> None:
+        """Writes a line before anything is deleted, and one once all is: a session lies in several slots."""
+        partition = partition_of(name.tenant, session_id, self._journal.store.partitions)
+        about = name.sibling(session_id).ref.partition("/")[2]
+        line = self._journal.line(name.principal, outcome, **facts)
+        await self._journal.note(partition, name.tenant, "session_deleted", about, line)
 
     async def _ended(self, name: TaskName, session_id: str) -> list[TaskName]:
         """Returns the tasks in the session's line, all of which have ended.
@@ -98,10 +107,11 @@ class Erasure:
 
     async def _erase_tasks(self, partition: int, name: TaskName, session_id: str) -> int:
         store, gone = self._journal.store, 0
+        line = self._journal.line(name.principal, "erased", session=session_id)
         ref = name.sibling(session_id).ref
         slot, function = partition_key(partition, "members", ref), LIBRARY.function("erase")
         while True:
-            fresh = int(await store.call(function, slot, partition, ref, TOMBSTONE_MS))
+            fresh = int(await store.call(function, slot, partition, ref, TOMBSTONE_MS, line))
             if fresh < 0:
                 raise busy(session_id)
             gone += fresh

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from meshwright.agents.reader import Reader, parse_ref
+from meshwright.agents.reply import Appended, Beaten, Short, Swept
 from meshwright.agents.sealing import request_of, sealed
 from meshwright.agents.shared_limits import SharedLimits
 from meshwright.agents.task import NewTask, TaskName, counted
+from meshwright.core.audit import AUDIT_KEPT, line_of
 from meshwright.core.errors import (
     DigestMismatchError,
     FencedError,
@@ -24,6 +26,7 @@ from meshwright.core.errors import (
 )
 from meshwright.core.store import Library, Store, partition_key, segment
 from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
+from meshwright.gen.agents.v1.task_pb2 import Decision
 
 FUNCTIONS = Path(__file__).with_name("functions")
 PARTS = (
@@ -82,55 +85,6 @@ class Accepted:
     shared: SharedLimits = field(default_factory=SharedLimits)
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
-    """Where events were written, when (store ms), and whether somebody wants the task to stop."""
-
-    first: int
-    time_ms: int
-    cancel: str
-
-
-@dataclass(frozen=True, slots=True)
-class Short:
-    """What keeps events that take money from being written; nothing was.
-
-    Attributes:
-        left: In the budget that has too little, the task's or one above it; None: a chunk is needed.
-        chunk: Number of the chunk that the tree has to take from the budgets that it shares.
-        missing: What it has to hold; all in millionths of a US dollar.
-    """
-
-    left: int | None = None
-    chunk: int = 0
-    missing: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Beaten:
-    """Refs of tasks that a beat found lost, and of those that somebody wants to stop."""
-
-    lost: frozenset[str]
-    cancelled: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Swept:
-    """What a sweep found.
-
-    Attributes:
-        taken: Tasks taken from lost workers.
-        idle: Tasks to end: cancelled, out of time, or given up.
-        lapsed: Tasks and ids of their questions that nobody answered in time.
-        stranded: Tasks that wait for workers of a version which does not come.
-    """
-
-    taken: int
-    idle: list[TaskName]
-    lapsed: list[tuple[TaskName, str]]
-    stranded: list[TaskName]
-
-
 class Journal(Reader):
     """Writes tasks, and reads them.
 
@@ -139,14 +93,28 @@ class Journal(Reader):
         owner: Name of this process in ownership records.
         lease_s: How long a claim lives without a beat.
         limits: Bounds and shares of the queues.
+        audit_kept: Lines that a chain of the audit keeps.
     """
 
-    def __init__(self, store: Store, owner: str, *, lease_s: float = 15.0, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        owner: str,
+        *,
+        lease_s: float = 15.0,
+        limits: Limits | None = None,
+        audit_kept: int = AUDIT_KEPT,
+    ) -> None:
         super().__init__(store)
+        self._audit_kept = audit_kept
         self.owner = owner
         self.lease_ms = int(lease_s * 1000)
         self._limits = limits or Limits()
         self._weights = " ".join(f"{segment(name)} {weight:g}" for name, weight in self._limits.weights.items())
+
+    def line(self, by: str, outcome: str = "", **facts: str | int) -> str:
+        """Writes a line of the audit, as `line_of` does; `by`: who did what it tells of."""
+        return line_of(by, outcome, kept=self._audit_kept, **facts)
 
     async def _call(self, function: str, partition: int, *arguments: str | int | bytes) -> Any:
         slot = partition_key(partition, "task", "-")
@@ -187,6 +155,7 @@ class Journal(Reader):
             task.rank, task.session_id, limits.max_ready, limits.tenant_max_ready, owner, nonce, self.lease_ms,
             limits.tenant_concurrency, version, json.dumps(task.scopes), " ".join(task.ancestors),
             task.request.cost_budget_micros, str(task.shared), b"" if task.parent_id else seal.wrapped,
+            self.line(task.name.principal, agent=task.agent_id, parent=task.parent_id, session=task.session_id),
             len(payloads), *payloads,
         )
         # fmt: on
@@ -344,8 +313,11 @@ class Journal(Reader):
             DigestMismatchError: It is about another call.
         """
         partition, ref = self._place(shown)
-        payload, budget = await self.sealing.decision(shown, input_id, event), event.input_resolved.cost_budget_micros
-        reply = await self._call("resolve", partition, ref, input_id, digest, int(is_unpinning), payload, budget)
+        decided = event.input_resolved
+        word = Decision.Name(decided.decision).removeprefix("DECISION_").lower()
+        line = self.line(decided.decided_by, word, input=input_id, intent=digest, via=shown.task_id)
+        payload, budget = await self.sealing.decision(shown, input_id, event), decided.cost_budget_micros
+        reply = await self._call("resolve", partition, ref, input_id, digest, int(is_unpinning), payload, budget, line)
         if reply == b"gone":
             raise InputNotPendingError(f"{input_id} waits for no decision: it was decided, has lapsed or was withdrawn")
         if reply == b"differs":
@@ -381,10 +353,16 @@ class Journal(Reader):
         payloads = await self.sealing.events(name, [result], is_plain=is_plain)
         return bool(await self._call("finish_idle", partition, ref, state, *payloads))
 
-    async def cancel(self, name: TaskName, reason: str) -> list[TaskName]:
-        """Asks a task and its descendants to stop; returns those that nobody runs, which the caller must end."""
+    async def cancel(self, name: TaskName, reason: str, by: str = "") -> list[TaskName]:
+        """Asks a task and its descendants to stop; returns those that nobody runs, which the caller must end.
+
+        Args:
+            name: Which.
+            reason: For people.
+            by: The principal that wants it; empty: the mesh itself.
+        """
         partition, ref = self._place(name)
-        reply = await self._call("cancel", partition, ref, await self.sealing.reason(name, reason))
+        reply = await self._call("cancel", partition, ref, await self.sealing.reason(name, reason), self.line(by))
         return [parse_ref(idle.decode()) for idle in reply[1:]]
 
     async def pass_on(self, name: TaskName, frame: StepEvent) -> None:
@@ -425,15 +403,34 @@ class Journal(Reader):
         """Removes an entry whose traces are written."""
         await self.store.run(("XDEL", partition_key(partition, "outbox"), entry_id))
 
-    async def drop(self, name: TaskName) -> None:
-        """Takes a task off the list of those that were given up."""
+    async def drop(self, name: TaskName, by: str, retried_as: str = "") -> None:
+        """Takes a task off the list of those that were given up.
+
+        Args:
+            name: Which.
+            by: The principal that wants it.
+            retried_as: The task that was started in its place; empty: none.
+        """
         partition, ref = self._place(name)
-        holder, _, task_id = ref.rpartition("/")
-        await self.store.run(("ZREM", partition_key(partition, "dead", holder), task_id))
+        event = "dead_letter_retried" if retried_as else "dead_letter_dropped"
+        facts = {"retried_as": retried_as} if retried_as else {}
+        await self._call("drop", partition, ref, event, self.line(by, **facts))
+
+    async def note(self, partition: int, tenant: str, event: str, about: str, line: str) -> None:
+        """Writes a line of the audit alone, of what no single function of the store does.
+
+        Args:
+            partition: Where the chain is.
+            tenant: Whose it is.
+            event: What is done.
+            about: To what, spelled as in keys.
+            line: As `line` makes it.
+        """
+        await self._call("note", partition, segment(tenant), event, about, line)
 
     async def purge(self, partition: int) -> int:
         """Deletes tasks whose retention is over; returns how many."""
-        return int(await self._call("purge", partition, TOMBSTONE_MS))
+        return int(await self._call("purge", partition, TOMBSTONE_MS, self.line("", "expired")))
 
 
 def conflict(name: TaskName) -> TaskConflictError:

@@ -11,9 +11,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from meshwright.agents.budget import NEAR, Budget, notices
 from meshwright.agents.context import History
 from meshwright.agents.feed import Feeds
-from meshwright.agents.journal import Appended, Claim, Journal, Short
+from meshwright.agents.journal import Claim, Journal
 from meshwright.agents.models.routing import Wish
 from meshwright.agents.question import Question
+from meshwright.agents.reply import Appended, Short
 from meshwright.agents.state import RunState
 from meshwright.agents.task import Record, stamp
 from meshwright.agents.toolbox import Pin

@@ -95,7 +95,13 @@ class AgentProcess:
         self.store = Store(settings.store_url, JOURNAL_LIBRARY, REGISTRY_LIBRARY, codec=codec)
         chosen = agent.model or settings.model
         self.router = router_from(chosen, model_from, file=settings.models, timeout_s=settings.model_timeout_s)
-        self.journal = Journal(self.store, self.instance_id, lease_s=settings.lease_s, limits=limits_of(settings))
+        self.journal = Journal(
+            self.store,
+            self.instance_id,
+            lease_s=settings.lease_s,
+            limits=limits_of(settings),
+            audit_kept=settings.audit_kept,
+        )
         self.feeds = Feeds(self.journal)
         self.memory = Memory(self.store)
         known_prices = prices.load(settings.prices)

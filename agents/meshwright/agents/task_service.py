@@ -174,7 +174,7 @@ class TaskService(TaskServiceServicer):
         name = name_of("CancelTask", request.task_id, request.principal)
         if name.principal != (by := CALLER.get().principal):
             log.info("task_of_another_cancelled", task_id=name.task_id, principal=name.principal, by=by)
-        return await self._desk.cancel(name, request.reason[:1024] or "the task was cancelled")
+        return await self._desk.cancel(name, request.reason[:1024] or "the task was cancelled", CALLER.get())
 
     async def ResolveInput(self, request: ResolveInputRequest, context: Context) -> TaskResponse:
         name = name_of("ResolveInput", request.task_id, request.principal)
@@ -184,7 +184,7 @@ class TaskService(TaskServiceServicer):
         return await self._desk.retry_dead_letter(name_of("RetryDeadLetter", request.task_id), CALLER.get())
 
     async def DropDeadLetter(self, request: DropDeadLetterRequest, context: Context) -> TaskResponse:
-        return await self._desk.drop_dead_letter(name_of("DropDeadLetter", request.task_id))
+        return await self._desk.drop_dead_letter(name_of("DropDeadLetter", request.task_id), CALLER.get())
 
     async def GetCosts(self, request: GetCostsRequest, context: Context) -> GetCostsResponse:
         return await self._desk.costs(request, CALLER.get())

@@ -4,8 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from meshwright.agents.deliveries import Delivery
-from meshwright.agents.journal import LIBRARY
-from meshwright.agents.reader import Reader
+from meshwright.agents.journal import LIBRARY, Journal
 from meshwright.core.errors import DeliveryNotFoundError, InvalidRequestError, QueueFullError
 from meshwright.core.store import partition_key, segment
 from meshwright.gen.agents.v1.webhook_service_pb2 import (
@@ -52,9 +51,9 @@ class Seen:
 class WebhookHistory:
     """The events of all endpoints of a mesh."""
 
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
-        self._store = reader.store
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._store = journal.store
 
     async def endpoints(self, tenant: str, agent_id: str = "", name: str = "") -> list[Declared]:
         """Lists endpoints that may be told of a tenant's tasks, by agent and name.
@@ -114,7 +113,9 @@ class WebhookHistory:
             found.append(shown)
         return found
 
-    async def redeliver(self, tenant: str, event_id: str, agent_id: str = "", name: str = "") -> WebhookDelivery:
+    async def redeliver(
+        self, tenant: str, event_id: str, agent_id: str = "", name: str = "", *, by: str
+    ) -> WebhookDelivery:
         """Has an event told again at once.
 
         Args:
@@ -122,6 +123,7 @@ class WebhookHistory:
             event_id: As `Delivery.event_id` has it.
             agent_id: Whose endpoint; empty: any agent's.
             name: Which endpoint; empty: the only one that an attempt was made at.
+            by: The principal that wants it.
 
         Raises:
             DeliveryNotFoundError: No attempt at it is known.
@@ -139,9 +141,10 @@ class WebhookHistory:
             problem = f"several endpoints are told of {event_id}: name one of {names}"
             raise InvalidRequestError(problem, fields={"endpoint": problem})
         ((endpoint, event, why),) = found
-        await self._reader.record(event.name)
+        await self._journal.record(event.name)
         slot = partition_key(event.partition, "hooks")
-        arguments = event.partition, endpoint.queue, event_id, segment(tenant)
+        line = self._journal.line(by, agent=endpoint.agent_id, endpoint=endpoint.name, task=event.name.task_id)
+        arguments = event.partition, endpoint.queue, event_id, segment(tenant), line
         answer = await self._store.call(LIBRARY.function("retell"), slot, *arguments)
         if answer == b"UNKNOWN":  # it was forgotten meanwhile
             raise unknown(event_id)

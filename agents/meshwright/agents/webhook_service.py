@@ -49,7 +49,7 @@ class WebhookService(WebhookServiceServicer):
     async def RedeliverEvent(self, request: RedeliverEventRequest, context: Context) -> WebhookDelivery:
         caller = CALLER.get()
         event_id = checked("event_id", request.event_id, EVENT_ID)
-        delivery = await self._history.redeliver(caller.tenant, event_id, *named(request))
+        delivery = await self._history.redeliver(caller.tenant, event_id, *named(request), by=caller.principal)
         facts = {"endpoint": delivery.endpoint, "event_id": event_id, "by": caller.principal}
         log.info("webhook_redelivered", agent=delivery.agent_id, **facts)
         return delivery

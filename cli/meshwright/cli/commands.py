@@ -82,6 +82,11 @@ PLACES: Mapping[str, Place] = MappingProxyType(
             "See which tools there are, mark their versions, and call one.",
         ),
         "key": Place("key", "app", "API keys: make one, see which there are, revoke one."),
+        "audit": Place(
+            "audit",
+            "app",
+            "The audit: who did what; look at it, export it, verify that it is whole.",
+        ),
         "certs": Place(
             "certs",
             "certs",

@@ -12,7 +12,7 @@ import typer
 
 from meshwright.cli.output import Format, show, show_table
 from meshwright.cli.tool_serve import local_mesh
-from meshwright.core.api_key import KEY, LONGEST_S, ApiKey, ApiKeys
+from meshwright.core.api_key import KEY, LIBRARY, LONGEST_S, ApiKey, ApiKeys
 from meshwright.core.errors import InvalidRequestError, SetupError, StoreDeniedError
 from meshwright.core.identity import checked_name
 from meshwright.core.known_scope import opens_methods
@@ -114,7 +114,7 @@ def with_keys(store: str | None, data: Path | None, work: Callable[[ApiKeys], Aw
     """
 
     async def run() -> T:
-        opened = Store(store_url(store, data))
+        opened = Store(store_url(store, data), LIBRARY)
         try:
             await opened.open()
             return await work(ApiKeys(opened))

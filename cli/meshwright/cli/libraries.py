@@ -13,7 +13,7 @@ from meshwright.core.store_user import ADMIN
 LOOKED_S = 2 * SEEN_S
 """How long connections are looked at: a process whose connection was cut is back by then."""
 LOOK_EVERY_S = 0.5
-NAME = re.compile(r"mw_(journal|registry)_[0-9a-f]{10}")
+NAME = re.compile(r"mw_(journal|registry|keys)_[0-9a-f]{10}")
 OF_MESH = re.compile(rf"{LABEL}\(([^()]*)\)")
 COPIES = frozenset("SM")
 """Flags of connections between a store and its copies."""

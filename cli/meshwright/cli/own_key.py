@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Collection
 
 from meshwright.cli.settings import CliSettings
-from meshwright.core.api_key import ApiKeys
+from meshwright.core.api_key import LIBRARY, ApiKeys
 from meshwright.core.errors import MeshError, SetupError
 from meshwright.core.store import Store
 
@@ -46,7 +46,7 @@ async def own_key(store_url: str, name: str, scopes: Collection[str]) -> AsyncIt
 
 @contextlib.asynccontextmanager
 async def _made(store_url: str, name: str, scopes: Collection[str]) -> AsyncIterator[str]:
-    store = Store(store_url)
+    store = Store(store_url, LIBRARY)
     try:
         await store.open()
         keys = ApiKeys(store)

@@ -14,6 +14,7 @@ from meshwright.cli.output import show
 from meshwright.cli.settings import CliSettings
 from meshwright.cli.store_functions import prune
 from meshwright.cli.store_keys import rewrap
+from meshwright.core.api_key import LIBRARY as KEY_LIBRARY
 from meshwright.core.errors import SetupError
 from meshwright.core.store import Store, public_url
 from meshwright.core.store_user import ADMIN, RIGHTS, acl_lines, user_of
@@ -34,7 +35,7 @@ def install() -> None:
     """
     settings = CliSettings.load()
     url = settings.store_admin_url or settings.store_url
-    libraries = (JOURNAL_LIBRARY, REGISTRY_LIBRARY)
+    libraries = (JOURNAL_LIBRARY, REGISTRY_LIBRARY, KEY_LIBRARY)
 
     async def work() -> int:
         store = Store(url, *libraries)

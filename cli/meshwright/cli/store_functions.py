@@ -9,10 +9,11 @@ from meshwright.agents.journal import LIBRARY as JOURNAL_LIBRARY
 from meshwright.cli import libraries
 from meshwright.cli.output import show
 from meshwright.cli.settings import CliSettings
+from meshwright.core.api_key import LIBRARY as KEY_LIBRARY
 from meshwright.core.store import Store
 from meshwright.registry.store import LIBRARY as REGISTRY_LIBRARY
 
-OURS = (JOURNAL_LIBRARY, REGISTRY_LIBRARY)
+OURS = (JOURNAL_LIBRARY, REGISTRY_LIBRARY, KEY_LIBRARY)
 MOST_NAMED = 5
 
 

@@ -12,9 +12,10 @@ from meshwright.agents.data_keys import Census, DataKeys
 from meshwright.agents.journal import LIBRARY as JOURNAL_LIBRARY
 from meshwright.cli.output import show
 from meshwright.cli.settings import CliSettings
+from meshwright.core.audit import OF_MESH, OPERATOR, line_of
 from meshwright.core.codec import VARIABLE, Codec, ContentKeys
 from meshwright.core.errors import SetupError
-from meshwright.core.store import Store
+from meshwright.core.store import MESH, Store, partition_key
 
 TOLD_EVERY_S = 1.0
 
@@ -45,9 +46,20 @@ async def walked(store: Store, keys: ContentKeys, *, is_dry: bool) -> Census:
     try:
         await store.open()
         data_keys = DataKeys(store, keys)
-        return await _followed(data_keys.count() if is_dry else data_keys.rewrap())
+        if is_dry:
+            return await _followed(data_keys.count())
+        await _note(store, keys.first, line_of(OPERATOR, "begun"))
+        census = await _followed(data_keys.rewrap())
+        await _note(store, keys.first, line_of(OPERATOR, "ok", seen=census.seen))
+        return census
     finally:
         await store.close()
+
+
+async def _note(store: Store, key_id: str, line: str) -> None:
+    """Writes into the audit of the mesh that data keys are wrapped with a master key."""
+    slot, function = partition_key(MESH, "audit"), JOURNAL_LIBRARY.function("note")
+    await store.call(function, slot, MESH, OF_MESH, "keys_rewrapped", key_id, line)
 
 
 async def _followed(walk: AsyncIterator[Census]) -> Census:

@@ -8,7 +8,9 @@ import re
 import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+from meshwright.core.audit import AUDIT_KEPT, OPERATOR, line_of
 from meshwright.core.errors import (
     ApiKeyNotFoundError,
     InvalidRequestError,
@@ -20,8 +22,9 @@ from meshwright.core.errors import (
 from meshwright.core.identity import checked_name, checked_scopes
 from meshwright.core.ids import Form, checked
 from meshwright.core.revocations import Revocations
-from meshwright.core.store import MESH, Store, partition_key
+from meshwright.core.store import MESH, Library, Store, partition_key, segment
 
+LIBRARY = Library("keys", Path(__file__).with_name("api_key.lua").read_text())
 PREFIX = "mwk_"
 KEY = re.compile(r"mwk_(?P<key_id>[0-9a-f]{12})_(?P<secret>[0-9a-f]{64})")
 KEY_ID = Form(re.compile(r"[0-9a-f]{12}"), "12 digits of 0-9a-f")
@@ -89,15 +92,24 @@ class ApiKeys:
     """The keys of a mesh.
 
     Args:
-        store: Needs none of the store's functions.
+        store: Holds `LIBRARY`.
+        audit_kept: Lines that a chain of the audit keeps.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, audit_kept: int = AUDIT_KEPT) -> None:
         self._store = store
         self._revocations = Revocations(store)
+        self._audit_kept = audit_kept
 
     async def create(
-        self, name: str, scopes: Collection[str], *, tenant: str, principal: str = "", life_s: int = 0
+        self,
+        name: str,
+        scopes: Collection[str],
+        *,
+        tenant: str,
+        principal: str = "",
+        life_s: int = 0,
+        by: str = OPERATOR,
     ) -> tuple[str, ApiKey]:
         """Makes a key.
 
@@ -107,6 +119,7 @@ class ApiKeys:
             tenant: In whose name.
             principal: As whom; empty: as the key's name.
             life_s: Seconds until it ends; 0: it does not.
+            by: The principal that wants it.
 
         Returns:
             The key itself, which is kept nowhere, and what is known of it.
@@ -139,11 +152,14 @@ class ApiKeys:
             "created": made.created,
             "expires": made.expires,
         }
-        place = place_of(made.key_id)
-        ends = [("PEXPIRE", place, life_s * 1000 + KEPT_MS)] if life_s else []
         flat = [part for field in fields.items() for part in field]
-        await self._store.run(("HSET", place, *flat), *ends, ("SADD", INDEX, made.key_id))
+        kept_ms = life_s * 1000 + KEPT_MS if life_s else 0
+        line = line_of(by, kept=self._audit_kept, principal=made.principal, scopes=" ".join(sorted(made.scopes)))
+        await self._call("make", made.key_id, segment(made.tenant), line, kept_ms, *flat)
         return f"{PREFIX}{made.key_id}_{secret}", made
+
+    async def _call(self, function: str, *arguments: str | int) -> int:
+        return int(await self._store.call(LIBRARY.function(function), INDEX, *arguments))
 
     async def _ids(self) -> tuple[int, list[str]]:
         """Returns the store's time in milliseconds, and the ids of keys, those that are gone included."""
@@ -169,22 +185,25 @@ class ApiKeys:
         (fields,) = await self._store.run(("HGETALL", place_of(checked("key_id", key_id, KEY_ID))))
         return ApiKey.parse(key_id, fields) if b"hash" in fields else None
 
-    async def revoke(self, key_id: str) -> ApiKey:
+    async def revoke(self, key_id: str, *, by: str = OPERATOR) -> ApiKey:
         """Revokes a key, and ends the streams that it has opened; returns when no edge remembers it any more.
 
         One that was revoked stays as it is.
 
+        Args:
+            key_id: Which.
+            by: The principal that wants it.
+
         Raises:
             ApiKeyNotFoundError: There is none of that id.
         """
-        place = place_of(checked("key_id", key_id, KEY_ID))
-        (seconds, micros), fields = await self._store.run(("TIME",), ("HGETALL", place))
-        if b"hash" not in fields:
+        known = await self.find(key_id)
+        line = line_of(by, kept=self._audit_kept)
+        if known is None or not await self._call("revoke", key_id, segment(known.tenant), line, KEPT_MS):
             raise ApiKeyNotFoundError(f"no API key {key_id} is here: `meshwright key list` shows which are")
+        (seconds, micros), fields = await self._store.run(("TIME",), ("HGETALL", place_of(key_id)))
         now = int(seconds) * 1000 + int(micros) // 1000
-        await self._store.run(("HSETNX", place, "revoked", now), ("PEXPIRE", place, KEPT_MS))
         await self._revocations.note(key_id, now)  # after it opens nothing any more: no new stream is missed
-        (fields,) = await self._store.run(("HGETALL", place))
         await asyncio.sleep((KNOWN_MS + CLOCKS_MS) / 1000)
         return ApiKey.parse(key_id, fields)
 

@@ -70,6 +70,11 @@ class Settings(BaseModel):
         default="",
         description="File of keys, lines of `ID KEY`, with which content is encrypted in the store; empty: it is not",
     )
+    audit_kept: int = Field(
+        default=10_000,
+        ge=100,
+        description="Lines that a tenant's audit keeps in each partition; older ones are trimmed",
+    )
     insecure: bool = Field(default=False, description="Listen in plain text on an address that is not loopback")
     tls_dir: str = Field(
         default="", description="Folder of cert.pem, key.pem and ca.pem: mTLS to and from every service; empty: none"

@@ -7,6 +7,7 @@ import os
 import re
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -79,7 +80,8 @@ local function now_ms()
   local t = redis.call('TIME')
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
-"""
+""" + Path(__file__).with_name("audit.lua").read_text()
+"""What stands in front of every library: how keys are spelled, the time, and the audit."""
 
 
 def partition_key(partition: int | str, noun: str, name: str = "") -> str:

@@ -24,7 +24,10 @@ CATALOG = frozenset(
     {"instances", "leases", "revision", "changes", "wake", "tool", "tools", "hosts", "aliases", "sunsets"}
 )
 """Nouns of the registry; agents have leases and wakers of their own, in numbered partitions."""
-HOST = frozenset({"ledger", "audit", "quota", "seal"})
+AUDIT = "audit"
+APPENDING = ("get", "sadd", "set", "xadd", "xrange")
+"""All that anybody may do to the audit: whoever writes lines neither deletes nor replaces one."""
+HOST = frozenset({"ledger", AUDIT, "quota", "seal"})
 """Nouns of whoever hosts tools, agents among them."""
 DOOR = frozenset({"apikey", "apikeys", "edge", "revoked"})
 """Nouns of the gateway: API keys, which were revoked, and the public keys by which it signs who is calling."""
@@ -33,8 +36,8 @@ HEARD = frozenset({"wake", "tail"})
 SHARED = frozenset({"leases", "wake"})
 AGENT = NOUNS - CATALOG - DOOR - {"partitions"}
 RIGHTS: dict[Role, tuple[tuple[str, frozenset[str]], ...]] = {
-    Role.GATEWAY: ((MESH, DOOR),),
-    Role.REGISTRY: ((MESH, CATALOG | {"edge"}),),
+    Role.GATEWAY: ((MESH, DOOR | {AUDIT}),),
+    Role.REGISTRY: ((MESH, CATALOG | {"edge", AUDIT}),),
     Role.TOOL: ((ANY, HOST),),
     Role.AGENT: ((ANY, AGENT), (NUMBERED, SHARED)),
 }
@@ -58,11 +61,26 @@ def rules(role: Role) -> list[str]:
     keys = [f"%R~{pattern}" for noun in READS[role] for pattern in key_patterns(MESH, noun)]
     channels: list[str] = []
     for slots, nouns in RIGHTS[role]:
-        for noun in sorted(nouns):
+        for noun in sorted(nouns - {AUDIT}):
             patterns = key_patterns(slots, noun)
             keys += [f"~{pattern}" for pattern in patterns]
             channels += [f"&{pattern}" for pattern in patterns if noun in HEARD]
-    return ["resetkeys", "resetchannels", "-@all", *(f"+{command}" for command in sorted(COMMANDS)), *keys, *channels]
+    return [
+        "resetkeys",
+        "resetchannels",
+        "-@all",
+        *(f"+{command}" for command in sorted(COMMANDS)),
+        *keys,
+        *channels,
+        appending(role),
+    ]
+
+
+def appending(role: Role) -> str:
+    """Spells what a role's user may do to the audit, apart from what it may do to other keys."""
+    slots = [one for one, nouns in RIGHTS[role] if AUDIT in nouns]
+    keys = [f"~{pattern}" for one in slots for pattern in key_patterns(one, AUDIT)]
+    return f"({' '.join([*keys, *(f'+{command}' for command in APPENDING)])})"
 
 
 def acl_lines(passwords: dict[str, str]) -> list[str]:

@@ -5,7 +5,7 @@ import secrets
 
 import structlog
 
-from meshwright.core.api_key import ApiKeys
+from meshwright.core.api_key import LIBRARY, ApiKeys
 from meshwright.core.edge_keys import BEAT_S, PREFIX, EdgeKeys
 from meshwright.core.errors import KeyNotFoundError, MeshError
 from meshwright.core.grant import IssuerKey, Signer
@@ -30,10 +30,10 @@ class Doorman:
     """
 
     def __init__(self, settings: GatewaySettings) -> None:
-        self._store = Store(settings.store_url)
+        self._store = Store(settings.store_url, *((LIBRARY,) if takes_keys(settings) else ()))
         self._signer = Signer(f"{PREFIX}{secrets.token_hex(8)}")
         self._edges = EdgeKeys(self._store)
-        self._keys = keys = ApiKeys(self._store) if takes_keys(settings) else None
+        self._keys = keys = ApiKeys(self._store, settings.audit_kept) if takes_keys(settings) else None
         claims = Claims(settings.jwt_tenant_claim, settings.jwt_default_tenant) if takes_tokens(settings) else None
         self._authorization = Authorization(self._signer, keys, claims, settings.host)
         self._announcing: asyncio.Task[None] | None = None

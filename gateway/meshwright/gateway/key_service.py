@@ -25,7 +25,12 @@ class KeyService(KeyServiceServicer):
             raise ScopeMissingError(told, metadata={"scopes": " ".join(lacking[:5])})
         life_s = life_of(request)
         key, made = await self._keys.create(
-            request.name, request.scopes, tenant=caller.tenant, principal=request.principal, life_s=life_s
+            request.name,
+            request.scopes,
+            tenant=caller.tenant,
+            principal=request.principal,
+            life_s=life_s,
+            by=caller.principal,
         )
         log.info("key_created", key_id=made.key_id, tenant=made.tenant, by=caller.principal)
         return pb.CreateKeyResponse(key=key, api_key=shown(made))
@@ -39,7 +44,7 @@ class KeyService(KeyServiceServicer):
         known = await self._keys.find(request.key_id)
         if known is None or known.tenant != caller.tenant:
             raise ApiKeyNotFoundError(f"{caller.tenant} has no API key {request.key_id[:64]!r}: ListKeys shows which")
-        gone = await self._keys.revoke(request.key_id)
+        gone = await self._keys.revoke(request.key_id, by=caller.principal)
         log.info("key_revoked", key_id=gone.key_id, tenant=gone.tenant, by=caller.principal)
         return shown(gone)
 

@@ -14,7 +14,7 @@ from meshwright.core.errors import (
     StoreUnavailableError,
 )
 from meshwright.gen.tools.v1.tool_service_pb2 import Outcome
-from meshwright.registry.audit import line_of, told
+from meshwright.registry.audit import call_line
 from meshwright.registry.call import Call
 from meshwright.registry.execution import Execution
 from meshwright.registry.outcome import replayed
@@ -99,7 +99,7 @@ class KeyedCalls:
             fence=call.grant.fence,
             token=token,
             may_begin=may_begin,
-            line=line_of(call),
+            line=call_line(call, self._ledger.audit_kept),
         )
 
     async def _settled(self, call: Call, epoch: int) -> Outcome:
@@ -110,10 +110,10 @@ class KeyedCalls:
         self._running[entry] = task
         try:
             outcome = await Execution(call, epoch).outcome()
-            written, line, word = outcome.SerializeToString(), line_of(call), told(outcome)
+            written, line = outcome.SerializeToString(), call_line(call, self._ledger.audit_kept, outcome)
             while True:
                 try:
-                    settled = await self._ledger.settle(*entry, written, line=line, told=word)
+                    settled = await self._ledger.settle(*entry, written, line=line)
                 except StoreUnavailableError as error:
                     log.warning("outcome_waits", tool=call.hosted.pin, task_id=call.grant.task_id, error=error.message)
                     await asyncio.sleep(SETTLE_RETRY_S)

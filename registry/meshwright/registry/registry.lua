@@ -59,7 +59,7 @@ local function tool_changed(name, version)
     'tool', name, 'version', version)
 end
 
--- register: name version tool digest endpoint seen most_versions most_tools. `seen`: how many versions it was held
+-- register: name version tool digest endpoint seen most_versions most_tools tenant line. `seen`: how many versions it was held
 -- against; since none is ever removed, as many are the same ones. Returns 'stored' | 'known' | 'conflict' | 'full', or
 -- 'again' where another version came in between; a known contract moves its host.
 local function register(keys, a)
@@ -70,6 +70,7 @@ local function register(keys, a)
     local many = redis.call('HLEN', digests)
     if many ~= tonumber(a[6]) then return 'again' end
     if many >= tonumber(a[7]) or (many == 0 and redis.call('ZCARD', names) >= tonumber(a[8])) then return 'full' end
+    audited(MESH, a[9], 'tool_registered', a[1] .. '@' .. a[2], a[10])
     redis.call('HSET', key(MESH, 'tool', a[1]), a[2], a[3])
     redis.call('HSET', digests, a[2], a[4])
   end
@@ -81,20 +82,21 @@ local function register(keys, a)
   return known and 'known' or 'stored'
 end
 
--- set_alias: name alias version most. Returns 'set' | 'same' | 'unknown' | 'full'. The version that loses it changes too.
+-- set_alias: name alias version most tenant line. Returns 'set' | 'same' | 'unknown' | 'full'. The version that loses it changes too.
 local function set_alias(keys, a)
   local aliases = key(MESH, 'aliases', a[1])
   if redis.call('HEXISTS', key(MESH, 'hosts', a[1]), a[3]) == 0 then return 'unknown' end
   local before = redis.call('HGET', aliases, a[2])
   if before == a[3] then return 'same' end
   if not before and redis.call('HLEN', aliases) >= tonumber(a[4]) then return 'full' end
+  audited(MESH, a[5], 'tool_alias_set', a[1] .. '@' .. a[3], a[6])
   redis.call('HSET', aliases, a[2], a[3])
   if before then tool_changed(a[1], before) end
   tool_changed(a[1], a[3])
   return 'set'
 end
 
--- deprecate: name version sunset_ms replaced_by. An empty replacement leaves the one there is. Returns 'set' | 'same' |
+-- deprecate: name version sunset_ms replaced_by tenant line. An empty replacement leaves the one there is. Returns 'set' | 'same' |
 -- 'unknown'.
 local function deprecate(keys, a)
   local sunsets = key(MESH, 'sunsets', a[1])
@@ -104,6 +106,7 @@ local function deprecate(keys, a)
   if use == '' and before then use = string.match(before, '^%S+ (.*)$') or '' end
   local sunset = a[3] .. ' ' .. use
   if before == sunset then return 'same' end
+  audited(MESH, a[5], 'tool_deprecated', a[1] .. '@' .. a[2], a[6])
   redis.call('HSET', sunsets, a[2], sunset)
   tool_changed(a[1], a[2])
   return 'set'
@@ -138,12 +141,7 @@ local function opening(rest)
   return tonumber(deadline), token
 end
 
--- A tenant's audit has one stream in each partition, so that a line is written with what it tells of.
-local function audited(p, tenant, kept, event, outcome, line)
-  redis.call('XADD', key(p, 'audit', tenant), 'MAXLEN', '~', kept, '*', 'event', event, 'outcome', outcome, 'line', line)
-end
-
--- begin: p ref call_key intent timeout_ms may_rerun fence token kept_ms may_begin [tenant audit_kept line]. The same
+-- begin: p ref call_key intent timeout_ms may_rerun fence token kept_ms may_begin line. The same
 -- token is a repetition after a lost reply.
 -- Returns {'run'} | {'done', outcome} | {'open'} | {'unknown'} | {'fenced'} | {'differs'} | {'shut'}: it would run, but
 -- may not.
@@ -165,9 +163,9 @@ local function begin(keys, a)
   end
   if a[10] == '0' then return {'shut'} end
   local opened = 'open ' .. a[4] .. ' ' .. now + tonumber(a[5]) .. ' ' .. a[8]
+  if not is_repeated then audited(a[1], tenant_of(a[2]), 'tool_begun', about_task(a[2]), a[11]) end
   redis.call('HSET', ledger, a[3], opened, '.fence', a[7])
   redis.call('PEXPIRE', ledger, a[9])
-  if a[11] and not is_repeated then audited(a[1], a[11], a[12], 'begun', '', a[13]) end
   return {'run'}
 end
 
@@ -180,7 +178,7 @@ local function look(keys, a)
   return {now_ms() < opening(rest) + LATE_MS and 'running' or 'unknown'}
 end
 
--- settle: p ref call_key intent outcome kept_ms root_ref seal [tenant audit_kept line told]. The first outcome wins and is
+-- settle: p ref call_key intent outcome kept_ms root_ref seal line. The first outcome wins and is
 -- returned. `seal`: the data key that it is encrypted with, that of the task's tree; '': it is not.
 local function settle(keys, a)
   local ledger = key(a[1], 'ledger', a[2])
@@ -196,13 +194,13 @@ local function settle(keys, a)
     -- one without an end is its task's; where the task is gone, it ends with the ledger
     if not kept or redis.call('PTTL', seal) > 0 then redis.call('SET', seal, a[8], 'PX', a[6]) end
   end
+  audited(a[1], tenant_of(a[2]), 'tool_settled', about_task(a[2]), a[9])
   redis.call('HSET', ledger, a[3], 'done ' .. a[4] .. ' ' .. a[5])
   redis.call('PEXPIRE', ledger, a[6])
-  if a[9] then audited(a[1], a[9], a[10], 'settled', a[12], a[11]) end
   return a[5]
 end
 
--- forgo: p ref call_key intent outcome kept_ms root_ref seal. Settles a call that was not begun, so that it never will be. Returns
+-- forgo: p ref call_key intent outcome kept_ms root_ref seal line. Settles a call that was not begun, so that it never will be. Returns
 -- {outcome that counts}, or {} where it was begun: its outcome is still to come, or unknown.
 local function forgo(keys, a)
   local ledger = key(a[1], 'ledger', a[2])
@@ -215,9 +213,9 @@ local function forgo(keys, a)
   return settled.err and settled or {settled}
 end
 
--- refused: p tenant audit_kept line told. A call that was not let through.
+-- refused: p ref line. A call that was not let through.
 local function refused(keys, a)
-  audited(a[1], a[2], a[3], 'refused', a[5], a[4])
+  audited(a[1], tenant_of(a[2]), 'tool_refused', about_task(a[2]), a[3])
 end
 
 -- take: p name interval_us burst. Counts a call by the generic cell rate algorithm: the key holds when the next call is

@@ -41,7 +41,7 @@ from meshwright.registry.catalog import (
 from meshwright.registry.compat import contract_changes, is_compatible
 from meshwright.registry.follower import Follower
 from meshwright.registry.page import DEFAULT_PAGE, page_size, page_token, position
-from meshwright.registry.store import MAX_ALIASES, MAX_TOOLS, MAX_VERSIONS, CatalogStore
+from meshwright.registry.store import MAX_ALIASES, MAX_TOOLS, MAX_VERSIONS, Actor, CatalogStore
 from meshwright.registry.version import ALIAS, is_release, line, neighbours, order
 
 HOST_GRACE_S = 5
@@ -83,7 +83,7 @@ class ToolRegistry(ToolRegistryServiceServicer):
         for _ in range(MAX_TRIES):
             seen, changes = await self._checked(tool)
             outcome = await self._store.register(
-                tool.name, tool.version, contract, tool.digest, endpoint, seen=len(seen.hosts)
+                tool.name, tool.version, contract, tool.digest, endpoint, seen=len(seen.hosts), by=actor()
             )
             if outcome != "again":
                 refuse(outcome, tool)
@@ -137,7 +137,7 @@ class ToolRegistry(ToolRegistryServiceServicer):
     async def SetAlias(self, request: pb.SetAliasRequest, context: Context) -> pb.Tool:
         checked_writer(CALLER.get(), request.name)
         name, version = checked("name", request.name, TOOL_NAME), checked("version", request.version, VERSION)
-        outcome = await self._store.set_alias(name, checked("alias", request.alias, ALIAS), version)
+        outcome = await self._store.set_alias(name, checked("alias", request.alias, ALIAS), version, by=actor())
         if outcome == "full":
             limits = f"at most {MAX_ALIASES} of a tool: move one that there is"
             raise InvalidRequestError(f"{name} has too many aliases", fields={"alias": limits})
@@ -150,7 +150,7 @@ class ToolRegistry(ToolRegistryServiceServicer):
             replacement, _ = split_selector(request.replaced_by, "replaced_by")
             _, (state,) = await self._store.states([replacement])
             check_replacement(request, state)
-        outcome = await self._store.deprecate(request.name, request.version, sunset_ms, request.replaced_by)
+        outcome = await self._store.deprecate(request.name, request.version, sunset_ms, request.replaced_by, by=actor())
         return await self._marked(outcome, request.name, request.version)
 
     async def _marked(self, outcome: str, name: str, version: str) -> pb.Tool:
@@ -297,6 +297,12 @@ class ToolRegistry(ToolRegistryServiceServicer):
             raise ToolNotFoundError(f"no tool {name} is registered: `meshwright tool list` shows what is")
         (tool,) = await self._tools([(name, state.chosen(name, wanted), state)])
         return tool
+
+
+def actor() -> Actor:
+    """Names whoever calls, as the audit tells of it."""
+    caller = CALLER.get()
+    return caller.tenant, caller.principal
 
 
 def call_grant(caller: Caller, tool: pb.Tool, key: str) -> Grant:

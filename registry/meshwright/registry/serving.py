@@ -33,7 +33,8 @@ class RegistryProcess:
         self._directory = AgentDirectory(
             DirectoryStore(self._store), self.signer, EdgeKeys(self._store), is_asking=is_asking
         )
-        self._tools = ToolRegistry(CatalogStore(self._store), self.signer, self._channels, is_asking=is_asking)
+        catalog = CatalogStore(self._store, settings.audit_kept)
+        self._tools = ToolRegistry(catalog, self.signer, self._channels, is_asking=is_asking)
         services = {
             "registry.v1.AgentDirectoryService": bound(add_AgentDirectoryServiceServicer_to_server, self._directory),
             "registry.v1.ToolRegistryService": bound(add_ToolRegistryServiceServicer_to_server, self._tools),

@@ -25,9 +25,6 @@ class HostSettings(Settings):
     tool_queue: int = Field(
         default=256, ge=0, description="Calls that may wait for a thread before more are refused with OVERLOADED"
     )
-    audit_kept: int = Field(
-        default=10_000, ge=100, description="Lines that a tenant's audit keeps in each partition, about"
-    )
 
     @field_validator("tool_rates")
     @classmethod

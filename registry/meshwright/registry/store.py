@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from meshwright.core.audit import AUDIT_KEPT, OF_MESH, line_of
 from meshwright.core.codec import Seal, SealPlace
 from meshwright.core.errors import ToolNotFoundError
 from meshwright.core.ids import root_of
@@ -19,9 +20,12 @@ MAX_CHANGES = 100
 LEDGER_KEPT_MS = 40 * 86_400_000
 """Longer than any task lives, also one that waits thirty days for a person; who deletes a task deletes its ledger."""
 
-AUDIT_KEPT = 10_000
 Holder = tuple[str, str, str]
 """Tenant, principal and task id."""
+Actor = tuple[str, str]
+"""Tenant and principal of whoever changes the catalog."""
+NOBODY: Actor = (OF_MESH, "")
+"""A process of the mesh."""
 
 
 class DirectoryStore:
@@ -72,12 +76,20 @@ class DirectoryStore:
 
 
 class CatalogStore:
-    """Tools: serialized contracts by name and version, which never change; what does is a `ToolState`."""
+    """Tools: serialized contracts by name and version, which never change; what does is a `ToolState`.
 
-    def __init__(self, store: Store) -> None:
+    Args:
+        store: Where they are kept.
+        audit_kept: Lines that a chain of the audit keeps.
+    """
+
+    def __init__(self, store: Store, audit_kept: int = AUDIT_KEPT) -> None:
         self._store = store
+        self._audit_kept = audit_kept
 
-    async def register(self, name: str, version: str, tool: bytes, digest: str, endpoint: str, *, seen: int) -> str:
+    async def register(
+        self, name: str, version: str, tool: bytes, digest: str, endpoint: str, *, seen: int, by: Actor = NOBODY
+    ) -> str:
         """Stores a version once.
 
         Args:
@@ -87,20 +99,24 @@ class CatalogStore:
             digest: Tells whether a known version is the same.
             endpoint: Who serves it from now on.
             seen: How many versions of the tool there were when it was held against them.
+            by: Who wants it, for the audit.
 
         Returns:
             `stored`, `known`, `conflict`, `again` (there are others by now) or `full`.
         """
         limits = (seen, MAX_VERSIONS, MAX_TOOLS)
-        return str((await self._call("register", name, version, tool, digest, endpoint, *limits)).decode())
+        line = self._line(by, digest=digest)
+        return str((await self._call("register", name, version, tool, digest, endpoint, *limits, *line)).decode())
 
-    async def set_alias(self, name: str, alias: str, version: str) -> str:
+    async def set_alias(self, name: str, alias: str, version: str, *, by: Actor = NOBODY) -> str:
         """Points an alias at a version; returns `set`, `same`, `unknown` (no such version) or `full`."""
-        return str((await self._call("set_alias", name, alias, version, MAX_ALIASES)).decode())
+        line = self._line(by, alias=alias)
+        return str((await self._call("set_alias", name, alias, version, MAX_ALIASES, *line)).decode())
 
-    async def deprecate(self, name: str, version: str, sunset_ms: int, replaced_by: str) -> str:
+    async def deprecate(self, name: str, version: str, sunset_ms: int, replaced_by: str, *, by: Actor = NOBODY) -> str:
         """Marks a version; returns `set`, `same` or `unknown` (no such version)."""
-        return str((await self._call("deprecate", name, version, sunset_ms, replaced_by)).decode())
+        line = self._line(by, sunset_ms=sunset_ms, replaced_by=replaced_by)
+        return str((await self._call("deprecate", name, version, sunset_ms, replaced_by, *line)).decode())
 
     async def names(self, prefix: str, after: str, many: int, *, inclusive: bool = False) -> list[str]:
         """Returns the first `many` names with a prefix, sorted: those behind another name, or also (inclusive) it."""
@@ -147,6 +163,10 @@ class CatalogStore:
             for item_id, fields in items
         ]
 
+    def _line(self, by: Actor, **facts: str | int) -> tuple[str, str]:
+        """Writes whose audit tells of a change, and the line."""
+        return segment(by[0]), line_of(by[1], "", kept=self._audit_kept, **facts)
+
     async def _call(self, function: str, *arguments: str | int | bytes) -> Any:
         return await self._store.call(LIBRARY.function(function), partition_key(MESH, "tools"), *arguments)
 
@@ -170,13 +190,13 @@ class Ledger:
 
     Args:
         store: Where it is kept.
-        audit_kept: About how many lines a tenant's audit keeps in each partition.
+        audit_kept: Lines that a chain of the audit keeps.
     """
 
     def __init__(self, store: Store, audit_kept: int = AUDIT_KEPT) -> None:
         self.store = store
+        self.audit_kept = audit_kept
         self._seals = Seals(store)
-        self._audit_kept = audit_kept
 
     async def begin(
         self,
@@ -210,7 +230,6 @@ class Ledger:
         """
         partition, ref = self._place(holder)
         timeout_ms = int(timeout_s * 1000)
-        audit = (segment(holder[0]), self._audit_kept, line) if line else ()
         reply = await self._call(
             "begin",
             partition,
@@ -223,31 +242,27 @@ class Ledger:
             token,
             LEDGER_KEPT_MS,
             int(may_begin),
-            *audit,
+            line,
         )
         return reply[0].decode(), await self._opened(holder, key, reply[1]) if len(reply) > 1 else b""
 
-    async def settle(
-        self, holder: Holder, key: str, intent: str, outcome: bytes, *, line: str = "", told: str = ""
-    ) -> bytes:
-        """Writes the outcome; returns the one that counts: the first. `line` and `told`: how the audit tells it."""
+    async def settle(self, holder: Holder, key: str, intent: str, outcome: bytes, *, line: str = "") -> bytes:
+        """Writes the outcome; returns the one that counts: the first. `line`: for the audit."""
         partition, ref = self._place(holder)
-        audit = (segment(holder[0]), self._audit_kept, line, told) if line else ()
 
         async def put(seal: Seal) -> bytes:
             sealed = seal.encrypt(kind_of(holder, key), outcome)
-            facts = (partition, ref, key, intent, sealed, LEDGER_KEPT_MS, root_ref(holder), seal.wrapped)
-            reply: bytes = await self._call("settle", *facts, *audit)
+            facts = (partition, ref, key, intent, sealed, LEDGER_KEPT_MS, root_ref(holder), seal.wrapped, line)
+            reply: bytes = await self._call("settle", *facts)
             return reply
 
         return await self._opened(
             holder, key, await self._seals.write(self._seal_place(holder), [self._root(holder)], put)
         )
 
-    async def refused(self, holder: Holder, line: str, told: str) -> None:
+    async def refused(self, holder: Holder, line: str) -> None:
         """Writes into the audit that a call was not let through."""
-        partition, _ = self._place(holder)
-        await self._call("refused", partition, segment(holder[0]), self._audit_kept, line, told)
+        await self._call("refused", *self._place(holder), line)
 
     async def forgo(self, holder: Holder, key: str, intent: str, outcome: bytes) -> bytes | None:
         """Settles a call that was not begun; returns the outcome that counts, None: it was begun and is open."""
@@ -255,7 +270,7 @@ class Ledger:
 
         async def put(seal: Seal) -> list[bytes]:
             sealed = seal.encrypt(kind_of(holder, key), outcome)
-            facts = (partition, ref, key, intent, sealed, LEDGER_KEPT_MS, root_ref(holder), seal.wrapped)
+            facts = (partition, ref, key, intent, sealed, LEDGER_KEPT_MS, root_ref(holder), seal.wrapped, "")
             reply: list[bytes] = await self._call("forgo", *facts)
             return reply
 

@@ -61,13 +61,13 @@ local function may_run_at_once(p, agent, tenant, cap)
 end
 
 -- accept: p ref id agent hash request timeout retention parent root depth call trace rank session max_ready
--- tenant_max_ready owner nonce lease cap version scopes ancestors budget shared seal n event... ; with an owner the task is
+-- tenant_max_ready owner nonce lease cap version scopes ancestors budget shared seal line n event... ; with an owner the task is
 -- claimed at once where it may, its first events are written and no queue sees it. `budget`: 0: none. `shared`: see record.lua;
--- a child has its parent's. `seal`: a root's data key.
+-- a child has its parent's. `seal`: a root's data key. `line`: see audit.lua, here and below.
 -- Returns {'new', fence or '', now, shared} | {'known', hash matches} | {'expired'} | {'full'} | {'tenant full'} | {'orphan'} | {'wider'}.
 local function accept(keys, a)
   local p, ref, agent, now = a[1], a[2], a[4], now_ms()
-  local tenant = string.match(ref, '^[^/]*')
+  local tenant = tenant_of(ref)
   local known = task(p, ref, 'hash', 'fence', 'shared')
   if known[1] then
     if known[2] and a[19] ~= '' and string.match(known[2], '%-(.*)$') == a[19] then return {'new', known[2], now, known[3] or ''} end
@@ -88,6 +88,7 @@ local function accept(keys, a)
   elseif redis.call('ZCARD', key(p, 'line', line_of(agent, tenant))) >= tonumber(a[17]) then
     return {'tenant full'}
   end
+  audited(p, tenant, 'task_accepted', about_task(ref), a[28])
   redis.call('HSET', key(p, 'task', ref), 'v', MAJOR, 'state', 'PENDING', 'id', a[3], 'agent', agent, 'queue', agent,
     'tenant', tenant, 'hash', a[5], 'request', a[6], 'created', now, 'deadline', deadline, 'retention', a[8],
     'parent', a[9], 'root', a[10], 'depth', a[11], 'call', a[12], 'trace', a[13], 'rank', RANKS[a[14]], 'session', a[15],
@@ -104,7 +105,7 @@ local function accept(keys, a)
     return {'new', '', now, shared}
   end
   local fence = own(p, ref, a[18], a[19], tonumber(a[20]), a[22], now)
-  local first = record(p, ref, slice(a, 29, tonumber(a[28])), {}, now)
+  local first = record(p, ref, slice(a, 30, tonumber(a[29])), {}, now)
   if first then redis.call('HSET', key(p, 'task', ref), 'barren', 0) end
   return {'new', fence, now, shared}
 end
@@ -192,15 +193,16 @@ local function finish_idle(keys, a)
   return 1
 end
 
--- cancel: p ref reason. Returns {0} where there is nothing to cancel, else {1, idle ref...}: those have to be ended.
+-- cancel: p ref reason line. Returns {0} where there is nothing to cancel, else {1, idle ref...}: those have to be ended.
 local function cancel(keys, a)
   local p, ref = a[1], a[2]
-  local state = task(p, ref, 'state')[1]
-  if not state or TERMINAL[state] then return {0} end
+  local facts = task(p, ref, 'state', 'cancel')
+  if not facts[1] or TERMINAL[facts[1]] then return {0} end
+  if not facts[2] then audited(p, tenant_of(ref), 'task_cancelled', about_task(ref), a[4]) end
   return {1, unpack(cancel_tree(p, ref, a[3], true))}
 end
 
--- resolve: p shown_ref input_id digest is_unpinning event budget. Writes a decision to the task that asked and wakes it;
+-- resolve: p shown_ref input_id digest is_unpinning event budget line. Writes a decision to the task that asked and wakes it;
 -- `budget`: what the task may cost from now on, 0: as before.
 -- Returns 'done' | 'gone' | 'differs': nothing was changed.
 local function resolve(keys, a)
@@ -213,6 +215,7 @@ local function resolve(keys, a)
   local state = task(p, ref, 'state')[1]
   if not state or TERMINAL[state] then return 'gone' end
   if is_newer(p, ref) then return redis.error_reply('NEWER journal') end
+  audited(p, tenant_of(ref), 'input_resolved', about_task(ref), a[8])
   record(p, ref, {a[6]}, {}, now)
   for _, here in ipairs(lineage(p, ref)) do forget_input(p, here, id) end
   redis.call('ZREM', key(p, 'lapses'), lapse(ref, id))
@@ -235,6 +238,19 @@ local function strand(keys, a)
   redis.call('HSET', key(p, 'task', ref), 'state', 'PARKED', 'waiting', 0)
   freeze(p, ref, now)
   return 1
+end
+
+-- drop: p ref event line. Takes a task off the list of those that were given up.
+local function drop(keys, a)
+  local p, ref = a[1], a[2]
+  if not redis.call('ZSCORE', key(p, 'dead', holder_of(ref)), id_of(ref)) then return end
+  audited(p, tenant_of(ref), a[3], about_task(ref), a[4])
+  redis.call('ZREM', key(p, 'dead', holder_of(ref)), id_of(ref))
+end
+
+-- note: p tenant event about line. Writes a line of the audit alone.
+local function note_down(keys, a)
+  audited(a[1], a[2], a[3], a[4], a[5])
 end
 
 -- pass_on: p ref event. Shows a frame that is not kept to the watchers of a task and of its ancestors.

@@ -66,9 +66,11 @@ local function sweep(keys, a)
   return {taken, idle, due(p, 'lapses', now), due(p, 'pinned', now - 3 * lease_ms)}
 end
 
--- Deletes a task that has ended; only its tombstone is left.
-local function remove_task(p, ref, tombstone_ms)
-  local session = task(p, ref, 'session')[1]
+-- Deletes a task that has ended; only its tombstone is left, and the lines of the audit. Children go with their root.
+local function remove_task(p, ref, tombstone_ms, line)
+  local facts = task(p, ref, 'session', 'parent')
+  local session = facts[1]
+  if facts[2] == '' then audited(p, tenant_of(ref), 'task_deleted', about_task(ref), line) end
   if session and session ~= '' then redis.call('SREM', key(p, 'members', in_session(ref, session)), ref) end
   for _, noun in ipairs({'task', 'log', 'seen', 'blob', 'children', 'inputs', 'ledger', 'seal'}) do
     redis.call('UNLINK', key(p, noun, ref))
@@ -79,10 +81,10 @@ local function remove_task(p, ref, tombstone_ms)
   bury(p, ref, tombstone_ms)
 end
 
--- purge: p tombstone_ms. Deletes what has expired; returns how many.
+-- purge: p tombstone_ms line. Deletes what has expired; returns how many.
 local function purge(keys, a)
   local expired = due(a[1], 'expiry', now_ms())
-  for _, ref in ipairs(expired) do remove_task(a[1], ref, a[2]) end
+  for _, ref in ipairs(expired) do remove_task(a[1], ref, a[2], a[3]) end
   return #expired
 end
 
@@ -98,7 +100,7 @@ local function ended_tree(p, ref)
   return tree
 end
 
--- erase: p session_ref tombstone_ms. Deletes tasks of a session with all below them, some at a time; returns how many
+-- erase: p session_ref tombstone_ms line. Deletes tasks of a session with all below them, some at a time; returns how many
 -- roots, fewer than AT_ONCE: all are gone, or -1: one has not ended, and it and those not looked at yet are left.
 local function erase(keys, a)
   local p, members = a[1], key(a[1], 'members', a[2])
@@ -106,7 +108,7 @@ local function erase(keys, a)
   for _, root in ipairs(roots) do
     local tree = ended_tree(p, root)
     if not tree then return -1 end
-    for _, ref in ipairs(tree) do remove_task(p, ref, a[3]) end
+    for _, ref in ipairs(tree) do remove_task(p, ref, a[3], a[4]) end
     redis.call('SREM', members, root)
   end
   return #roots

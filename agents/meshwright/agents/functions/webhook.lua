@@ -145,7 +145,7 @@ local function parted(outcome)
   return string.match(outcome, '^%S+ (%S+) (%S+ %S+ %S+ %S+ %S+ %S+) (.*)$')
 end
 
--- retell: p queue id tenant. Has an event told again at once. Returns OK, UNKNOWN or FULL.
+-- retell: p queue id tenant line. Has an event told again at once. Returns OK, UNKNOWN or FULL.
 local function retell(keys, a)
   local p, queue, id = a[1], a[2], a[3]
   local outcome = redis.call('HGET', key(p, 'outcomes', queue), id)
@@ -154,6 +154,7 @@ local function retell(keys, a)
   if not is_of(entry, a[4]) then return 'UNKNOWN' end
   local is_pending = redis.call('ZSCORE', key(p, 'deliveries', queue), entry)
   if not is_pending and redis.call('ZCARD', key(p, 'deliveries', queue)) >= MOST_DELIVERIES then return 'FULL' end
+  audited(p, a[4], 'webhook_redelivered', id, a[5])
   redis.call('ZADD', key(p, 'deliveries', queue), now_ms(), entry)
   redis.call('ZREM', key(p, 'delivered', queue), id)
   redis.call('ZREM', key(p, 'givenup', queue), id)
