@@ -17,6 +17,7 @@ from typing import Self
 from meshwright.agents.journal import LIBRARY as JOURNAL
 from meshwright.agents.journal import Journal
 from meshwright.agents.settings import AgentSettings
+from meshwright.core.api_key import LIBRARY as KEYS
 from meshwright.core.settings import Settings, child_environment
 from meshwright.core.store import Store
 from meshwright.core.valkey import EmbeddedValkey
@@ -189,7 +190,7 @@ class Stage:
         log = (*embedded.command, "--logfile", str(self.folder / f"{name}-valkey.log"))
         valkey = await self.start(f"{name}-valkey", log, None, self.cores.loading)
         settings = self.settings(store_url=embedded.url)
-        store = Store(embedded.url, JOURNAL, REGISTRY)
+        store = Store(embedded.url, JOURNAL, KEYS, REGISTRY)
         await store.open(1)
         self._stack.push_async_callback(store.close)
         registry = await self.python(f"{name}-registry", "-m", "meshwright.registry", settings=settings)
