@@ -32,7 +32,7 @@ class ByHand:
         port, self.port, internal = free_ports(3)
         settings = {"AUTH": "keys", "PORT": port, "EDGE_PORT": self.port, "INTERNAL_PORT": internal, "DRAIN_S": 0}
         settings |= {"STORE_URL": mesh.url, "REGISTRY": mesh.target, "DEFAULT_AGENT": "clerk"}
-        settings |= {f"LIMIT_{whose}": 0 for whose in ("ADDRESS", "PRINCIPAL", "TENANT")}  # as many calls as can be made
+        settings |= {f"LIMIT_{whose}": 0 for whose in ("ADDRESS", "PRINCIPAL", "TENANT")}  # calls do not count
         chosen = {f"MESHWRIGHT_{name}": str(value) for name, value in settings.items()}
         self.environment = os.environ | chosen | {"XDG_DATA_HOME": str(folder / "data")}
         self.folder.mkdir()
