@@ -62,6 +62,8 @@ class Dev:
         ]
         self.arguments += arguments
         self.process: subprocess.Popen[str] | None = None
+        self.headers: dict[str, str] = {}
+        """What every request of this class sends along."""
 
     def start(self) -> "Dev":
         self.process = subprocess.Popen(
@@ -95,7 +97,7 @@ class Dev:
 
     @contextlib.contextmanager
     def stream(self, method: str, path: str, body: Any = None, **headers: str) -> Iterator[http.client.HTTPResponse]:
-        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        sent = self.headers | {name.replace("_", "-"): value for name, value in headers.items()}
         data = body
         if body is not None and not isinstance(body, str | bytes):
             data, sent = json.dumps(body), JSON | sent

@@ -15,12 +15,14 @@ import pytest
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
+from meshwright.cli import ports
 from meshwright.gen.agents.v1.agent_service_pb2 import HealthRequest, HealthResponse
 from meshwright.gen.agents.v1.agent_service_pb2_grpc import AgentServiceStub
 from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
 from meshwright.gen.agents.v1.task_pb2 import TaskRequest, TaskResponse
 from meshwright.gen.agents.v1.task_service_pb2 import GetTaskRequest, WatchTaskRequest
 from meshwright.gen.agents.v1.task_service_pb2_grpc import TaskServiceStub
+from tests.e2e.conftest import MESHWRIGHT, Dev
 from tests.e2e.edges import framed
 
 BUF = Path(sys.executable).with_name("buf")
@@ -94,13 +96,16 @@ def by_stub(dev: Any, call: Call, task_id: str) -> Iterator[Any]:
     service, _, name = call.method.partition("/")
     with grpc.insecure_channel(f"127.0.0.1:{dev.port}") as channel:
         stub = (AgentServiceStub if service == SERVICE else TaskServiceStub)(channel)
-        answer = getattr(stub, name)(call.request(task_id), timeout=20, metadata=(("x-agent-id", AGENT),))
+        answer = getattr(stub, name)(
+            call.request(task_id), timeout=20, metadata=(*dev.headers.items(), ("x-agent-id", AGENT))
+        )
         yield from ([answer] if isinstance(answer, Message) else answer)
 
 
 def by_grpc_web(dev: Any, call: Call, task_id: str) -> Iterator[Any]:
     """Calls as a browser's gRPC client does."""
     headers = {"content-type": "application/grpc-web+proto", "x-grpc-web": "1", "x-agent-id": AGENT}
+    headers |= dev.headers
     connection = http.client.HTTPConnection("127.0.0.1", dev.port, timeout=20)
     try:
         connection.request("POST", f"/{call.method}", framed(call.request(task_id).SerializeToString()), headers)
@@ -122,6 +127,7 @@ def by_buf(dev: Any, call: Call, task_id: str) -> Iterator[Any]:
     descriptors.write_bytes(dev.request("GET", "/assets/descriptors.binpb").body)
     data = json_format.MessageToJson(call.request(task_id))
     command = [BUF, "curl", "--http2-prior-knowledge", "--protocol", "grpc", "--schema", descriptors]
+    command += [word for name, value in dev.headers.items() for word in ("--header", f"{name}: {value}")]
     command += ["--header", f"x-agent-id: {AGENT}", "-d", data, f"http://127.0.0.1:{dev.port}/{call.method}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, done.stderr
@@ -142,9 +148,28 @@ CLIENTS = {
 }
 
 
+@pytest.fixture(scope="module")
+def keyed(tmp_path_factory, documents):
+    """A mesh that asks who is calling, and a key that opens the six calls."""
+    folder = tmp_path_factory.mktemp("keyed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MESHWRIGHT_AUTH", "keys")
+        running = Dev(folder, ports.reserve("127.0.0.1", set()), "--docs", str(documents))
+        try:
+            running.start()
+            made = ("key", "create", "--name", "six", "--scopes", "tasks,agents:read", "--data", str(folder / "data"))
+            done = subprocess.run([*MESHWRIGHT, *made], capture_output=True, text=True, timeout=30, check=True)
+            running.headers = {"x-api-key": done.stdout.strip()}
+            yield running
+        finally:
+            running.stop()
+
+
 @pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.parametrize("name", CALLS)
-def test_each_call_is_answered_alike_to_every_client(dev, name, client):
+@pytest.mark.parametrize("mesh", ["dev", "keyed"])
+def test_each_call_is_answered_alike_to_every_client(request, mesh, name, client):
+    dev = request.getfixturevalue(mesh)
     task_id = f"six-{uuid.uuid4().hex[:12]}"
     if name in ("get", "watch"):
         dev.request("POST", CALLS["run"].path, {"prompt": QUESTION, "task_id": task_id})
@@ -162,3 +187,16 @@ def test_each_call_is_answered_alike_to_every_client(dev, name, client):
         assert "42" in dev.finished(task_id)["output"]
     else:
         assert "42" in last.output
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_nobody_is_answered_who_shows_no_key(keyed, name):
+    call = CALLS[name]
+    answer = keyed.request(call.verb, call.path.format("none"), {"prompt": QUESTION}, x_api_key="")
+    assert (answer.status, answer.json["details"][0]["reason"]) == (401, "CREDENTIALS_MISSING")
+    with grpc.insecure_channel(f"127.0.0.1:{keyed.port}") as channel:
+        service, _, method = call.method.partition("/")
+        stub = (AgentServiceStub if service == SERVICE else TaskServiceStub)(channel)
+        with pytest.raises(grpc.RpcError) as caught:
+            list(getattr(stub, method)(call.request("none"), timeout=20))
+    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
