@@ -159,7 +159,7 @@ class TestPoison:
         assert (await journal.record(name)).is_poison
         assert await journal.finish_idle(name, "FAILED", made.result("given up"))
         assert [task_id for _, task_id in await journal.page(name, None, 10, shelf="dead")] == ["bad"]
-        await journal.drop(name)
+        await journal.drop(name, "ann")
         assert await journal.page(name, None, 10, shelf="dead") == []
 
     async def test_a_draining_worker_hands_back_uncounted(self, journal, submit, lose):
