@@ -4,7 +4,13 @@
 
 local MOST_KNOWN = 4096
 local AUTHORIZATION = 'envoy.filters.http.ext_authz'
-local known, count = {}, 0
+local known, older, count, turned = {}, {}, 0, 0  -- in two tables: the older one goes with all that is in it
+
+local function turn(now)
+  if now >= turned + KNOWN_MS or now < turned or count >= MOST_KNOWN then
+    known, older, count, turned = {}, known, 0, now
+  end
+end
 
 local function credential_of(headers)
   local key, token = headers:get('x-api-key'), headers:get('authorization')
@@ -18,7 +24,8 @@ local function recognise(handle, headers)
   local credential = credential_of(headers)
   if credential == nil then return end
   local now = handle:timestamp()
-  local one = known[credential]
+  turn(now)
+  local one = known[credential] or older[credential]
   local noted = handle:streamInfo():dynamicMetadata()
   if one and one.asked <= now and now < one.asked + KNOWN_MS then
     for name, value in pairs(one.headers) do headers:replace(name, value) end
@@ -33,7 +40,6 @@ end
 local function remember(handle, caller)
   local said = handle:streamInfo():dynamicMetadata():get(AUTHORIZATION)
   if not (said and said.headers) or handle:timestamp() >= caller.asked + KNOWN_MS then return end
-  if count >= MOST_KNOWN then known, count = {}, 0 end
   if known[caller.credential] == nil then count = count + 1 end
   known[caller.credential] = {asked = caller.asked, headers = said.headers}
 end
