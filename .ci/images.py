@@ -3,24 +3,39 @@
 `python .ci/images.py digests` prints a line for each image. The digest is of all that decides what is built: its
 Dockerfile, the files that it copies, and the image below it. An image whose digest is known need not be built again.
 `python .ci/images.py build [NAME ...] --base PYTHON@sha256:...` builds with docker or podman.
+`python .ci/images.py publish NAME ... --base PYTHON@sha256:...` builds and pushes what its registry has not.
+`python .ci/images.py lock --base PYTHON@sha256:...` writes what production runs, by the digests that registries tell.
+`python .ci/images.py affected --against REVISION` prints the images that changes since then are part of.
 """
 
 import argparse
 import hashlib
+import io
+import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import tarfile
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 REPO = Path(__file__).parents[1]
+K8S = REPO / "k8s"
+LOCK = K8S / "overlays/prod/images/kustomization.yaml"
 LIBRARY = "agents/meshwright/agents/library"
 PINNED = re.compile(r".+@sha256:[0-9a-f]{64}")
 PREFIX = "meshwright"
 TAG_CHARS = 16
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+CALL_S = 120
+BUILD_S = 1_800
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +110,18 @@ def tag(image: Image, base: str, prefix: str) -> str:
 def command(engine: str, image: Image, base: str, prefix: str) -> list[str]:
     """Returns what builds an image."""
     below = ["--build-arg", f"RUNTIME={tag(image.below, base, prefix)}"] if image.below else []
+    kept = ["--format", "docker"] if Path(engine).name == "podman" else []  # its own format leaves HEALTHCHECK out
     return [
-        *(engine, "build", "--pull=false", "--file", str(REPO / image.dockerfile), "--build-arg", f"BASE={base}"),
+        *(
+            engine,
+            "build",
+            *kept,
+            "--pull=false",
+            "--file",
+            str(REPO / image.dockerfile),
+            "--build-arg",
+            f"BASE={base}",
+        ),
         *(*below, "--tag", tag(image, base, prefix), str(REPO / image.context)),
     ]
 
@@ -110,9 +135,7 @@ def build(names: list[str], base: str, prefix: str) -> int:
     if engine is None:
         print("error: neither docker nor podman is installed", file=sys.stderr)
         return 2
-    known = images()
-    wanted = [image for image in known if not names or image.name in names]
-    for image in [one for one in known if one in wanted or any(other.below == one for other in wanted)]:
+    for image in chain(names):
         done = subprocess.run(command(engine, image, base, prefix), check=False)
         if done.returncode:
             return done.returncode
@@ -120,18 +143,160 @@ def build(names: list[str], base: str, prefix: str) -> int:
     return 0
 
 
+def paths(image: Image, root: Path = REPO) -> list[str]:
+    """Lists what decides what is built, as path filters of workflows have it: `*` stops at a slash, `**` does not."""
+    context = Path(image.context)
+    copied = [str(context / pattern) for patterns, _ in copies(image, root) for pattern in patterns]
+    own = [image.dockerfile, *(f"{path}/**" if (root / path).is_dir() else path for path in copied)]
+    return [*own, *(paths(image.below, root) if image.below else ())]
+
+
+def affected(revision: str, root: Path = REPO) -> list[str]:
+    """Lists the images whose digests are others than at a revision, new ones among them.
+
+    Raises:
+        ValueError: Git knows no such revision.
+    """
+    words = ["git", "-C", str(root), "archive", "--format=tar", "--end-of-options", revision]
+    done = subprocess.run(words, capture_output=True, timeout=CALL_S, check=False)
+    if done.returncode:
+        raise ValueError(f"AGAINST={revision}: {done.stderr.decode().strip()[:300]}")
+    with tempfile.TemporaryDirectory() as folder:
+        with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+            archive.extractall(folder, filter="data")
+        before = {image.name: digest(image, Path(folder)) for image in images(Path(folder))}
+    return [image.name for image in images(root) if before.get(image.name) != digest(image, root)]
+
+
+def published(docker: str, name: str) -> str:
+    """Asks a registry for the digest of an image; empty: it has none of that name.
+
+    Raises:
+        ValueError: It does not answer, or does not let us ask.
+    """
+    words = [docker, "buildx", "imagetools", "inspect", name, "--format", "{{.Manifest.Digest}}"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=CALL_S, check=False)
+    found = done.stdout.strip()
+    if done.returncode == 0 and DIGEST.fullmatch(found):
+        return found
+    if done.returncode and "not found" in done.stderr:
+        return ""
+    raise ValueError(f"{name}: {done.stderr.strip()[:300] or 'docker tells no digest'}; `make login` first?")
+
+
+def publish(names: list[str], base: str, prefix: str) -> int:
+    """Builds and pushes images that their registry has not, those that they are made on first; returns the exit code.
+
+    The digest of the last one is told to the steps behind this one in a workflow.
+    """
+    docker = engine_for(base, prefix)
+    for image in chain(names):
+        name = tag(image, base, prefix)
+        if not published(docker, name):
+            for words in (command(docker, image, base, prefix), [docker, "push", name]):
+                done = subprocess.run(words, timeout=BUILD_S, check=False)
+                if done.returncode:
+                    return done.returncode
+        found = published(docker, name)
+        print(f"{name}@{found}")
+        if output := os.environ.get("GITHUB_OUTPUT"):
+            with Path(output).open("a") as file:
+                file.write(f"digest={found}\n")
+    return 0
+
+
+def chain(names: list[str]) -> list[Image]:
+    """Lists images by name, all of them by default, each behind the one that it is made on."""
+    known = images()
+    wanted = [image for image in known if not names or image.name in names]
+    return [one for one in known if one in wanted or any(other.below == one for other in wanted)]
+
+
+def engine_for(base: str, prefix: str) -> str:
+    """Finds docker, which pushes; podman knows no `buildx imagetools`.
+
+    Raises:
+        ValueError: There is none, the base is not pinned, or the prefix names no registry.
+    """
+    if "/" not in prefix:
+        raise ValueError("PREFIX says in which registry images are: registry.example/mesh")
+    if not PINNED.fullmatch(base):
+        raise ValueError("BASE is pinned by digest: python:3.11-slim-bookworm@sha256:...")
+    docker = shutil.which("docker")
+    if docker is None:
+        raise ValueError("docker is not installed")
+    return docker
+
+
+def of_others() -> list[tuple[str, str]]:
+    """Lists the images of others that manifests name, with their tags."""
+    files = [K8S / "base/kustomization.yaml", *sorted((K8S / "components").glob("*/kustomization.yaml"))]
+    listed = [one for file in files for one in yaml.safe_load(file.read_text()).get("images", ())]
+    named = {one["name"]: str(one["newTag"]) for one in listed if not one["name"].startswith(f"{PREFIX}/")}
+    return sorted(named.items())
+
+
+def lock(base: str, prefix: str) -> int:
+    """Writes what production runs: this revision, by the digests that registries tell; returns the exit code."""
+    docker = engine_for(base, prefix)
+    entries: list[dict[str, Any]] = []
+    for image in images():
+        if image.below:  # the runtime runs nowhere by itself
+            name = tag(image, base, prefix)
+            entries.append(entry(f"{PREFIX}/{image.name}", published(docker, name), f"{prefix}/{image.name}"))
+    for name, version in of_others():
+        entries.append(entry(name, published(docker, f"{name}:{version}")))
+    kind = {"apiVersion": "kustomize.config.k8s.io/v1alpha1", "kind": "Component", "images": entries}
+    LOCK.parent.mkdir(parents=True, exist_ok=True)
+    LOCK.write_text("# Written by `make images-lock`.\n" + yaml.safe_dump(kind, sort_keys=False, width=200))
+    print(LOCK)
+    return 0
+
+
+def entry(name: str, found: str, new_name: str = "") -> dict[str, Any]:
+    """Returns an image as a kustomization has it.
+
+    Raises:
+        ValueError: No registry has it.
+    """
+    if not found:
+        raise ValueError(f"{new_name or name} of this revision is in no registry: `make image` it first")
+    return {"name": name, **({"newName": new_name} if new_name else {}), "digest": found}
+
+
 def main() -> int:
     """Does what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("act", choices=("digests", "build"))
+    parser.add_argument("act", choices=("digests", "build", "publish", "lock", "affected"))
     parser.add_argument("names", nargs="*", choices=[*(image.name for image in images()), []], help="by default all")
     parser.add_argument("--base", default="", help="Python's image, pinned by digest")
     parser.add_argument("--prefix", default=PREFIX, help="registry and repository in front of names")
+    parser.add_argument("--against", default="HEAD", help="revision that `affected` compares with")
     options = parser.parse_args()
+    try:
+        return act(options)
+    except (ValueError, subprocess.TimeoutExpired) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def act(options: argparse.Namespace) -> int:
+    """Does one act; returns the exit code.
+
+    Raises:
+        ValueError: It cannot be done; says what to do.
+    """
     if options.act == "build":
         return build(options.names, options.base, options.prefix)
-    for image in images():
-        print(f"{digest(image, base=options.base)}  {options.prefix}/{image.name}")
+    if options.act == "publish":
+        return publish(options.names, options.base, options.prefix)
+    if options.act == "lock":
+        return lock(options.base, options.prefix)
+    if options.act == "affected":
+        lines = affected(options.against)
+    else:
+        lines = [f"{digest(image, base=options.base)}  {options.prefix}/{image.name}" for image in images()]
+    print("\n".join(lines), end="\n" if lines else "")
     return 0
 
 

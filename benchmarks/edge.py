@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import json
 import resource
-import socket
 import statistics
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -137,7 +136,7 @@ async def full_edge(stage: Stage, mesh: Mesh) -> Door:
     """Starts a gateway's process and its Envoy, and makes a key."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(FILES, most), most))
-    port, internal = free_port(), free_port()
+    port, internal = stage.port(), stage.port()
     folder = stage.folder / "edge"
     settings = GatewaySettings(
         store_url=mesh.settings.store_url,
@@ -165,7 +164,7 @@ async def full_edge(stage: Stage, mesh: Mesh) -> Door:
 
 async def bare_edge(stage: Stage, agent: Part) -> Door:
     """Starts an Envoy with a router and nothing else: what any Envoy costs on this machine."""
-    port, folder = free_port(), stage.folder / "bare"
+    port, folder = stage.port(), stage.folder / "bare"
     folder.mkdir()
     (folder / envoy.BOOTSTRAP).write_text(json.dumps(passing_on(port, agent.target)))
     door = Door(port, await stage.start("bare", envoy.command(), None, stage.cores.serving, folder))
@@ -208,13 +207,6 @@ async def answers(door: Door) -> None:
                 await AgentServiceStub(channel).Health(HealthRequest(), metadata=door.metadata, wait_for_ready=True)
                 return
             await asyncio.sleep(0.05)
-
-
-def free_port() -> int:
-    """Finds a port that nobody uses."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-        return port
 
 
 @contextlib.asynccontextmanager

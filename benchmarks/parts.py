@@ -17,6 +17,7 @@ from typing import Self
 from meshwright.agents.journal import LIBRARY as JOURNAL
 from meshwright.agents.journal import Journal
 from meshwright.agents.settings import AgentSettings
+from meshwright.cli import ports
 from meshwright.core.api_key import LIBRARY as KEYS
 from meshwright.core.settings import Settings, child_environment
 from meshwright.core.store import Store
@@ -132,6 +133,7 @@ class Stage:
     cores: Cores = field(default_factory=Cores.found)
     folder: Path = field(init=False)
     _stack: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
+    _ports: set[int] = field(default_factory=set)
 
     async def __aenter__(self) -> Self:
         self.folder = Path(tempfile.mkdtemp(prefix="meshwright-bench-"))
@@ -146,6 +148,10 @@ class Stage:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._stack.aclose()
+
+    def port(self) -> int:
+        """Returns a port that nobody uses, another one each time."""
+        return ports.reserve("127.0.0.1", self._ports)
 
     async def python(self, name: str, *arguments: str, settings: Settings, **environment: str) -> Part:
         """Starts a Python program on the serving core and waits until it says that it is ready."""

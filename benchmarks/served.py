@@ -11,11 +11,12 @@ import grpc
 
 from meshwright.core import process, telemetry
 from meshwright.core.errors import KeyNotFoundError
-from meshwright.core.grant import IssuerKey, Verifier
+from meshwright.core.grant import Verifier
 from meshwright.core.interceptors import Context
 from meshwright.core.process import Process
 from meshwright.core.server import Server, bound
 from meshwright.core.settings import Settings
+from meshwright.core.signed_token import IssuerKey
 from meshwright.gen.agents.v1.agent_service_pb2 import HEALTH_STATUS_SERVING, HealthRequest, HealthResponse
 from meshwright.gen.agents.v1.agent_service_pb2_grpc import AgentServiceServicer, add_AgentServiceServicer_to_server
 from meshwright.gen.agents.v1.step_event_pb2 import StepEvent

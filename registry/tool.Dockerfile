@@ -3,5 +3,5 @@ ARG RUNTIME
 FROM ${RUNTIME}
 COPY *.py *.yaml /opt/tools/
 WORKDIR /opt/tools
-EXPOSE 7080 9090
+EXPOSE 7080 7099 9090
 ENTRYPOINT ["python", "-m", "meshwright.registry.tool"]

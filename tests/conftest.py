@@ -6,12 +6,14 @@ import contextlib
 import hashlib
 import os
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
+import structlog
 
 from meshwright.agents.agent import Agent
 from meshwright.agents.journal import LIBRARY as JOURNAL_LIBRARY
@@ -27,6 +29,8 @@ from meshwright.registry.store import LIBRARY as REGISTRY_LIBRARY
 
 hypothesis.settings.register_profile("meshwright", deadline=None)  # a machine that others use too has no even pace
 hypothesis.settings.load_profile("meshwright")
+# services of this process log beside what commands print in it
+structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stderr__))
 
 KEY = hashlib.sha256(b"the key of tests").digest()
 WITH_CODEC = bool(os.environ.get("TEST_CODEC"))

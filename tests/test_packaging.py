@@ -1,12 +1,16 @@
 """The wheel: installs beside a package called `agents`, and brings all of its files."""
 
+import re
 import subprocess
 import sys
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+
+from meshwright.cli.agent_new import project
 
 REPO = Path(__file__).parents[1]
 CHECK = """
@@ -21,7 +25,8 @@ from importlib.resources import files
 assert (files("meshwright.gen") / "descriptors.binpb").is_file()
 assert (files("meshwright.gen") / "comments.json").is_file()
 assert (files("meshwright.gateway") / "openapi_examples.yaml").is_file()
-assert all((files("meshwright.gateway") / name).is_file() for name in ("edge.lua", "status.lua", "reasons.lua"))
+LUA = ("edge.lua", "events.lua", "status.lua", "reasons.lua")
+assert all((files("meshwright.gateway") / name).is_file() for name in LUA)
 assert (files("meshwright.gateway") / "console" / "index.html").is_file()
 assert (files("meshwright.agents") / "functions" / "journal.lua").is_file()
 assert (files("meshwright.agents.library") / "planner" / "evals.jsonl").is_file()
@@ -32,12 +37,42 @@ print(meshwright.agents.__file__)
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet", "--no-deps"]
-    subprocess.run([*command, "--no-build-isolation", "--wheel-dir", folder, REPO], check=True, timeout=60)
+def folder(tmp_path_factory):
+    """What `make wheel` writes."""
+    made = tmp_path_factory.mktemp("wheel")
+    words = ["--no-print-directory", "-o", ".venv/.runtime", f"BIN={Path(sys.executable).parent}", f"TO={made}"]
+    subprocess.run(["make", *words, "wheel"], cwd=REPO, check=True, timeout=100, stdout=subprocess.DEVNULL)
+    return made
+
+
+@pytest.fixture(scope="module")
+def wheel(folder):
     (built,) = folder.glob("meshwright-*.whl")
     return built
+
+
+@pytest.mark.parametrize("extra", ["", "[local]"])
+def test_a_new_project_finds_its_meshwright_in_the_folder(folder, extra):
+    told = tomllib.loads(project("price-desk")["pyproject.toml"])["project"]
+    wanted = [*told["dependencies"], *told["optional-dependencies"]["dev"]]
+    (ours,) = [one for one in wanted if one.startswith(f"meshwright{extra}>")]
+    words = ["--isolated", "--disable-pip-version-check", "install", "--dry-run", "--ignore-installed", "--no-deps"]
+    found = ["--no-index", "--find-links", folder, "--constraint", folder / "constraints.txt", ours]
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", *words, *found], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Would install meshwright-" in done.stdout
+
+
+def test_the_constraints_beside_the_wheel_are_the_pins_of_the_lock(folder):
+    def pins(text):
+        return re.findall(r"^[a-z0-9-]+==[^\s\\]+(?: ; [^\\\n]*[^\\\s])?", text, re.MULTILINE)
+
+    text = (folder / "constraints.txt").read_text()
+    assert pins(text) == pins((REPO / "requirements.lock").read_text()) != []
+    assert "--hash" not in text
+    assert "\\" not in text
 
 
 def test_the_wheel_works_in_a_clean_environment_beside_a_package_called_agents(wheel, tmp_path):

@@ -8,8 +8,9 @@ import pytest
 from meshwright.agents.agent import Agent
 from meshwright.agents.authority import check_cycle, narrow
 from meshwright.agents.task import TaskName, leaf
+from meshwright.core.call import METADATA_KEY
 from meshwright.core.errors import DelegationCycleError, MeshError, PermissionDeniedError, SetupError
-from meshwright.core.grant import METADATA_KEY, REGISTRY
+from meshwright.core.grant import REGISTRY
 from meshwright.core.interceptors import Caller
 from meshwright.gen.agents.v1.grant_pb2 import Grant
 from meshwright.gen.agents.v1.step_event_pb2 import TOOL_OUTCOME_DENIED

@@ -68,3 +68,16 @@ async def test_the_store_is_asked_at_most_every_five_seconds(journal, submit):
     await submit("t1")
     await backlog.measure()
     assert seen(telemetry.TASKS_READY) == 0
+
+
+async def test_open_tasks_of_the_whole_mesh_are_told_by_state(journal, submit):
+    for task_id in ("t1", "t2", "t3"):
+        await submit(task_id)
+    owned = await journal.claim(0, "worker")
+    await Backlog(journal, "another", "1.0.0").measure()
+    states = {state: telemetry.TASKS_OPEN.labels(state)._value.get() for state in ("running", "waiting")}
+    assert states == {"running": 1, "waiting": 2}
+    await journal.release(owned.claim)
+    await Backlog(journal, "another", "1.0.0").measure()
+    assert telemetry.TASKS_OPEN.labels("running")._value.get() == 0
+    assert telemetry.TASKS_OPEN.labels("waiting")._value.get() == 3

@@ -58,6 +58,20 @@ def test_of_equal_sentences_one_that_supports_goes_first():
     assert [one.source for one in review(["A lease lasts 9 seconds."], passages)] == ["b.md"]
 
 
+@pytest.mark.parametrize(
+    "aside",
+    [
+        "A worker stops its work two seconds before its lease ends.",
+        "A worker that cannot renew has two seconds of its lease when nobody took over.",
+    ],
+)
+def test_of_equal_sentences_that_contradict_the_one_without_other_conditions_goes_first(aside):
+    record = "The worker owns it by a lease in the task's record, fifteen seconds long."
+    passages = [Passage("a.md", aside), Passage("b.md", record)]
+    (found,) = review(["a lease lasts thirty seconds"], passages)
+    assert (found.verdict, found.sentence) == ("contradicted", record)
+
+
 def test_every_claim_has_its_finding_in_order():
     claims = ["Bananas are yellow.", "A pure tool may be run again.", "Bananas are yellow."]
     assert [one.claim for one in review(claims, [RULES])] == claims

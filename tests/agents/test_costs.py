@@ -70,7 +70,33 @@ async def test_a_tree_is_counted_once_by_everything_that_it_has_to_do_with(start
     assert await table(COST_GROUPING_SESSION) == {"default/s1": (670, 600)}
 
 
-async def test_a_task_that_costs_nothing_leaves_nothing_to_relay(journal, made, claimed):
+async def test_a_tree_that_was_free_is_counted_by_its_tokens(start, becomes):
+    free = await start("idler", {"text": "Done.", "usage": SPENT})
+    response = await free.run()
+    assert (response.usage.cost_micros, response.usage.input_tokens) == (0, 100)
+
+    async def table(by):
+        return rows(await free.tasks.GetCosts(GetCostsRequest(by=by)))
+
+    async def is_counted():
+        return await table(COST_GROUPING_AGENT)
+
+    await becomes(is_counted)
+    assert await table(COST_GROUPING_AGENT) == {"idler": (0, 150)}
+    assert await table(COST_GROUPING_MODEL) == {"idler.yaml": (0, 150)}
+    assert await table(COST_GROUPING_TYPE) == {"llm": (0, 150)}
+    assert await table(COST_GROUPING_TENANT) == await table(COST_GROUPING_USER) == {"default": (0, 150)}
+
+
+@pytest.mark.parametrize(("tokens", "waits"), [((3, 0), True), ((0, 2), True), ((0, 0), False)])
+async def test_what_used_tokens_is_relayed(journal, made, claimed, tokens, waits):
+    claim = await claimed(made.task())
+    await journal.append(claim, "a", [made.said(tokens=tokens)])
+    await journal.finish(claim, "COMPLETED", [made.result()])
+    assert [name for _, name in await journal.outbox(0)] == [claim.name] * waits
+
+
+async def test_a_task_that_used_nothing_leaves_nothing_to_relay(journal, made, claimed):
     claim = await claimed(made.task())
     await journal.finish(claim, "COMPLETED", [made.result()])
     assert await journal.outbox(0) == []

@@ -90,6 +90,16 @@ async def test_a_step_that_a_budget_refuses_is_counted(start, on_outage):
     assert counted(telemetry.BUDGET_REFUSALS, "c5", "default", "step") == before + 1
 
 
+async def test_a_step_that_a_shared_budget_refuses_is_counted_as_such(start, store):
+    client = await start("c8", DONE, budget_tenant_day_micros=10_000)
+    (now,) = await store.run(("TIME",))
+    slot = segment(f"tenant/default/{day_of(int(now[0]) * 1_000)}")
+    await store.client.set(partition_key(slot, "escrow"), 9_999)
+    await client.run()
+    assert counted(telemetry.BUDGET_REFUSALS, "c8", "default", "shared_step") == 1
+    assert counted(telemetry.BUDGET_REFUSALS, "c8", "default", "step") == 0
+
+
 async def test_a_task_that_a_shared_budget_refuses_is_counted(start, store):
     client = await start("c6", DONE, budget_tenant_day_micros=10_000)
     (now,) = await store.run(("TIME",))

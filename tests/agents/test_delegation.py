@@ -7,6 +7,7 @@ import pytest
 
 from meshwright.agents.agent import Agent
 from meshwright.agents.models.model import Answer, Usage
+from meshwright.agents.wording import child_text
 from meshwright.core.errors import MeshError, ModelRejectedError, SetupError
 from meshwright.gen.agents.v1.step_event_pb2 import TOOL_OUTCOME_DENIED, TOOL_OUTCOME_ERROR
 from meshwright.gen.agents.v1.task_pb2 import (
@@ -14,6 +15,7 @@ from meshwright.gen.agents.v1.task_pb2 import (
     TASK_STATUS_CANCELLED,
     TASK_STATUS_COMPLETED,
     TASK_STATUS_FAILED,
+    TaskResponse,
 )
 from meshwright.gen.agents.v1.task_service_pb2 import ListTasksRequest
 
@@ -301,6 +303,11 @@ class TestPartialAnswers:
         assert ended.finish_reason == FINISH_REASON_TOKEN_BUDGET_EXCEEDED
         told = prompts[1].messages[-1].text
         assert told == "(A partial answer: the agent had to stop early, TOKEN_BUDGET_EXCEEDED.)\n\nHalf of it."
+
+    def test_an_answer_that_is_none_is_not_called_a_part_of_one(self):
+        facts = {"status": TASK_STATUS_COMPLETED, "finish_reason": FINISH_REASON_TOKEN_BUDGET_EXCEEDED}
+        told = child_text(TaskResponse(output="I stopped here.", unanswered=True, **facts))
+        assert told == "(No answer: the agent had to stop early, TOKEN_BUDGET_EXCEEDED.)"
 
     async def test_a_failure_comes_with_what_there_is(self, start, overheard, gate):
         hold = {"text": "So far so good.", **HOLD}

@@ -27,6 +27,7 @@ from meshwright.gen.agents.v1.step_event_pb2 import (
 )
 from meshwright.gen.agents.v1.task_pb2 import (
     BUDGET_ACTION_ASK,
+    BUDGET_ACTION_FAIL,
     DECISION_FAIL,
     DECISION_RETRY,
     FINISH_REASON_COST_BUDGET_EXCEEDED,
@@ -40,6 +41,8 @@ from meshwright.gen.agents.v1.task_service_pb2 import WatchTaskRequest
 from meshwright.registry import tool
 
 DEAR = {"input": 1_000_000, "output": 1_000_000}
+LONG = 8_192
+"""Of so many tokens, an answer may cost 4096 micros and more."""
 
 
 @tool(effect="pure")
@@ -245,6 +248,7 @@ async def test_a_task_that_may_ask_waits_until_there_is_more(start, store):
         await client.submit(task_id=task_id, token_budget=512, on_budget_exceeded=BUDGET_ACTION_ASK)
     (first,), (second,) = await client.asked("t1"), await client.asked("t2")
     assert (first.kind, list(first.choices)) == (INPUT_KIND_BUDGET, [DECISION_RETRY, DECISION_FAIL])
+    assert f"the budget of default on {today()} has too little left" in first.prompt
     await store.client.set(slot, 0)
     await client.resolve("t1", first, DECISION_RETRY)
     assert (await client.ended("t1")).output == "Done."
@@ -258,6 +262,38 @@ SLOTS = {
     "tenant_day": "tenant/default/{day}",
     "global_day": "mesh/{day}",
 }
+
+
+class TestScarce:
+    """A budget that is mostly unspent answers, though an answer may cost more than it has left."""
+
+    async def test_an_answer_is_shorter_where_the_day_has_less_left_than_it_may_cost(self, start, until):
+        client = await start(DONE, budget_tenant_day_micros=3_000)
+        response = await client.run(task_id="t1", token_budget=LONG)
+        assert (response.output, response.finish_reason) == ("Done.", FINISH_REASON_STOP)
+        watch = client.tasks.WatchTask(WatchTaskRequest(task_id="t1"))
+        held = (await until(watch, lambda event: event.HasField("reservation"))).reservation.cost_micros
+        assert held == 1_500  # half of it is left to others
+
+    async def test_task_after_task_is_answered_until_the_day_is_spent(self, start, taken, monkeypatch):
+        monkeypatch.setattr("meshwright.agents.worker.SWEEP_S", 50)
+        client = await start(DONE, budget_tenant_day_micros=3_000)
+        ends = [await client.run(task_id=f"t{number}", token_budget=LONG) for number in range(15)]
+        assert {(end.output, end.finish_reason) for end in ends} == {("Done.", FINISH_REASON_STOP)}
+        assert await taken(f"tenant/default/{today()}") == 15 * 150
+
+    async def test_tasks_at_once_leave_each_other_something(self, start):
+        slow = {**DONE, "latency_ms": 1_000}
+        client = await start(slow, budget_tenant_day_micros=6_000, budget_user_day_micros=5_000, concurrency=4)
+        ends = await asyncio.gather(*(client.run(task_id=f"t{number}", token_budget=LONG) for number in range(3)))
+        assert {end.output for end in ends} == {"Done."}
+
+    async def test_a_task_that_gets_too_little_says_of_which_budget(self, start, store):
+        client = await start(DONE, budget_tenant_day_micros=3_000, budget_user_day_micros=9_000)
+        await store.client.set(partition_key(segment(f"tenant/default/{today()}"), "escrow"), 2_999)
+        response = await client.run(on_budget_exceeded=BUDGET_ACTION_FAIL, token_budget=LONG)
+        assert response.finish_reason == FINISH_REASON_COST_BUDGET_EXCEEDED
+        assert f"the budget of default on {today()} has too little left" in response.error.message
 
 
 class TestDifferentSettings:

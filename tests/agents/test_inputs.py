@@ -8,8 +8,10 @@ import pytest
 from google.protobuf.struct_pb2 import Struct, Value
 
 from meshwright.agents.agent import Agent
+from meshwright.agents.backlog import Backlog
 from meshwright.agents.inputs import APPROVAL, QUESTION, STRANDED, UNKNOWN, Policy, asked, silence, strictest
 from meshwright.agents.task import leaf
+from meshwright.core import telemetry
 from meshwright.core.errors import SetupError
 from meshwright.gen.agents.v1.step_event_pb2 import TOOL_OUTCOME_DENIED, TOOL_OUTCOME_OK, TOOL_OUTCOME_UNKNOWN
 from meshwright.gen.agents.v1.task_pb2 import (
@@ -94,6 +96,15 @@ class TestApproval:
         assert list(pending.choices) == [DECISION_APPROVE, DECISION_REJECT, DECISION_EDIT]
         assert pending.expire_time.ToSeconds() > response.create_time.ToSeconds() + 6 * 86_400
         assert sent == []
+
+    async def test_questions_that_wait_are_counted(self, start, journal):
+        client = await start(SEND, DONE)
+        (pending,) = (await client.run(task_id="t1")).pending_inputs
+        await Backlog(journal, "another", "1.0.0").measure()
+        assert telemetry.QUESTIONS_OPEN._value.get() == 1
+        await client.resolve("t1", pending, DECISION_APPROVE)
+        await Backlog(journal, "another", "1.0.0").measure()
+        assert telemetry.QUESTIONS_OPEN._value.get() == 0
 
     async def test_what_was_approved_runs_once(self, start):
         client = await start(SEND, DONE)

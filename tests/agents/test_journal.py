@@ -76,6 +76,7 @@ class TestAccept:
         with pytest.raises(QueueFullError) as refused:
             await journal.accept(made.task("t2"), claim=False)
         assert refused.value.retry_after_s
+        assert refused.value.metadata == {"limit": "agent"}
         assert not (await journal.accept(made.task("t1"), claim=False)).is_new
         assert (await journal.accept(made.task("t3", agent_id="other"), claim=False)).is_new
 

@@ -98,6 +98,7 @@ class TestFairness:
         with pytest.raises(QueueFullError) as refused:
             await submit("a1", "acme", by=journal)
         assert refused.value.retry_after_s == 5
+        assert refused.value.metadata == {"limit": "tenant"}
         await submit("b0", "beta", by=journal)
 
     async def test_nobody_overtakes_those_who_wait_by_asking_for_an_answer_at_once(self, journal, submit, made):

@@ -4,7 +4,18 @@ import pytest
 
 from meshwright.agents.account import Account
 from meshwright.agents.models.model import Message
-from meshwright.agents.result import MAX_OUTPUT_CHARS, STOP, End, cancelled, idle_result, result_of, timed_out
+from meshwright.agents.result import (
+    MAX_OUTPUT_CHARS,
+    NOTHING,
+    STOP,
+    WORDS,
+    End,
+    cancelled,
+    idle_result,
+    result_of,
+    say_there_is_nothing,
+    timed_out,
+)
 from meshwright.agents.run import Run
 from meshwright.agents.shared_limits import SharedLimits
 from meshwright.agents.task import Record
@@ -74,6 +85,27 @@ def test_an_answer_without_words_is_empty_and_a_stop_shows_what_there_is(run):
     run.state.messages[:] = [Message("tool", "found", call_id="c")]
     assert result_of(run, STOP, "").output == ""
     assert result_of(run, End(FINISH_REASON_MAX_STEPS), "").output == "found"
+
+
+@pytest.mark.parametrize("reason", BUDGETS)
+def test_a_budget_that_ends_before_there_is_anything_is_said_in_words(run, reason):
+    run.state.messages.clear()
+    result = result_of(run, End(reason), "")
+    say_there_is_nothing(result)
+    assert (result.status, result.finish_reason, result.unanswered) == (TASK_STATUS_COMPLETED, reason, True)
+    assert result.output == f"{WORDS[reason]} {NOTHING}"
+
+
+@pytest.mark.parametrize("reason", [*BUDGETS, FINISH_REASON_STOP])
+def test_who_has_a_part_of_an_answer_or_an_empty_one_is_not_spoken_for(run, reason):
+    part = result_of(run, End(reason), "")
+    run.state.messages.clear()
+    empty = result_of(run, STOP, "")
+    run.record.request.on_budget_exceeded = BUDGET_ACTION_FAIL
+    failure = result_of(run, End(FINISH_REASON_MAX_STEPS), "")
+    for result, output in ((part, "So far."), (empty, ""), (failure, "")):
+        say_there_is_nothing(result)
+        assert (result.output, result.unanswered) == (output, False)
 
 
 def test_output_is_bounded(run):

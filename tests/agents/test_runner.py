@@ -3,9 +3,11 @@
 import json
 
 import pytest
+import structlog
 from google.protobuf.duration_pb2 import Duration
 
 from meshwright.agents.agent import Agent
+from meshwright.agents.result import NOTHING, WORDS
 from meshwright.core.errors import MeshError
 from meshwright.core.store import partition_key
 from meshwright.gen.agents.v1.step_event_pb2 import (
@@ -92,6 +94,18 @@ class TestBudgets:
             assert (response.status, reason_of(response)) == (TASK_STATUS_FAILED, "BUDGET_EXCEEDED")
         else:
             assert response.status == TASK_STATUS_COMPLETED
+
+    @pytest.mark.parametrize("on_outage", ["fail", "degrade"])
+    async def test_a_budget_that_ends_before_there_is_anything_says_so_in_words(self, mesh, dial, on_outage):
+        author = Agent("worker", "Work.", on_outage=on_outage)
+        client = dial(await mesh.agent(author, script=script(DONE)))
+        response = await client.run(prompt="Think of it. " * 500, token_budget=512)
+        kept = await client.get(response.task_id)
+        for said in (response, kept):
+            assert (said.status, said.finish_reason) == (TASK_STATUS_COMPLETED, FINISH_REASON_TOKEN_BUDGET_EXCEEDED)
+            assert (said.unanswered, said.steps_used) == (True, 0)
+            assert said.output == f"{WORDS[said.finish_reason]} {NOTHING}"
+        assert not (await client.run(prompt="Think.")).unanswered
 
     @pytest.mark.parametrize("on_budget_exceeded", [0, BUDGET_ACTION_FAIL])
     async def test_the_token_budget_ends_a_task_with_what_there_is(self, agent, on_budget_exceeded):
@@ -284,9 +298,12 @@ class TestTakeover:
 
     async def test_a_task_that_loses_every_worker_is_given_up(self, begun, agent):
         await begun(times=5)
-        client = await agent(DONE)
-        response = await client.ended("t1")
+        with structlog.testing.capture_logs() as told:
+            client = await agent(DONE)
+            response = await client.ended("t1")
         assert (response.status, reason_of(response)) == (TASK_STATUS_FAILED, "POISON_TASK")
+        (line,) = [line for line in told if line["event"] == "ended"]
+        assert (line["log_level"], line["task_id"], line["reason"]) == ("warning", "t1", "POISON_TASK")
 
     async def test_a_task_that_makes_progress_is_never_given_up(self, journal, made, begun, agent, store):
         task = await begun(times=4)

@@ -60,6 +60,7 @@ READS = {
     b"hash": ("HGETALL",),
     b"set": ("SMEMBERS",),
     b"zset": ("ZRANGE", 0, -1),
+    b"list": ("LRANGE", 0, -1),
     b"stream": ("XRANGE", "-", "+"),
 }
 

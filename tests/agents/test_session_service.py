@@ -101,6 +101,7 @@ READ = {
     "hash": lambda client, key: client.hgetall(key),
     "set": lambda client, key: client.smembers(key),
     "zset": lambda client, key: client.zrange(key, 0, -1),
+    "list": lambda client, key: client.lrange(key, 0, -1),
     "stream": lambda client, key: client.xrange(key),
 }
 
@@ -134,10 +135,10 @@ async def test_a_long_session_stays_in_its_window_answers_about_an_early_fact_an
     agent = Agent("reader", "Read.", model=model, context_window=4_096)
     process = await mesh.agent(agent)
     client, sessions = dial(process), sessions_of(process)
-    await sessions.PinFact(PinFactRequest(session_id="long", text="The code is 7319."))
+    await sessions.PinFact(PinFactRequest(session_id="long", text="The code is code-of-seven-words."))
     await remember("long", 1_000)
     task = await client.run("What is the code?", session_id="long", task_id="after")
-    assert task.output == "- The code is 7319."
+    assert task.output == "- The code is code-of-seven-words."
     (prompt,) = model.prompts
     said = sum(estimated_tokens(message.text) for message in prompt.messages)
     assert said + estimated_tokens(prompt.instructions) + prompt.max_output_tokens <= 4_096
@@ -150,7 +151,7 @@ async def test_a_long_session_stays_in_its_window_answers_about_an_early_fact_an
     deleted = await sessions.DeleteSession(DeleteSessionRequest(session_id="long"))
     assert deleted.tasks == 1
     left = await everything(store)
-    for trace in ("boat", "Boat", "7319"):
+    for trace in ("boat", "Boat", "code-of-seven-words"):
         assert trace not in left, left
     for trace in ("long", "after"):
         assert trace not in outside_audit(left), left

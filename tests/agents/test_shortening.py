@@ -5,7 +5,7 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshwright.agents.shortening import opening, shortened, squeezed
+from meshwright.agents.shortening import is_shortened, opening, shortened, squeezed
 
 
 class TestShortened:
@@ -24,6 +24,11 @@ class TestShortened:
     def test_the_note_tells_where_the_gap_begins(self):
         cut = shortened("x" * 1_000, 200, "; read on at {offset}")
         assert f"read on at {cut.index(chr(10))}]" in cut
+
+    @given(st.text(st.characters(exclude_characters="["), max_size=3_000), st.integers(0, 4_000))
+    def test_what_was_shortened_is_known_by_its_note(self, text, most):
+        for more in ("", "; read them at {offset}"):
+            assert is_shortened(shortened(text, most, more)) == (len(text) > most)
 
     @given(st.text(max_size=3_000), st.integers(100, 4_000))
     def test_it_is_never_longer_than_asked_for(self, text, most):

@@ -5,6 +5,7 @@ import json
 
 import grpc
 import pytest
+import structlog
 from google.protobuf.duration_pb2 import Duration
 
 from meshwright.agents.agent import Agent
@@ -145,6 +146,26 @@ async def test_calls_that_cannot_be_delegated_are_told_to_the_model(start, monke
     ]
     assert MeshError.from_status(outcomes["call_0_0"].error).reason == "AGENT_NOT_FOUND"
     assert events[-1].result.output == "Alone."
+
+
+async def test_a_child_that_waits_for_its_agent_is_told_once_and_not_at_each_try(start, mesh, monkeypatch, becomes):
+    tries = []
+    monkeypatch.setattr("meshwright.agents.supervisor.RETRY_S", 0.02)
+    boss = await start("boss", *asking("late"), delegates=["late"])
+    supervisor = mesh.agents["boss"].supervisor
+    card = supervisor._card
+
+    async def noted(agent_id):
+        tries.append(agent_id)
+        return await card(agent_id)
+
+    monkeypatch.setattr(supervisor, "_card", noted)
+    with structlog.testing.capture_logs() as lines:
+        running = asyncio.create_task(boss.run())
+        await becomes(lambda: len(tries) >= 5)
+        await start("late", {"text": "Here."})
+        assert (await running).output == "All done."
+    assert [(line["agent"]) for line in lines if line["event"] == "child_waits"] == ["late"]
 
 
 async def test_too_little_budget_for_a_child_is_told_to_the_model(start):

@@ -12,6 +12,7 @@ import pytest
 
 from meshwright.agents.agent import Agent
 from meshwright.agents.models.model import Answer, Usage
+from meshwright.cli.trace_tree import Tree, time_of
 from meshwright.core.errors import MeshError, ModelRejectedError
 from meshwright.gen.agents.v1.step_event_pb2 import NOTICE_KIND_TAKEN_OVER, TOOL_OUTCOME_OK, TOOL_OUTCOME_UNKNOWN
 from meshwright.gen.agents.v1.task_pb2 import (
@@ -200,6 +201,14 @@ async def has_written(client, kind):
             await asyncio.sleep(0.01)
 
 
+def time_lost(task, events):
+    """Lists what `meshwright trace` says of lost workers: who went on, from when to when."""
+    tree = Tree(task)
+    for event in events:
+        tree.add(event)
+    return [(node.name, node.start_ms, node.end_ms) for node in tree.root.below if node.kind == "takeover"]
+
+
 def by_kind(events, kind):
     return [getattr(event, kind) for event in events if event.WhichOneof("event") == kind]
 
@@ -217,6 +226,7 @@ async def test_another_process_finishes_without_asking_or_acting_twice(courier, 
     assert [event.sequence for event in events] == list(range(1, len(events) + 1))
     assert kinds(events) == [*("started", "llm_call", "tool_call", "tool_result", "notice", "llm_call", "result")]
     assert by_kind(events, "notice")[0].kind == NOTICE_KIND_TAKEN_OVER
+    assert time_lost(await elsewhere.get("t1"), events) == [("attempt 2", time_of(events[3]), time_of(events[4]))]
     result = events[-1].result
     assert (result.status, result.output, result.attempt, result.steps_used) == (TASK_STATUS_COMPLETED, "Done.", 2, 2)
     assert courier.effects == ["send ann"]

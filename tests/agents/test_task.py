@@ -1,10 +1,15 @@
 """A task: its name in keys, its record, its events as watchers see them."""
 
+import contextlib
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from meshwright.agents.journal import parse_ref
 from meshwright.agents.shared_limits import SharedLimits
 from meshwright.agents.task import LONGEST_MS, Entry, Record, TaskName, counted, counters_of, leaf
+from meshwright.core.errors import DataLossError
 from meshwright.gen.agents.v1.step_event_pb2 import ChildStep, StepEvent
 from meshwright.gen.agents.v1.task_pb2 import (
     TASK_STATUS_INPUT_REQUIRED,
@@ -12,6 +17,9 @@ from meshwright.gen.agents.v1.task_pb2 import (
     TaskRequest,
     TaskResponse,
 )
+
+FIELDS = ["state", "agent", "request", "depth", "trace", "created", "ended", "seq", "cost_micros", "scopes", "shared"]
+"""Of a record, as the store holds it."""
 
 
 @pytest.mark.parametrize(
@@ -57,6 +65,27 @@ class TestRecord:
         assert self.record(state="RUNNING", asks=1).status == TASK_STATUS_RUNNING
         assert not self.record(state="PARKED").is_terminal
 
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            {"request": b"\xff"},
+            {"state": "LOST"},
+            {"created": "soon"},
+            {"agent": b"\xff"},
+            {"scopes": "["},
+            {"scopes": "7"},
+            {"shared": "1 2 3 4 5"},
+        ],
+    )
+    def test_one_that_was_damaged_in_the_store_is_lost_data(self, damage):
+        with pytest.raises(DataLossError, match="task t1"):
+            self.record(**damage)
+
+    @given(fields=st.dictionaries(st.sampled_from(FIELDS), st.binary(max_size=20)))
+    def test_whatever_stands_in_the_store_is_a_record_or_lost_data(self, fields):
+        with contextlib.suppress(DataLossError):
+            self.record(**fields).response()
+
     def test_a_fresh_record_is_what_the_store_holds(self, made):
         task = made.task(request=TaskRequest(prompt="Go."))
         fresh = Record.fresh(task, 1_000, task.shared)
@@ -95,6 +124,10 @@ class TestEntry:
         event = Entry(7, 3_500, "", StepEvent(result=result).SerializeToString()).event("t1")
         assert (event.result.last_sequence, event.result.duration_ms) == (7, 2_500)
         assert event.result.end_time == event.time
+
+    def test_one_that_was_damaged_in_the_store_is_lost_data(self):
+        with pytest.raises(DataLossError, match="entry 7 in the journal of task t1"):
+            Entry(7, 3_500, "", b"\xff").event("t1")
 
 
 def test_an_event_counts_for_a_task_as_for_its_ancestors(made):

@@ -8,9 +8,10 @@ import structlog.testing
 
 from meshwright.agents.agent import Agent
 from meshwright.core import telemetry
-from meshwright.core.errors import MeshError
+from meshwright.core.errors import DeadlineExceededError, MeshError, UnavailableError
 from meshwright.gen.agents.v1.step_event_pb2 import TOOL_OUTCOME_ERROR, TOOL_OUTCOME_OK
 from meshwright.registry import current_invocation, tool
+from meshwright.registry.client import RegistryClient
 from meshwright.registry.store import CatalogStore
 
 calls = []
@@ -61,6 +62,24 @@ async def test_a_tool_that_is_missing_at_the_start_is_said_once_and_when_it_is_t
     ours = [one for one in told if one["event"] in ("tool_missing", "tools_there")]
     assert [one["event"] for one in ours] == ["tool_missing", "tools_there"]
     assert ours[1]["tools"] == ("post.send@1.0.0",)
+
+
+async def test_a_registry_that_stumbles_as_an_agent_starts_is_asked_again(mesh, host, writer, monkeypatch):
+    await host()
+    asked, resolution = [], RegistryClient.resolution
+
+    async def stumbles(client, selectors):
+        asked.append(selectors)
+        if len(asked) <= 2:
+            raise (DeadlineExceededError, UnavailableError)[len(asked) - 1]("nobody answers")
+        return await resolution(client, selectors)
+
+    monkeypatch.setattr(RegistryClient, "resolution", stumbles)
+    with structlog.testing.capture_logs() as told:
+        client = await writer()
+    assert (await client.run("Go.")).output == "Done."
+    assert [one["event"] for one in told if "resolved" in one["event"]] == ["tools_not_resolved"]
+    assert asked[:3] == [(), (), ()]
 
 
 def other_tool(number):

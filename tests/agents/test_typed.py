@@ -4,6 +4,7 @@ import json
 
 import grpc
 import pytest
+import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -194,7 +195,11 @@ class TestTask:
 
     async def test_three_wrong_answers_fail_with_the_violations_of_the_last(self, typist):
         client = await typist("Bern.", "Bern!", WRONG)
-        response = await client.run(output_schema=CITY)
+        with structlog.testing.capture_logs() as told:
+            response = await client.run(output_schema=CITY)
+        (line,) = [line for line in told if line["event"] == "ended"]
+        assert (line["log_level"], line["state"], line["reason"]) == ("warning", "FAILED", "OUTPUT_SCHEMA_VIOLATED")
+        assert set(line) == {"log_level", "event", "task_id", "attempt", "state", "reason", "steps"}
         assert (response.status, response.finish_reason) == (TASK_STATUS_FAILED, FINISH_REASON_ERROR)
         error = MeshError.from_status(response.error)
         assert error.reason == "OUTPUT_SCHEMA_VIOLATED"

@@ -9,13 +9,16 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
+import structlog
 from google.protobuf.struct_pb2 import Value
 
 from meshwright.agents.agent import Agent
 from meshwright.agents.deliveries import Deliveries, Hook
+from meshwright.agents.journal import Journal
 from meshwright.agents.webhook import Endpoint
 from meshwright.agents.webhooks import GROWTH, LASTS_S, LONGEST_PAUSE_S, Webhooks
 from meshwright.core import telemetry
+from meshwright.core.errors import StoreUnavailableError
 from meshwright.core.store import partition_key
 from meshwright.gen.agents.v1.task_pb2 import DECISION_ANSWER, DECISION_SKIP, TASK_STATUS_COMPLETED, TaskRequest
 from meshwright.registry.egress import Egress, Limits
@@ -343,6 +346,34 @@ class TestQueues:
         assert await deliveries.hook([Hook("worker/b", ("task_ended",))]) == 1
         assert await deliveries.hook([]) == 1
         assert {key for key in await keys() if key.split(":")[2] in ("hooks", "deliveries", "attempts")} == set()
+
+    async def test_a_store_that_is_away_is_told_once_and_not_at_each_look(self, own_store, receiver, becomes):
+        endpoint, deliveries, failed = endpoint_to(await receiver()), Deliveries(own_store.store, "worker"), []
+        await deliveries.hook([endpoint.hook])
+        take = deliveries.take
+
+        async def taken(*args, **kwargs):
+            try:
+                return await take(*args, **kwargs)
+            except StoreUnavailableError:
+                failed.append(1)
+                raise
+
+        deliveries.take = taken
+        with structlog.testing.capture_logs() as lines:
+            own_store.kill()
+            running = asyncio.create_task(
+                Webhooks(Journal(own_store.store, "one"), deliveries, [endpoint], **SOON).run()
+            )
+            await becomes(lambda: len(failed) >= 3, 30)
+            await own_store.start()
+            await becomes(lambda: any(line["event"] == "webhooks_again" for line in lines), 20)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+        told = [
+            (line["event"], line["endpoint"]) for line in lines if line["event"] in ("webhooks_wait", "webhooks_again")
+        ]
+        assert told == [("webhooks_wait", "crm"), ("webhooks_again", "crm")]
 
 
 DELIVERER = """

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshwright.agents.wish import LOOKED_AT, wants_person
+from meshwright.agents import Agent
+from meshwright.agents.wish import LOOKED_AT, rules, wants_person
 
 WISHES = """
 I want to speak to a human
@@ -347,3 +348,10 @@ def test_hostile_texts_take_no_time(part, length):
     began = time.perf_counter()
     wants_person((part * length)[:length])
     assert time.perf_counter() - began < 1
+
+
+@pytest.mark.parametrize(("asks_people", "many"), [(True, 1), (False, 0)])
+async def test_who_looks_for_the_wish_has_its_rules_before_the_first_task(mesh, asks_people, many):
+    rules.cache_clear()
+    await mesh.agent(Agent("clerk", "Work.", asks_people=asks_people))
+    assert rules.cache_info().currsize == many

@@ -2,13 +2,16 @@
 
 import asyncio
 import json
+import math
+from collections import Counter
 
 import pytest
+import structlog
 from google.protobuf.duration_pb2 import Duration
 
 from meshwright.agents.agent import Agent
 from meshwright.agents.journal import Journal
-from meshwright.core.errors import MeshError
+from meshwright.core.errors import MeshError, StoreUnavailableError
 from meshwright.core.store import partition_key
 from meshwright.gen.agents.v1.step_event_pb2 import NOTICE_KIND_RESUMED
 from meshwright.gen.agents.v1.task_pb2 import (
@@ -29,6 +32,27 @@ def send() -> str:
 
 HOLD = {"tool_calls": [{"name": "hold", "arguments": {}}]}
 DONE = {"text": "Done."}
+
+
+@pytest.fixture
+def tries(monkeypatch):
+    """Counts the failures of a method: `tries(journal, "claim")`; by names."""
+    failed = Counter()
+
+    def noted(owner, name):
+        method = getattr(owner, name)
+
+        async def tried(*args, **kwargs):
+            try:
+                return await method(*args, **kwargs)
+            except (MeshError, asyncio.CancelledError):
+                failed[name] += 1
+                raise
+
+        monkeypatch.setattr(owner, name, tried)
+        return failed
+
+    return noted
 
 
 @pytest.fixture
@@ -124,10 +148,14 @@ class TestLease:
         await becomes(lambda: process.worker.running == 0)
         assert gate.waiting == 0
         assert (await other.record(claim.name)).state == "RUNNING"
-        await other.release(claim)
-        gate.open()
-        response = await dial(process).ended("t1")
+        with structlog.testing.capture_logs() as told:
+            await other.release(claim)
+            gate.open()
+            response = await dial(process).ended("t1")
         assert (response.status, response.attempt) == (TASK_STATUS_COMPLETED, 2)
+        said = {line["event"]: (line["task_id"], line["attempt"]) for line in told if "attempt" in line}
+        assert said == dict.fromkeys(("claimed", "taken_over", "ended"), ("t1", 2))
+        assert {line["agent"] for line in told if line["event"] == "taken_over"} == {"worker"}
 
     async def test_beats_keep_a_long_task_from_being_taken_over(self, start, dial, gate, store, becomes):
         client = dial(await start(lease_s=1.5))
@@ -150,6 +178,18 @@ class TestLease:
         process.feeds._listeners[partition_key(0, "wake", process.instance_id)] = lambda _: None
         await client.cancel("t1")
         assert (await client.ended("t1")).status == TASK_STATUS_CANCELLED
+
+    async def test_a_beat_that_is_not_answered_in_time_says_so(self, start, monkeypatch, becomes):
+        process = await start(lease_s=0.6)
+
+        async def unanswered(_claims):
+            await asyncio.Event().wait()
+
+        with structlog.testing.capture_logs() as told:
+            monkeypatch.setattr(process.journal, "beat", unanswered)
+            await becomes(lambda: any(line["event"] == "beat_failed" for line in told))
+        said = next(line["error"] for line in told if line["event"] == "beat_failed")
+        assert said == "the store did not answer within 0.2 s"
 
 
 class TestStoreAway:
@@ -175,6 +215,49 @@ class TestStoreAway:
         assert (response.status, response.attempt) == (TASK_STATUS_COMPLETED, 1)
         notices = [event.notice.kind for event in await client.watch("t1") if event.HasField("notice")]
         assert notices == [NOTICE_KIND_RESUMED]
+
+    async def test_a_store_that_is_away_is_told_once_and_not_at_each_try(
+        self, start, dial, gate, own_store, becomes, tries, monkeypatch
+    ):
+        monkeypatch.setattr("meshwright.core.recurring.EVERY_S", math.inf)
+        monkeypatch.setattr("meshwright.agents.worker.POLL_S", 0.05)
+        monkeypatch.setattr("meshwright.agents.worker.SWEEP_S", 0.05)
+        process = await start(lease_s=2.4)
+        client = dial(process)
+        await client.submit(task_id="t1")
+        await gate.holds()
+        names = ("claim", "beat", "measure")
+        for owner, name in zip((process.journal, process.journal, process.worker.pressure), names, strict=True):
+            failed = tries(owner, name)
+        failures = {"claim_failed", "beat_failed", "sweep_failed", "feed_reconnects"}
+        ends = {"claims_again", "beats_again", "sweeps_again", "feed_connected"}
+        with structlog.testing.capture_logs() as lines:
+            own_store.kill()
+            await becomes(lambda: all(failed[name] >= 3 for name in names), 30)
+            before = [line["event"] for line in lines]
+            await own_store.start()
+            await becomes(lambda: ends <= {line["event"] for line in lines}, 20)
+        gate.open()
+        await client.ended("t1")
+        assert {name: before.count(name) for name in failures} == dict.fromkeys(failures, 1)
+        assert not ends & set(before)
+        told = [line["event"] for line in lines]
+        assert {name: told.count(name) for name in failures | ends} == dict.fromkeys(failures | ends, 1)
+
+    async def test_a_worker_without_room_does_not_say_that_the_store_is_back(
+        self, start, own_store, becomes, monkeypatch
+    ):
+        monkeypatch.setattr("meshwright.agents.worker.POLL_S", 0.05)
+        process = await start(DONE, concurrency=1)
+        with structlog.testing.capture_logs() as lines:
+            own_store.kill()
+            await becomes(lambda: any(line["event"] == "claim_failed" for line in lines), 20)
+            monkeypatch.setattr(process.worker, "_concurrency", 0)
+            await becomes(lambda: process.worker._is_wanted)  # it has looked, and had no place to ask for
+            assert not any(line["event"] == "claims_again" for line in lines)
+            monkeypatch.setattr(process.worker, "_concurrency", 1)
+            await own_store.start()
+            await becomes(lambda: any(line["event"] == "claims_again" for line in lines), 20)
 
     async def test_a_short_absence_of_the_store_is_not_noticed(self, start, dial, gate, own_store):
         client = dial(await start(lease_s=60))
@@ -203,6 +286,23 @@ class TestTidy:
         client = dial(await start(DONE))
         assert (await client.ended("t1")).status == TASK_STATUS_CANCELLED
 
+    async def test_tasks_that_were_damaged_in_the_store_end_and_keep_nobody_from_sweeping_up_the_others(
+        self, start, dial, store, journal, made, monkeypatch
+    ):
+        monkeypatch.setattr("meshwright.agents.worker.SWEEP_S", 0.05)
+        for task_id in ("t1", "t2", "t3"):
+            task = made.task(task_id, agent_id="nobody")
+            await journal.accept(task, claim=False)
+            await journal.cancel(task.name, "enough")
+        await store.client.hset(partition_key(0, "task", "default/default/t1"), "request", b"\xff\xff")
+        await store.client.hdel(partition_key(0, "task", "default/default/t2"), "request")
+        client = dial(await start(DONE))
+        assert (await client.ended("t3")).status == TASK_STATUS_CANCELLED
+        for task_id in ("t1", "t2"):
+            response = await client.get(task_id)
+            assert response.status == TASK_STATUS_FAILED
+            assert MeshError.from_status(response.error).reason == "DATA_LOSS"
+
     async def test_an_expired_task_leaves_its_tombstone_and_what_has_a_life_of_its_own(
         self, mesh, dial, store, keys, monkeypatch, becomes
     ):
@@ -220,9 +320,9 @@ class TestTidy:
 
         await becomes(is_purged)
         left = {key.split(":")[2] for key in await keys()}
-        assert left <= {"tomb", "session", "sessions", "ticket", "outbox", "boot", "audit", "seal"}
+        assert left <= {"tomb", "session", "sessions", "ticket", "outbox", "boot", "audit", "seal", "costs"}
         for key in await keys():
-            if key.split(":")[2] in ("tomb", "session", "sessions", "ticket", "seal"):
+            if key.split(":")[2] in ("tomb", "session", "sessions", "ticket", "seal", "costs"):
                 assert await store.client.pttl(key) > 0
 
 
@@ -232,12 +332,31 @@ class TestDrain:
         client = dial(first)
         await client.submit(task_id="t1")
         await gate.holds()
-        await mesh.stop(first)
+        with structlog.testing.capture_logs() as told:
+            await mesh.stop(first)
+        assert [line["task_id"] for line in told if line["event"] == "handed_back"] == ["t1"]
         record = await journal.record(made.name("t1"))
         assert (record.state, record.attempt) == ("PENDING", 1)
         gate.open()
-        response = await dial(await start()).ended("t1")
+        with structlog.testing.capture_logs() as told:
+            response = await dial(await start()).ended("t1")
         assert (response.status, response.attempt) == (TASK_STATUS_COMPLETED, 1)
+        (claimed,) = [line for line in told if line["event"] == "claimed"]
+        assert (claimed["log_level"], claimed["task_id"], claimed["attempt"]) == ("debug", "t1", 1)
+
+    async def test_a_task_that_cannot_be_handed_back_is_told(self, start, dial, gate, mesh, monkeypatch):
+        process = await start()
+        await dial(process).submit(task_id="t1")
+        await gate.holds()
+
+        async def refuse(_claim):
+            raise StoreUnavailableError("the store is away")
+
+        monkeypatch.setattr(process.journal, "release", refuse)
+        with structlog.testing.capture_logs() as told:
+            await mesh.stop(process)
+        (line,) = [line for line in told if line["event"] == "not_handed_back"]
+        assert (line["log_level"], line["task_id"], line["error"]) == ("warning", "t1", "the store is away")
 
     async def test_a_task_that_ends_in_time_is_waited_for(self, start, dial, gate, mesh, becomes):
         process = await start(drain_s=10)

@@ -163,6 +163,20 @@ async def test_a_refused_question_says_why_and_stays(visit: Visit, dev: Dev) -> 
     assert await visit.page.get_by_label("Question").input_value() == QUESTION
 
 
+async def test_what_a_budget_has_cut_off_is_called_a_part_or_no_answer(visit: Visit, dev: Dev) -> None:
+    await visit.open(dev)
+    await visit.page.get_by_text("Advanced").click()
+    await visit.page.get_by_label("Max steps").fill("1")
+    await visit.ask(QUESTION)
+    await visit.reached("completed")
+    assert await visit.text("#ending") == "Stopped at its step limit: this is a part of the answer."
+    await visit.page.get_by_label("Max steps").fill("")
+    await visit.page.get_by_label("Token budget").fill("512")
+    await visit.ask("Think of it. " * 500)
+    await visit.page.locator("#ending", has_text="tokens were used up: there is no answer.").wait_for()
+    assert (await visit.text("#answer")).startswith("I stopped here: this task's budget of tokens is used up.")
+
+
 async def test_a_running_task_can_be_cancelled(visit: Visit, scripted: Dev) -> None:
     await visit.open(scripted)
     await visit.ask("Take your time")

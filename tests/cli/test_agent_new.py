@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from meshwright.agents.library.bundle import BUNDLED
 from meshwright.cli.agent_new import LONGEST, TAKEN, package_name, project
 from meshwright.cli.main import app
 from meshwright.core.errors import InvalidRequestError, SetupError
@@ -104,15 +105,9 @@ def test_its_components_are_of_itself(folder, component):
     kustomization, documents = manifests(folder, f"k8s/{component}")
     assert kustomization["kind"] == "Component"
     assert [document["metadata"]["name"] for document in documents] == ["price-desk"]
-    assert {patch["target"]["name"] for patch in kustomization.get("patches", ())} <= {"price-desk"}
-
-
-def test_its_image_runs_its_agent_as_nobody(folder):
-    lines = (folder / "Dockerfile").read_text().splitlines()
-    assert 'ENTRYPOINT ["python", "-m", "meshwright.agents", "price_desk.agent:agent"]' in lines
-    assert "USER 10001:10001" in lines
-    assert "ENV PATH=/opt/agent/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1" in lines
-    assert sum(line.startswith("FROM ") for line in lines) == 2
+    patches = kustomization.get("patches", ())
+    changed = [patch.get("target") or yaml.safe_load(patch["patch"])["metadata"] for patch in patches]
+    assert {one["name"] for one in changed} <= {"price-desk", "alerts"}
 
 
 @pytest.mark.parametrize("kept", ["README.md", "price_desk/agent.py", "k8s/service.yaml"])
@@ -172,3 +167,10 @@ def test_a_package_hides_no_other_module():
         "tests_agent",
         "price_desk",
     ]
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_the_name_of_an_agent_that_ships_is_refused(name, tmp_path):
+    with pytest.raises(InvalidRequestError, match=f"^an agent called {name} ships with Meshwright: give yours another"):
+        run(name, "--folder", tmp_path)
+    assert list(tmp_path.iterdir()) == []

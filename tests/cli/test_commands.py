@@ -10,7 +10,17 @@ from typer.testing import CliRunner
 from meshwright.cli.commands import PLACES, loaded
 from meshwright.cli.main import app
 
-HEAVY = ("grpc", "redis", "pydantic", "structlog", "opentelemetry", "meshwright.agents", "meshwright.registry")
+HEAVY = (
+    "grpc",
+    "redis",
+    "pydantic",
+    "structlog",
+    "cryptography",
+    "opentelemetry",
+    "prometheus_client",
+    "meshwright.agents",
+    "meshwright.registry",
+)
 
 
 def imported(code):
@@ -27,10 +37,11 @@ def test_help_imports_nothing_heavy():
     assert imported(call) == set()
 
 
-@pytest.mark.parametrize("name", ["run", "task"])
+@pytest.mark.parametrize("name", ["agent", "run", "task"])
 def test_talking_to_a_mesh_imports_none(name):
     call = f"from meshwright.cli.commands import loaded; loaded({name!r})"
-    assert imported(call).isdisjoint({"redis", "meshwright.agents", "meshwright.registry"})
+    servers = {"redis", "cryptography", "prometheus_client", "meshwright.agents", "meshwright.registry"}
+    assert imported(call).isdisjoint(servers)
 
 
 @pytest.mark.parametrize("name", PLACES)
@@ -54,6 +65,10 @@ def test_a_command_that_is_misspelled_is_guessed():
         ("run Hi --tool docs.search@1", "docs.search@1' names no tool"),
         ("run Hi --id a/b", "1 to 64 letters"),
         ("task submit Hi --session a/b", "1 to 64 letters"),
+        ("task list -o yaml", "'-o': 'yaml' is not one of 'table', 'json', 'jsonl'"),
+        ("cost --by task", "'task' is not one of 'agent', 'model', 'tool', 'type', 'tenant', 'session', 'user'"),
+        ("cost --nope", "No such option: --nope"),
+        ("--nope cost", "No such option: --nope"),
         ("cost --day yesterday", "YYYY-MM-DD"),
         ("cost --day 2026-01-31 --to 2026-01-30", "0 to 39"),
         ("task resolve t1 answer", "an answer is needed"),
@@ -62,9 +77,20 @@ def test_a_command_that_is_misspelled_is_guessed():
     ],
 )
 def test_what_is_wrong_without_a_mesh_is_told_without_one(words, said):
-    result = CliRunner().invoke(app, words.split(), env={"COLUMNS": "200"})
+    result = CliRunner().invoke(app, words.split(), env={"COLUMNS": "20"})
     assert result.exit_code == 2
     assert said in result.stderr
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.endswith(" --help)\n")
+    assert result.stderr.count("\n") == 1
+
+
+def test_what_a_terminal_would_obey_is_spelled_out():
+    result = CliRunner().invoke(app, ["cost", "--by", "\x1b[2Jtask\nagent"])
+    assert result.exit_code == 2
+    assert "\x1b" not in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", PLACES)

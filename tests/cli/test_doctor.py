@@ -1,6 +1,12 @@
 """`meshwright doctor` and `meshwright check-config`: each thing that is missing is told, and only what is missing."""
 
+import asyncio
+import contextlib
+import json
+import socket
 import subprocess
+import threading
+import time
 
 import pytest
 import redis
@@ -9,12 +15,17 @@ from typer.testing import CliRunner
 from meshwright.cli import production
 from meshwright.cli.authority import Authority, Wanted
 from meshwright.cli.main import app
+from meshwright.cli.mesh import FACTS
 from meshwright.cli.production import is_plain_abroad
+from meshwright.cli.readiness import contract, durability
+from meshwright.cli.readiness.survey import Survey, Target
+from meshwright.cli.stores import Stores
 from meshwright.core.errors import SetupError
 from meshwright.core.role import Role
 from meshwright.core.store_user import ADMIN, user_of
 from meshwright.core.tls import KEY
 from meshwright.core.valkey import EmbeddedValkey
+from meshwright.gateway.settings import GatewaySettings
 
 
 @pytest.fixture
@@ -93,11 +104,86 @@ def test_certificates_that_stop_a_start_are_broken_anywhere(environment, certs):
     assert str(folders["tls_dir"] / KEY) in done.output
 
 
-def test_a_store_that_does_not_answer_is_told(environment, tmp_path):
+def test_a_store_that_does_not_answer_is_told_once_in_the_systems_words(environment, tmp_path, monkeypatch):
+    monkeypatch.setattr("meshwright.core.store.PATIENCE_S", 0)
     environment(store_url=f"unix://{tmp_path}/nobody.sock")
     done = doctor("--production")
     assert done.exit_code == 1
-    assert "cannot be used" in done.output
+    (told,) = [line for line in done.output.splitlines() if "cannot be used" in line]
+    why = "cannot be used: No such file or directory; no process that needs it starts"
+    assert told == f"store: the store at unix://{tmp_path}/nobody.sock {why}"
+
+
+@pytest.fixture
+def silent():
+    """A place that takes connections and says nothing; returns its port, and what counts them."""
+    taken = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def take():
+            with contextlib.suppress(OSError):
+                while True:
+                    taken.append(server.accept()[0])
+
+        taking = threading.Thread(target=take, daemon=True)
+        taking.start()
+        yield server.getsockname()[1], taken
+        server.shutdown(socket.SHUT_RDWR)
+        taking.join(5)
+    for connection in taken:
+        connection.close()
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Makes a store that does not answer fail soon: whoever opens it connects once."""
+    monkeypatch.setattr("meshwright.core.store.PATIENCE_S", 0)
+    monkeypatch.setattr("meshwright.cli.stores.STORE_S", 1)
+
+
+def comes_to(taken, count):
+    """Waits until so many connections were taken, and says whether it is not more."""
+    ends = time.monotonic() + 20
+    while len(taken) < count and time.monotonic() < ends:
+        time.sleep(0.01)
+    return len(taken) == count
+
+
+def test_a_store_that_does_not_answer_is_tried_once(environment, silent, impatient):
+    port, taken = silent
+    environment(store_url=f"redis://127.0.0.1:{port}")
+    assert doctor().exit_code == 1
+    assert comes_to(taken, 1)
+    assert doctor("--production").exit_code == 1
+    assert comes_to(taken, 2)
+
+
+async def test_two_items_of_a_mesh_try_a_store_that_does_not_answer_once(silent, impatient):
+    port, taken = silent
+    survey = Survey(Target("http://127.0.0.1:9", store_url=f"redis://127.0.0.1:{port}"), Stores())
+    errors = await asyncio.gather(contract.edges(survey), durability.audited(survey), return_exceptions=True)
+    assert [type(error) for error in errors] == [SetupError, SetupError]
+    assert comes_to(taken, 1)
+
+
+async def test_where_no_store_is_named_it_is_said_how(tmp_path, monkeypatch):
+    monkeypatch.setattr("meshwright.core.store.PATIENCE_S", 0)
+    settings = GatewaySettings().model_copy(update={"store_url": f"unix://{tmp_path}/nobody.sock"})
+    settings.model_fields_set.clear()
+    (found,) = [one for one in await production.broken(settings, Stores()) if one.about == "store"]
+    assert "set MESHWRIGHT_STORE_URL, or name the folder of a `meshwright dev` with --data" in found.todo
+
+
+def test_the_store_of_a_mesh_on_this_machine_is_found_by_its_folder(environment, tmp_path, valkey, monkeypatch):
+    environment(store_url=f"unix://{tmp_path}/nobody.sock")
+    monkeypatch.setattr("meshwright.core.store.PATIENCE_S", 0)
+    done = doctor("--data", str(tmp_path))
+    assert isinstance(done.exception, SetupError)
+    assert done.exception.message.startswith(f"no mesh runs on {tmp_path}: ")
+    (tmp_path / FACTS).write_text(json.dumps({"registry": "127.0.0.1:9", "store": valkey.url}))
+    done = doctor("--data", str(tmp_path))
+    assert (done.exit_code, done.output) == (0, "nothing is broken; for production: --production\n")
+    assert doctor().exit_code == 1  # the setting's
 
 
 @pytest.mark.parametrize("url", ["redis://[::1", "nothing", "redis://192.0.2.1:port", ""])
@@ -192,8 +278,9 @@ def test_a_store_of_other_partitions_is_told(environment, tmp_path, run_valkey):
     done = doctor()
     assert done.exit_code == 1
     assert "store: it was installed with MESHWRIGHT_PARTITIONS=4, not 1" in done.output
-    environment(partitions=4)
-    assert doctor().exit_code == 0
+    environment(store_url=url, partitions=4)
+    done = doctor()
+    assert done.exit_code == 0, done.output
 
 
 def test_an_edge_that_answers_to_no_host_is_told_and_does_not_start(environment):
@@ -215,6 +302,17 @@ def test_an_edge_that_answers_to_hosts_of_this_machine_alone_is_told(environment
     assert f"warning: {told}" in checked.stderr
     environment(allowed_hosts="localhost mesh.example.org")
     assert doctor().exit_code == 0
+
+
+def test_a_shell_that_names_no_store_is_told_before_what_its_default_lacks(environment, monkeypatch):
+    monkeypatch.setattr("meshwright.core.store.PATIENCE_S", 0)
+    monkeypatch.delenv("MESHWRIGHT_STORE_URL")
+    first, *rest = doctor().output.splitlines()
+    assert first.startswith(
+        "not seen: store: MESHWRIGHT_STORE_URL is not set, so this looks at this shell's default, redis://"
+    )
+    assert "doctor --production URL" in first
+    assert not any("not seen" in line for line in rest)
 
 
 def test_a_variable_that_is_spelled_wrongly_is_told_with_the_one_that_is_meant(environment):

@@ -1,6 +1,8 @@
 """The edge as the command line sees it: overloaded, silent, and there again."""
 
 import asyncio
+import subprocess
+import sys
 import time
 
 import pytest
@@ -11,7 +13,7 @@ from meshwright.core.errors import OverloadedError, QueueFullError, SetupError
 from meshwright.core.server import Server, bound
 from meshwright.core.settings import Settings
 from meshwright.gen.agents.v1.step_event_pb2 import Heartbeat, StepEvent
-from meshwright.gen.agents.v1.task_pb2 import TaskResponse
+from meshwright.gen.agents.v1.task_pb2 import TaskRequest, TaskResponse
 from meshwright.gen.agents.v1.task_service_pb2 import GetTaskRequest
 from meshwright.gen.agents.v1.task_service_pb2_grpc import TaskServiceServicer, add_TaskServiceServicer_to_server
 
@@ -33,6 +35,9 @@ class Tasks(TaskServiceServicer):
         self.asked.append(request.after_sequence)
         if self.refusals:
             raise self.refusals.pop(0)
+        if request.task_id == "done":
+            yield StepEvent(sequence=3, result=TaskResponse(task_id=request.task_id))
+            return
         if request.after_sequence < 2:
             for sequence in range(request.after_sequence + 1, 3):
                 yield StepEvent(sequence=sequence)
@@ -41,6 +46,10 @@ class Tasks(TaskServiceServicer):
             await asyncio.sleep(0.2)
             yield StepEvent(heartbeat=Heartbeat(last_sequence=2))
         yield StepEvent(sequence=3, result=TaskResponse(task_id=request.task_id))
+
+    async def SubmitTask(self, request, context):  # noqa: N802 - an RPC's name
+        self.asked.append(dict(context.invocation_metadata()).get("x-agent-id"))
+        return TaskResponse(task_id="done", agent_id=request.agent_id)
 
 
 @pytest.fixture
@@ -89,6 +98,15 @@ async def test_another_refusal_is_told_at_once(edge, tasks):
     assert tasks.asked == ["a"]
 
 
+@pytest.mark.parametrize(
+    ("agent_id", "told"), [("price-desk", "price-desk"), ("", None), ("No\nName", None), ("é", None), ("a" * 64, None)]
+)
+async def test_a_task_that_names_an_agent_goes_to_that_one(edge, tasks, agent_id, told):
+    assert (await edge.submit(TaskRequest(agent_id=agent_id, prompt="?"))).agent_id == agent_id
+    assert [event.sequence async for event in edge.steps(TaskRequest(agent_id=agent_id))][-1] == 3
+    assert tasks.asked[:2] == [told, told]
+
+
 async def test_a_stream_that_is_silent_is_resumed_after_the_last_sequence(edge, tasks, monkeypatch):
     monkeypatch.setattr(edge_module, "SILENCE_S", 0.5)
     async with asyncio.timeout(10):
@@ -133,3 +151,12 @@ async def test_an_api_key_goes_along_with_every_call(tasks):
 def test_what_is_no_url_of_an_edge_is_refused(url):
     with pytest.raises(SetupError, match="https://HOST:PORT"):
         Edge(url)
+
+
+@pytest.mark.parametrize("words", [("run", "hi"), ("task", "watch", "t1")])
+async def test_an_edge_that_speaks_plain_text_is_told_in_one_line_without_logs(edge, words):
+    url = edge.url.replace("http://", "https://")
+    command = [sys.executable, "-m", "meshwright.cli.main", *words, "--edge", url]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=50, check=False)
+    said = f"error: {url} speaks plain text: write http://, or switch TLS on there\n"
+    assert (done.returncode, done.stdout, done.stderr) == (24, "", said)

@@ -76,6 +76,24 @@ async def test_a_folder_without_a_mesh_is_said_so(tmp_path):
     assert str(tmp_path) in done.exception.message
 
 
+@pytest.mark.parametrize(
+    ("line", "advice"),
+    [
+        ("key list --store redis://127.0.0.1:1", "with --data, or a store with --store"),
+        ("audit list --store redis://127.0.0.1:1", "with --data, or a store with --store"),
+        ("audit verify --store redis://127.0.0.1:1", "with --data, or a store with --store"),
+        ("store prune", "with MESHWRIGHT_STORE_ADMIN_URL, else MESHWRIGHT_STORE_URL"),
+        ("store install", "with MESHWRIGHT_STORE_ADMIN_URL, else MESHWRIGHT_STORE_URL"),
+    ],
+)
+async def test_where_there_is_no_store_the_error_says_how_another_one_is_named(monkeypatch, line, advice):
+    monkeypatch.setenv("MESHWRIGHT_STORE_ADMIN_URL", "redis://127.0.0.1:1")
+    done = await asyncio.to_thread(CliRunner().invoke, app, line.split())
+    assert isinstance(done.exception, SetupError)
+    assert done.exception.message.startswith("the store at redis://127.0.0.1:1 cannot be used: ")
+    assert done.exception.message.endswith(advice)
+
+
 async def test_the_store_of_a_mesh_on_this_machine_is_found_by_its_folder(tmp_path, store):
     (tmp_path / "mesh.json").write_text(json.dumps({"registry": "127.0.0.1:1", "store": store.url}))
     line = ["key", "create", "--name", "ci", "--scopes", "*", "--data", str(tmp_path)]

@@ -1,10 +1,14 @@
 """The mesh's own store: one process on its files, whatever an earlier mesh left behind."""
 
 import asyncio
+import errno
 import os
 import signal
 import socket
+import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import redis.asyncio as redis
@@ -34,6 +38,22 @@ async def start_store(tmp_path):
     yield start
     for mesh in started:
         await mesh.stop()
+
+
+@pytest.mark.parametrize(("said", "drain_s", "stop_s"), [(None, "3.0", 10), ("0", "0.0", 10), ("7.5", "7.5", 19)])
+def test_calls_in_flight_get_the_time_that_is_set_else_a_short_one(tmp_path, monkeypatch, said, drain_s, stop_s):
+    monkeypatch.delenv("MESHWRIGHT_DRAIN_S", raising=False)
+    if said:
+        monkeypatch.setenv("MESHWRIGHT_DRAIN_S", said)
+    mesh = Mesh(MeshPlan(port=0, data=tmp_path, docs=None, model="offline", agents=["mine.py:agent"]), None, print)
+    started = [
+        mesh._registry(),
+        mesh._gateway("127.0.0.1:9"),
+        *(mesh._agent(one, "127.0.0.1:9") for one in mesh._specs()),
+    ]
+    started.append(mesh._tool_host(("tools", "tools.py"), "127.0.0.1:9"))
+    assert len(started) > 4
+    assert {(one.environment["MESHWRIGHT_DRAIN_S"], one.stop_s) for one in started} == {(drain_s, stop_s)}
 
 
 async def value(url):
@@ -157,3 +177,46 @@ def test_a_port_that_is_wished_for_is_given_where_it_is_free():
         other.bind(("127.0.0.1", port))
         other.listen()
         assert ports.reserve("127.0.0.1", set(), port) != port
+
+
+@pytest.fixture
+def plan(tmp_path):
+    """A plan of which only the checks are of interest."""
+    taken = set()
+    port, store_port = ports.reserve(HOST, taken), ports.reserve(HOST, taken)
+    return MeshPlan(port=port, data=tmp_path / "data", docs=None, model="offline", store_port=store_port)
+
+
+@pytest.mark.parametrize("place", ["nowhere/ready.json", "."])
+async def test_a_ready_file_that_cannot_be_written_is_refused_before_anything_starts(plan, tmp_path, place):
+    file = tmp_path / place
+    mesh = Mesh(plan, file, print)
+    with pytest.raises(SetupError, match=rf"^the ready file {file} cannot be written: .*--ready-file$"):
+        await mesh.start()
+    assert mesh.children == {}
+    assert not plan.data.exists()
+
+
+async def test_a_port_of_the_store_that_is_taken_is_refused_before_anything_starts(plan):
+    said = f"^port {plan.store_port} is in use: choose another one with --store-port, or stop what listens there$"
+    with socket.create_server((HOST, plan.store_port)), pytest.raises(SetupError, match=said):
+        await Mesh(plan, None, print).start()
+    with pytest.raises(SetupError, match=f"^port {plan.port} is the edge's: choose another one with --store-port$"):
+        await Mesh(replace(plan, store_port=plan.port), None, print).start()
+
+
+async def test_a_disk_that_is_full_is_told_with_what_to_do(plan, monkeypatch):
+    def refuses(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    said = f"^the disk of {plan.data} is full: free some of it, or choose another folder with --data$"
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", refuses)
+        with pytest.raises(SetupError, match=said):
+            await Mesh(plan, None, print).start()
+    for line in ("Error trying to write the manifest: No space left on device", "Can't recover from AOF write error"):
+        command = (sys.executable, "-c", f"import sys; sys.exit({f'7:M 01 Jan 2026 00:00:00.000 # {line}'!r})")
+        store = EmbeddedValkey(command, Path("/nowhere/store.sock"))
+        monkeypatch.setattr(EmbeddedValkey, "prepare", lambda *_, found=store, **__: found)
+        with pytest.raises(SetupError, match=said):
+            await Mesh(plan, None, print).start()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from meshwright.cli.output import as_json, harmless, show, show_table
-from meshwright.cli.steps import Steps
+from meshwright.cli.steps import Steps, shortened
 from meshwright.core.canonical import to_struct
 from meshwright.gen.agents.v1.step_event_pb2 import StepEvent, ToolProgress
 
@@ -76,3 +76,33 @@ def test_a_table_that_is_piped_wraps_words_and_leaves_ids_whole(capsys):
 def test_a_table_of_ids_is_as_wide_as_they_are(capsys):
     show_table(("A", "B"), [("a" * 90, "b" * 90)])
     assert capsys.readouterr().out.splitlines()[1].split() == ["a" * 90, "b" * 90]
+
+
+def test_a_table_on_a_terminal_leaves_ids_whole_and_narrows_words(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setenv("COLUMNS", "80")
+    show_table(("TASK", "ANSWER"), [("t" * 36, "eight words " * 5)])
+    lines = terminal.getvalue().splitlines()
+    assert "t" * 36 in lines[1]
+    assert max(map(len, map(str.rstrip, lines[1:]))) <= 80
+    assert " ".join(lines[1:]).split().count("words") == 5
+    terminal.truncate(0)
+    show_table(("TASK", "AGENT", "RUN"), [("t" * 36, "a" * 36, "r" * 36)])
+    assert ("t" * 36) in terminal.getvalue()
+    assert ("r" * 36) in terminal.getvalue()
+
+
+def test_a_list_without_a_row_is_told_to_people(capsys):
+    show_table(("TASK", "ANSWER"), [], empty="nothing waits")
+    said = capsys.readouterr()
+    assert (said.out.split(), said.err) == (["TASK", "ANSWER"], "nothing waits\n")
+    show_table(("TASK", "ANSWER"), [("t", "done")], empty="nothing waits")
+    assert capsys.readouterr().err == ""
+
+
+@given(st.text(max_size=90))
+def test_what_is_cut_says_so(text):
+    line = " ".join(text.split())
+    assert shortened(text, 60) == line or (len(line) > 60 and shortened(text, 60) == line[:59] + "…")
+    assert len(shortened(text, 60)) <= 60

@@ -10,10 +10,13 @@ from typer.testing import CliRunner
 
 from meshwright.agents.agent import Agent
 from meshwright.agents.task import TaskName
+from meshwright.cli.edge import Edge, dialled
 from meshwright.cli.main import app
 from meshwright.cli.run import run
 from meshwright.cli.task import submit
-from meshwright.core.errors import InvalidRequestError, SetupError
+from meshwright.core.errors import InvalidRequestError, SetupError, TaskNotFoundError, ToolNotFoundError
+from meshwright.gen.registry.v1.agent_directory_service_pb2_grpc import AgentDirectoryServiceStub
+from meshwright.gen.registry.v1.tool_registry_service_pb2_grpc import ToolRegistryServiceStub
 from meshwright.registry import tool
 
 SCHEMA = {
@@ -64,6 +67,24 @@ def cli(process):
 
 
 @pytest.fixture
+def with_registry(mesh, monkeypatch):
+    """Has commands find the registry beside the agent that they name, as they do at an edge."""
+
+    class Both(Edge):
+        def __init__(self, url, *facts, **more):
+            super().__init__(url, *facts, **more)
+            self._registry = dialled(f"http://{mesh.target}", "")
+            self.directory = AgentDirectoryServiceStub(self._registry)
+            self.tools = ToolRegistryServiceStub(self._registry)
+
+        async def close(self):
+            await self._registry.close()
+            await super().close()
+
+    monkeypatch.setattr("meshwright.cli.options.Edge", Both)
+
+
+@pytest.fixture
 def options(tmp_path):
     """All options, as somebody writes them."""
     file = tmp_path / "answer.json"
@@ -88,6 +109,29 @@ async def test_all_that_is_said_reaches_the_task_and_its_answer_is_data(cli, pro
     assert {name: request.get(name) for name in ASKED} == ASKED
     await cli("task", "watch", task_id)
     assert printed(await cli("task", "get", task_id, "-o", "json"))["output_data"] == {"n": 7}
+
+
+@pytest.mark.parametrize("command", [("run",), ("task", "submit")])
+@pytest.mark.usefixtures("with_registry")
+async def test_a_tool_that_nobody_has_is_refused_before_anything_is_submitted(cli, process, command):
+    done = await cli(*command, "How many?", "--id", "t1", "--tool", "ad")
+    assert isinstance(done.exception, ToolNotFoundError)
+    assert done.exception.message.startswith("no tool and no delegate here is called ad (is add meant?): ")
+    with pytest.raises(TaskNotFoundError):
+        await process.journal.record(TaskName("default", "default", "t1"))
+
+
+@pytest.mark.parametrize("command", [("run",), ("task", "submit")])
+@pytest.mark.usefixtures("with_registry")
+async def test_a_tool_that_somebody_has_is_no_news(cli, command):
+    done = await cli(*command, "How many?", "--tool", "add", "--tool", "ask.person")
+    assert (done.exit_code, "not checked" in done.output) == (0, False)
+
+
+@pytest.mark.parametrize("command", [("run",), ("task", "submit")])
+async def test_an_agent_alone_does_not_say_which_tools_there_are(cli, command):
+    done = await cli(*command, "How many?", "--tool", "ad")
+    assert (done.exit_code, "--tool was not checked" in done.stderr) == (0, True)
 
 
 def test_both_commands_take_the_same():

@@ -10,10 +10,9 @@ from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from meshwright.core import channel, errors
+from meshwright.core.call import DEADLINE, METADATA_KEY
 from meshwright.core.channel import MARGIN_S, Channels, dial
 from meshwright.core.errors import DeadlineExceededError, MeshError, UnavailableError
-from meshwright.core.grant import METADATA_KEY
-from meshwright.core.interceptors import DEADLINE
 from meshwright.gen.agents.v1.agent_service_pb2 import HealthRequest, HealthResponse
 from meshwright.gen.agents.v1.agent_service_pb2_grpc import AgentServiceStub
 from meshwright.gen.agents.v1.step_event_pb2 import StepEvent

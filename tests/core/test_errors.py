@@ -14,6 +14,7 @@ from meshwright.core.errors import (
     MeshError,
     QueueFullError,
     RateLimitedError,
+    TaskCancelledError,
     TaskNotFoundError,
     ToolConflictError,
     UnavailableError,
@@ -111,3 +112,10 @@ def test_text_that_is_no_unicode_does_not_break_the_status():
     back = travelled(RateLimitedError("half a pair: \ud800", metadata={"a": "\udfff"}))
     assert back.message == "half a pair: ?"
     assert back.metadata == {"a": "?"}
+
+
+def test_a_call_that_a_stopping_server_cancels_is_not_a_task_that_was_cancelled():
+    """gRPC ends calls so that come in as a server stops; a service that means it says so in the details."""
+    assert type(MeshError.from_rpc(failed_call(code=grpc.StatusCode.CANCELLED))) is UnavailableError
+    meant = (DETAILS_KEY, TaskCancelledError("it was cancelled").to_status().SerializeToString())
+    assert type(MeshError.from_rpc(failed_call(meant, code=grpc.StatusCode.CANCELLED))) is TaskCancelledError

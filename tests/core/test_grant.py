@@ -4,9 +4,10 @@ import time
 
 import pytest
 
-from meshwright.core import grant as grant_module
+from meshwright.core import signed_token
 from meshwright.core.errors import GrantInvalidError, KeyNotFoundError, PermissionDeniedError, UnavailableError
-from meshwright.core.grant import MAX_AGE_S, IssuerKey, Signer, Verifier, check_tool, is_call
+from meshwright.core.grant import MAX_AGE_S, Signer, Verifier, check_tool, is_call
+from meshwright.core.signed_token import IssuerKey
 from meshwright.gen.agents.v1.grant_pb2 import Grant, SignedGrant
 
 
@@ -138,7 +139,7 @@ async def test_an_expired_grant_is_refused_also_when_it_was_good_before(signer, 
     token = signer.sign(granted())
     await verifier.verify(token)
     now = time.time()
-    monkeypatch.setattr(grant_module.time, "time", lambda: now + MAX_AGE_S + 1)
+    monkeypatch.setattr(signed_token.time, "time", lambda: now + MAX_AGE_S + 1)
     with pytest.raises(GrantInvalidError, match="expired"):
         await verifier.verify(token)
 
@@ -146,14 +147,14 @@ async def test_an_expired_grant_is_refused_also_when_it_was_good_before(signer, 
 async def test_a_grant_that_lives_too_long_is_refused_though_it_is_signed(signer, monkeypatch):
     now = time.time()
     with monkeypatch.context() as later:
-        later.setattr(grant_module.time, "time", lambda: now + 3600)
+        later.setattr(signed_token.time, "time", lambda: now + 3600)
         token = signer.sign(granted())
     with pytest.raises(GrantInvalidError, match="expired"):
         await Verifier(Keys((signer, "adder"))).verify(token)
 
 
 async def test_a_grant_is_looked_up_once_and_what_is_remembered_is_bounded(signer, monkeypatch):
-    monkeypatch.setattr(grant_module, "KEPT_TOKENS", 3)
+    monkeypatch.setattr(signed_token, "KEPT_TOKENS", 3)
     keys = Keys((signer, "adder"))
     verifier = Verifier(keys)
     tokens = [signer.sign(granted(task_id=f"t-{number}")) for number in range(5)]

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshwright.core import identity as identity_module
-from meshwright.core.edge_keys import EdgeKeys
+from meshwright.core.announced_keys import EdgeKeys
+from meshwright.core.call import METADATA_KEY
 from meshwright.core.errors import (
     GrantInvalidError,
     IdentityInvalidError,
@@ -16,7 +17,7 @@ from meshwright.core.errors import (
     KeyNotFoundError,
     MeshError,
 )
-from meshwright.core.grant import METADATA_KEY, IssuerKey, Signer, Verifier
+from meshwright.core.grant import Signer, Verifier
 from meshwright.core.identity import (
     IDENTITY_KEY,
     LIFE_S,
@@ -27,6 +28,7 @@ from meshwright.core.identity import (
     sign,
 )
 from meshwright.core.interceptors import CALLER
+from meshwright.core.signed_token import IssuerKey
 from meshwright.gen.agents.v1.agent_service_pb2 import HealthRequest, HealthResponse
 from meshwright.gen.agents.v1.grant_pb2 import Grant
 from meshwright.gen.agents.v1.identity_pb2 import Identity, SignedIdentity

@@ -11,6 +11,7 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from meshwright.core import interceptors, telemetry
+from meshwright.core.call import DEADLINE, METADATA_KEY
 from meshwright.core.errors import (
     DETAILS_KEY,
     InternalError,
@@ -19,8 +20,9 @@ from meshwright.core.errors import (
     MeshError,
     StoreUnavailableError,
 )
-from meshwright.core.grant import METADATA_KEY, IssuerKey, Signer, Verifier
-from meshwright.core.interceptors import CALLER, DEADLINE, Caller
+from meshwright.core.grant import Signer, Verifier
+from meshwright.core.interceptors import CALLER, Caller
+from meshwright.core.signed_token import IssuerKey
 from meshwright.gen.agents.v1.agent_service_pb2 import HealthRequest, HealthResponse
 from meshwright.gen.agents.v1.grant_pb2 import Grant, SignedGrant
 from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
@@ -38,6 +40,10 @@ def is_tracing(request):
 def quiet():
     with structlog.testing.capture_logs() as entries:
         yield entries
+
+
+def events(entries):
+    return [entry["event"] for entry in entries]
 
 
 def raising(error):
@@ -64,8 +70,26 @@ async def test_an_exception_becomes_internal_with_an_id_that_is_in_the_log_and_n
     assert caught.value.code() == grpc.StatusCode.INTERNAL
     assert "hunter2" not in repr(caught.value)
     assert b"hunter2" not in dict(caught.value.trailing_metadata())[DETAILS_KEY]
+    assert dict(caught.value.trailing_metadata())["x-mesh-reason"] == "INTERNAL"
     error_id = re.search(r"internal error ([0-9a-f]{12})", caught.value.details())[1]
     assert [entry["error_id"] for entry in quiet if entry["event"] == "call_failed"] == [error_id]
+
+
+async def test_a_call_is_logged_at_debug_when_it_is_accepted_and_when_it_is_answered(serve, quiet, is_tracing):
+    async def steps(_request, _context):
+        yield StepEvent(sequence=1)
+
+    served = await serve(health=raising(KeyNotFoundError("none")), steps=steps, tracing=is_tracing)
+    await refused(served.stub.Health(HealthRequest()))
+    assert [event async for event in served.stub.StreamSteps(TaskRequest())]
+    assert {entry["log_level"] for entry in quiet} == {"debug"}
+    assert [(entry["event"], entry["method"].rpartition("/")[2], entry.get("code")) for entry in quiet] == [
+        ("call_accepted", "Health", None),
+        ("call_answered", "Health", "NOT_FOUND"),
+        ("call_accepted", "StreamSteps", None),
+        ("call_answered", "StreamSteps", "OK"),
+    ]
+    assert all(0 <= entry["ms"] < 60_000 for entry in quiet if entry["event"] == "call_answered")
 
 
 async def test_internals_told_by_our_own_errors_stay_inside_too(serve, quiet):
@@ -73,7 +97,7 @@ async def test_internals_told_by_our_own_errors_stay_inside_too(serve, quiet):
     error = await refused(served.stub.Health(HealthRequest()))
     assert type(error) is InternalError
     assert "user_function" not in error.message
-    assert quiet[0]["event"] == "call_failed"
+    assert "call_failed" in events(quiet)
 
 
 async def test_an_exception_in_a_stream_does_not_hide_what_was_sent_before(serve, quiet, is_tracing):
@@ -88,7 +112,8 @@ async def test_an_exception_in_a_stream_does_not_hide_what_was_sent_before(serve
         await anext(stream)
     assert caught.value.code() == grpc.StatusCode.INTERNAL
     assert "secret" not in caught.value.details()
-    assert quiet[0]["event"] == "call_failed"
+    assert "x-mesh-reason" not in dict(caught.value.trailing_metadata())
+    assert "call_failed" in events(quiet)
 
 
 async def test_our_errors_arrive_with_their_details(serve, is_tracing):
@@ -167,7 +192,7 @@ async def test_a_caller_that_cancels_reaches_the_handler(serve, quiet, is_tracin
         await left.wait()
         while finished(HEALTH, "CANCELLED") == before:
             await asyncio.sleep(0.01)
-    assert quiet == []
+    assert "call_failed" not in events(quiet)
 
 
 async def test_a_caller_that_leaves_a_stream_closes_the_handlers_generator(serve):
@@ -244,7 +269,7 @@ async def test_a_timeout_inside_of_the_handler_is_not_taken_for_the_calls_deadli
     served = await serve(health=health)
     error = await refused(served.stub.Health(HealthRequest()))
     assert type(error) is InternalError
-    assert quiet[0]["event"] == "call_failed"
+    assert "call_failed" in events(quiet)
 
 
 @pytest.fixture
@@ -284,6 +309,16 @@ async def test_a_proper_grant_says_who_calls(serve, verifier, signer):
     token = signer.sign(grant_of(tools=["add@1.0.0"]))
     answer = await served.stub.Health(HealthRequest(), metadata=[(METADATA_KEY, token)])
     assert (answer.agent_id, answer.draining) == ("t-1/p-1", True)
+
+
+async def test_what_is_logged_in_a_call_under_a_grant_names_its_task_and_in_others_none(serve, verifier, signer):
+    async def health(_request, _context):
+        return HealthResponse(agent_id=structlog.contextvars.get_contextvars().get("task_id", "none"))
+
+    served = await serve(health=health, verifier=verifier)
+    token = signer.sign(grant_of(task_id="t7"))
+    assert (await served.stub.Health(HealthRequest(), metadata=[(METADATA_KEY, token)])).agent_id == "t7"
+    assert (await served.stub.Health(HealthRequest())).agent_id == "none"
 
 
 async def test_whoever_calls_under_a_grant_holds_its_scopes_for_tools_and_none_for_itself(serve, verifier, signer):
@@ -367,11 +402,11 @@ async def test_a_handler_that_writes_by_itself_works_like_a_generator(serve, is_
     watch.cancel()
 
 
-OVERLOADED = ("RESOURCE_EXHAUSTED", "OVERLOADED", 1)
+OVERLOADED = ("RESOURCE_EXHAUSTED", "OVERLOADED", 1, "process")
 
 
 def facts(error):
-    return (error.code.name, error.reason, error.retry_after_s)
+    return (error.code.name, error.reason, error.retry_after_s, error.metadata["limit"])
 
 
 async def test_calls_beyond_the_bound_are_refused_and_the_others_are_not_disturbed(serve, is_tracing):

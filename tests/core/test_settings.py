@@ -100,6 +100,14 @@ def test_a_child_gets_the_given_settings_in_place_of_inherited_ones(monkeypatch)
     assert "MESHWRIGHT_FORGOTTEN" not in environment
 
 
+@pytest.mark.parametrize(("chosen", "given"), [(None, "ERROR"), ("INFO", "INFO")])
+def test_what_grpc_s_core_says_in_a_child_is_errors_or_what_was_chosen(monkeypatch, chosen, given):
+    monkeypatch.delenv("GRPC_VERBOSITY", raising=False)
+    if chosen:
+        monkeypatch.setenv("GRPC_VERBOSITY", chosen)
+    assert child_environment(Settings())["GRPC_VERBOSITY"] == given
+
+
 def test_a_providers_key_has_the_name_that_the_provider_uses(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
     monkeypatch.delenv("OTHER_API_KEY", raising=False)

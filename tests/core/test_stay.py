@@ -5,14 +5,16 @@ import time
 
 import grpc
 import pytest
+import structlog
 
 from meshwright.core import stay, telemetry
 from meshwright.core.api_key import ApiKeys
 from meshwright.core.credential import Credential
-from meshwright.core.errors import KeyExpiredError, KeyRevokedError, MeshError, TokenExpiredError
-from meshwright.core.grant import IssuerKey, Signer, Verifier
+from meshwright.core.errors import KeyExpiredError, KeyRevokedError, MeshError, StoreUnavailableError, TokenExpiredError
+from meshwright.core.grant import Signer, Verifier
 from meshwright.core.identity import IDENTITY_KEY, sign
 from meshwright.core.revocations import KEPT_MS, PLACE, Revocations
+from meshwright.core.signed_token import IssuerKey
 from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
 from meshwright.gen.agents.v1.task_pb2 import TaskRequest, TaskResponse
 
@@ -219,6 +221,33 @@ async def test_a_revocation_during_an_outage_of_the_store_is_read_after_it(serve
     assert not stream.done()
     failing.clear()
     assert type(await end_of(stream)) is KeyRevokedError
+
+
+async def test_revocations_that_cannot_be_read_are_told_once_and_not_at_each_look(
+    serve, verifier, keys, store, soon, monkeypatch
+):
+    revocations, failing, tries = Revocations(store), asyncio.Event(), []
+    since = revocations.since
+
+    async def unreliable(moment_ms):
+        tries.append(moment_ms)
+        if failing.is_set():
+            raise StoreUnavailableError("away")
+        return await since(moment_ms)
+
+    monkeypatch.setattr(revocations, "since", unreliable)
+    served = await serve(steps=waiting, verifier=verifier, revocations=revocations, auth="keys")
+    failing.set()
+    with structlog.testing.capture_logs() as lines:
+        await opened(served, shown((await made(keys)).key_id))
+        async with asyncio.timeout(20):
+            while len(tries) < 4:
+                await asyncio.sleep(0.01)
+            failing.clear()
+            while not any(line["event"] == "revocations_read_again" for line in lines):
+                await asyncio.sleep(0.01)
+    told = [line["event"] for line in lines if line["event"].startswith("revocations")]
+    assert told == ["revocations_not_read", "revocations_read_again"]
 
 
 async def test_revocations_are_forgotten_once_no_stream_can_be_that_old(keys, store):

@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from redis.exceptions import AuthenticationError
 from redis.exceptions import ConnectionError as StoreConnectionError
 from redis.exceptions import TimeoutError as StoreTimeoutError
 
 from meshwright.agents import journal
 from meshwright.core import store as store_module
 from meshwright.core.errors import InternalError, SetupError, StoreUnavailableError
+from meshwright.core.public_url import public_url
 from meshwright.core.store import (
     MESH,
     NOUNS,
@@ -24,8 +26,8 @@ from meshwright.core.store import (
     failure,
     partition_key,
     partition_of,
-    public_url,
     reference,
+    words_of,
 )
 from meshwright.registry import store as registry_store
 
@@ -212,6 +214,7 @@ def test_an_address_that_is_none_is_refused_without_showing_a_password(url):
         ("unix://user:hunter2@/run/store.sock", "unix:///run/store.sock"),
         ("redis://:hunter2?hunter2@store", "an address that cannot be read"),
         ("redis://:hunter2/hunter2@store", "an address that cannot be read"),
+        ("redis://user:1/hunter2@store", "an address that cannot be read"),
         ("redis://[::1", "an address that cannot be read"),
     ],
 )
@@ -299,7 +302,24 @@ def test_a_tree_shares_a_partition_and_trees_are_spread(partitions):
         (StoreTimeoutError("Timeout reading from 10.1.2.3:6379"), "no reply in time"),
         (ConnectionRefusedError(111, "refused", "/inside.sock"), "Connection refused"),
         (TimeoutError(), "no reply in time"),
+        (OSError("Multiple exceptions: [Errno 111] Connect call failed ('::1', 1, 0, 0)"), "Connection refused"),
     ],
 )
 def test_an_outage_is_told_without_an_address(error, told):
     assert failure(error).message == f"the store does not answer: {told}"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (StoreConnectionError("Error 111 connecting to a:1. (1)."), "Connection refused"),
+        (StoreConnectionError("Error -2 connecting to a:1. y."), "its name is not known"),
+        (TimeoutError(), "no reply in time"),
+        (StoreTimeoutError("Timeout connecting to server"), "no reply in time"),
+        (AuthenticationError("invalid username-password pair."), "invalid username-password pair"),
+        (StoreConnectionError("Error 1 connecting to a:1. [SSL: X] y."), "Error 1 connecting to a:1. [SSL: X] y"),
+        (StoreConnectionError("Connection closed by server."), "Connection closed by server"),
+    ],
+)
+def test_why_a_store_cannot_be_used_is_said_in_the_systems_words_or_its_own(error, told):
+    assert words_of(error) == told

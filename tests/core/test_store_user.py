@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import re
 import ssl
@@ -11,10 +12,13 @@ from pathlib import Path
 
 import pytest
 import redis.asyncio as redis
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from redis.exceptions import NoPermissionError
 from typer.testing import CliRunner
 
 from meshwright.agents.agent import Agent
+from meshwright.agents.journal import LIBRARY as JOURNAL_LIBRARY
 from meshwright.agents.serving import AgentProcess
 from meshwright.agents.settings import AgentSettings
 from meshwright.cli.authority import Authority, Wanted
@@ -22,19 +26,35 @@ from meshwright.cli.main import app
 from meshwright.core import channel
 from meshwright.core.api_key import KEPT_MS, ApiKeys, place_of
 from meshwright.core.api_key import LIBRARY as KEY_LIBRARY
+from meshwright.core.audit import COUNT, LINES, TENANTS, AuditReader, chain_key, line_of, tenants_key
 from meshwright.core.channel import Channels
+from meshwright.core.codec import Codec, ContentKeys
 from meshwright.core.errors import KeyRevokedError, SetupError, StoreDeniedError
 from meshwright.core.revocations import Revocations
 from meshwright.core.role import Role
 from meshwright.core.settings import Settings
-from meshwright.core.store import MESH, NOUNS, Library, Store
-from meshwright.core.store_user import ADMIN, AGENT, CATALOG, COMMANDS, HOST, RIGHTS, SHARED, user_of
+from meshwright.core.store import MESH, NOUNS, Library, Store, partition_key
+from meshwright.core.store_user import (
+    ADMIN,
+    AGENT,
+    APPENDING,
+    CATALOG,
+    COMMANDS,
+    HOST,
+    RIGHTS,
+    SHARED,
+    TRIMMING,
+    user_of,
+)
 from meshwright.core.tls import AUTHORITY, CERTIFICATE, KEY
 from meshwright.core.valkey import EmbeddedValkey
 from meshwright.gen.agents.v1.agent_service_pb2_grpc import AgentServiceStub
 from meshwright.gen.agents.v1.task_pb2 import TASK_STATUS_COMPLETED, TaskRequest
+from meshwright.registry.audit_trimming import AuditTrimming
 from meshwright.registry.serving import RegistryProcess
 from meshwright.registry.settings import HostSettings
+from meshwright.registry.store import LIBRARY as REGISTRY_LIBRARY
+from meshwright.registry.store import Ledger
 
 REPO = Path(__file__).parents[2]
 PACKAGES = ("core", "registry", "agents", "gateway")
@@ -166,6 +186,19 @@ async def test_a_role_does_not_reach_what_is_anothers(guarded, role, key):
     await client.aclose()
 
 
+async def test_a_host_of_tools_keeps_encrypted_outcomes_and_reads_no_task(guarded):
+    await asyncio.to_thread(guarded.install)
+    store = Store(guarded.url(Role.TOOL), REGISTRY_LIBRARY, codec=Codec(ContentKeys({"k1": bytes(32)})))
+    await store.open(1)
+    ledger, holder = Ledger(store), ("default", "ann", "call-1")
+    started = await ledger.begin(holder, "k", intent="i", timeout_s=5, may_rerun=False, fence=0, token="t")
+    assert started == ("run", b"")
+    assert await ledger.settle(holder, "k", "i", b"done") == b"done"
+    with pytest.raises(StoreDeniedError):
+        await store.run(("HGETALL", "mw:{0}:task:default/ann/call-1"))
+    await store.close()
+
+
 @pytest.mark.parametrize("role", RIGHTS)
 async def test_who_has_open_streams_reads_what_was_revoked_and_the_gateway_alone_writes_it(guarded, role):
     await asyncio.to_thread(guarded.install)
@@ -203,28 +236,219 @@ async def test_the_gateways_user_makes_keys_that_end_and_revokes_them(guarded):
     await store.close()
 
 
-@pytest.mark.parametrize("role", RIGHTS)
+WRITERS = sorted(set(RIGHTS) - {Role.REGISTRY})
+OTHER = "mw:{0}:audit:acme:other"
+
+
+def deletions(key):
+    """Lists commands that would delete, replace or move something of a key, or put something before it."""
+    for command in ("DEL", "UNLINK", "GETDEL", "LPOP", "RPOP", "PERSIST", "XTRIM", "SPOP"):
+        yield (command, key, *(("MAXLEN", 0) if command == "XTRIM" else ()))
+    yield from (
+        ("SET", key, "x"),
+        ("SET", key, "x", "PX", 1),
+        ("SETEX", key, 1, "x"),
+        ("SETNX", key, "x"),
+        ("GETSET", key, "x"),
+        ("MSET", key, "x"),
+        ("GETEX", key, "PX", 1),
+        ("APPEND", key, "x"),
+        ("SETRANGE", key, 0, "x"),
+        ("SETBIT", key, 0, 1),
+        ("INCRBY", key, 5),
+        ("INCRBYFLOAT", key, 5),
+        ("DECR", key),
+        ("DECRBY", key, 5),
+        ("EXPIRE", key, 1),
+        ("PEXPIRE", key, 1),
+        ("EXPIREAT", key, 1),
+        ("PEXPIREAT", key, 1),
+        ("RENAME", key, OTHER),
+        ("RENAMENX", key, OTHER),
+        ("RENAME", OTHER, key),
+        ("COPY", OTHER, key, "REPLACE"),
+        ("RESTORE", key, 0, b"x", "REPLACE"),
+        ("MOVE", key, 1),
+        ("MIGRATE", "127.0.0.1", 1, key, 0, 1),
+        ("SORT", key, "ALPHA", "STORE", key),
+        ("LTRIM", key, 1, 0),
+        ("LSET", key, 0, "x"),
+        ("LREM", key, 0, "x"),
+        ("LINSERT", key, "BEFORE", "x", "y"),
+        ("LPUSH", key, "x"),
+        ("LPUSHX", key, "x"),
+        ("LMOVE", key, key, "LEFT", "RIGHT"),
+        ("RPOPLPUSH", key, OTHER),
+        ("LMPOP", 1, key, "LEFT"),
+        ("BLPOP", key, 1),
+        ("SREM", key, "acme"),
+        ("SMOVE", key, OTHER, "acme"),
+        ("SINTERSTORE", key, OTHER),
+        ("ZRANGESTORE", key, OTHER, 0, -1),
+        ("BITOP", "NOT", key, OTHER),
+        ("PFMERGE", key, OTHER),
+        ("XADD", key, "MAXLEN", "=", 1, "*", "a", "b"),
+        ("XADD", key, "*", "a", "b"),
+        ("HSET", key, "a", "b"),
+        ("SWAPDB", 0, 1),
+        ("FLUSHDB",),
+        ("EVAL", "return redis.call('DEL', KEYS[1])", 1, key),
+        ("EVAL", "return redis.call('LTRIM', KEYS[1], 1, 0)", 1, key),
+        ("EVAL", f"return redis.call('SET', '{key}', 'x')", 0),
+    )
+
+
+def audit_keys(partition):
+    """Names the keys of a tenant's and of the mesh's own chain, and the list of both."""
+    names = (f"{tenant}:{what}" for tenant in ("acme", "") for what in (LINES, COUNT))
+    return [partition_key(partition, "audit", name) for name in (*names, TENANTS)]
+
+
+async def held(client):
+    """Returns all that the audit holds, and when it would end."""
+    keys = [key for partition in ("0", MESH) for key in audit_keys(partition)]
+    return [(key, await client.dump(key), await client.pttl(key)) for key in keys]
+
+
+async def lines_written(guarded):
+    """Writes lines of a tenant and of the mesh's own, in both kinds of partitions, as an admin."""
+    store = Store(guarded.url(ADMIN), JOURNAL_LIBRARY)
+    await store.open()
+    note = JOURNAL_LIBRARY.function("note")
+    for partition in ("0", MESH):
+        for tenant in ("acme", ""):
+            for _ in range(3):
+                await store.call(note, tenants_key(partition), partition, tenant, "noted", "x", line_of("ann"))
+    return store
+
+
+@pytest.mark.parametrize("role", WRITERS)
 async def test_whoever_writes_lines_of_the_audit_neither_deletes_nor_replaces_one(guarded, role):
     await asyncio.to_thread(guarded.install)
-    place = MESH if role in (Role.GATEWAY, Role.REGISTRY) else "0"
-    chain = f"mw:{{{place}}}:audit:acme:chain"
+    admin = await lines_written(guarded)
+    before = await held(admin.client)
     client = redis.Redis.from_url(guarded.url(role), protocol=3)
-    assert await client.xadd(chain, {"event": "x"}, id="1-1")
-    for command in (
-        ("DEL", chain),
-        ("UNLINK", chain),
-        ("XDEL", chain, "1-1"),
-        ("XTRIM", chain, "MAXLEN", 0),
-        ("PEXPIRE", chain, 1),
-        ("HSET", chain, "a", "b"),
-    ):
-        with pytest.raises(NoPermissionError):
-            await client.execute_command(*command)
-    assert len(await client.xrange(chain)) == 1
-    if place == MESH:
-        with pytest.raises(NoPermissionError):
-            await client.xadd("mw:{0}:audit:acme:chain", {"event": "x"})
+    for partition in ("0", MESH):
+        for key in audit_keys(partition):
+            for command in deletions(key):
+                with pytest.raises(NoPermissionError):
+                    await client.execute_command(*command)
+    assert await held(admin.client) == before
     await client.aclose()
+    await admin.close()
+
+
+@pytest.mark.parametrize("role", [Role.TOOL, Role.AGENT])
+async def test_a_writer_trims_nothing_by_the_registrys_function(guarded, role):
+    await asyncio.to_thread(guarded.install)
+    admin = Store(guarded.url(ADMIN), REGISTRY_LIBRARY)
+    await admin.open()
+    for _ in range(250):
+        await Ledger(admin).refused(("acme", "ann", "t1"), line_of("ann"))
+    before = await held(admin.client)
+    store = Store(guarded.url(role))
+    await store.open(1)
+    slot = partition_key(0, "ledger", "-")
+    assert await store.call(REGISTRY_LIBRARY.function("trim"), slot, 0, 0, "acme") == []
+    with pytest.raises(StoreDeniedError):
+        await store.call(REGISTRY_LIBRARY.function("trim"), tenants_key("0"), 0, 0, "acme")
+    assert await held(admin.client) == before
+    await store.close()
+    await AuditTrimming(admin, 100).trim()
+    assert await held(admin.client) != before
+    await admin.close()
+
+
+@pytest.mark.parametrize("role", WRITERS)
+async def test_what_a_writer_may_do_is_done_in_its_own_partitions_alone(guarded, role):
+    await asyncio.to_thread(guarded.install)
+    own, other = (MESH, "0") if role is Role.GATEWAY else ("0", MESH)
+    client = redis.Redis.from_url(guarded.url(role), protocol=3)
+    for name, commands in APPENDING:
+        for command in commands:
+            arguments = {"rpush": ["x"], "sadd": ["acme"], "lindex": [0]}.get(command, [])
+            key = name.replace("*", "acme")
+            await client.execute_command(command, partition_key(own, "audit", key), *arguments)
+            for denied in (partition_key(other, "audit", key), partition_key(own, "audit", f"{key}:other")):
+                with pytest.raises(NoPermissionError):
+                    await client.execute_command(command, denied, *arguments)
+    await client.aclose()
+
+
+async def test_the_registry_alone_trims_and_changes_nothing_else(guarded):
+    await asyncio.to_thread(guarded.install)
+    admin = await lines_written(guarded)
+    before = await held(admin.client)
+    client = redis.Redis.from_url(guarded.url(Role.REGISTRY), protocol=3)
+    for partition in ("0", MESH):
+        for key in audit_keys(partition):
+            for command in deletions(key):
+                if command[0] != "LTRIM" or not key.endswith(LINES):
+                    with pytest.raises(NoPermissionError):
+                        await client.execute_command(*command)
+    assert await held(admin.client) == before
+    assert await client.execute_command("LTRIM", audit_keys("0")[0], 1, -1)
+    await client.aclose()
+    await admin.close()
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["written", "rpush", "incr", "sadd", "lindex"]),
+        st.sampled_from(["acme", "beta", ""]),
+        st.binary(max_size=60) | st.from_regex(rb"\A[0-9a-f]{40} [0-9]{1,20}-[0-9]{1,20} x  \Z"),
+    ),
+    max_size=30,
+)
+
+
+async def did(store, client, step, tenant, content):
+    """Does what a user of a tool host may do; returns what was written by a function, as it is told."""
+    match step:
+        case "written":
+            line = line_of("ann", tool=hashlib.sha256(content).hexdigest())
+            await Ledger(store).refused((tenant, "ann", "t1"), line)
+            return [(tenant, line.strip())]
+        case "rpush" | "lindex":
+            key = chain_key(("0", tenant), LINES)
+            await client.execute_command(step, key, content if step == "rpush" else -1)
+        case "incr":
+            await client.execute_command("INCR", chain_key(("0", tenant), COUNT))
+        case _:
+            await client.sadd(tenants_key("0"), content)
+    return []
+
+
+async def test_whatever_a_writer_does_all_lines_stay_in_order(guarded):
+    await asyncio.to_thread(guarded.install)
+    admin = Store(guarded.url(ADMIN))
+    await admin.open()
+    store = Store(guarded.url(Role.TOOL), REGISTRY_LIBRARY)
+    await store.open(1)
+    client = redis.Redis.from_url(guarded.url(Role.TOOL), protocol=3)
+    loop = asyncio.get_running_loop()
+
+    async def held_against(steps):
+        for key in await admin.client.keys("mw:*:audit*"):
+            await admin.client.delete(key)
+        written = [line for step in steps for line in await did(store, client, *step)]
+        found = {tenant: await AuditReader(admin).read(tenant) for tenant in ("acme", "beta", "")}
+        for tenant, lines in found.items():
+            rows = await admin.client.lrange(chain_key(("0", tenant), LINES), 0, -1)
+            ours = [row.decode().rpartition(" ")[2] for row in rows if b" tool_refused ann/t1 " in row]
+            assert ours == [line for whose, line in written if whose == tenant]
+            if ours:
+                assert [one.text for one in lines if one.event == "tool_refused"] == ours, "the chain is listed, too"
+
+    @given(STEPS)
+    @settings(max_examples=40)
+    def holds(steps):
+        asyncio.run_coroutine_threadsafe(held_against(steps), loop).result(20)
+
+    await asyncio.to_thread(holds)
+    await client.aclose()
+    await store.close()
+    await admin.close()
 
 
 async def test_nobody_gets_in_without_a_user(guarded):
@@ -293,7 +517,9 @@ def test_every_command_that_the_code_uses_is_listed():
         for name in re.findall(r'\(\s*"([A-Z]{3,})",', path.read_text())
     }
     by_the_client = {"fcall", "ping", "select", "function|list", "client|setinfo", "ssubscribe", "sunsubscribe"}
-    assert lua | (asked - {"config"}) <= COMMANDS
+    audit = {command for granted in (APPENDING, TRIMMING) for _, commands in granted for command in commands}
+    by_an_admin = {"config", "smembers", "type"}
+    assert lua | (asked - by_an_admin) <= COMMANDS | audit
     assert lua | asked | by_the_client >= COMMANDS
 
 
@@ -309,7 +535,10 @@ def test_functions_reach_no_noun_that_their_callers_may_not():
 
 
 def test_every_noun_is_somebodys():
-    assert {noun for rights in RIGHTS.values() for _, nouns in rights for noun in nouns} == NOUNS - {"partitions"}
+    assert {noun for rights in RIGHTS.values() for _, nouns in rights for noun in nouns} == NOUNS - {
+        "partitions",
+        "audit",
+    }
     assert {"task", "log", "ledger"} <= AGENT
 
 

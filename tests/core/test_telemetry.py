@@ -7,15 +7,17 @@ import sys
 
 import pytest
 
-from meshwright.core import telemetry, tracing
+from meshwright.core import logs, telemetry, tracing
 from meshwright.core.errors import SetupError
-from meshwright.core.settings import Settings
+from meshwright.core.metrics_listener import MetricsListener
+from meshwright.core.settings import Settings, child_environment
 
 SERVICE = """
 import asyncio, json, logging, sys
 import grpc, structlog
 from meshwright.core import channel, telemetry, tracing
 from meshwright.core.server import Server, bound
+from meshwright.core.metrics_listener import MetricsListener
 from meshwright.core.settings import Settings
 from meshwright.gen.agents.v1.agent_service_pb2 import HealthRequest, HealthResponse
 from meshwright.gen.agents.v1.agent_service_pb2_grpc import AgentServiceServicer, AgentServiceStub
@@ -28,7 +30,7 @@ class Probe(AgentServiceServicer):
         password = "hunter2"
         if request.agent_id == "fail":
             raise ValueError("two\\nlines")
-        log.info("handled", seen=tracing.current_trace_id())
+        log.info("handled", detail=tracing.current_trace_id())
         return HealthResponse()
 
 async def main():
@@ -46,7 +48,7 @@ async def main():
             print(json.dumps({"told": str(error)}))
     log.debug("not at this level")
     structlog.contextvars.bind_contextvars(task_id="t-1")
-    log.warning("odd", value=set, text="line\\nbreak")
+    log.warning("odd", detail=set, why="line\\nbreak")
     logging.getLogger("some.library").warning("said %s", "this\\nand that")
     tracing.flush()
     await server.stop()
@@ -57,9 +59,9 @@ asyncio.run(main())
 
 @pytest.fixture(scope="module", params=["stock", "lean"])
 def output(request):
-    return subprocess.run(
-        [sys.executable, "-c", SERVICE, request.param], capture_output=True, text=True, timeout=50, check=True
-    )
+    command = [sys.executable, "-c", SERVICE, request.param]
+    ours = child_environment(Settings())
+    return subprocess.run(command, capture_output=True, text=True, timeout=50, check=True, env=ours)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +89,7 @@ def test_libraries_warnings_are_events_too(events):
 
 def test_an_event_names_the_trace_that_the_caller_was_in(events):
     handled = [line for line in events["all"] if line["event"] == "handled"]
-    assert handled[0]["trace_id"] == handled[0]["seen"] == "ab" * 16
+    assert handled[0]["trace_id"] == handled[0]["detail"] == "ab" * 16
     assert handled[1]["trace_id"] not in ("", "ab" * 16)
 
 
@@ -103,7 +105,7 @@ def test_a_traceback_holds_no_variables(events, output):
 
 
 def test_metrics_are_served_where_a_port_is_chosen(monkeypatch):
-    monkeypatch.setattr(telemetry, "configure_logs", lambda *_: None)
+    monkeypatch.setattr(logs, "configure", lambda *_: None)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -112,9 +114,27 @@ def test_metrics_are_served_where_a_port_is_chosen(monkeypatch):
             telemetry.configure(Settings(metrics_port=port, tracing=False), "probe", "probe-1")
 
 
-def test_an_unknown_log_level_is_refused():
-    with pytest.raises(SetupError, match="MESHWRIGHT_LOG_LEVEL='loud'"):
-        telemetry.configure_logs("loud", "probe", "probe-1")
+async def test_metrics_may_be_on_another_address_than_the_service(monkeypatch):
+    started = []
+
+    class Kept(MetricsListener):
+        def start(self):
+            started.append((self, super().start()))
+
+    monkeypatch.setattr(logs, "configure", lambda *_: None)
+    monkeypatch.setattr(telemetry, "MetricsListener", Kept)
+    telemetry.configure(Settings(metrics_port=0, metrics_host="127.0.0.2", tracing=False), "probe", "probe-1")
+    ((server, thread),) = started
+    assert server.server_address[0] == "127.0.0.2"
+    server.shutdown()
+    server.server_close()
+    thread.join(10)
+
+
+def test_an_address_of_metrics_that_is_none_is_told(monkeypatch):
+    monkeypatch.setattr(logs, "configure", lambda *_: None)
+    with pytest.raises(SetupError, match=r"metrics port 0 on 192\.0\.2\.1 cannot be used: "):
+        telemetry.configure(Settings(metrics_port=0, metrics_host="192.0.2.1", tracing=False), "probe", "probe-1")
 
 
 def test_outside_of_a_trace_there_is_no_trace_id():

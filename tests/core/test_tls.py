@@ -9,6 +9,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+import structlog
 from cryptography import x509
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from grpc_health.v1 import health_pb2
@@ -20,7 +21,8 @@ from meshwright.cli.authority import Authority, Wanted
 from meshwright.core import channel
 from meshwright.core.channel import Channels
 from meshwright.core.errors import RoleRefusedError, SetupError, TlsRefusedError, UnavailableError
-from meshwright.core.role import CALLERS, Role, callers_of, role_in
+from meshwright.core.recurring import Recurring
+from meshwright.core.role import CALLERS, Role, bearer_in, callers_of
 from meshwright.core.server import Server
 from meshwright.core.settings import Settings
 from meshwright.core.telemetry import CERTIFICATE_EXPIRES
@@ -101,6 +103,17 @@ async def test_a_server_of_another_role_is_not_called(serve, authority, stub):
     with pytest.raises(TlsRefusedError, match="another role"):
         await health(stub(authority.folder / "registry", served.target))
     assert called == []
+
+
+async def test_a_server_that_is_refused_again_and_again_is_told_once(serve, authority, stub, monkeypatch):
+    monkeypatch.setattr(channel, "TOLD", {why: Recurring() for why in channel.TOLD})
+    served = await serve(tls_dir=str(authority.folder / "tool"))
+    calling = stub(authority.folder / "registry", served.target)
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(3):
+            with pytest.raises(TlsRefusedError, match="another role"):
+                await health(calling)
+    assert [line["event"] for line in lines if line["event"] == "tls_refused"] == ["tls_refused"]
 
 
 @pytest.mark.parametrize(("name", "is_called"), [("", True), ("coder", True), ("codex", False)])
@@ -293,14 +306,14 @@ def test_a_key_of_another_certificate_is_told(authority):
 @given(st.lists(st.text(), max_size=4))
 def test_names_that_are_not_exactly_ours_are_no_role(uris):
     ours = [uri for uri in uris if uri.startswith("spiffe://meshwright/")]
-    assert role_in(uris) is None or len(ours) == 1
+    assert bearer_in(uris) is None or len(ours) == 1
 
 
 @pytest.mark.parametrize(
-    ("uris", "role"),
+    ("uris", "bearer"),
     [
-        (["spiffe://meshwright/agent"], Role.AGENT),
-        (["spiffe://meshwright/agent/coder", "https://elsewhere"], Role.AGENT),
+        (["spiffe://meshwright/agent"], (Role.AGENT, "")),
+        (["spiffe://meshwright/agent/coder", "https://elsewhere"], (Role.AGENT, "coder")),
         (["spiffe://meshwright/agent/"], None),
         (["spiffe://meshwright/agents"], None),
         (["spiffe://meshwright/"], None),
@@ -309,8 +322,8 @@ def test_names_that_are_not_exactly_ours_are_no_role(uris):
         ([], None),
     ],
 )
-def test_a_role_is_read_from_one_uri_alone(uris, role):
-    assert role_in(uris) is role
+def test_role_and_name_are_read_from_one_uri_alone(uris, bearer):
+    assert bearer_in(uris) == bearer
 
 
 def test_every_service_of_the_contract_has_callers_and_others_have_none():
@@ -322,8 +335,8 @@ def test_every_service_of_the_contract_has_callers_and_others_have_none():
 
 
 def test_the_documented_table_is_the_one_in_force():
-    rows = re.findall(r"^\| `([\w.]+)` \| ([\w, ]+) \| [^|]+ \|$", (REPO / "docs/tls.md").read_text(), re.MULTILINE)
-    documented = {package + ".": frozenset(map(Role, roles.split(", "))) for package, roles in rows}
+    rows = re.findall(r"^\| `([\w./]+)` \| ([\w, ]+) \| [^|]+ \|$", (REPO / "docs/tls.md").read_text(), re.MULTILINE)
+    documented = {name if "/" in name else name + ".": frozenset(map(Role, roles.split(", "))) for name, roles in rows}
     assert documented == CALLERS
 
 

@@ -9,13 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from meshwright.cli import ports
+from tests.answer import Answer
 from tests.conftest import Mesh
 from tests.e2e.workers import Workers
 
@@ -29,19 +29,6 @@ DOCUMENTS = {
     "lease.md": "# Leases\n\nA worker owns a task by a lease of fifteen seconds. It renews it while it is alive.\n",
     "edge.txt": "The edge is a real Envoy. It serves JSON, gRPC and Server-Sent Events on one port.\n",
 }
-
-
-@dataclass
-class Answer:
-    """An HTTP response, read to its end."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
 
 
 class Dev:

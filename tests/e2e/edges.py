@@ -27,9 +27,10 @@ from meshwright.gateway.discovery import EnvoyFiles
 from meshwright.gateway.settings import GatewaySettings
 from meshwright.gen.agents.v1.agent_service_pb2 import HEALTH_STATUS_SERVING, HealthRequest, HealthResponse
 from meshwright.gen.agents.v1.agent_service_pb2_grpc import AgentServiceServicer, add_AgentServiceServicer_to_server
-from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
+from meshwright.gen.agents.v1.step_event_pb2 import Heartbeat, StepEvent, TextDelta
 from meshwright.gen.agents.v1.task_pb2 import TASK_STATUS_COMPLETED, TaskRequest, TaskResponse
 from meshwright.gen.registry.v1.agent_directory_service_pb2 import AgentCard, Endpoint
+from tests.answer import Answer
 from tests.ports import free_ports
 
 REPO = Path(__file__).parents[2]
@@ -38,9 +39,22 @@ LARGE = 3 * 2**20
 UNUSED = "127.0.0.1:9"
 """Nobody listens there."""
 
+LIKE_A_FRAME = 'data: {"task_id":"t","sequence":7,"delta":{}}\n\nid: 8\r\n'
+HARD = [
+    StepEvent(task_id="t", sequence=1, delta=TextDelta(text=LIKE_A_FRAME)),
+    StepEvent(task_id="t", delta=TextDelta(text=LIKE_A_FRAME)),
+    StepEvent(task_id="t", sequence=4_294_967_295, delta=TextDelta(text=LIKE_A_FRAME * (LARGE // len(LIKE_A_FRAME)))),
+    StepEvent(task_id="t", heartbeat=Heartbeat(last_sequence=5)),
+    StepEvent(sequence=10, result=TaskResponse(output=LIKE_A_FRAME)),
+]
+"""Large ones, passing ones, and texts that read as Server-Sent Events do."""
+
 
 class Obedient(AgentServiceServicer):
-    """Does what a prompt says: `wait`, `fail`, `refuse`, `busy`, `large`; or answers with the prompt."""
+    """Does what a prompt says: `wait`, `fail`, `refuse`, `busy`, `large`; or answers with the prompt.
+
+    A stream has a step each tenth of a second, or with `large` such ones as are hard to tell apart.
+    """
 
     def __init__(self) -> None:
         self.open = 0
@@ -74,6 +88,10 @@ class Obedient(AgentServiceServicer):
     async def StreamSteps(self, request: TaskRequest, context: Context) -> AsyncIterator[StepEvent]:  # noqa: N802
         self.open += 1
         try:
+            for event in HARD if request.prompt == "large" else ():
+                yield event
+            if request.prompt == "large":
+                return
             number = 0
             while True:
                 number += 1
@@ -81,24 +99,6 @@ class Obedient(AgentServiceServicer):
                 await asyncio.sleep(0.1)
         finally:
             self.open -= 1
-
-
-@dataclass
-class Answer:
-    """An HTTP response."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-    @property
-    def details(self) -> dict[str, Any]:
-        """The details of a status, by the last part of their type."""
-        return {detail["@type"].rpartition(".")[2]: detail for detail in self.json["details"]}
 
 
 class Envoy:
@@ -229,6 +229,10 @@ class Edge(Envoy):
         self.settings = self.settings.model_copy(update={"registry": here, "port": int(here.rpartition(":")[2])})
         return super().__enter__()
 
+    def fall_silent(self) -> None:
+        """Stops the server, as an agent and a registry that are away."""
+        self._run(self._server.stop())
+
     async def _serve(self) -> str:
         services = {"agents.v1.AgentService": bound(add_AgentServiceServicer_to_server, self.agent)}
         self._server = Server(Settings(drain_s=0, tracing=False), services)
@@ -278,6 +282,7 @@ class Refusal:
     message: str
     retry_after: str | None
     request_id: str | None
+    limit: str | None
     text: str
 
 
@@ -302,10 +307,12 @@ def refusal(answer: Answer, kind: str) -> Refusal:
         told = answer.json
         info = answer.details["ErrorInfo"]
         assert info["domain"] == "meshwright"
-        return Refusal(answer.status, told["code"], info["reason"], told["message"], retry, request_id, shown)
+        limit = info.get("metadata", {}).get("limit")
+        return Refusal(answer.status, told["code"], info["reason"], told["message"], retry, request_id, limit, shown)
     assert answer.headers["content-type"] == CONTENT_TYPES[kind], shown
     encoded = answer.headers["grpc-status-details-bin"]
     status = status_pb2.Status.FromString(base64.b64decode(encoded + "=" * (-len(encoded) % 4)))
     assert str(status.code) == answer.headers["grpc-status"]
     facts = Facts.from_status(status)
-    return Refusal(answer.status, status.code, facts.reason, facts.message, retry, request_id, f"{shown} {status}")
+    shown, limit = f"{shown} {status}", facts.metadata.get("limit")
+    return Refusal(answer.status, status.code, facts.reason, facts.message, retry, request_id, limit, shown)

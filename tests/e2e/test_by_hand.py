@@ -145,11 +145,11 @@ async def test_a_gateway_whose_configuration_envoy_refuses_ends_in_order(by_hand
     by_hand.environment |= {"MESHWRIGHT_EDGE_HOST": "no address", "MESHWRIGHT_INSECURE": "true"}
     gateway = await by_hand.start("meshwright.gateway", stderr=subprocess.PIPE)
     async with asyncio.timeout(START_S):
-        warned, *said = (await gateway.stderr.read()).splitlines()
+        *told, said = (await gateway.stderr.read()).splitlines()
         await gateway.wait()
     assert gateway.returncode == 1
-    assert json.loads(warned)["event"] == "edge_is_unreachable"
-    assert [line.partition(b": ")[0] for line in said] == [b"error"], said
+    assert [json.loads(line)["event"] for line in told] == ["edge_is_unreachable", "ended"]
+    assert said.startswith(b"error: ")
 
 
 async def test_an_envoy_before_its_gateway_is_told_to_wait(by_hand):

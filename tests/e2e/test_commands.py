@@ -52,6 +52,20 @@ def test_a_task_is_submitted_watched_read_and_listed(cli):
     assert "told" in cli("task", "list").stdout
 
 
+def test_a_task_that_failed_says_why_and_is_found_by_its_trace(cli, dev):
+    schema = {"type": "object", "properties": {"sum": {"type": "integer"}}, "required": ["sum"]}
+    body = {"prompt": "count", "task_id": "untyped", "output_schema": schema}
+    dev.request("POST", "/v1/agents/slow/tasks", body)
+    task = dev.finished("untyped")
+    assert task["status"] == "TASK_STATUS_FAILED"
+    assert "OUTPUT_SCHEMA_VIOLATED: " in cli("task", "list", "--status", "failed", "--agent", "slow").stdout
+    drawn = cli("trace", task["trace_id"]).stdout
+    assert drawn.startswith(f"task untyped, trace {task['trace_id']}\n")
+    assert "failed, OUTPUT_SCHEMA_VIOLATED" in drawn
+    unknown = cli("trace", "0" * 32)
+    assert (unknown.returncode, "is the id of a trace" in unknown.stderr) == (15, True)
+
+
 def test_a_running_task_is_cancelled(dev):
     edge = f"http://127.0.0.1:{dev.port}"
     dev.request("POST", "/v1/agents/slow/tasks", {"prompt": "count", "task_id": "stopped"})
@@ -78,6 +92,8 @@ def test_agents_and_tools_are_listed_and_a_tool_is_called(cli):
     ("arguments", "code", "said"),
     [
         (("run", "x", "--agent", "nobody"), 15, "no agent nobody is here"),
+        (("run", "x", "--tool", "docs.serch"), 15, "is called docs.serch (is docs.search "),
+        (("task", "submit", "x", "--tool", "ask.reseacher"), 15, "is called ask.reseacher (is ask.researcher meant?)"),
         (("run", "x", "--model", "m" * 300), 13, "model at most 256 characters"),
         (("task", "get", "nothing"), 15, "no task nothing"),
         (("tool", "call", "docs.search", "{"), 13, "arguments cannot be read"),

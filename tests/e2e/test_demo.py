@@ -100,3 +100,11 @@ def test_no_process_of_a_mesh_talks_to_another_machine(dev):
                     remote.add(columns[2].partition(":")[0])
     assert remote
     assert remote <= {"0100007F", "0000000000000000FFFF00000100007F"}, remote
+
+
+def test_whoever_runs_the_demo_is_told_where_a_model_failed_and_the_caller_is_not(tmp_path):
+    done = demo("--model", "openai:small@http://127.0.0.1:9/v1", OPENAI_API_KEY="sk-1")
+    told = " ".join(done.stderr.split())
+    assert "the model small at http://127.0.0.1:9/v1: it cannot be reached; check that it runs" in told
+    assert "failed: the model small cannot be reached: try again" in told
+    assert "127.0.0.1:9" not in done.stdout

@@ -68,6 +68,20 @@ def test_a_task_outlives_the_agent_that_works_on_it(dev):
 
 
 @pytest.mark.timeout(180)  # three starts of a whole mesh
+def test_levels_that_are_written_into_the_data_folder_reach_every_process(dev):
+    levels, logs = dev.folder / "data/log-levels", dev.folder / "data/logs"
+
+    def have_said(event):
+        spoken = [path for path in logs.iterdir() if path.name not in ("envoy.log", "store.log")]
+        return all(f'"event": "{event}"' in path.read_text() for path in spoken)
+
+    levels.write_text("call=debug  # for a moment\n")
+    until(lambda: have_said("log_levels_read"))
+    levels.write_text("call=loud\n")
+    until(lambda: have_said("log_levels_kept"))
+    levels.unlink()
+
+
 def test_sigterm_leaves_no_process_and_a_second_start_keeps_the_tasks(tmp_path, documents):
     own = Dev(tmp_path, ports.reserve("127.0.0.1", set()), "--docs", str(documents))
     own.start()

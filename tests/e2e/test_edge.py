@@ -109,12 +109,13 @@ def test_a_stream_with_nothing_to_follow_answers_204_which_stops_an_event_source
 
 def test_the_frames_of_both_kinds_of_streams_hold_the_same_json(dev):
     with dev.stream("POST", "/steps", {"prompt": "What is 3 + 3?"}, accept="text/event-stream") as response:
-        live = [frame["data"] for frame in frames(response) if "data" in frame]
-    durable = [event for event in map(json.loads, live) if event["sequence"]]
+        live = [frame for frame in frames(response) if "data" in frame]
+    durable = [event for frame in live if (event := json.loads(frame["data"]))["sequence"]]
     task_id = durable[0]["task_id"]
     with dev.stream("GET", f"/v1/tasks/{task_id}/events") as response:
         replayed = [frame for frame in frames(response) if "data" in frame]
     assert [json.loads(frame["data"]) for frame in replayed] == durable
+    assert [frame["id"] for frame in replayed] == [frame["id"] for frame in live if "id" in frame]
     assert replayed[-1]["event"] == "result"
 
 

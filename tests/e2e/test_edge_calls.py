@@ -75,7 +75,7 @@ def by_http(dev: Any, call: Call, task_id: str, accept: str) -> Iterator[Any]:
     is_sse = answer.headers["content-type"] == "text/event-stream"
     assert is_sse == (accept == "text/event-stream" and call.answer is StepEvent)
     for line in answer.body.splitlines():
-        if line.strip():
+        if line.strip() and not line.startswith(b"id: "):
             yield json_format.Parse(line.removeprefix(b"data: "), call.answer())
 
 

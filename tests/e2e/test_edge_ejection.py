@@ -63,6 +63,13 @@ async def host(edge, target):
     raise AssertionError(f"{target} is not there")
 
 
+async def taking(edge):
+    """Returns how many instances metrics say take calls, and how many there are."""
+    stats = (await ask(edge.folder / ADMIN, "GET", "/stats?filter=cluster.agent-twin.membership")).decode()
+    told = dict(re.findall(r"membership_(\w+): (\d+)", stats))
+    return int(told["healthy"]), int(told["total"])
+
+
 async def heard(edge, within_s):
     """Calls until the instance that was deaf answers."""
     async with asyncio.timeout(within_s):
@@ -85,6 +92,7 @@ async def test_an_instance_that_no_connection_reaches_is_out_for_its_time_and_co
     while time.monotonic() < out_since + EJECTED_S * 0.7 or len(answers) < CALLS:
         answers.append(await run(edge))
     assert {(answer.status, answer.json["output"]) for answer in answers} == {(200, "Done.")}
+    assert await taking(edge) == (1, 2)
     health, still = await host(edge, deaf.target)
     assert health["failed_outlier_check"]
     assert "failed_active_health_check" not in health

@@ -53,6 +53,29 @@ def test_a_call_fails_alike_for_all_kinds_of_clients(edge, way, kind):
     assert not [word for word in INSIDE if word in failed.text]
 
 
+SILENT = {
+    "the agent gone does not answer": ("/run", METHOD, {}),
+    "the agent that this call names does not answer": (
+        "/v1/agents/orchestrator/run",
+        METHOD,
+        {"x-agent-id": "orchestrator"},
+    ),
+    "no agent answers": ("/v1/tasks/t:cancel", "/agents.v1.TaskService/CancelTask", {}),
+    "the registry does not answer": ("/v1/tools", "/registry.v1.ToolRegistryService/RegisterTool", {}),
+}
+
+
+def test_a_part_that_does_not_answer_is_named_as_its_caller_knows_it(tmp_path):
+    with Edge(tmp_path / "envoy", default_agent="gone") as edge:
+        edge.fall_silent()
+        for words, (path, method, named) in SILENT.items():
+            for kind in KINDS:
+                headers = {"content-type": CONTENT_TYPES[kind], "te": "trailers"} | named
+                answer = edge.request("POST", path if kind == "json" else method, sent(kind, {}), **headers)
+                failed = refusal(answer, kind)
+                assert (failed.reason, failed.message) == ("UNAVAILABLE", f"{words} at the moment: try again")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_path_without_a_method_is_not_found(edge, kind):
     path = "/v1/nothing" if kind == "json" else "/agents.v1.AgentService/Nothing"

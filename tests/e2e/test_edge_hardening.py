@@ -17,13 +17,14 @@ from meshwright.gateway import bootstrap
 from meshwright.gateway.discovery import cluster, outlier_detection
 from meshwright.gateway.drain import drain, unchunked
 from meshwright.gateway.limits import overload_manager
+from meshwright.gateway.listeners import NOBODY
 from meshwright.gateway.settings import GatewaySettings
 from tests.e2e.edges import LARGE, Edge, connections
 
 PAGE = Path(__file__).parents[2] / "docs/edge.md"
 CONFIG = bootstrap.render(GatewaySettings())
 MANAGER = connections(CONFIG)
-LISTENER = CONFIG["static_resources"]["listeners"][0]
+LISTENER, METRICS = CONFIG["static_resources"]["listeners"]
 ROUTES = MANAGER["route_config"]["virtual_hosts"][0]["routes"]
 ACTIONS = [route["route"] for route in ROUTES if "route" in route]
 AGENT = cluster("agent-x")
@@ -44,8 +45,11 @@ def thresholds():
 ROWS = {
     "admin interface": lambda: CONFIG["admin"]["address"] == {"pipe": {"path": "admin.sock", "mode": 0o600}},
     "metrics": lambda: (
-        CONFIG["static_resources"]["listeners"][1]["address"]["socket_address"]["address"] == "127.0.0.1"
+        METRICS["address"]["socket_address"]["address"] == "127.0.0.1"
+        and METRICS["filter_chains"][0]["filters"][0]["typed_config"]["max_connections"] == 16
+        and (METRICS["ignore_global_conn_limit"], METRICS["bypass_overload_manager"]) == (True, True)
     ),
+    "names in metrics": lambda: ORDER.index("rules") < ORDER.index("envoy.filters.http.grpc_stats"),
     "memory": lambda: (
         monitors(GatewaySettings(heap_mb=100))["fixed_heap"]["max_heap_size_bytes"] == 100 * 2**20
         and "fixed_heap" not in monitors(GatewaySettings(heap_mb=0))
@@ -91,7 +95,7 @@ ROWS = {
         and MANAGER["xff_num_trusted_hops"] == 0
         and connections(bootstrap.render(GatewaySettings(trusted_hops=2)))["xff_num_trusted_hops"] == 2
     ),
-    "callers inside": lambda: MANAGER["internal_address_config"] == {"unix_sockets": False},
+    "callers inside": lambda: MANAGER["internal_address_config"] == {"unix_sockets": False, "cidr_ranges": NOBODY},
     "bodies": lambda: (
         ORDER.index("envoy.filters.http.buffer") < ORDER.index("envoy.filters.http.grpc_json_transcoder")
         and MANAGER["http_filters"][ORDER.index("envoy.filters.http.buffer")]["typed_config"]["max_request_bytes"]

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -14,7 +15,7 @@ from meshwright.core.errors import SetupError
 from meshwright.gateway.config import FILTERS
 from meshwright.gateway.limits import DEVELOPMENT, caller_limits, generous, shared_config
 from meshwright.gateway.settings import GatewaySettings
-from tests.e2e.edges import CONTENT_TYPES, KINDS, METHOD, UNUSED, Edge, connections, refusal, sent
+from tests.e2e.edges import CONTENT_TYPES, JSON, KINDS, METHOD, UNUSED, Edge, Envoy, connections, refusal, sent
 
 SHARED_SCHEMA = {
     "type": "object",
@@ -80,10 +81,40 @@ def test_an_address_that_asks_too_much_is_told_when_to_try_again(tmp_path, kind)
     assert (failed.code, failed.reason, failed.retry_after) == (8, "RATE_LIMITED", "1")
     assert failed.status == (429 if kind == "json" else 200)
     assert failed.request_id
+    assert failed.limit == answer.headers["x-ratelimit-bucket"] == "address"
     assert answer.headers["x-ratelimit-remaining"] == "0"
     assert answer.headers["x-ratelimit-limit"] == "5"
     if kind == "json":
         assert answer.details["RetryInfo"]["retry_delay"] == "1s"
+
+
+def that_still_listens(config):
+    """Takes from an edge that it accepts no connections either where its memory is full."""
+    manager = config["overload_manager"]
+    manager["actions"] = [one for one in manager["actions"] if not one["name"].endswith("stop_accepting_connections")]
+
+
+def is_shedding(edge):
+    """Whether an edge has found out that it has too little memory."""
+    try:
+        return edge.request("GET", "/v1/agents").status == 429
+    except OSError:
+        return False
+
+
+def test_an_edge_that_has_no_memory_left_says_that_it_is_the_edge(tmp_path):
+    edge = Envoy(tmp_path / "envoy", {"orchestrator": [UNUSED]}, change=that_still_listens, heap_mb=1)
+    edge.launch()
+    try:
+        ends = time.monotonic() + 20
+        while not is_shedding(edge):
+            assert time.monotonic() < ends
+            time.sleep(0.03)
+        for kind in ("json", "grpc"):
+            failed = refusal(ask(edge, kind), kind)
+            assert (failed.code, failed.reason, failed.limit, failed.retry_after) == (8, "OVERLOADED", "edge", "1")
+    finally:
+        edge.end()
 
 
 def test_every_answer_says_how_much_is_left(tmp_path):
@@ -121,6 +152,12 @@ def test_a_forged_address_is_not_believed(tmp_path):
 def named(tmp_path_factory):
     """An edge that takes a caller's word for who it is, where identity would find it out."""
     settings = GatewaySettings(limit_principal=2, limit_tenant=4, limit_burst_s=2, limit_entries=100)
+    with Edge(tmp_path_factory.mktemp("edge") / "envoy", change=named_callers(settings)) as running:
+        yield running
+
+
+def named_callers(settings):
+    """Puts into an edge the filters that count callers, behind one that takes their word."""
 
     def change(config):
         names = ("principal", "tenant")
@@ -139,8 +176,7 @@ def named(tmp_path_factory):
         rules = next(index for index, one in enumerate(filters) if one["name"] == "rules")
         filters[rules + 1 : rules + 1] = [who, *caller_limits(settings)]
 
-    with Edge(tmp_path_factory.mktemp("edge") / "envoy", change=change) as running:
-        yield running
+    return change
 
 
 def called(principal, tenant):
@@ -152,18 +188,45 @@ def test_one_principal_s_flood_leaves_others_of_its_tenant_alone(named, kind):
     tenant = f"acme-{kind}"
     passed, answer = until_limited(named, kind, **called(f"loud-{kind}", tenant))
     assert 3 <= passed <= 8
-    assert refusal(answer, kind).reason == "RATE_LIMITED"
+    failed = refusal(answer, kind)
+    assert (failed.reason, failed.limit) == ("RATE_LIMITED", "principal")
+    assert answer.headers["x-ratelimit-bucket"] == "principal"
     assert not is_limited(ask(named, kind, **called(f"quiet-{kind}", tenant)), kind)
 
 
-def test_a_tenant_s_flood_leaves_other_tenants_alone(named):
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_tenant_s_flood_leaves_other_tenants_alone(named, kind):
     for number in range(40):
-        answer = ask(named, **called(f"one-of-many-{number}", "crowd"))
-        if answer.status == 429:
+        answer = ask(named, kind, **called(f"one-of-many-{kind}-{number}", f"crowd-{kind}"))
+        if is_limited(answer, kind):
             break
-    assert refusal(answer, "json").reason == "RATE_LIMITED"
+    failed = refusal(answer, kind)
+    assert (failed.reason, failed.limit) == ("RATE_LIMITED", "tenant")
+    assert answer.headers["x-ratelimit-bucket"] == "tenant"
     assert 7 <= number <= 20
     assert ask(named, **called("somebody", "other")).status == 200
+
+
+def left(edge, principal, tenant):
+    """Returns what an answer says of the bucket that is nearest to its end: how much there is, and how much is left."""
+    with edge.opened(
+        "POST", "/run", b'{"prompt": "x"}', x_test_principal=principal, x_test_tenant=tenant, **JSON
+    ) as answer:
+        told = [(name.lower(), value) for name, value in answer.getheaders() if "ratelimit" in name.lower()]
+    assert sorted(name for name, _ in told) == ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"]
+    assert answer.status == 200
+    return int(dict(told)["x-ratelimit-limit"]), int(dict(told)["x-ratelimit-remaining"])
+
+
+def test_a_call_that_two_buckets_count_tells_of_the_one_that_is_nearer_to_its_end(tmp_path):
+    wide = GatewaySettings(limit_principal=2, limit_tenant=3, limit_burst_s=60)
+    with Edge(tmp_path / "envoy", change=named_callers(wide)) as edge:
+        assert left(edge, "alone", "acme") == (120, 119)
+        for number in range(100):
+            seen = left(edge, f"member-{number}", "acme")
+            if seen[0] == 180:
+                break
+    assert seen[1] < 120
 
 
 def test_what_a_caller_says_of_itself_is_not_believed(named):
@@ -209,7 +272,7 @@ def test_edges_may_count_together(tmp_path, shared, kind):
         while counters.left > 0:
             ask(edge)  # the fixture has asked already
         failed = refusal(ask(edge, kind), kind)
-    assert (failed.code, failed.reason, failed.retry_after) == (8, "RATE_LIMITED", "1")
+    assert (failed.code, failed.reason, failed.limit, failed.retry_after) == (8, "RATE_LIMITED", "shared", "1")
     assert counters.asked[-1] == ("meshwright", [("remote_address", "127.0.0.1")])
 
 

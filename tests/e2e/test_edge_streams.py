@@ -10,6 +10,7 @@ import time
 
 import grpc
 import pytest
+from google.protobuf import json_format
 from prometheus_client import REGISTRY
 
 from meshwright.agents.agent import Agent
@@ -19,11 +20,12 @@ from meshwright.gen.agents.v1.task_service_pb2 import WatchTaskRequest
 from meshwright.gen.agents.v1.task_service_pb2_grpc import TaskServiceStub
 from meshwright.registry.tool import tool
 from tests.e2e.conftest import frames
-from tests.e2e.edges import JSON, Envoy, connections, framed
+from tests.e2e.edges import HARD, JSON, Edge, Envoy, connections, framed
 
 ROUNDS = 6
 SCRIPT = "agents: {default: [%s, {text: Done., latency_ms: 500}]}"
 TICK = "{tool_calls: [{name: tick, arguments: {number: %d}}], latency_ms: 500}"
+SSE = "text/event-stream"
 WATCH = "/agents.v1.TaskService/WatchTaskEvents"
 
 
@@ -74,6 +76,40 @@ def read_all(edge, task_id):
     return seen, cut
 
 
+def read_steps(edge, last):
+    """Posts one task as whoever lost its stream does; returns the frames that came with an id."""
+    seen, body = [], json.dumps({"prompt": "count", "task_id": "posted"}).encode()
+    with edge.opened("POST", "/v1/agents/slow/steps", body, accept=SSE, last_event_id=last, **JSON) as response:
+        assert response.status == 200
+        with contextlib.suppress(http.client.IncompleteRead):
+            seen.extend(frames(response))
+    return [frame for frame in seen if "id" in frame]
+
+
+async def test_a_posted_stream_that_is_cut_goes_on_after_its_last_id(edge):
+    seen, cut = [], 0
+    while not seen or "result" not in json.loads(seen[-1]["data"]):
+        seen += await asyncio.to_thread(read_steps, edge, seen[-1]["id"] if seen else "0")
+        cut += 1
+        assert cut < 30
+    assert cut >= 3
+    assert [int(frame["id"]) for frame in seen] == list(range(1, len(seen) + 1))
+    assert [json.loads(frame["data"])["sequence"] for frame in seen] == [int(frame["id"]) for frame in seen]
+
+
+def test_a_step_has_its_number_as_its_id_whatever_it_says(tmp_path):
+    path, body = "/v1/agents/orchestrator/steps", b'{"prompt": "large"}'
+    with Edge(tmp_path / "envoy") as edge:
+        with edge.opened("POST", path, body, accept=SSE, **JSON) as response:
+            raw = response.read().decode()
+        with edge.opened("POST", path, body, **JSON) as response:
+            lines = [json.loads(line) for line in response.read().splitlines()]
+    told = [part.partition("data: ") for part in raw.removesuffix("\n\n").split("\n\n")]
+    assert [before for before, _, _ in told] == ["id: 1\n", "", "id: 4294967295\n", "", "id: 10\n"]
+    assert [json.loads(data) for _, _, data in told] == lines
+    assert [json_format.ParseDict(line, StepEvent()) for line in lines] == HARD
+
+
 async def test_a_stream_that_is_cut_at_its_longest_time_goes_on_where_it_was(edge):
     task_id = await asyncio.to_thread(submitted, edge)
     seen, connections = await asyncio.to_thread(read_all, edge, task_id)
@@ -109,6 +145,8 @@ async def test_all_forms_of_a_stream_have_the_same_events(edge):
     assert [json.loads(line) for line in lines.body.splitlines()] == wanted
     sse = await asyncio.to_thread(lambda: edge.request("GET", path, accept="text/event-stream"))
     assert [json.loads(line[6:]) for line in sse.body.splitlines() if line.startswith(b"data: ")] == wanted
+    ids = [line.removeprefix(b"id: ").decode() for line in sse.body.splitlines() if line.startswith(b"id: ")]
+    assert ids == [frame["id"] for frame in frames_seen]
     request = framed(WatchTaskRequest(task_id=task_id).SerializeToString())
     headers = {"content-type": "application/grpc-web+proto"}
     web = await asyncio.to_thread(lambda: edge.request("POST", "/agents.v1.TaskService/WatchTask", request, **headers))

@@ -73,6 +73,9 @@ def test_another_pair_of_eyes_decides_by_commands(keyed):
     code, shown, _ = meshwright("task", "watch", task_id, *theirs, **bob)
     assert (code, "bob" in meshwright("task", "watch", task_id, "-o", "jsonl", *edge, **ann)[1]) == (0, True), shown
     assert meshwright("task", "list", *theirs, **bob)[1].count(task_id) == 1
+    assert meshwright("task", "dead-letters", "list", *theirs, **bob)[0] == 0
+    code, _, said = meshwright("task", "dead-letters", "list", *theirs, **key("eve", "tasks:read"))
+    assert (code, "tasks:read_all" in said) == (17, True), said
 
 
 def test_an_edge_that_asks_nobody_does_not_leave_this_machine(tmp_path):

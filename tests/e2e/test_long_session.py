@@ -24,7 +24,7 @@ RUN = int(os.environ.get("SESSION_TURNS", "50"))
 """So many of them are run; what the others leave is written as the runtime writes it."""
 WINDOW = 4_096
 CHARACTERS_A_TOKEN = 4
-SESSION, TRACE, CODE = "harbour-talk", "xylophone", "7319"
+SESSION, TRACE, CODE = "harbour-talk", "xylophone", "quince-7319"
 SOURCE = f"""
 from meshwright.agents import Agent
 

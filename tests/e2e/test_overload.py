@@ -49,6 +49,7 @@ def narrow(dev, tmp_path_factory):
 
 def is_overloaded(answer):
     reasons = [detail.get("reason") for detail in answer.json["details"]]
+    assert answer.json["details"][0]["metadata"]["limit"] == "process"
     retry = next(detail for detail in answer.json["details"] if detail["@type"].endswith("RetryInfo"))
     return (answer.status, answer.json["code"], answer.headers["retry-after"], reasons[0], retry["retry_delay"]) == (
         429,
@@ -107,5 +108,5 @@ async def test_a_grpc_client_behind_the_edge_gets_the_error_itself(dev, narrow):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.RunTask(TaskRequest(prompt="count"), metadata=metadata)
         error = MeshError.from_rpc(caught.value)
-        assert (type(error), error.retry_after_s) == (OverloadedError, 1)
+        assert (type(error), error.retry_after_s, error.metadata["limit"]) == (OverloadedError, 1, "process")
         assert (await first).output == "Counted to three."

@@ -115,6 +115,7 @@ def watch_web(dev, task_id, made, seen):
 WATCHES = (watch_events, watch_lines, watch_grpc, watch_web)
 
 
+@pytest.mark.timeout(150)  # four commands, each a process, beside six streams
 def test_streams_of_a_revoked_key_end_in_every_form_and_are_resumed_with_another_key(keyed):
     first, second = key(keyed, "ann", "tasks"), key(keyed, "ann again", "tasks", "--principal", "ann")
     eyes = key(keyed, "bob", "tasks:read,tasks:read_all")

@@ -6,7 +6,6 @@ import http.client
 import json
 import subprocess
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,27 +18,11 @@ from meshwright.core.channel import dial
 from meshwright.gateway import envoy
 from meshwright.gateway.serving import GatewayProcess
 from meshwright.gateway.settings import GatewaySettings
+from tests.answer import Answer
 from tests.conftest import Mesh
 from tests.ports import free_ports
 
 START_S = 20.0
-
-
-@dataclass
-class Answer:
-    """An HTTP response, read to its end."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-    @property
-    def reason(self) -> str:
-        return next(one["reason"] for one in self.json["details"] if one["@type"].endswith("ErrorInfo"))
 
 
 class Edge:

@@ -2,12 +2,17 @@
 
 import http.client
 import json
+import re
 import socket
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import pytest
+from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1.health import HealthServicer
 
 from meshwright.core.errors import SetupError
 from meshwright.gateway import bootstrap, envoy
@@ -124,6 +129,7 @@ def test_a_call_beyond_what_a_cluster_may_have_open_is_429(run_envoy, monkeypatc
         second.close()
     assert (answer.status, answer.getheader("retry-after")) == (429, "1")
     assert (status["code"], status["details"][0]["reason"]) == (8, "OVERLOADED")
+    assert status["details"][0]["metadata"]["limit"] == "route"
 
 
 @pytest.mark.parametrize(
@@ -139,3 +145,51 @@ def test_a_service_is_reached_by_address_or_by_name(target, kind, host, port):
     (endpoint,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
     address = endpoint["endpoint"]["address"]["socket_address"]
     assert (cluster["type"], address["address"], address["port_value"]) == (kind, host, port)
+
+
+@pytest.mark.parametrize("cluster", ["registry", "gateway"])
+def test_the_edge_tells_that_a_process_of_the_mesh_is_away(run_envoy, cluster):
+    edge, internal, gateway, registry = free_ports(4)
+    server = grpc.server(ThreadPoolExecutor(2))
+    health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(), server)
+    server.add_insecure_port(f"127.0.0.1:{gateway if cluster == 'gateway' else registry}")
+    server.start()
+    settings = GatewaySettings(port=gateway, edge_port=edge, internal_port=internal, registry=f"127.0.0.1:{registry}")
+    run_envoy(bootstrap.render(settings), edge)
+    other = "registry" if cluster == "gateway" else "gateway"
+    until_healthy(internal, {cluster: "1", other: "0"})
+    server.stop(None).wait()
+    until_healthy(internal, {cluster: "0", other: "0"})
+
+
+def until_healthy(port, wanted):
+    """Waits until Envoy's metrics tell how many instances of clusters take calls."""
+    ends = time.monotonic() + 15
+    while True:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+        connection.close()
+        told = dict(re.findall(r'envoy_cluster_membership_healthy\{envoy_cluster_name="(\w+)"\} (\d+)', text))
+        if wanted.items() <= told.items():
+            return
+        assert time.monotonic() < ends, told
+        time.sleep(0.1)
+
+
+def test_a_process_that_takes_no_new_calls_is_still_asked(run_envoy):
+    edge, internal, gateway = free_ports(3)
+    server = grpc.server(ThreadPoolExecutor(2))
+    health = HealthServicer()
+    health.enter_graceful_shutdown()
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    server.add_insecure_port(f"127.0.0.1:{gateway}")
+    server.start()
+    run_envoy(bootstrap.render(GatewaySettings(port=gateway, edge_port=edge, internal_port=internal)), edge)
+    until_healthy(internal, {"gateway": "0"})
+    connection = http.client.HTTPConnection("127.0.0.1", edge, timeout=5)
+    connection.request("GET", "/ready")
+    status = json.loads(connection.getresponse().read())
+    connection.close()
+    server.stop(None).wait()
+    assert status["code"] == 12  # UNIMPLEMENTED: it was asked, and serves nothing but health

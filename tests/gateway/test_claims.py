@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from meshwright.core.credential import Credential
 from meshwright.core.errors import TokenExpiredError, TokenInvalidError, UnavailableError
-from meshwright.gateway.authentication import CLOCKS_S
+from meshwright.core.signed_token import CLOCKS_S
 from meshwright.gateway.claims import LATEST_S, WRONG, Claims, Holder, end_of
 from meshwright.gen.agents.v1.identity_pb2 import Identity
 

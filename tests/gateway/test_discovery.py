@@ -1,10 +1,19 @@
 """Envoy's files: true to the directory, replaced whole, nothing stale."""
 
+import asyncio
+
+import structlog
 from envoy_data_plane.envoy.service.discovery.v3 import DiscoveryResponse
 
+from meshwright.core.channel import AGED
+from meshwright.core.errors import UnavailableError
+from meshwright.core.process import ended
+from meshwright.gateway import serving
 from meshwright.gateway.clusters import MAX_REQUESTS
 from meshwright.gateway.config import CDS
 from meshwright.gateway.discovery import ALL, EnvoyFiles, endpoints_file
+from meshwright.gateway.serving import GatewayProcess
+from meshwright.gateway.settings import GatewaySettings
 from meshwright.gen.registry.v1.agent_directory_service_pb2 import AgentCard, Endpoint
 
 
@@ -76,3 +85,41 @@ def test_an_endpoint_that_is_no_address_is_left_out_and_costs_the_others_nothing
     response = DiscoveryResponse().parse((tmp_path / endpoints_file("agent-a")).read_bytes())
     endpoints = response.resources[0].unpack().endpoints[0].lb_endpoints
     assert [one.endpoint.address.socket_address.address for one in endpoints] == ["127.0.0.1", "::1"]
+
+
+async def test_a_directory_that_stays_away_is_told_once_and_not_at_each_try(tmp_path, monkeypatch):
+    monkeypatch.setattr(serving, "RETRY_S", 0.01)
+    gateway = GatewayProcess(GatewaySettings(registry="127.0.0.1:1", port=0, auth="none", tracing=False))
+    tries, follow = [], gateway._follow
+
+    async def noted(*arguments):
+        tries.append(arguments)
+        await follow(*arguments)
+
+    monkeypatch.setattr(gateway, "_follow", noted)
+    with structlog.testing.capture_logs() as told:
+        watching = asyncio.create_task(gateway._watch(EnvoyFiles(tmp_path)))
+        async with asyncio.timeout(10):
+            while len(tries) < 5:
+                await asyncio.sleep(0.01)
+        await ended(watching)
+    await gateway.stop()
+    assert [line["event"] for line in told] == ["directory_away"]
+
+
+async def test_a_connection_that_the_registry_ends_for_its_age_is_no_news(tmp_path, monkeypatch):
+    monkeypatch.setattr(serving, "RETRY_S", 0.01)
+    gateway = GatewayProcess(GatewaySettings(registry="127.0.0.1:1", port=0, auth="none", tracing=False))
+
+    async def ends(*_):
+        raise UnavailableError(AGED)
+
+    monkeypatch.setattr(gateway, "_follow", ends)
+    with structlog.testing.capture_logs() as told:
+        watching = asyncio.create_task(gateway._watch(EnvoyFiles(tmp_path)))
+        async with asyncio.timeout(10):
+            while len(told) < 3:
+                await asyncio.sleep(0.01)
+        await ended(watching)
+    await gateway.stop()
+    assert {(line["event"], line["log_level"]) for line in told} == {("watches_anew", "debug")}

@@ -15,8 +15,10 @@ from openapi_spec_validator import validate
 
 from meshwright.gateway import openapi
 from meshwright.gateway.contract import COMMENTS, bindings, services
+from meshwright.gateway.openapi_errors import MEANING
 from meshwright.gateway.openapi_operation import CONTENT, operation_id, path_of
 from meshwright.gateway.openapi_schema import value_schema
+from meshwright.gateway.replies import LOCAL_REPLIES
 from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
 from meshwright.gen.agents.v1.task_pb2 import TaskRequest, TaskResponse, Usage
 from meshwright.gen.registry.v1.agent_directory_service_pb2 import Endpoint
@@ -231,7 +233,11 @@ def test_answers_to_calls_that_are_counted_say_how_many_are_left(auth):
             found = RATE & set(operation["responses"][status].get("headers", ()))
             assert found == (RATE if is_counted else set()), (verb, path, status)
     for status, answer in document["components"]["responses"].items():
-        wanted = {"429": RATE | {"retry-after"}, "503": {"retry-after"}, "401": {"www-authenticate"}}
+        wanted = {
+            "429": RATE | {"retry-after", "x-ratelimit-bucket"},
+            "503": {"retry-after"},
+            "401": {"www-authenticate"},
+        }
         assert set(answer.get("headers", ())) == wanted.get(status, set()), status
     used = set(re.findall(r'"#/components/headers/([\w-]+)"', json.dumps(document)))
     assert used == set(document["components"]["headers"])
@@ -241,7 +247,7 @@ def test_a_stream_comes_as_lines_or_as_events():
     content = OPERATIONS["StreamSteps"]["responses"]["200"]["content"]
     assert set(content) == {"application/json", "text/event-stream"}
     assert content["application/json"]["schema"]["$ref"] == "#/components/schemas/StepEvent"
-    assert content["text/event-stream"]["example"].startswith("data: {")
+    assert content["text/event-stream"]["example"].startswith("id: 2\ndata: {")
 
 
 @pytest.mark.parametrize("name", ["RunTask", "StreamSteps", "SubmitTask"])
@@ -287,3 +293,7 @@ def test_examples_of_errors_fit():
     for response in DOCUMENT["components"]["responses"].values():
         media = response["content"]["application/json"]
         assert validator(media["schema"]).is_valid(media["example"])
+
+
+def test_what_the_edge_says_of_a_part_that_does_not_answer_is_what_the_document_says():
+    assert LOCAL_REPLIES[503].message.casefold() == MEANING[503][2].casefold()

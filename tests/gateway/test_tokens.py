@@ -10,8 +10,9 @@ import pytest
 
 from meshwright.agents.agent import Agent
 from meshwright.core.errors import MeshError, SetupError
+from meshwright.core.signed_token import CLOCKS_S
 from meshwright.gateway import bootstrap, envoy
-from meshwright.gateway.authentication import CLOCKS_S, check_settings, jwks_of
+from meshwright.gateway.authentication import check_settings, jwks_of
 from meshwright.gateway.config import DESCRIPTORS
 from meshwright.gateway.discovery import EnvoyFiles
 from meshwright.gateway.settings import GatewaySettings

@@ -6,19 +6,19 @@ import pytest
 import yaml
 
 from meshwright.agents.library.bundle import BUNDLED
-from tests.k8s.objects import K8S, kubectl, rendered
+from tests.k8s.objects import K8S, LAB, rendered
 
-OVERLAYS = ("dev", "staging", "prod")
+OVERLAYS = {name: f"overlays/{name}" for name in ("dev", "staging", "prod")} | {"lab": "../examples/lab/k8s"}
+"""Where each is, from the folder k8s."""
 DIGEST = "sha256:" + "0a" * 32
 
 
 @pytest.fixture(scope="session")
 def tree(tmp_path_factory):
     """The folder k8s, with the digests that the delivery workflow writes beside prod."""
-    if not kubectl():
-        pytest.skip("kubectl is not here: `make test-k8s` installs it")
     folder = tmp_path_factory.mktemp("tree") / "k8s"
     shutil.copytree(K8S, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(LAB, folder / OVERLAYS["lab"])
     names = [f"meshwright/{name}" for name in ("registry", "gateway", *BUNDLED)]
     names += ["valkey/valkey", "envoyproxy/envoy", "envoyproxy/ratelimit"]
     images = [{"name": name, "newName": f"registry.example.org/{name}", "digest": DIGEST} for name in names]
@@ -31,4 +31,4 @@ def tree(tmp_path_factory):
 @pytest.fixture(scope="session")
 def overlays(tree):
     """The objects of each overlay, by its name."""
-    return {name: rendered(tree / "overlays" / name) for name in OVERLAYS}
+    return {name: rendered(tree / place) for name, place in OVERLAYS.items()}

@@ -1,60 +1,35 @@
 """Manifests as objects: read as they are written, or as kubectl renders them, and how they belong together."""
 
-import os
-import shutil
-import subprocess
-import sys
-from functools import cache
 from pathlib import Path
 
 import yaml
 
+from k8s.rehearsal.manifests import rendered
 from meshwright.agents.library.bundle import BUNDLED
 from meshwright.agents.settings import AgentSettings
 from meshwright.cli.settings import CliSettings
 from meshwright.core.settings import Settings
 from meshwright.gateway.settings import GatewaySettings
+from meshwright.registry.settings import HostSettings
+
+__all__ = ["rendered"]
 
 REPO = Path(__file__).parents[2]
 K8S = REPO / "k8s"
+LAB = REPO / "examples/lab/k8s"
 SETTINGS = {
     "meshwright.registry": Settings,
     "meshwright.agents": AgentSettings,
     "meshwright.gateway": GatewaySettings,
+    "meshwright.registry.tool": HostSettings,
     "meshwright.cli.main": CliSettings,
 }
 """What a process reads, by its module or command."""
 
 
-@cache
-def kubectl():
-    """Finds kubectl: beside this Python, as `make test-k8s` installs it, or on the path; None: it is not here."""
-    beside = Path(sys.executable).parent / "kubectl"
-    return str(beside) if beside.exists() else shutil.which("kubectl")
-
-
-def rendered(folder):
-    """Renders a kustomization as kubectl does.
-
-    Raises:
-        RuntimeError: It cannot be rendered; says what kubectl says.
-    """
-    done = subprocess.run(
-        [kubectl(), "kustomize", str(folder)],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-        env={"PATH": os.environ["PATH"], "HOME": "/nonexistent"},
-    )
-    if done.returncode:
-        raise RuntimeError(done.stderr)
-    return list(yaml.safe_load_all(done.stdout))
-
-
 def written():
-    """Reads base and bundled agents as their files are: no patch, no namespace, no tags."""
-    folders = [K8S / "base", *(K8S / "agents" / name for name in BUNDLED)]
+    """Reads base, tool host and bundled agents as their files are: no patch, no namespace, no tags."""
+    folders = [K8S / "base", K8S / "tools", *(K8S / "agents" / name for name in BUNDLED)]
     return [
         document
         for folder in folders
@@ -91,9 +66,14 @@ def selected(objects, wanted):
     return [one for one in workloads(objects).values() if wanted.items() <= labels(one).items()]
 
 
+def own_containers(workload):
+    """Returns all containers of a workload's pods, those that run before the others included."""
+    return [*pod(workload).get("initContainers", ()), *pod(workload)["containers"]]
+
+
 def containers(objects):
     """Returns (workload, container) of all."""
-    return [(one, container) for one in workloads(objects).values() for container in pod(one)["containers"]]
+    return [(one, container) for one in workloads(objects).values() for container in own_containers(one)]
 
 
 def ports(container):

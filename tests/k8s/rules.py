@@ -3,6 +3,7 @@
 from meshwright.agents.serving import PAUSE_S
 from meshwright.agents.worker import LAST_WORDS_S
 from meshwright.core.probes import LIVENESS
+from meshwright.core.server import is_loopback
 from meshwright.gateway.drain import ADMIN_S
 from meshwright.registry.client import TIMEOUT_S
 from tests.k8s.objects import (
@@ -13,6 +14,7 @@ from tests.k8s.objects import (
     least_instances,
     named,
     of_kind,
+    own_containers,
     pod,
     ports,
     process_settings,
@@ -110,6 +112,37 @@ def probes(objects):
                 yield f"{name}: readiness asks for {ready!r}, liveness for {alive!r}, start for {started!r}"
 
 
+def is_reached(container, settings, variables):
+    """Tells whether a process listens on its pod's address, or on all: by the first variable that it is given."""
+    given = {entry["name"]: entry for entry in container.get("env", ())}
+    chosen = next((given[name] for name in variables if name in given), {"value": settings.host})
+    if "value" in chosen:
+        return not is_loopback(chosen["value"])
+    return chosen["valueFrom"] == {"fieldRef": {"fieldPath": "status.podIP"}}
+
+
+def metrics(objects):
+    """Every server's metrics, and Envoy's, are on ports that are called so, where a scraper reaches them."""
+    for workload, container in containers(objects):
+        settings = process_settings(objects, container)
+        if workload["kind"] == "Job" or settings is None:
+            continue
+        name = workload["metadata"]["name"]
+        if ports(container).get("metrics") != settings.metrics_port:
+            yield f"{name}: no port metrics is MESHWRIGHT_METRICS_PORT"
+        if not is_reached(container, settings, ("MESHWRIGHT_METRICS_HOST", "MESHWRIGHT_HOST")):
+            yield f"{name} tells its metrics on loopback"
+        if not hasattr(settings, "internal_port"):
+            continue
+        if settings.internal_port not in [ports(one).get("edge-metrics") for one in pod(workload)["containers"]]:
+            yield f"{name}: no port edge-metrics is MESHWRIGHT_INTERNAL_PORT"
+        if not is_reached(container, settings, ("MESHWRIGHT_INTERNAL_HOST",)):
+            yield f"{name}: Envoy tells its metrics on loopback"
+        public = {port["targetPort"] for one in of_kind(objects, "Service") for port in one["spec"]["ports"]}
+        if public & {"metrics", "edge-metrics", settings.metrics_port, settings.internal_port}:
+            yield f"{name}: a service leads callers to metrics"
+
+
 def stop_s(settings, container):
     """Returns how long a process may take from SIGTERM to its end: see `stop` in each serving.py."""
     if settings_of(container).__name__ == "AgentSettings":
@@ -163,6 +196,14 @@ def settings_exist(objects):
             yield f"settings: {name} is nothing that anybody reads"
 
 
+def agreed(objects):
+    """Every process, and the job that loads the store's functions, is told what all must agree on."""
+    told = {"configMapRef": {"name": "settings"}}
+    for workload, container in containers(objects):
+        if settings_of(container) and told not in container.get("envFrom", ()):
+            yield f"{workload['metadata']['name']}/{container['name']} is not told the settings of all"
+
+
 def references(objects):
     """Secrets and config maps that pods name are made by something here, or by hand as docs/production.md says."""
     made = {one["spec"]["secretName"] for one in of_kind(objects, "Certificate")}
@@ -174,7 +215,7 @@ def references(objects):
         volumes |= {one["metadata"]["name"]: one for one in workload["spec"].get("volumeClaimTemplates", ())}
         secrets = [one["secret"]["secretName"] for one in volumes.values() if "secret" in one]
         configured = [one["configMap"]["name"] for one in volumes.values() if "configMap" in one]
-        for container in spec["containers"]:
+        for container in own_containers(workload):
             entries = [entry["valueFrom"] for entry in container.get("env", ()) if "valueFrom" in entry]
             secrets += [entry["secretKeyRef"]["name"] for entry in entries if "secretKeyRef" in entry]
             configured += [source["configMapRef"]["name"] for source in container.get("envFrom", ())]
@@ -199,7 +240,7 @@ def restricted(objects):
         has_paths = any("hostPath" in volume for volume in spec.get("volumes", ()))
         if has_paths or spec.keys() & {"hostNetwork", "hostPID", "hostIPC"}:
             yield f"{name} shares the host"
-        for container in spec["containers"]:
+        for container in own_containers(workload):
             wanted = {
                 "allowPrivilegeEscalation": False,
                 "readOnlyRootFilesystem": True,
@@ -268,8 +309,10 @@ RULES = (
     targets,
     routes,
     probes,
+    metrics,
     grace,
     settings_exist,
+    agreed,
     references,
     restricted,
     disruption,

@@ -10,6 +10,7 @@ import yaml
 from meshwright.agents.library.bundle import BUNDLED
 from meshwright.cli.authority import Authority, Wanted
 from meshwright.cli.production import of_settings
+from meshwright.core.errors import SetupError
 from meshwright.core.tls import AUTHORITY, CERTIFICATE, KEY
 from meshwright.gateway.settings import GatewaySettings
 from tests.k8s.objects import (
@@ -50,8 +51,20 @@ def test_bundled_agents_are_what_the_template_says():
     """`make gen` writes them anew."""
     wanted = runpy.run_path(str(K8S / "generate.py"))["texts"]()
     there = {path for path in (K8S / "agents").rglob("*") if path.is_file() and path.parent != K8S / "agents"}
-    assert there == set(wanted)
-    assert {path: path.read_text() for path in there} == wanted
+    assert there | {K8S / "components/rollouts/analysis.yaml"} == set(wanted)
+    assert {path: path.read_text() for path in wanted} == wanted
+
+
+def test_a_folder_of_the_library_that_is_in_no_bundle_is_told(tmp_path):
+    """`make gen` would write nothing for it."""
+    check = runpy.run_path(str(K8S / "generate.py"))["check"]
+    check()
+    for name in (*BUNDLED, "documents", "pricedesk"):
+        (tmp_path / name).mkdir()
+        if name != "documents":
+            (tmp_path / name / "agent.py").touch()
+    with pytest.raises(SetupError, match=r"pricedesk is no bundled agent: name it in BUNDLED, in \S+/bundle.py"):
+        check(tmp_path)
 
 
 def test_modules_that_are_run_exist():
@@ -69,10 +82,18 @@ def test_modules_that_are_run_exist():
 def test_images_of_ours_are_those_that_are_built():
     ours = {one["image"].removeprefix("meshwright/") for _, one in containers(OBJECTS) if "meshwright/" in one["image"]}
     library = REPO / "agents/meshwright/agents/library"
-    assert ours == {"registry", "gateway", *BUNDLED}
-    for name in ours:
+    assert ours == {"registry", "gateway", "tools", *BUNDLED}
+    assert (REPO / "registry/tool.Dockerfile").is_file()
+    for name in ours - {"tools"}:
         folder = library / name if name in BUNDLED else REPO / name
         assert (folder / "Dockerfile").is_file(), name
+
+
+def test_what_the_edge_writes_is_bounded():
+    gateway = workloads(OBJECTS)["gateway"]
+    process = next(one for one in pod(gateway)["containers"] if one["name"] == "gateway")
+    assert process_settings(OBJECTS, process).access_log == "stdout"
+    assert [one["emptyDir"].get("sizeLimit") for one in pod(gateway)["volumes"] if "emptyDir" in one] == ["64Mi"]
 
 
 def mounted(name, container):
@@ -96,20 +117,20 @@ def test_nothing_that_production_needs_is_missing_from_the_settings(monkeypatch)
     assert list(of_settings(GatewaySettings.load())) == []
 
 
-@pytest.mark.parametrize("name", ["registry", "gateway", *BUNDLED])
+@pytest.mark.parametrize("name", ["registry", "gateway", "tools", *BUNDLED])
 def test_every_process_has_a_certificate_of_its_own_and_its_roles_user_of_the_store(name):
     container = processes()[name]
     secret = mounted(name, container)[process_settings(OBJECTS, container).tls_dir]["secret"]
     assert secret["secretName"] == f"{name}-tls"
     assert {item["path"] for item in secret["items"]} == {CERTIFICATE, KEY, AUTHORITY}
     (url,) = [e["valueFrom"]["secretKeyRef"] for e in container["env"] if e["name"] == "MESHWRIGHT_STORE_URL"]
-    assert url == {"name": "store-urls", "key": "agent" if name in BUNDLED else name}
+    assert url == {"name": "store-urls", "key": {"tools": "tool"}.get(name, "agent" if name in BUNDLED else name)}
 
 
 def test_whoever_handles_content_has_the_keys_and_nobody_else():
     for name, container in processes().items():
         path = environment(OBJECTS, container).get("MESHWRIGHT_CONTENT_KEYS_FILE")
-        assert bool(path) == (name in BUNDLED), name
+        assert bool(path) == (name in {"tools", *BUNDLED}), name
         if path:
             assert mounted(name, container)[str(Path(path).parent)]["secret"]["secretName"] == "content-keys"
 

@@ -13,8 +13,12 @@ from tests.k8s.objects import K8S, REPO, labels, of_kind, pod, ports, workloads,
 COMPONENT = "app.kubernetes.io/component"
 POLICIES = [
     document
-    for name in ("deny.yaml", "edges.yaml")
-    for document in yaml.safe_load_all((K8S / "components/network-policies" / name).read_text())
+    for name in (
+        "components/network-policies/deny.yaml",
+        "components/network-policies/edges.yaml",
+        "tools/network-policies/edges.yaml",
+    )
+    for document in yaml.safe_load_all((K8S / name).read_text())
 ]
 MESH = {name: labels(workload) for name, workload in workloads(written()).items()} | {
     "ratelimit": {COMPONENT: "ratelimit"},
@@ -33,7 +37,7 @@ ADDRESSES = {
     "metadata": "169.254.169.254",
     "loopback": "127.0.0.1",
 }
-PORTS = (22, 53, 80, 443, 5432, 6379, 7070, 7071, 7099, 8080, 8081, 8082, 8443, 9090)
+PORTS = (22, 53, 80, 443, 5432, 6379, 7070, 7071, 7080, 7099, 8080, 8081, 8082, 8443, 9090, 9091)
 """TCP ports that are tried."""
 
 
@@ -133,7 +137,21 @@ def test_each_policy_but_that_for_names_matters(number):
     assert (edges(rest) == edges(POLICIES)) == is_for_names
 
 
-@pytest.mark.parametrize("name", ["store", "registry", "gateway", "agent", "install", "ratelimit"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "store",
+        "registry",
+        "gateway",
+        "agent",
+        "install",
+        "ratelimit",
+        "tools",
+        "store-tools",
+        "registry-tools",
+        "agent-tools",
+    ],
+)
 def test_a_rule_less_is_noticed(name):
     for word in ("ingress", "egress"):
         (policy,) = [one for one in POLICIES if one["metadata"]["name"] == name]

@@ -24,19 +24,19 @@ def folders(tmp_path):
 
 
 async def validated(objects, folders):
-    """Returns the bootstrap that Envoy took, and the port of the container beside the gateway."""
+    """Returns the bootstrap that Envoy took, and the ports of the container beside the gateway, by name."""
     gateway, envoy = pod(workloads(objects)["gateway"])["containers"]
     await write_configuration(process_settings(objects, gateway).model_copy(update=folders))
     folder = Path(folders["folder"])
     assert (folder / VALIDATED).exists()
-    return json.loads((folder / BOOTSTRAP).read_text())["static_resources"], ports(envoy)["https"]
+    return json.loads((folder / BOOTSTRAP).read_text())["static_resources"], ports(envoy)
 
 
 async def test_it_takes_that_of_base_and_listens_where_the_container_says(folders):
-    static, port = await validated(written(), folders)
+    static, of_container = await validated(written(), folders)
     addresses = [listener["address"]["socket_address"] for listener in static["listeners"]]
-    assert [one["address"] for one in addresses if one["port_value"] == port] == ["0.0.0.0"]
-    assert [one["address"] for one in addresses if one["port_value"] != port] == ["127.0.0.1"]
+    told = {one["port_value"]: one["address"] for one in addresses}
+    assert told == {of_container["https"]: "0.0.0.0", of_container["edge-metrics"]: "0.0.0.0"}
 
 
 async def test_in_production_it_asks_the_counters_that_edges_share(overlays, folders):

@@ -1,17 +1,24 @@
 """The rules hold of base and bundled agents as they are written, and each of them notices what breaks it."""
 
 import copy
+import os
+import re
+import subprocess
+import textwrap
 
 import pytest
 
 from meshwright.agents.library.bundle import BUNDLED
-from tests.k8s.objects import K8S, least_instances, named, of_kind, pod, rendered, workloads, written
+from meshwright.core.errors import SetupError
+from tests.k8s.objects import K8S, REPO, least_instances, named, of_kind, pod, rendered, workloads, written
 from tests.k8s.rules import (
     RULES,
     addresses,
+    agreed,
     digests,
     disruption,
     grace,
+    metrics,
     probes,
     references,
     restricted,
@@ -29,7 +36,7 @@ def test_what_is_written_follows_every_rule(rule):
 
 
 def test_all_processes_are_there():
-    assert set(workloads(written())) == {"store", "install", "registry", "gateway", *BUNDLED}
+    assert set(workloads(written())) == {"store", "install", "registry", "gateway", "tools", *BUNDLED}
 
 
 def container(objects, workload, name=""):
@@ -58,6 +65,11 @@ def environment(objects, workload, name, value):
     container(objects, workload)["env"].append({"name": name, "value": value})
 
 
+def drop(objects, workload, name):
+    given = container(objects, workload)["env"]
+    given.remove(next(entry for entry in given if entry["name"] == name))
+
+
 BREAKS = [
     (selectors, lambda o: workloads(o)["registry"]["spec"]["selector"]["matchLabels"].update(x="y")),
     (selectors, lambda o: named(o, "Service", "store")["spec"]["selector"].update({"app.kubernetes.io/name": "shop"})),
@@ -77,6 +89,14 @@ BREAKS = [
     (probes, lambda o: container(o, "planner").update(readinessProbe={"tcpSocket": {"port": "grpc"}})),
     (probes, lambda o: container(o, "gateway", "envoy")["readinessProbe"]["httpGet"].update(port="http")),
     (probes, lambda o: named(o, "ConfigMap", "settings")["data"].update(MESHWRIGHT_HEALTH_PORT="7098")),
+    (metrics, lambda o: named(o, "ConfigMap", "settings")["data"].update(MESHWRIGHT_METRICS_PORT="9099")),
+    (metrics, lambda o: container(o, "registry")["ports"].pop()),
+    (metrics, lambda o: drop(o, "gateway", "MESHWRIGHT_METRICS_HOST")),
+    (metrics, lambda o: drop(o, "planner", "MESHWRIGHT_HOST")),
+    (metrics, lambda o: drop(o, "gateway", "MESHWRIGHT_INTERNAL_HOST")),
+    (metrics, lambda o: drop(o, "gateway", "MESHWRIGHT_INTERNAL_PORT")),
+    (metrics, lambda o: container(o, "gateway", "envoy")["ports"].pop()),
+    (metrics, lambda o: named(o, "Service", "gateway")["spec"]["ports"][0].update(targetPort="edge-metrics")),
     (grace, lambda o: pod(workloads(o)["planner"]).update(terminationGracePeriodSeconds=75)),
     (grace, lambda o: pod(workloads(o)["registry"]).update(terminationGracePeriodSeconds=20)),
     (grace, lambda o: pod(workloads(o)["gateway"]).update(terminationGracePeriodSeconds=30)),
@@ -86,6 +106,8 @@ BREAKS = [
     (settings_exist, lambda o: environment(o, "planner", "MESHWRIGHT_EDGE_PORT", "8443")),
     (settings_exist, lambda o: environment(o, "planner", "MESHWRIGHT_LEASE_S", "soon")),
     (settings_exist, lambda o: named(o, "ConfigMap", "settings")["data"].update(MESHWRIGHT_COLOUR="red")),
+    (agreed, lambda o: container(o, "install")["envFrom"].clear()),
+    (agreed, lambda o: container(o, "planner").pop("envFrom")),
     (references, lambda o: pod(workloads(o)["planner"])["volumes"][0]["secret"].update(secretName="planer-tls")),
     (references, lambda o: container(o, "planner")["env"][0]["valueFrom"]["secretKeyRef"].update(name="store-url")),
     (references, lambda o: container(o, "planner")["envFrom"].append({"configMapRef": {"name": "limits"}})),
@@ -120,7 +142,7 @@ def test_every_rule_is_broken_once():
     assert {rule for rule, _ in BREAKS} == {*RULES, digests}
 
 
-@pytest.mark.parametrize("name", ["dev", "staging", "prod"])
+@pytest.mark.parametrize("name", ["dev", "staging", "prod", "lab"])
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_every_overlay_follows_every_rule(overlays, name, rule):
     assert list(rule(overlays[name])) == []
@@ -130,7 +152,7 @@ def test_what_is_written_is_what_kubectl_renders_but_for_names_and_tags(tree):
     def known(objects):
         return {(one["kind"], one["metadata"]["name"]) for one in objects}
 
-    assert known(rendered(tree / "base") + rendered(tree / "agents")) == known(written())
+    assert known([one for name in ("base", "tools", "agents") for one in rendered(tree / name)]) == known(written())
 
 
 def test_production_runs_what_the_delivery_workflow_names_by_digest(overlays):
@@ -138,7 +160,7 @@ def test_production_runs_what_the_delivery_workflow_names_by_digest(overlays):
 
 
 def test_production_is_not_rendered_without_digests(tree):
-    with pytest.raises(RuntimeError, match="overlays/prod/images"):
+    with pytest.raises(SetupError, match="overlays/prod/images"):
         rendered(K8S / "overlays/prod")
 
 
@@ -165,3 +187,36 @@ def test_secrets_of_production_are_all_made_here_or_by_its_operators(overlays):
     }
     assert wanted | {"store-urls"} <= made
     assert not of_kind(objects, "Secret")  # none with a value in it
+
+
+def test_an_overlay_of_your_own_takes_the_digests_of_production(tree):
+    text = (REPO / "docs/kubernetes.md").read_text()
+    (snippet,) = re.findall(r"   apiVersion: kustomize.*?(?=   ```)", text, re.DOTALL)
+    folder = tree / "overlays/mine"
+    folder.mkdir()
+    (folder / "kustomization.yaml").write_text(textwrap.dedent(snippet))
+    objects = rendered(folder)
+    assert list(digests(objects)) == []
+    assert set(workloads(objects)) == {"store", "install", "registry", "gateway", *BUNDLED}
+
+
+def test_an_operators_command_gets_the_admins_address_on_stdin(tmp_path):
+    text = (REPO / "docs/kubernetes.md").read_text()
+    (function,) = re.findall(r"^admin\(\) \{.*?^\}$", text, re.DOTALL | re.MULTILINE)
+    says = {
+        "kubectl": 'case "$*" in *get*) echo "$URL";; *) while [ "$1" != -- ]; do shift; done; shift; exec "$@";; esac',
+        "meshwright": 'echo "$MESHWRIGHT_STORE_ADMIN_URL" "$#" "$@"',
+    }
+    for name, does in says.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    url = "rediss://mw-admin:a%2Bb@store:6379/0?ssl_ca_certs=/certificates/ca.pem"
+    done = subprocess.run(
+        ["bash", "-c", f"{function}\nadmin store prune '--dry-run'"],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "URL": url},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert done.stdout == f"{url} 3 store prune --dry-run\n"

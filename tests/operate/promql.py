@@ -3,11 +3,11 @@
 import re
 from dataclasses import dataclass
 
-SELECTOR = re.compile(r"\b((?:meshwright|envoy|process)[a-z_]*(?::\w+)*\w*)(?:\{([^}]*)\})?")
+SELECTOR = re.compile(r"\b((?:meshwright|envoy|process)[a-z_]*(?::\w+)*\w*|up\b)(?:\{([^}]*)\})?")
 MATCHER = re.compile(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"')
 GROUPING = re.compile(r"\bby \(([^)]*)\)")
-OF_SCRAPES = frozenset({"instance", "job", "le"})
-"""Labels that Prometheus adds itself, and that of buckets."""
+OF_SCRAPES = frozenset({"instance", "job", "mesh_role", "le"})
+"""Labels that targets have where they are scraped, and that of buckets."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from k8s.components.monitoring.alerts import ROLES
 from k8s.components.monitoring.dashboards import COLUMNS, DASHBOARDS
+from tests.k8s.objects import workloads, written
 
 MONITORING = Path(__file__).parents[2] / "k8s/components/monitoring"
 COMPONENT = yaml.safe_load((MONITORING / "kustomization.yaml").read_text())
@@ -24,12 +26,23 @@ def test_rules_are_those_of_prometheus():
     assert operated["spec"] == yaml.safe_load((MONITORING / "prometheus-rules.yaml").read_text())
 
 
-def test_pods_are_scraped_at_the_port_that_their_manifests_name():
-    base = yaml.safe_load_all((MONITORING.parents[1] / "base/registry.yaml").read_text())
-    (pods,) = [document["spec"]["template"] for document in base if document["kind"] == "Deployment"]
-    named = {port["name"] for container in pods["spec"]["containers"] for port in container["ports"]}
-    monitor = yaml.safe_load((MONITORING / "pods.yaml").read_text())
-    assert {one["port"] for one in monitor["spec"]["podMetricsEndpoints"]} <= named
+def relabelled(endpoint):
+    """Returns what an endpoint's targets get as `mesh_role`: a word, or the pod's label that it is taken from."""
+    (rule,) = endpoint["relabelings"]
+    assert rule["targetLabel"] == "mesh_role"
+    return rule.get("replacement") or rule["sourceLabels"][0].removeprefix("__meta_kubernetes_pod_label_")
+
+
+def test_targets_bear_the_roles_that_alerts_ask_for():
+    monitor = yaml.safe_load((MONITORING / "pods.yaml").read_text())["spec"]
+    told = {one["port"]: relabelled(one) for one in monitor["podMetricsEndpoints"]}
+    assert told == {"metrics": "app_kubernetes_io_component", "edge-metrics": "edge"}
+    templates = [workload["spec"]["template"] for workload in workloads(written()).values()]
+    scraped = [one["metadata"]["labels"] for one in templates if "metrics" in str(one["spec"]["containers"])]
+    optional = {"tool"}  # a mesh without hosts of tools lacks nothing
+    assert {one["app.kubernetes.io/component"] for one in scraped} | {"edge"} == {*ROLES, *optional}
+    assert monitor["jobLabel"] == "app.kubernetes.io/name"
+    assert all(monitor["jobLabel"] in one for one in scraped)
 
 
 @pytest.mark.parametrize("page", DASHBOARDS, ids=lambda page: page.name)

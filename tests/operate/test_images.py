@@ -9,18 +9,24 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import site
+import subprocess
 import sys
 from pathlib import Path
 
 import grpc
 import pytest
+import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from meshwright.agents.library.bundle import BUNDLED
+from meshwright.cli.agent_new import project
+from meshwright.core.healthy import WITHIN_S
 from meshwright.gateway import envoy
+from tests.ports import free_ports
 
 REPO = Path(__file__).parents[2]
 SPEC = importlib.util.spec_from_file_location("images", REPO / ".ci" / "images.py")
@@ -28,6 +34,7 @@ images = importlib.util.module_from_spec(SPEC)
 sys.modules["images"] = images
 SPEC.loader.exec_module(images)
 ALL = {image.name: image for image in images.images()}
+TOOL = images.Image("tool", "registry/tool.Dockerfile", below=ALL["runtime"])
 START_S = 30
 
 
@@ -98,6 +105,57 @@ async def serves(target):
                 if answer.status == health_pb2.HealthCheckResponse.SERVING:
                     return True
                 await asyncio.sleep(0.1)
+
+
+def defaults(image):
+    """The variables that an image sets, those of the images below it included."""
+    told = defaults(image.below) if image.below else {}
+    for word, (rest, *_) in images.instructions((REPO / image.dockerfile).read_text()):
+        if word == "ENV":
+            told |= dict(one.split("=", 1) for one in rest.split())
+    return told
+
+
+async def health(image, root, port):
+    """Runs an assembled image's health command; returns its exit code."""
+    _, _, command = value(image, "HEALTHCHECK").partition(" CMD ")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-S", *json.loads(command)[1:]),
+        env={"PYTHONPATH": str(root / "opt/meshwright"), "MESHWRIGHT_HEALTH_PORT": port},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    await process.communicate()
+    return process.returncode
+
+
+async def becomes_healthy(image, root, process, port):
+    """Whether the health command says in time that an image's process is well, and that it is not once it has ended."""
+    async with asyncio.timeout(START_S):
+        while await health(image, root, port) != 0:
+            await asyncio.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == 0
+    return await health(image, root, port) == 1
+
+
+@pytest.mark.parametrize("name", [*ALL, "tool"])
+def test_an_image_says_how_its_health_is_asked(name):
+    image = ALL.get(name, TOOL)
+    options, _, command = value(image, "HEALTHCHECK").partition(" CMD ")
+    assert json.loads(command) == ["python", "-m", "meshwright.core.healthy"]
+    told = dict(one.removeprefix("--").split("=") for one in options.split())
+    assert set(told) == {"interval", "timeout", "start-period", "retries"}
+    assert int(told["timeout"].removesuffix("s")) > WITHIN_S
+    port = defaults(image)["MESHWRIGHT_HEALTH_PORT"]
+    assert port in value(image, "EXPOSE").split()
+    settings, _ = (one["data"] for one in yaml.safe_load_all((REPO / "k8s/base/settings.yaml").read_text()))
+    assert port == settings["MESHWRIGHT_HEALTH_PORT"]
+
+
+def test_podman_keeps_the_health_command():
+    base = f"python:3.11-slim-bookworm@sha256:{'0' * 64}"
+    for engine, kept in (("/usr/bin/podman", True), ("/usr/bin/docker", False)):
+        assert ("--format" in images.command(engine, ALL["runtime"], base, "mesh")) == kept
 
 
 def test_every_bundled_agent_is_an_image():
@@ -183,24 +241,80 @@ def test_an_image_is_no_danger(name):
         assert "USER" not in words  # the runtime's stays
 
 
+def test_the_runtime_is_compiled_when_it_is_built(tmp_path):
+    found = list(images.instructions((REPO / ALL["runtime"].dockerfile).read_text()))
+    ((place, command),) = [(at, rest[0]) for at, (word, rest) in enumerate(found) if "compileall" in rest[0]]
+    assert place > max(at for at, (word, _) in enumerate(found) if word == "COPY")
+    assemble(ALL["runtime"], tmp_path)
+    words = shlex.split(command.replace("/opt", str(tmp_path / "opt")))
+    assert words[0] == "python"
+    subprocess.run([sys.executable, *words[1:]], env={"PATH": os.environ["PATH"]}, check=True, timeout=50)
+    modules = {path.relative_to(tmp_path) for path in tmp_path.rglob("*.py")}
+    compiled = {path.relative_to(tmp_path) for path in tmp_path.rglob("*.pyc")}
+    assert {path.parent.parent / f"{path.name.partition('.')[0]}.py" for path in compiled} == modules
+
+
 @pytest.mark.parametrize("name", BUNDLED)
 async def test_an_agents_image_runs(tmp_path, store, name):
     root = tmp_path / "root"
     assemble(ALL[name], root)
     documents = tmp_path / "documents"
     documents.mkdir()
+    port = str(*free_ports(1))
     settings = {"MESHWRIGHT_STORE_URL": store.url, "MESHWRIGHT_DOCS": str(documents), "MESHWRIGHT_MODEL": "offline"}
     async with running(ALL["registry"], root, MESHWRIGHT_STORE_URL=store.url) as registry:
         settings["MESHWRIGHT_REGISTRY"] = await target_of(registry)
-        async with contextlib.AsyncExitStack() as others, running(ALL[name], root, **settings) as agent:
+        async with (
+            contextlib.AsyncExitStack() as others,
+            running(ALL[name], root, **settings, MESHWRIGHT_HEALTH_PORT=port) as agent,
+        ):
             if name == "reviewer":  # which is ready once there are tools of documents
                 other = tmp_path / "researcher"
                 assemble(ALL["researcher"], other)
                 await target_of(await others.enter_async_context(running(ALL["researcher"], other, **settings)))
             assert await serves(await target_of(agent))
-            agent.send_signal(signal.SIGTERM)
-            async with asyncio.timeout(START_S):
-                assert await agent.wait() == 0
+            assert await becomes_healthy(ALL[name], root, agent, port)
+
+
+@pytest.fixture
+def project_image(tmp_path):
+    """The image of a new project, on the runtime."""
+    for path, text in project("price-desk").items():
+        place = tmp_path / "project" / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text)
+    folder = tmp_path / "project"
+    return images.Image("price-desk", str(folder / "Dockerfile"), str(folder), ALL["runtime"])
+
+
+async def test_a_new_projects_image_runs(tmp_path, store, project_image):
+    root = tmp_path / "root"
+    assemble(project_image, root)
+    settings = {"MESHWRIGHT_STORE_URL": store.url, "MESHWRIGHT_MODEL": "offline"}
+    async with running(ALL["registry"], root, MESHWRIGHT_STORE_URL=store.url) as registry:
+        settings["MESHWRIGHT_REGISTRY"] = await target_of(registry)
+        settings["MESHWRIGHT_HEALTH_PORT"] = port = str(*free_ports(1))
+        async with running(project_image, root, **settings) as agent:
+            assert await serves(await target_of(agent))
+            assert await becomes_healthy(project_image, root, agent, port)
+
+
+def test_a_new_projects_image_is_the_runtime_with_its_package(tmp_path, project_image):
+    found = list(images.instructions(Path(project_image.dockerfile).read_text()))
+    assert [word for word, _ in found] == ["ARG", "FROM", "COPY", "CMD"]  # installs nothing; user and health stay
+    assert found[1][1] == ["${RUNTIME}"]
+    ignored = (tmp_path / "project/.dockerignore").read_text().splitlines()
+    for patterns, _ in images.copies(project_image):
+        assert {f"!{pattern}" for pattern in patterns} <= {*ignored}
+
+
+async def test_the_registrys_image_runs(tmp_path, store):
+    assemble(ALL["registry"], tmp_path)
+    port = str(*free_ports(1))
+    given = {"MESHWRIGHT_STORE_URL": store.url, "MESHWRIGHT_HEALTH_PORT": port}
+    async with running(ALL["registry"], tmp_path, **given) as registry:
+        assert await serves(await target_of(registry))
+        assert await becomes_healthy(ALL["registry"], tmp_path, registry, port)
 
 
 async def test_a_folder_of_tools_on_the_runtime_runs(tmp_path, store):
@@ -209,11 +323,12 @@ async def test_a_folder_of_tools_on_the_runtime_runs(tmp_path, store):
     folder = root / "opt/tools"
     folder.mkdir(parents=True)
     shutil.copy(REPO / "examples/tools.py", folder)
-    tool = images.Image("tool", "registry/tool.Dockerfile", below=ALL["runtime"])
     async with running(ALL["registry"], root, MESHWRIGHT_STORE_URL=store.url) as registry:
         place = {"MESHWRIGHT_REGISTRY": await target_of(registry), "MESHWRIGHT_STORE_URL": store.url}
-        async with running(tool, root, str(folder / "tools.py"), **place) as host:
+        place["MESHWRIGHT_HEALTH_PORT"] = port = str(*free_ports(1))
+        async with running(TOOL, root, str(folder / "tools.py"), **place) as host:
             assert await serves(await target_of(host))
+            assert await becomes_healthy(TOOL, root, host, port)
 
 
 async def test_the_gateways_image_runs_and_has_the_command_line(tmp_path, store):
@@ -222,13 +337,21 @@ async def test_the_gateways_image_runs_and_has_the_command_line(tmp_path, store)
     assemble(ALL["registry"], root)
     async with running(ALL["registry"], root, MESHWRIGHT_STORE_URL=store.url) as registry:
         place = {"MESHWRIGHT_REGISTRY": await target_of(registry), "MESHWRIGHT_FOLDER": str(tmp_path / "shared")}
+        place["MESHWRIGHT_HEALTH_PORT"] = port = str(*free_ports(1))
         async with running(ALL["gateway"], root, **place) as gateway:
             assert await serves(await target_of(gateway))
             assert (tmp_path / "shared" / envoy.BOOTSTRAP).exists()
+            assert await becomes_healthy(ALL["gateway"], root, gateway, port)
     packages = os.pathsep.join([str(root / "opt/meshwright"), *site.getsitepackages()])
-    command = (sys.executable, "-S", "-m", "meshwright.cli.main", "store", "acl", "--help")
+    python = tmp_path / "venv/python"
+    python.parent.mkdir()
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    python.chmod(0o755)
+    first, *_ = defaults(ALL["gateway"])["PATH"].split(":")
     process = await asyncio.create_subprocess_exec(
-        *command, env={"PATH": os.environ["PATH"], "PYTHONPATH": packages}, stdout=asyncio.subprocess.PIPE
+        *(f"{root}{first}/meshwright", "store", "acl", "--help"),
+        env={"PATH": f"{python.parent}:{os.environ['PATH']}", "PYTHONPATH": packages},
+        stdout=asyncio.subprocess.PIPE,
     )
     assert b"--passwords" in (await process.communicate())[0]
     assert process.returncode == 0

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 from prometheus_client.openmetrics.exposition import generate_latest
 
-from meshwright.core import telemetry, tracing
+from meshwright.core import logs, telemetry, tracing
 from meshwright.core.errors import StoreUnavailableError
 from meshwright.core.settings import Settings
 from meshwright.core.store import Store
@@ -28,7 +28,7 @@ def test_a_label_takes_so_many_values_and_other(names, most):
 
 def test_a_setting_says_how_many_tenants_have_a_name(monkeypatch):
     monkeypatch.setattr(telemetry, "TENANTS", telemetry.Bounded(20))
-    monkeypatch.setattr(telemetry, "configure_logs", lambda *_: None)
+    monkeypatch.setattr(logs, "configure", lambda *_: None)
     telemetry.configure(Settings(metrics_tenants=1, tracing=False), "probe", "probe-1")
     telemetry.count_cost("clerk", "acme", "llm", "m", 7)
     telemetry.count_cost("clerk", "beta", "llm", "m", 2)

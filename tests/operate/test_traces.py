@@ -6,18 +6,12 @@ import secrets
 import signal
 import subprocess
 import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import grpc
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
-    TraceServiceServicer,
-    add_TraceServiceServicer_to_server,
-)
 
 from meshwright.cli import ports
+from tests.collector import Collector
 from tests.e2e.conftest import HERE, MESHWRIGHT, Dev
 
 CANARY = "quokka"
@@ -43,21 +37,20 @@ class Span:
     end: int
 
 
-@dataclass
-class Collector(TraceServiceServicer):
-    """Takes spans as an OpenTelemetry collector does."""
+class Spans(Collector):
+    """Keeps spans by their traces."""
 
-    port: int = 0
-    traces: dict[str, dict[str, Span]] = field(default_factory=dict)
+    def __init__(self):
+        super().__init__()
+        self.traces: dict[str, dict[str, Span]] = {}
 
-    def Export(self, request, context):  # noqa: N802 - the name of the method
+    def take(self, request):
         for some in request.resource_spans:
             service = next(one.value.string_value for one in some.resource.attributes if one.key == "service.name")
             for span in (one for scope in some.scope_spans for one in scope.spans):
-                self.take(service, span)
-        return ExportTraceServiceResponse()
+                self.keep(service, span)
 
-    def take(self, service, span):
+    def keep(self, service, span):
         links = [one.span_id.hex() for one in span.links if one.trace_id == span.trace_id]
         assert len(links) == len(span.links), "a link leaves the trace"
         facts = {one.key: getattr(one.value, one.value.WhichOneof("value")) for one in span.attributes}
@@ -82,12 +75,9 @@ class Collector(TraceServiceServicer):
 
 @pytest.fixture(scope="module")
 def collector():
-    server, collector = grpc.server(ThreadPoolExecutor(4)), Collector()
-    add_TraceServiceServicer_to_server(collector, server)
-    collector.port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    yield collector
-    server.stop(None).wait()
+    collector = Spans()
+    with collector.serving():
+        yield collector
 
 
 @pytest.fixture(scope="module", params=["stock", "lean"])
@@ -98,7 +88,7 @@ def mesh(request, tmp_path_factory, collector):
     agents = ("--agent", f"{HERE / 'agents.py'}:slow", "--tools", str(HERE / "letters.py"))
     running = Dev(folder, ports.reserve("127.0.0.1", set()), "--docs", str(documents), *agents, "--lease", "2")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MESHWRIGHT_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.port}")
+        patch.setenv("MESHWRIGHT_OTLP_ENDPOINT", collector.endpoint)
         patch.setenv("OTEL_SEMCONV_STABILITY_OPT_IN", "gen_ai_latest_experimental")
         patch.setenv("MESHWRIGHT_LEAN_SPANS", str(request.param == "lean"))
         patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
@@ -203,9 +193,20 @@ def test_a_takeover_goes_on_in_the_same_trace_and_names_the_attempt_that_was_los
     assert lost.facts["meshwright.lost"] is True
     assert second.links == [lost.span_id]
     assert lost.end <= second.start + 1_000_000_000
+    assert lost.start <= min(span.start for span in spans if span.parent == lost.span_id)
     by_parent = [span.parent for span in spans if span.name.startswith("chat ")]
     assert by_parent.count(lost.span_id) >= 1
     assert by_parent.count(second.span_id) >= 1
+    log = (mesh.folder / "data" / "logs" / "slow.log").read_text().splitlines()
+    lines = [json.loads(line) for line in log if line.startswith('{"timestamp"')]
+    (line,) = [line for line in lines if line["event"] == "taken_over" and line["task_id"] == trace_id]
+    assert (line["agent"], line["attempt"]) == ("slow", 2)
+    cards = {card["agent_id"]: card for card in mesh.request("GET", "/v1/agents").json["agents"]}
+    rows = json.loads(traced(mesh, trace_id, "-o", "json"))["tree"]["children"]
+    (away,) = [row for row in rows if row["kind"] == "takeover"]
+    assert (away["name"], away["status"]) == ("attempt 2", "worker lost")
+    assert away["duration_ms"] > 0
+    assert line["instance"] in {endpoint["instance_id"] for endpoint in cards["slow"]["endpoints"]}
 
 
 def test_what_its_caller_does_not_keep_is_kept_nowhere(mesh, collector, root):

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from meshwright.gateway.listeners import tracing
 from meshwright.gateway.settings import GatewaySettings
+from meshwright.gateway.spans import tracing
 
 SERVICE = """
 import asyncio, json, sys

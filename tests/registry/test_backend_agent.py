@@ -10,10 +10,11 @@ from google.protobuf.duration_pb2 import Duration
 
 from meshwright.agents.agent import Agent
 from meshwright.agents.task import NewTask, TaskName
+from meshwright.core.call import METADATA_KEY
 from meshwright.core.errors import MeshError, SetupError, TaskNotFoundError
-from meshwright.core.grant import METADATA_KEY
 from meshwright.core.interceptors import CALLER, Caller
 from meshwright.core.settings import Settings
+from meshwright.core.signed_token import CLOCKS_S
 from meshwright.gen.agents.v1.agent_service_pb2_grpc import AgentServiceStub
 from meshwright.gen.agents.v1.grant_pb2 import Grant
 from meshwright.gen.agents.v1.task_pb2 import TASK_STATUS_CANCELLED, TASK_STATUS_COMPLETED, TaskRequest
@@ -35,7 +36,7 @@ from meshwright.gen.registry.v1.tool_registry_service_pb2 import (
 from meshwright.gen.tools.v1.tool_service_pb2 import InvokeRequest
 from meshwright.registry.backends.agent import AgentTool
 from meshwright.registry.invocation import INVOCATION, Invocation
-from meshwright.registry.service import CLOCKS_S, call_grant
+from meshwright.registry.service import call_grant
 
 PIN = "research.ask@1.0.0"
 

@@ -15,6 +15,7 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshwright.core.call import DEADLINE
 from meshwright.core.errors import (
     BackendUnavailableError,
     DeadlineExceededError,
@@ -24,7 +25,6 @@ from meshwright.core.errors import (
     ResultTooLargeError,
     ToolFailedError,
 )
-from meshwright.core.interceptors import DEADLINE
 from meshwright.gen.agents.v1.grant_pb2 import Grant
 from meshwright.registry.backends.http import HttpTool
 from meshwright.registry.backends.url_template import parsed_template

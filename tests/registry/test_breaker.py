@@ -85,7 +85,7 @@ async def test_a_tool_that_keeps_failing_is_left_alone(hosting, store, name):
     assert Backend.calls == FEWEST_CALLS
     assert circuit(name) == Circuit.OPEN
     assert (await hosting.host.outcome(GRANT, f"k{FEWEST_CALLS}"))[0] == InvocationState.INVOCATION_STATE_NOT_SEEN
-    (lines,) = await store.run(("XLEN", "mw:{0}:audit:t:chain"))
+    (lines,) = await store.run(("LLEN", "mw:{0}:audit:t:lines"))
     assert lines == (2 * FEWEST_CALLS if name == "pay" else 0)
     other = "pay" if name == "read" else "read"
     assert (await hosting.call(other)).HasField("error")

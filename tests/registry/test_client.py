@@ -4,16 +4,21 @@ import asyncio
 import contextlib
 
 import pytest
+import structlog
 
+from meshwright.cli import ports
+from meshwright.core import server as server_module
 from meshwright.core.channel import Channels
 from meshwright.core.errors import AbortedError, KeyNotFoundError, ToolNotFoundError, UnavailableError
+from meshwright.core.process import ended
 from meshwright.core.settings import Settings
 from meshwright.gen.registry.v1.agent_directory_service_pb2 import AgentCard, Endpoint
 from meshwright.registry import client as client_module
-from meshwright.registry import tool
+from meshwright.registry import tool, tool_serving
 from meshwright.registry.client import RegistryClient
 from meshwright.registry.serving import RegistryProcess
 from meshwright.registry.store import CatalogStore
+from meshwright.registry.tool_serving import keep_registered
 
 
 @pytest.fixture(autouse=True)
@@ -43,10 +48,108 @@ def add(a: int, b: int) -> int:
     return a + b
 
 
-async def until(condition):
-    async with asyncio.timeout(10):
+async def until(condition, patience_s=10):
+    async with asyncio.timeout(patience_s):
         while not condition():
             await asyncio.sleep(0.01)
+
+
+async def test_a_registry_that_stays_away_is_told_once_and_not_at_each_try(absent, monkeypatch):
+    monkeypatch.setattr(client_module, "BEAT_S", 0.02)
+    tries = []
+
+    def note(name):
+        method = getattr(absent, name)
+
+        async def noted(*arguments):
+            tries.append(name)
+            return await method(*arguments)
+
+        monkeypatch.setattr(absent, name, noted)
+
+    async def follow():
+        async for _ in absent.watch_tools(0):
+            pass
+
+    note("list_agents")
+    note("announce")
+    with structlog.testing.capture_logs() as told:
+        chores = [
+            asyncio.create_task(absent.keep_known()),
+            asyncio.create_task(absent.keep_announced(card(), endpoint())),
+            asyncio.create_task(follow()),
+        ]
+        await until(lambda: min(tries.count("list_agents"), tries.count("announce")) >= 5 and len(told) >= 3)
+        await ended(*chores)
+    assert sorted(line["event"] for line in told) == ["announce_failed", "tools_watch_broke", "watch_broke"]
+
+
+async def test_a_connection_that_a_server_ends_for_its_age_is_no_news(store, monkeypatch):
+    aged = ("grpc.max_connection_age_ms", "grpc.max_connection_age_grace_ms")
+    options = [one for one in server_module.OPTIONS if one[0] not in aged]
+    monkeypatch.setattr(server_module, "OPTIONS", (*options, (aged[0], 300), (aged[1], 100)))
+    process = RegistryProcess(Settings(store_url=store.url, drain_s=0, tracing=False))
+    channels = Channels()
+    client = RegistryClient(channels, await process.start())
+
+    async def follow():
+        async for _ in client.watch_tools(0):
+            pass
+
+    with structlog.testing.capture_logs() as told:
+        chores = [asyncio.create_task(client.keep_known()), asyncio.create_task(follow())]
+        await until(lambda: [line["event"] for line in told].count("watches_anew") >= 3, 50)
+        await ended(*chores)
+    await channels.close()
+    await process.stop()
+    assert {"watch_broke", "tools_watch_broke"}.isdisjoint(line["event"] for line in told)
+    assert {line["log_level"] for line in told if line["event"] == "watches_anew"} == {"debug"}
+
+
+async def test_a_registry_that_comes_back_is_told(store, monkeypatch):
+    monkeypatch.setattr(client_module, "BEAT_S", 0.02)
+    port = ports.reserve("127.0.0.1", set())
+    channels = Channels()
+    client = RegistryClient(channels, f"127.0.0.1:{port}")
+    with structlog.testing.capture_logs() as told:
+        chores = [
+            asyncio.create_task(client.keep_known()),
+            asyncio.create_task(client.keep_announced(card(), endpoint())),
+        ]
+        await until(lambda: len(told) >= 2)
+        process = RegistryProcess(Settings(store_url=store.url, port=port, drain_s=0, tracing=False))
+        await process.start()
+        await until(lambda: {"watches_again", "announced_again"} <= {line["event"] for line in told})
+        await ended(*chores)
+    await channels.close()
+    await process.stop()
+
+
+async def test_tools_that_cannot_be_registered_are_told_once_and_when_they_are_again(store, monkeypatch):
+    monkeypatch.setattr(tool_serving, "REPEAT_S", 0.02)
+    port = ports.reserve("127.0.0.1", set())
+    channels, tries = Channels(), []
+    client = RegistryClient(channels, f"127.0.0.1:{port}")
+    register = client.register
+
+    async def noted(contract):
+        tries.append(contract.name)
+        return await register(contract)
+
+    monkeypatch.setattr(client, "register", noted)
+    with structlog.testing.capture_logs() as told:
+        keeping = asyncio.create_task(keep_registered(client, [add], "127.0.0.1:7"))
+        await until(lambda: len(tries) >= 5)
+        process = RegistryProcess(Settings(store_url=store.url, port=port, drain_s=0, tracing=False))
+        await process.start()
+        await until(lambda: any(line["event"] == "registered_again" for line in told))
+        await ended(keeping)
+    assert [line["event"] for line in told if line["event"].startswith("regist")] == [
+        "register_failed",
+        "registered_again",
+    ]
+    await channels.close()
+    await process.stop()
 
 
 async def test_tools_are_registered_and_resolved(registry):

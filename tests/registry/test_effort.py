@@ -58,9 +58,9 @@ def test_references_are_followed_by_pointer_anchor_and_to_the_root():
 
 def test_a_bomb_of_references_is_counted_fast():
     bomb = {"d0": {"type": "string"}} | {f"d{n}": {"allOf": [reference(f"d{n - 1}")] * 2} for n in range(1, 400)}
-    start = time.process_time()
+    start = time.thread_time()
     assert efforts({"$defs": bomb, **reference("d399")}, 24, LIMIT) == []
-    assert time.process_time() - start < 1
+    assert time.thread_time() - start < 1
 
 
 @pytest.mark.parametrize(

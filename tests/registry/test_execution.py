@@ -4,6 +4,7 @@ import asyncio
 import time
 
 import pytest
+import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -54,6 +55,22 @@ def flapping(store, calls):
 
 async def outcome_of(host, key="k"):
     return await host.invoke(GRANT, "flap@1.0.0", '{"items": []}', key)
+
+
+async def test_a_call_is_logged_at_debug_and_a_failure_names_the_tool_with_its_version(flapping):
+    with structlog.testing.capture_logs() as told:
+        await outcome_of(flapping(ValueError("no")))
+        await outcome_of(flapping())
+    assert [(line["event"], line["tool"]) for line in told if line["event"] != "tool_called"] == [
+        ("tool_begun", "flap@1.0.0"),
+        ("tool_failed", "flap@1.0.0"),
+        ("tool_answered", "flap@1.0.0"),
+        ("tool_begun", "flap@1.0.0"),
+        ("tool_answered", "flap@1.0.0"),
+    ]
+    answered = [line for line in told if line["event"] == "tool_answered"]
+    assert [(line["log_level"], line["outcome"]) for line in answered] == [("debug", "TOOL_FAILED"), ("debug", "ok")]
+    assert all(line["task_id"] == "task" and line["ms"] >= 0 for line in answered)
 
 
 @pytest.mark.parametrize("effect", ["pure", "idempotent"])

@@ -6,6 +6,7 @@ import sys
 import textwrap
 
 import pytest
+import structlog
 
 from meshwright.core.canonical import digest
 from meshwright.core.errors import (
@@ -262,15 +263,32 @@ async def test_an_outcome_waits_for_a_store_that_is_away(run_valkey, tmp_path, m
     own = run_valkey(tmp_path)
     store = Store(own.url, LIBRARY)
     await store.open()
-    hosted = ToolHost(TOOLS, Ledger(store))
+    ledger, waits = Ledger(store), []
+    settle = ledger.settle
+
+    async def settled(*args, **kwargs):
+        try:
+            return await settle(*args, **kwargs)
+        except MeshError:
+            waits.append(1)
+            raise
+
+    monkeypatch.setattr(ledger, "settle", settled)
+    hosted = ToolHost(TOOLS, ledger)
     calling = asyncio.create_task(hosted.invoke(grant(), "pay@1.0.0", '{"n": 1, "wait_s": 0.1}', "k"))
     while not RUNS:
         await asyncio.sleep(0.005)
-    own.kill()
-    await asyncio.sleep(0.4)
-    own.start()
+    with structlog.testing.capture_logs() as lines:
+        own.kill()
+        async with asyncio.timeout(30):
+            while len(waits) < 3:
+                await asyncio.sleep(0.01)
+        own.start()
+        async with asyncio.timeout(20):
+            assert value(await calling) == "paid 1"
+    told = [(line["event"], line["task_id"]) for line in lines if line["event"].startswith("outcome_")]
+    assert told == [("outcome_waits", "task"), ("outcome_written", "task")]
     async with asyncio.timeout(20):
-        assert value(await calling) == "paid 1"
         assert (await hosted.invoke(grant(), "pay@1.0.0", '{"n": 1, "wait_s": 0.1}', "k")).replayed
     assert RUNS == [1]
     await store.close()
@@ -279,6 +297,8 @@ async def test_an_outcome_waits_for_a_store_that_is_away(run_valkey, tmp_path, m
 LOSABLE = """
     import asyncio, json, sys
     from pathlib import Path
+    from meshwright.core import logs
+    from meshwright.core.log_levels import Levels
     from meshwright.core.store import Store
     from meshwright.gen.agents.v1.grant_pb2 import Grant
     from meshwright.registry import tool
@@ -293,6 +313,7 @@ LOSABLE = """
         return "paid"
 
     async def main():
+        logs.write_lines(Levels(), "pays", "pays-1")
         store = Store(sys.argv[1], LIBRARY)
         await store.open()
         grant = Grant(tenant="t", principal="p", task_id="task", tools=["pay@1.0.0"])

@@ -10,6 +10,7 @@ from google.protobuf import struct_pb2
 from pydantic import Field
 
 from meshwright.core import channel
+from meshwright.core.call import METADATA_KEY
 from meshwright.core.canonical import from_value
 from meshwright.core.errors import (
     InvalidRequestError,
@@ -20,13 +21,14 @@ from meshwright.core.errors import (
     ToolNotFoundError,
     UnavailableError,
 )
-from meshwright.core.grant import METADATA_KEY, Signer, is_call
+from meshwright.core.grant import Signer, is_call
 from meshwright.core.interceptors import Caller
+from meshwright.core.signed_token import CLOCKS_S
 from meshwright.gen.agents.v1.grant_pb2 import Grant
 from meshwright.gen.registry.v1 import tool_registry_service_pb2 as pb
 from meshwright.gen.registry.v1.agent_directory_service_pb2 import AgentCard, AnnounceAgentRequest, Endpoint
 from meshwright.registry import current_invocation, tool
-from meshwright.registry.service import CLOCKS_S, call_grant
+from meshwright.registry.service import call_grant
 
 PAID: list[float] = []
 

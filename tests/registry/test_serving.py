@@ -18,6 +18,8 @@ from meshwright.core.canonical import from_value
 from meshwright.core.channel import dial
 from meshwright.core.errors import SetupError, ToolFailedError, ToolRateLimitedError, UnavailableError
 from meshwright.core.settings import Settings
+from meshwright.gen.registry.v1.agent_directory_service_pb2 import GetKeyRequest
+from meshwright.gen.registry.v1.agent_directory_service_pb2_grpc import AgentDirectoryServiceStub
 from meshwright.gen.registry.v1.tool_registry_service_pb2 import (
     GetToolRequest,
     InvokeToolRequest,
@@ -107,7 +109,12 @@ async def test_a_file_of_tools_is_served_and_called_through_the_registry(run, re
         await channel.unary(registry.tools.InvokeTool, InvokeToolRequest(name="hang"), timeout_s=10)
 
     start = time.monotonic()
-    assert await stopped(child) == ["waits_for_registry", "tool_called", "tool_failed", "tool_called"]
+    assert await stopped(child) == [
+        "waits_for_registry",
+        "ready",
+        *("tool_called", "tool_failed", "tool_called"),
+        *("draining", "ended"),
+    ]
     assert time.monotonic() - start < 10
     with pytest.raises((UnavailableError, ToolFailedError)):
         await channel.unary(registry.tools.InvokeTool, request, timeout_s=5)
@@ -135,7 +142,7 @@ async def test_a_registry_of_its_own_process_serves_what_another_one_stored(run,
         assert not (await channel.unary(stub.ListTools, ListToolsRequest(), timeout_s=5)).tools
         with pytest.raises(Exception, match="no tool docs is registered"):
             await channel.unary(stub.GetTool, GetToolRequest(name="docs"), timeout_s=5)
-    assert await stopped(child) == []
+    assert await stopped(child) == ["ready", "draining", "ended"]
 
 
 @pytest.mark.parametrize(
@@ -176,14 +183,12 @@ def test_a_mistake_in_a_tool_is_told_in_one_line(run, registry, tmp_path):
 
 async def test_a_program_that_waits_for_its_registry_can_be_stopped(run, tmp_path):
     file = tmp_path / "my_tools.py"
-    file.write_text(f"{TOOLS}\nopen({str(tmp_path / 'imported')!r}, 'w').close()\n")
+    file.write_text(TOOLS)
     child = run("meshwright.registry.tool", str(file), registry="127.0.0.1:1")
     async with asyncio.timeout(LIMIT_S):
-        while not (tmp_path / "imported").exists():
-            await asyncio.sleep(0.02)
-    await asyncio.sleep(0.5)  # it now waits for the registry, or is about to
+        assert json.loads(await asyncio.to_thread(child.stderr.readline))["event"] == "waits_for_registry"
     start = time.monotonic()
-    assert await stopped(child) == ["waits_for_registry"]
+    assert await stopped(child) == []
     assert time.monotonic() - start < 10
 
 
@@ -205,3 +210,14 @@ async def test_all_services_of_a_store_have_the_same_partitions(store):
         await second.start()
     await second.stop()
     await first.stop()
+
+
+async def test_a_grant_that_one_registry_has_signed_is_checked_at_another(store):
+    first, second = (RegistryProcess(Settings(store_url=store.url, drain_s=0, tracing=False)) for _ in range(2))
+    async with contextlib.AsyncExitStack() as stack:
+        for process in (first, second):
+            stack.push_async_callback(process.stop)
+        await first.start()
+        async with dial(await second.start()) as wire:
+            reply = await AgentDirectoryServiceStub(wire).GetKey(GetKeyRequest(key_id=first.signer.key_id), timeout=5)
+    assert (reply.public_key, reply.edge) == (first.signer.public_key, False)

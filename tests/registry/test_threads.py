@@ -67,6 +67,7 @@ async def test_so_many_run_so_many_wait_and_the_rest_is_refused(store, work, eff
     with pytest.raises(OverloadedError) as caught:
         await host.invoke(GRANT, "block@1.0.0", "{}", "one-more")
     assert caught.value.retry_after_s == 1
+    assert caught.value.metadata["limit"] == "process"
     assert (await host.outcome(GRANT, "one-more"))[0] == InvocationState.INVOCATION_STATE_NOT_SEEN
     work.gate.set()
     outcomes = await asyncio.gather(*calls)
@@ -107,6 +108,7 @@ async def test_where_no_thread_can_be_started_the_place_is_given_back(monkeypatc
     threads = Threads(1, 0)
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", refuse)
-        with pytest.raises(OverloadedError):
+        with pytest.raises(OverloadedError) as caught:
             await threads.run(lambda: 1)
+    assert caught.value.metadata == {"limit": "process"}
     assert await threads.run(lambda: 2) == 2

@@ -1,4 +1,4 @@
-"""The backlog: how many tasks wait for an agent's workers, and for how long, as metrics tell it."""
+"""The backlog: tasks that wait for an agent's workers and for how long, and all that are open, as metrics tell it."""
 
 import time
 
@@ -10,7 +10,7 @@ EVERY_S = 5.0
 
 
 class Backlog:
-    """Measures the queues of one agent: that of any version, and that of tasks which stay with this process's.
+    """Measures the mesh, and the queues of one agent: that of any version and that of tasks of this process's version.
 
     Args:
         journal: Where tasks live.
@@ -37,6 +37,19 @@ class Backlog:
             many, waited_s = await self._looked_at(queue)
             telemetry.TASKS_READY.labels(self._agent_id, version).set(many)
             telemetry.READY_SECONDS.labels(self._agent_id, version).set(waited_s)
+        await self._measure_mesh()
+
+    async def _measure_mesh(self) -> None:
+        store = self._journal.store
+        numbers = range(store.partitions)
+        keys = [partition_key(number, "deadlines") for number in numbers]  # a member for each task that has not ended
+        keys += [partition_key(number, "leases") for number in numbers]  # for each that a worker holds
+        keys += [partition_key(number, "lapses") for number in numbers]  # for each open question
+        counted = await store.run(*(("ZCARD", key) for key in keys))
+        unended, leased, asked = (sum(counted[at : at + len(numbers)]) for at in range(0, len(keys), len(numbers)))
+        telemetry.TASKS_OPEN.labels("running").set(leased)
+        telemetry.TASKS_OPEN.labels("waiting").set(max(0, unended - leased))  # they are not counted at one moment
+        telemetry.QUESTIONS_OPEN.set(asked)
 
     async def _looked_at(self, queue: str) -> tuple[int, float]:
         """Returns how many tasks wait in a queue, and the seconds that the first in line has waited for."""

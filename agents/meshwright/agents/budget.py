@@ -144,13 +144,21 @@ class Shortfall:
 
     Attributes:
         reason: Which budget lacks something.
-        is_shared: It is not the task's own.
+        shared: The budget that lacks it, as people call it, where other tasks share it; empty: it is the task's own.
         total: What the budget has to be for the next call, in its own unit; 0: that is not known.
     """
 
     reason: FinishReason.ValueType
-    is_shared: bool = False
+    shared: str = ""
     total: int = 0
+
+    @property
+    def error(self) -> BudgetExceededError | None:
+        """Names a budget that the task does not know of itself; None: the reason says it."""
+        if not self.shared:
+            return None
+        advice = "raise it, or try again when tasks beside this one have ended"
+        return BudgetExceededError(f"{self.shared} has too little left for a further step: {advice}")
 
 
 @dataclass(slots=True)

@@ -73,12 +73,16 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class _Statement:
-    """What is compared: stems, numbers with the stem of what they count, poles of opposites, and whether it denies."""
+    """What is compared: stems, numbers with the stem of what they count, poles of opposites, and negations."""
 
     stems: frozenset[str]
     numbers: tuple[tuple[float, str], ...]
     poles: frozenset[str]
-    is_denied: bool
+    negations: int
+
+    @property
+    def is_denied(self) -> bool:
+        return self.negations % 2 == 1
 
 
 def review(claims: Iterable[str], passages: Iterable[Passage]) -> list[Finding]:
@@ -111,14 +115,19 @@ def _stated(passages: Iterable[Passage]) -> Iterable[tuple[Passage, str, _Statem
 
 
 def _finding(claim: str, stated: Sequence[tuple[Passage, str, _Statement]]) -> Finding:
-    """Takes the sentence that covers most of the claim; of equals, one that supports it, then the first."""
+    """Takes the sentence that covers most of the claim.
+
+    Of equals, one that supports it; then the one with the fewest negations and opposites that the claim has not, since
+    those tell of another case (`two seconds before a lease ends`); then the first.
+    """
     claimed = _statement(claim)
-    best, found = (0.0, False), Finding(claim, "not found")
+    best, found = (0.0, False, 0), Finding(claim, "not found")
     for passage, sentence, statement in stated:
         coverage = _coverage(claimed, statement)
         verdict = _verdict(claimed, statement) if coverage >= LEAST_COVERAGE else None
-        if verdict and (coverage, verdict == "supported") > best:
-            best = (coverage, verdict == "supported")
+        rank = (coverage, verdict == "supported", -_asides(claimed, statement))
+        if verdict and rank > best:
+            best = rank
             found = Finding(claim, verdict, sentence, passage.source)
     return found
 
@@ -127,6 +136,11 @@ def _coverage(claim: _Statement, sentence: _Statement) -> float:
     """Returns the part of the claim's words that the sentence holds; an opposite counts as held."""
     held = sum(word in sentence.stems or _OPPOSITE.get(word) in sentence.poles for word in claim.stems)
     return held / len(claim.stems) if claim.stems else 0.0
+
+
+def _asides(claim: _Statement, sentence: _Statement) -> int:
+    """Counts negations and opposites of a sentence that the claim has not."""
+    return max(0, sentence.negations - claim.negations) + len(sentence.poles - claim.poles)
 
 
 def _verdict(claim: _Statement, sentence: _Statement) -> Verdict | None:
@@ -158,7 +172,7 @@ def _statement(text: str) -> _Statement:
     skipped = {token for token in tokens if token in _SPELLED or token in _NEGATIONS or token[0].isdigit()}
     kept = " ".join(token for token in tokens if token not in skipped)
     poles = frozenset(_OPPOSITE) & {stem(token) for token in tokens}
-    return _Statement(frozenset(words(kept)), tuple(numbers), poles, negations % 2 == 1)
+    return _Statement(frozenset(words(kept)), tuple(numbers), poles, negations)
 
 
 def _numbers(tokens: Sequence[str]) -> list[tuple[float, str]]:

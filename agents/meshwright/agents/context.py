@@ -249,7 +249,8 @@ def _fits(conversation: Conversation, cut: Cut, shown: Sequence[Message], room: 
     if not cut.is_made:
         history = conversation.history
         turns = sum(map(_turn_tokens, history.turns))
-        if history.is_longer or turns > room.session or Message("user", conversation.prompt) not in shown:
+        prompt = shown[-1 - len(conversation.messages)]
+        if history.is_longer or turns > room.session or prompt.text != conversation.prompt:
             return False
     return tokens_of(shown) <= min(room.window, room.budget)
 

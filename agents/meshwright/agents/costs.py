@@ -33,8 +33,7 @@ class Costs:
         """Adds what a tree has cost to the day on which it was accepted, once."""
         arguments: list[str | int] = []
         for row, usage in rows_of(root, response):
-            tokens = usage.input_tokens + usage.output_tokens + usage.embedding_tokens
-            arguments += [row[:MOST_CHARACTERS], usage.cost_micros, usage.estimated_cost_micros, tokens]
+            arguments += [row[:MOST_CHARACTERS], usage.cost_micros, usage.estimated_cost_micros, tokens_of(usage)]
         slot = slot_of(root.name.tenant, day_of(root.created))
         function, key = LIBRARY.function("count"), partition_key(slot, "costs")
         await self._journal.store.call(function, key, slot, trace_of(root.name), KEPT_MS, *arguments)
@@ -74,6 +73,16 @@ class Costs:
                     add(sums.setdefault(name, CostRow(name=name)), what, int(value))
         rows = sorted(sums.values(), key=lambda row: (-row.cost_micros, row.name))
         return GetCostsResponse(rows=rows)
+
+
+def is_counted(usage: Usage) -> bool:
+    """Whether a tree's usage is summed: it has cost something, or used tokens of a model that is free."""
+    return bool(usage.cost_micros or tokens_of(usage))
+
+
+def tokens_of(usage: Usage) -> int:
+    """Returns the tokens of usage: input, output and embedded ones."""
+    return usage.input_tokens + usage.output_tokens + usage.embedding_tokens
 
 
 def rows_of(root: Record, response: TaskResponse) -> Iterator[tuple[str, Usage]]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from meshwright.agents.models.model import Prompt
 from meshwright.agents.outage import Outage
-from meshwright.agents.result import OUT_OF_BUDGET, End
+from meshwright.agents.result import OUT_OF_BUDGET, WORDS, End
 from meshwright.agents.state import RunState
 from meshwright.core.errors import ModelRejectedError, ModelUnavailableError, RateLimitedError
 from meshwright.gen.agents.v1.step_event_pb2 import (
@@ -19,21 +19,12 @@ from meshwright.gen.agents.v1.step_event_pb2 import (
 )
 from meshwright.gen.agents.v1.task_pb2 import (
     BUDGET_ACTION_FAIL,
-    FINISH_REASON_COST_BUDGET_EXCEEDED,
     FINISH_REASON_DEGRADED,
     FINISH_REASON_ERROR,
-    FINISH_REASON_MAX_STEPS,
-    FINISH_REASON_TOKEN_BUDGET_EXCEEDED,
     BudgetAction,
-    FinishReason,
 )
 
 SAFE = "no answer is possible: whoever runs this agent finds the reason in its log"
-WORDS: dict[FinishReason.ValueType, str] = {
-    FINISH_REASON_MAX_STEPS: "I stopped here: this task may take no more steps.",
-    FINISH_REASON_TOKEN_BUDGET_EXCEEDED: "I stopped here: this task's budget of tokens is used up.",
-    FINISH_REASON_COST_BUDGET_EXCEEDED: "I stopped here: this task's budget of money is used up.",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +52,8 @@ def less_of(end: End, state: RunState, outage: Outage, action: BudgetAction.Valu
     if not outage.is_degrading:
         return Less(end)
     if end.reason in OUT_OF_BUDGET and action != BUDGET_ACTION_FAIL:
-        output = joined(WORDS[end.reason], state.partial_output)
+        partial = state.partial_output
+        output = joined(WORDS[end.reason], partial) if partial else ""  # where there is nothing, every result says so
         return Less(replace(end, output=output), told(DEGRADATION_LEVEL_PLAIN_WORD, WORDS[end.reason]))
     if end.reason != FINISH_REASON_ERROR or end.error is None:
         return Less(end)

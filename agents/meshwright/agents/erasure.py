@@ -8,6 +8,7 @@ from meshwright.agents.reader import parse_ref
 from meshwright.agents.recall import Origins
 from meshwright.agents.session import ACCEPTED_WITHIN_MS, session_of
 from meshwright.agents.task import TERMINAL_STATES, TaskName
+from meshwright.core.audit import line_of
 from meshwright.core.errors import SessionBusyError
 from meshwright.core.store import partition_key, partition_of
 from meshwright.gen.agents.v1.session_service_pb2 import DeleteSessionResponse
@@ -67,7 +68,7 @@ class Erasure:
         """Writes a line before anything is deleted, and one once all is: a session lies in several slots."""
         partition = partition_of(name.tenant, session_id, self._journal.store.partitions)
         about = name.sibling(session_id).ref.partition("/")[2]
-        line = self._journal.line(name.principal, outcome, **facts)
+        line = line_of(name.principal, outcome, **facts)
         await self._journal.note(partition, name.tenant, "session_deleted", about, line)
 
     async def _ended(self, name: TaskName, session_id: str) -> list[TaskName]:
@@ -107,7 +108,7 @@ class Erasure:
 
     async def _erase_tasks(self, partition: int, name: TaskName, session_id: str) -> int:
         store, gone = self._journal.store, 0
-        line = self._journal.line(name.principal, "erased", session=session_id)
+        line = line_of(name.principal, "erased", session=session_id)
         ref = name.sibling(session_id).ref
         slot, function = partition_key(partition, "members", ref), LIBRARY.function("erase")
         while True:

@@ -80,8 +80,7 @@ class Escrow:
             Its size; 0: one of the budgets has too little left.
         """
         root = await persistently(self._root, record)
-        limits = root.shared.raised(self._limits)
-        counters = list(counters_of(limits, root.name, root.session_id, root.created))
+        counters = self._counters(root)
         most = max(need, min(CHUNK_MICROS, *(counter.limit // PARTS for counter in counters))) if counters else need
         granted = most
         for counter in counters:
@@ -91,6 +90,18 @@ class Escrow:
             if not granted:
                 break
         return granted
+
+    async def scarcest(self, record: Record) -> tuple[int, str]:
+        """Returns what is left of that budget which has the least left for a task's tree, and how people call it."""
+        counters = self._counters(await persistently(self._root, record))
+        keys = [partition_key(one.slot, "escrow") for one in counters]
+        taken = await persistently(self._journal.store.run, *(("GET", key) for key in keys))
+        pairs = zip(counters, taken, strict=True)
+        return min((max(0, counter.limit - int(micros or 0)), counter.title) for counter, micros in pairs)
+
+    def _counters(self, root: Record) -> list[Counter]:
+        limits = root.shared.raised(self._limits)
+        return list(counters_of(limits, root.name, root.session_id, root.created))
 
     async def _root(self, record: Record) -> Record:
         root_id = record.root_id or record.name.task_id
@@ -109,6 +120,8 @@ class Escrow:
 
 def counters_of(limits: SharedLimits, name: TaskName, session_id: str, created_ms: int) -> Iterator[Counter]:
     """Names the budgets that a tree shares, by its root's name, session and time of acceptance."""
+    if not limits:
+        return
     day = day_of(created_ms)
     if limits.session and session_id:
         slot = segment(f"session/{trace_of(name.sibling(session_id))}")

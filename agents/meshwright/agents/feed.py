@@ -25,6 +25,7 @@ from meshwright.agents.task import Entry, TaskName
 from meshwright.core.codec import Seal
 from meshwright.core.errors import ContentKeyMissingError, DataLossError, MeshError
 from meshwright.core.process import ended
+from meshwright.core.recurring import Recurring
 from meshwright.core.store import partition_key
 from meshwright.gen.agents.v1.step_event_pb2 import StepEvent, StreamGap
 
@@ -157,13 +158,17 @@ class Feeds:
                         follower.push(BEAT)
 
     async def _read(self) -> None:
+        failing = Recurring()
         while True:
             try:
                 async with self._subscribed() as pubsub:
+                    if failing.is_over():
+                        log.info("feed_connected")
                     while True:
                         self._take(await pubsub.get_message(timeout=None))
             except Exception as error:  # noqa: BLE001 - whatever the client raises, go on
-                log.warning("feed_reconnects", error=str(error))
+                if failing.is_news():
+                    log.warning("feed_reconnects", error=str(error))
             await asyncio.sleep(RECONNECT_S)
 
     @contextlib.asynccontextmanager

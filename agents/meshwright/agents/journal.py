@@ -12,7 +12,8 @@ from meshwright.agents.reply import Appended, Beaten, Short, Swept
 from meshwright.agents.sealing import request_of, sealed
 from meshwright.agents.shared_limits import SharedLimits
 from meshwright.agents.task import NewTask, TaskName, counted
-from meshwright.core.audit import AUDIT_KEPT, line_of
+from meshwright.core.audit import line_of
+from meshwright.core.bound import LIMIT, Bound
 from meshwright.core.errors import (
     DigestMismatchError,
     FencedError,
@@ -93,7 +94,6 @@ class Journal(Reader):
         owner: Name of this process in ownership records.
         lease_s: How long a claim lives without a beat.
         limits: Bounds and shares of the queues.
-        audit_kept: Lines that a chain of the audit keeps.
     """
 
     def __init__(
@@ -103,18 +103,12 @@ class Journal(Reader):
         *,
         lease_s: float = 15.0,
         limits: Limits | None = None,
-        audit_kept: int = AUDIT_KEPT,
     ) -> None:
         super().__init__(store)
-        self._audit_kept = audit_kept
         self.owner = owner
         self.lease_ms = int(lease_s * 1000)
         self._limits = limits or Limits()
         self._weights = " ".join(f"{segment(name)} {weight:g}" for name, weight in self._limits.weights.items())
-
-    def line(self, by: str, outcome: str = "", **facts: str | int) -> str:
-        """Writes a line of the audit, as `line_of` does; `by`: who did what it tells of."""
-        return line_of(by, outcome, kept=self._audit_kept, **facts)
 
     async def _call(self, function: str, partition: int, *arguments: str | int | bytes) -> Any:
         slot = partition_key(partition, "task", "-")
@@ -155,7 +149,7 @@ class Journal(Reader):
             task.rank, task.session_id, limits.max_ready, limits.tenant_max_ready, owner, nonce, self.lease_ms,
             limits.tenant_concurrency, version, json.dumps(task.scopes), " ".join(task.ancestors),
             task.request.cost_budget_micros, str(task.shared), b"" if task.parent_id else seal.wrapped,
-            self.line(task.name.principal, agent=task.agent_id, parent=task.parent_id, session=task.session_id),
+            line_of(task.name.principal, agent=task.agent_id, parent=task.parent_id, session=task.session_id),
             len(payloads), *payloads,
         )
         # fmt: on
@@ -171,14 +165,13 @@ class Journal(Reader):
             case b"expired":
                 raise TaskExpiredError(f"task {task.name.task_id} has been deleted: choose another task_id")
             case b"full":
-                raise QueueFullError(f"too many tasks wait for {task.agent_id}: try again later", retry_after_s=5)
+                raise queue_full(f"too many tasks wait for {task.agent_id}", Bound.AGENT)
             case b"wider":
                 raise GrantInvalidError(
                     "the grant holds other scopes than the parent task: they are handed on as they are"
                 )
             case b"tenant full":
-                message = f"too many tasks of yours wait for {task.agent_id}: try again later"
-                raise QueueFullError(message, retry_after_s=5)
+                raise queue_full(f"too many tasks of yours wait for {task.agent_id}", Bound.TENANT)
         raise TaskCancelledError("the parent task has ended: nothing is started for it any more")
 
     async def claim(
@@ -315,7 +308,7 @@ class Journal(Reader):
         partition, ref = self._place(shown)
         decided = event.input_resolved
         word = Decision.Name(decided.decision).removeprefix("DECISION_").lower()
-        line = self.line(decided.decided_by, word, input=input_id, intent=digest, via=shown.task_id)
+        line = line_of(decided.decided_by, word, input=input_id, intent=digest, via=shown.task_id)
         payload, budget = await self.sealing.decision(shown, input_id, event), decided.cost_budget_micros
         reply = await self._call("resolve", partition, ref, input_id, digest, int(is_unpinning), payload, budget, line)
         if reply == b"gone":
@@ -362,7 +355,7 @@ class Journal(Reader):
             by: The principal that wants it; empty: the mesh itself.
         """
         partition, ref = self._place(name)
-        reply = await self._call("cancel", partition, ref, await self.sealing.reason(name, reason), self.line(by))
+        reply = await self._call("cancel", partition, ref, await self.sealing.reason(name, reason), line_of(by))
         return [parse_ref(idle.decode()) for idle in reply[1:]]
 
     async def pass_on(self, name: TaskName, frame: StepEvent) -> None:
@@ -414,7 +407,7 @@ class Journal(Reader):
         partition, ref = self._place(name)
         event = "dead_letter_retried" if retried_as else "dead_letter_dropped"
         facts = {"retried_as": retried_as} if retried_as else {}
-        await self._call("drop", partition, ref, event, self.line(by, **facts))
+        await self._call("drop", partition, ref, event, line_of(by, **facts))
 
     async def note(self, partition: int, tenant: str, event: str, about: str, line: str) -> None:
         """Writes a line of the audit alone, of what no single function of the store does.
@@ -424,18 +417,23 @@ class Journal(Reader):
             tenant: Whose it is.
             event: What is done.
             about: To what, spelled as in keys.
-            line: As `line` makes it.
+            line: As `line_of` makes it.
         """
         await self._call("note", partition, segment(tenant), event, about, line)
 
     async def purge(self, partition: int) -> int:
         """Deletes tasks whose retention is over; returns how many."""
-        return int(await self._call("purge", partition, TOMBSTONE_MS, self.line("", "expired")))
+        return int(await self._call("purge", partition, TOMBSTONE_MS, line_of("", "expired")))
 
 
 def conflict(name: TaskName) -> TaskConflictError:
     """The refusal of a request whose id is taken."""
     return TaskConflictError(f"task {name.task_id} exists with another request: choose another task_id")
+
+
+def queue_full(message: str, limit: Bound) -> QueueFullError:
+    """The refusal of one more task that would wait."""
+    return QueueFullError(f"{message}: try again later", metadata={LIMIT: limit}, retry_after_s=5)
 
 
 def spelled(events: Sequence[StepEvent]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from meshwright.agents import context
 from meshwright.agents.context import History
-from meshwright.agents.costs import Costs
+from meshwright.agents.costs import Costs, is_counted
 from meshwright.agents.escrow import Escrow
 from meshwright.agents.extract import Passage, extract
 from meshwright.agents.journal import LIBRARY, Journal
@@ -271,6 +271,10 @@ class Outbox:
             await self._journal.outbox_done(partition, entry_id)
         return len(entries)
 
+    async def free(self, root: TaskName) -> None:
+        """Returns to shared budgets at once what an ended tree did not spend; its entry waits, and returns no more."""
+        await self._escrow.give_back(await self._journal.record(root))
+
     async def _apply(self, name: TaskName) -> None:
         """Applies what a task leaves behind; of one that cannot be read, its money all the same."""
         try:
@@ -278,7 +282,7 @@ class Outbox:
         except DataLossError:
             record = await self._journal.outline(name)
         response = await self._journal.response(name)
-        if not record.parent_id and record.usage.cost_micros:
+        if not record.parent_id and is_counted(record.usage):
             await self._costs.count(record, response)
         if not record.parent_id:
             await self._escrow.give_back(record)

@@ -342,6 +342,8 @@ def is_answer(step: Sequence[StepEvent]) -> bool:
 
 def with_ids(answer: Answer, step: int) -> list[Call]:
     """Returns the answer's calls as they can be journaled, with ids of their own, whatever the provider sent."""
+    if not answer.calls:
+        return []
     calls = answer.calls[:MAX_CALLS]
     taken = {call.call_id for call in calls}
     fresh = (call_id for number in itertools.count() if (call_id := f"call_{step}_{number}") not in taken)

@@ -62,19 +62,19 @@ class Purse:
         return bool(run.budget.micros or run.record.shared)
 
     @cached_property
-    def _unpriced(self) -> frozenset[str]:
-        """Names of models of which nobody knows what they cost; the list of prices is read only where money counts."""
+    def unpriced(self) -> frozenset[str]:
+        """Names of models of which nobody knows what they cost; the first look reads the list of prices."""
         return frozenset(
             one.name for one in self._candidates if not self._prices.are_known(one.model.provider, one.model.name)
         )
 
     @cached_property
     def _priced(self) -> list[Model]:
-        return [one.model for one in self._candidates if one.name not in self._unpriced]
+        return [one.model for one in self._candidates if one.name not in self.unpriced]
 
     def bounded(self, run: Run, wish: Wish) -> Wish:
         """Returns a wish with the models left out whose prices nobody knows, where a budget counts money."""
-        return replace(wish, unpriced=self._unpriced) if self.counts(run) else wish
+        return replace(wish, unpriced=self.unpriced) if self.counts(run) else wish
 
     def _check_prices(self, asked: str) -> None:
         """Lets a call pass that has a price.
@@ -85,7 +85,7 @@ class Purse:
         Raises:
             PriceUnknownError: Nobody knows it, or that of no model.
         """
-        models = [one.model for one in self._candidates if one.name == asked and asked in self._unpriced]
+        models = [one.model for one in self._candidates if one.name == asked and asked in self.unpriced]
         if not self._priced:
             models = self._models
         for model in models:
@@ -136,7 +136,16 @@ class Purse:
             if prompt.max_output_tokens < least:
                 lacking = self._most(read, least) - left
                 return Shortfall(FINISH_REASON_COST_BUDGET_EXCEEDED, total=run.budget.micros + lacking)
-        return await self._set_aside(run, self._most(read, prompt.max_output_tokens) + beside) or prompt
+        return await self._opened(run, prompt, read, beside)
+
+    async def _opened(self, run: Run, prompt: Prompt, read: int, beside: int) -> Prompt | Shortfall:
+        """Sets aside what a prompt's call may cost; where shared budgets have less left, its answer is shorter."""
+        most = prompt.max_output_tokens
+        micros, least = (self._most(read, tokens) + beside for tokens in (most, min(LEAST_OUTPUT, most)))
+        held = await self._set_aside(run, micros, least)
+        if isinstance(held, Shortfall):
+            return held
+        return prompt if held == micros else replace(prompt, max_output_tokens=self._room(held - beside, read, most))
 
     async def is_covered(self, run: Run, prompt: Prompt, parts: int) -> bool:
         """Sets aside what a model call beside the task's own ones may cost; raises as `opened`.
@@ -150,19 +159,21 @@ class Purse:
         micros = self._most(most_input_tokens(prompt), prompt.max_output_tokens)
         if run.budget.micros and micros > run.budget.micros_left(run.state) // parts:
             return False
-        return await self._set_aside(run, micros) is None
+        return not isinstance(await self._set_aside(run, micros, micros), Shortfall)
 
-    async def _set_aside(self, run: Run, micros: int) -> Shortfall | None:
+    async def _set_aside(self, run: Run, micros: int, least: int) -> int | Shortfall:
+        """Sets aside `micros`, or less where shared budgets have too little left for them; returns how much."""
         if not micros:
-            return None
+            return 0
         reservation = ModelReservation(model=self._models[0].name, cost_micros=micros, state=RESERVATION_STATE_OPEN)
         event = run.event(run.state.step + 1, reservation=reservation)
         try:
-            return await self._spend(run, f"reserve:{run.state.sequence}", event)
+            short = await self._spend(run, f"reserve:{run.state.sequence}", event, least=least)
         except TaskCancelledError:  # written, but the call is not made any more
             with contextlib.suppress(TaskCancelledError):
                 await self.release(run)
             raise
+        return short or event.reservation.cost_micros
 
     async def release(self, run: Run) -> None:
         """Frees what was set aside for a model call that its provider refused; an embedding before it is spent."""
@@ -196,8 +207,18 @@ class Purse:
             message = "too little money is left to run it again: it is not known whether it ran before"
             raise BudgetExceededError(message)
 
-    async def _spend(self, run: Run, key: str, *events: StepEvent, is_progress: bool = False) -> Shortfall | None:
-        """Journals events that take money, with as many chunks of shared budgets as they need."""
+    async def _spend(
+        self, run: Run, key: str, *events: StepEvent, is_progress: bool = False, least: int = 0
+    ) -> Shortfall | None:
+        """Journals events that take money, with as many chunks of shared budgets as they need.
+
+        Args:
+            run: Whose budgets pay.
+            key: Of the entry.
+            events: What is journaled.
+            is_progress: As `Run.append` has it.
+            least: So much of what the first event sets aside is enough; 0: it sets nothing aside.
+        """
         escrow = "0 0" if run.record.shared else ""
         reason = FINISH_REASON_COST_BUDGET_EXCEEDED
         for _ in range(MOST_CHUNKS):
@@ -206,13 +227,29 @@ class Purse:
                 return None
             if short.left is not None:
                 return Shortfall(reason)
-            granted = await self._escrow.take(run.record, short.chunk, short.missing)
-            if not granted:
+            cut = await self._cut(run, events[0].reservation, least, short.missing) if least else 0
+            missing = short.missing - cut
+            granted = await self._escrow.take(run.record, short.chunk, missing) if missing else 0
+            if granted:
+                escrow = f"{short.chunk} {granted}"
+                if events[0].HasField("reservation"):
+                    events[0].reservation.chunk, events[0].reservation.chunk_micros = short.chunk, granted
+            elif not cut:
                 break
-            escrow = f"{short.chunk} {granted}"
-            if events[0].HasField("reservation"):
-                events[0].reservation.chunk, events[0].reservation.chunk_micros = short.chunk, granted
-        return Shortfall(reason, is_shared=True)
+        _, title = await self._escrow.scarcest(run.record)
+        return Shortfall(reason, shared=title)
+
+    async def _cut(self, run: Run, reservation: ModelReservation, least: int, missing: int) -> int:
+        """Lessens what a call sets aside where shared budgets have less left than it lacks; returns by how much.
+
+        It leaves half of the rest to the tasks beside it, as long as `least` allows.
+        """
+        left, _ = await self._escrow.scarcest(run.record)
+        if left >= missing:
+            return 0
+        cut = min(reservation.cost_micros - least, missing - left // 2)
+        reservation.cost_micros -= cut
+        return cut
 
     def _room(self, left: int, read: int, most: int) -> int:
         """Returns how many tokens an answer may have, by the money that is left."""

@@ -6,7 +6,7 @@ from urllib.parse import unquote
 
 from meshwright.agents.page import Row, page_of
 from meshwright.agents.sealing import Sealing
-from meshwright.agents.task import Entry, Record, TaskName
+from meshwright.agents.task import Entry, Record, TaskName, parsed
 from meshwright.core.errors import ContentKeyMissingError, DataLossError, TaskNotFoundError
 from meshwright.core.store import Store, partition_key
 from meshwright.gen.agents.v1.task_pb2 import PendingInput, TaskRequest, TaskResponse
@@ -90,7 +90,7 @@ class Reader:
         for input_id, entry in entries.items():
             origin, _, question = entry.split(b" ", 2)
             payload = await self.sealing.opened_input(name, input_id.decode(), origin.decode(), question)
-            pending = PendingInput.FromString(payload)
+            pending = parsed(PendingInput, payload, f"question {input_id.decode()} of task {name.task_id}")
             if origin.decode() != name.task_id:
                 pending.origin_task_id = origin.decode()
             found.append(pending)
@@ -166,6 +166,7 @@ def only_of_result(result: TaskResponse) -> TaskResponse:
     kept = TaskResponse(
         output=result.output,
         finish_reason=result.finish_reason,
+        unanswered=result.unanswered,
         degraded=result.degraded,
         agent_version=result.agent_version,
         usage_shares=result.usage_shares,

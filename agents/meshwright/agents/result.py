@@ -39,6 +39,12 @@ MAX_OUTPUT_CHARS = 1 * 2**20
 OUT_OF_BUDGET = frozenset(
     {FINISH_REASON_MAX_STEPS, FINISH_REASON_TOKEN_BUDGET_EXCEEDED, FINISH_REASON_COST_BUDGET_EXCEEDED}
 )
+WORDS: dict[FinishReason.ValueType, str] = {
+    FINISH_REASON_MAX_STEPS: "I stopped here: this task may take no more steps.",
+    FINISH_REASON_TOKEN_BUDGET_EXCEEDED: "I stopped here: this task's budget of tokens is used up.",
+    FINISH_REASON_COST_BUDGET_EXCEEDED: "I stopped here: this task's budget of money is used up.",
+}
+NOTHING = "There is nothing to show yet: no answer, nor a part of one."
 STATES: dict[TaskStatus.ValueType, str] = {
     TASK_STATUS_COMPLETED: "COMPLETED",
     TASK_STATUS_FAILED: "FAILED",
@@ -124,6 +130,12 @@ def result_of(run: Run, end: End, version: str) -> TaskResponse:
     if status == TASK_STATUS_FAILED and error is not None:
         response.error.CopyFrom(error.with_metadata(task_id=run.task_id).to_status())
     return response
+
+
+def say_there_is_nothing(response: TaskResponse) -> None:
+    """Says so in the result of a task whose budget was used up with nothing to give, or nothing that may be given."""
+    if response.status == TASK_STATUS_COMPLETED and response.finish_reason in OUT_OF_BUDGET and not response.output:
+        response.output, response.unanswered = f"{WORDS[response.finish_reason]} {NOTHING}", True
 
 
 def fill(response: TaskResponse, result_type: ResultType) -> None:

@@ -52,6 +52,15 @@ class Awaiting:
         self._all.discard(self)
 
 
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """A grant, what of it changes in a run's life (approvals, taint, tokens, money), and since when it stands."""
+
+    grant: Grant
+    varying: tuple[list[str], bool, int, int]
+    since: float
+
+
 @dataclass(slots=True)
 class Run:
     """A task while this process owns it.
@@ -75,7 +84,7 @@ class Run:
         submitted: Children that this process has submitted.
         stop_reason: Why it is being cancelled; empty while nobody wants that.
         span_id: Of its span, 16 hex digits; empty: not traced.
-        before: The attempt before, as far as its events name a span; None: there is none.
+        before: The attempt before; its span is empty while no event names one. None: there is none.
         is_ending: Its end is being written: too late to cancel it.
         has_ended: This process wrote its end.
     """
@@ -103,7 +112,7 @@ class Run:
     has_ended: bool = False
     _budget: tuple[dict[str, int], Budget] | None = None
     _catching_up: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _grant: tuple[float, Grant] | None = None
+    _grant: Granted | None = None
     _token: tuple[Grant, bytes] | None = None
     _awaits: set[Awaiting] = field(default_factory=set)
 
@@ -182,14 +191,11 @@ class Run:
 
     def grant(self) -> Grant:
         """Returns the authority under which this run acts, renewed at half of its age and when it has changed."""
-        approved, tainted = self.state.approvals, self.state.was_tainted or bool(self.history)
-        kept = self._grant
         limits = self.budget
-        if kept and (kept[1].approved != approved or kept[1].tainted != tainted):
-            kept = None
-        if kept and (kept[1].token_budget, kept[1].cost_budget_micros) != (limits.tokens, limits.micros):
-            kept = None
-        if kept is None or time.monotonic() - kept[0] > MAX_AGE_S / 2:
+        varying = (self.state.approvals, self.state.was_tainted or bool(self.history), limits.tokens, limits.micros)
+        kept = self._grant
+        if kept is None or kept.varying != varying or time.monotonic() - kept.since > MAX_AGE_S / 2:
+            approved, tainted, tokens, micros = varying
             name = self.record.name
             grant = Grant(
                 tenant=name.tenant,
@@ -200,8 +206,8 @@ class Run:
                 depth=self.record.depth,
                 fence=int(self.claim.fence.partition("-")[0]),
                 tools=[pin.id for pin in self.tools.values()],
-                token_budget=limits.tokens,
-                cost_budget_micros=limits.micros,
+                token_budget=tokens,
+                cost_budget_micros=micros,
                 max_tool_calls=limits.tool_calls,
                 tainted=tainted,
                 approved=approved,
@@ -212,8 +218,8 @@ class Run:
                 ancestors=self.record.ancestors,
             )
             grant.deadline.FromMilliseconds(self.record.deadline)
-            self._grant = kept = (time.monotonic(), grant)
-        return kept[1]
+            self._grant = kept = Granted(grant, varying, time.monotonic())
+        return kept.grant
 
     def drop_ahead(self, *call_ids: str) -> None:
         """Breaks off calls that nobody waits for any more; none named: all of them."""
@@ -299,15 +305,22 @@ class Run:
             if entry.sequence == self.state.sequence + 1:
                 event = entry.event(self.task_id)
                 self.state.apply(event)
-                if event.span_id not in ("", self.span_id):
-                    self.before = attempt_of(event, self.before)
+                self.before = attempt_of(event, self.before) if event.span_id != self.span_id else self.before
 
 
-def attempt_of(event: StepEvent, known: Attempt | None) -> Attempt:
-    """Returns the attempt that wrote an event, as far as the journal tells; `known` is the one that wrote before."""
+def attempt_of(event: StepEvent, known: Attempt | None) -> Attempt | None:
+    """Returns the attempt that wrote an event, as far as the journal tells.
+
+    Args:
+        event: The next one of the journal, not of this run.
+        known: The attempt that wrote before. A task's first event may be written before there is a span: until one is
+            named, the attempt has an empty one.
+    """
+    if not event.span_id and not event.HasField("started"):
+        return known
     now = event.time.ToMilliseconds()
-    start = known.start_ms if known and known.span_id == event.span_id else now
-    return Attempt(event.span_id, event.attempt, start, now)
+    is_known = known and known.number == event.attempt and known.span_id in ("", event.span_id)
+    return Attempt(event.span_id, event.attempt, known.start_ms if known and is_known else now, now)
 
 
 async def persistently(act: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -18,7 +18,18 @@ from meshwright.agents.outage import Outage
 from meshwright.agents.parking import Parked, wait_for_turn
 from meshwright.agents.planner import Planner, is_answer
 from meshwright.agents.responses import Responses
-from meshwright.agents.result import OUT_OF_BUDGET, STATES, STOP, End, cancelled, failed, result_of, settled, timed_out
+from meshwright.agents.result import (
+    OUT_OF_BUDGET,
+    STATES,
+    STOP,
+    End,
+    cancelled,
+    failed,
+    result_of,
+    say_there_is_nothing,
+    settled,
+    timed_out,
+)
 from meshwright.agents.run import Run, persistently
 from meshwright.agents.session import Sessions
 from meshwright.agents.shortfall import is_covered
@@ -46,7 +57,9 @@ from meshwright.gen.agents.v1.step_event_pb2 import (
 )
 from meshwright.gen.agents.v1.task_pb2 import (
     FINISH_REASON_ERROR,
+    TASK_STATUS_FAILED,
     FinishReason,
+    TaskResponse,
 )
 
 log = structlog.get_logger("runner")
@@ -86,6 +99,7 @@ class Runner:
 
     async def run(self, run: Run) -> None:
         """Works on a task until it ends, parks, or belongs to somebody else; a task's failure is its result."""
+        structlog.contextvars.bind_contextvars(task_id=run.task_id)  # as long as the worker's context for the task
         with spans.task(run.record) as current:
             run.span_id = tracing.span_id_of(current)
             end = await self._guarded(run)
@@ -134,8 +148,9 @@ class Runner:
                 await run.notice(f"loop:{run.state.step}", looping)
             elif isinstance(prompt := await self._planner.prompt(run), Shortfall):
                 if not await is_covered(run, prompt, self._planner.policy):
-                    telemetry.count_refusal(run.record.agent_id, run.record.name.tenant, "step")
-                    return await self.finish(run, End(prompt.reason))
+                    what = "shared_step" if prompt.shared else "step"
+                    telemetry.count_refusal(run.record.agent_id, run.record.name.tenant, what)
+                    return await self.finish(run, End(prompt.reason, prompt.error))
             else:
                 step = await self._planner.ask(run, prompt)
                 if is_answer(step):
@@ -154,6 +169,7 @@ class Runner:
             await run.append("started", self.started(run.record.parent_id, run.record.attempt))
         elif run.record.attempt > max(1, run.state.attempt):
             telemetry.TAKEOVERS.labels(run.record.agent_id).inc()
+            log.warning("taken_over", task_id=run.task_id, agent=run.record.agent_id, attempt=run.record.attempt)
             spans.follow_lost(run.record, run.before)
             await self._say(run, NOTICE_KIND_TAKEN_OVER, "the worker before was lost; goes on after its last entry")
         elif run.record.sequence:
@@ -212,6 +228,7 @@ class Runner:
         result = result_of(run, end, self._version)
         try:
             told += await self._guard.last_words(run, result)
+            say_there_is_nothing(result)
             if step and not told:
                 await self._responses.keep(run, step[0].llm_call, result)
             await self._storage.charge(run, result, [*step, *told])
@@ -223,7 +240,7 @@ class Runner:
         spans.ended(result)
         telemetry.TASKS_ENDED.labels(run.record.agent_id, STATES[result.status], why).inc()
         telemetry.TASK_SECONDS.labels(run.record.agent_id).observe(max(0, run.store_ms - run.record.created) / 1000)
-        log.info("ended", task_id=run.task_id, state=STATES[result.status], reason=why, steps=run.state.step)
+        tell_end(result)
 
     def _less(self, run: Run, end: End) -> tuple[End, list[StepEvent]]:
         """Returns how a task ends whose agent may give less instead of failing, and what is told of that."""
@@ -231,11 +248,23 @@ class Runner:
         if less.notice is None:
             return less.end, []
         level = DegradationLevel.Name(less.notice.level).removeprefix("DEGRADATION_LEVEL_")
-        log.warning("degraded", task_id=run.task_id, level=level, error=end.error.message if end.error else "")
+        log.warning("degraded", task_id=run.task_id, degradation=level, error=end.error.message if end.error else "")
         telemetry.DEGRADED.labels(run.record.agent_id, level).inc()
         told = run.event(notice=less.notice)
         run.state.apply(told)
         return less.end, [told]
+
+
+def tell_end(result: TaskResponse) -> None:
+    """Logs how a task has ended: why without its words, which may quote the answer."""
+    reason = FinishReason.Name(result.finish_reason)
+    if result.finish_reason == FINISH_REASON_ERROR:  # says nothing; the error's reason does
+        reason = MeshError.from_status(result.error).reason
+    facts = {"state": STATES[result.status], "reason": reason, "steps": result.steps_used}
+    if result.status == TASK_STATUS_FAILED:
+        log.warning("ended", task_id=result.task_id, attempt=result.attempt, **facts)
+    else:
+        log.info("ended", task_id=result.task_id, attempt=result.attempt, **facts)
 
 
 def narrowed(tools: dict[str, Pin], allowed: Sequence[str]) -> dict[str, Pin]:

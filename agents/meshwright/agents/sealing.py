@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from meshwright.agents.task import Entry, TaskName
-from meshwright.core.codec import MARK, Seal, SealPlace
+from meshwright.core.codec import MARK, Seal, SealPlace, lost
 from meshwright.core.errors import TaskCancelledError
 from meshwright.core.ids import root_of
 from meshwright.core.seals import Seals
@@ -38,7 +38,7 @@ class Sealing:
 
     def fresh(self, name: TaskName) -> Seal:
         """Makes the data key of a tree that is about to be accepted."""
-        return self._seals.fresh(self.place(name))
+        return self._seals.fresh(self.place(name)) if self._seals.is_on else unsealed(name.tenant)
 
     def keep(self, seal: Seal) -> None:
         """Keeps a data key at hand that was accepted with its tree."""
@@ -53,7 +53,7 @@ class Sealing:
             ContentKeyMissingError: Its master key is not here.
         """
         if not self._seals.is_on:
-            return Seal(SealPlace(name.tenant, ""))
+            return unsealed(name.tenant)
         seal = await self._seals.at(self.place(name))
         if seal.is_missing:  # accepted before there were keys
             root = name.sibling(root_of(name.task_id))
@@ -115,6 +115,8 @@ class Sealing:
 
     async def opened_fields(self, name: TaskName, fields: dict[bytes, bytes]) -> dict[bytes, bytes]:
         """Reads what of a task's record is encrypted. Raises as `opened` does."""
+        if b"request" not in fields:
+            raise lost(f"the record of task {name.task_id} holds no request any more")
         found = fields | {b"request": await self._decrypt(name, request_of(name), fields[b"request"])}
         if b"cancel" in fields:
             found[b"cancel"] = await self.opened_reason(name, fields[b"cancel"])
@@ -136,6 +138,12 @@ def place_of(name: TaskName, partitions: int) -> SealPlace:
     """Names where the data key of a task's tree stands."""
     root = name.sibling(root_of(name.task_id))
     return SealPlace(name.tenant, partition_key(root.partition(partitions), "seal", root.ref))
+
+
+@lru_cache(KEPT_PLACES)
+def unsealed(tenant: str) -> Seal:
+    """Stands for the data keys of a tenant's tasks where nothing is encrypted."""
+    return Seal(SealPlace(tenant, ""))
 
 
 def sealed(seal: Seal, name: TaskName, events: Sequence[StepEvent]) -> list[bytes]:

@@ -10,9 +10,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from meshwright.agents.desk import Desk, Taken
 from meshwright.agents.task import leaf
+from meshwright.core.call import DEADLINE
 from meshwright.core.channel import MARGIN_S
 from meshwright.core.errors import AgentNotFoundError, DeadlineExceededError
-from meshwright.core.interceptors import CALLER, DEADLINE, Context
+from meshwright.core.interceptors import CALLER, Context
 from meshwright.gen.agents.v1.agent_service_pb2 import HealthRequest, HealthResponse
 from meshwright.gen.agents.v1.agent_service_pb2_grpc import AgentServiceServicer
 from meshwright.gen.agents.v1.step_event_pb2 import NOTICE_KIND_PARKED, Heartbeat, StepEvent

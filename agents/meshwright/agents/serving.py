@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from meshwright.agents import wish
 from meshwright.agents.actor import Actor
 from meshwright.agents.agent import Agent
 from meshwright.agents.answers import Answers
@@ -61,6 +62,7 @@ from meshwright.core.store import Store
 from meshwright.core.tls import check_bearer
 from meshwright.gen.agents.v1.agent_service_pb2_grpc import add_AgentServiceServicer_to_server
 from meshwright.gen.agents.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
+from meshwright.gen.agents.v1.task_pb2 import ESCALATION_SIGNAL_ASKED_FOR_PERSON
 from meshwright.gen.agents.v1.task_service_pb2_grpc import add_TaskServiceServicer_to_server
 from meshwright.gen.agents.v1.webhook_service_pb2_grpc import add_WebhookServiceServicer_to_server
 from meshwright.gen.registry.v1.agent_directory_service_pb2 import AgentCard, Endpoint
@@ -82,12 +84,18 @@ PAUSE_S = 1.0
 
 
 class AgentProcess:
-    """Everything that one agent's process is made of."""
+    """Everything that one agent's process is made of.
 
-    def __init__(self, agent: Agent, settings: AgentSettings) -> None:
+    Args:
+        agent: Whose.
+        settings: Of the process.
+        instance_id: As which the directory knows it; empty: one is made.
+    """
+
+    def __init__(self, agent: Agent, settings: AgentSettings, instance_id: str = "") -> None:
         self.agent = agent
         self.settings = settings
-        self.instance_id = f"{agent.name}-{secrets.token_hex(4)}"
+        self.instance_id = instance_id or fresh_id(agent)
         self.channels = Channels(settings.tls_dir)
         self.registry = RegistryClient(self.channels, settings.registry, is_open=settings.auth == "none")
         self.signer = Signer(self.instance_id)
@@ -100,7 +108,6 @@ class AgentProcess:
             self.instance_id,
             lease_s=settings.lease_s,
             limits=limits_of(settings),
-            audit_kept=settings.audit_kept,
         )
         self.feeds = Feeds(self.journal)
         self.memory = Memory(self.store)
@@ -109,7 +116,7 @@ class AgentProcess:
         long_term = LongTermMemory(self.store, self.embedder)
         keeping = Keeping(long_term, self.memory, self.journal)
         built_in = memory_tools(lambda: keeping) if agent.remembers else ()
-        self.host = ToolHost((*agent.local_tools, *built_in), Ledger(self.store, settings.audit_kept), settings)
+        self.host = ToolHost((*agent.local_tools, *built_in), Ledger(self.store), settings)
         self.selectors = (*agent.selectors, *(f"{one.name}@{one.version}" for one in built_in))
         self.toolbox = Toolbox(self.selectors, self.host, self.registry, self.channels)
         self.guard = Guard(agent)
@@ -217,12 +224,17 @@ class AgentProcess:
             output_schema=to_struct(agent.result_type.document) if agent.result_type else None,
             contract_digest=self.health.contract_digest,
             models=self.router.names,
+            guardrails=[rule.name for rule in agent.guardrails],
+            tenant_day_budget_micros=self.settings.budget_tenant_day_micros,
+            unpriced_models=sorted(self.purse.unpriced),
         )
 
     async def start(self) -> str:
         """Opens the store, listens, makes its tools known, then itself; returns host:port."""
         if self.agent.prepare:
             await asyncio.to_thread(self.agent.prepare)
+        if self.agent.escalation.looks_for(ESCALATION_SIGNAL_ASKED_FOR_PERSON):
+            wish.rules()
         await self.store.open(self.settings.partitions)
         await self.feeds.open({self.agent.name: self.worker.wake, self.instance_id: self.worker.interrupt})
         if lost := await self.deliveries.hook(self.hooks):
@@ -274,6 +286,11 @@ class AgentProcess:
         tracing.flush()
 
 
+def fresh_id(agent: Agent) -> str:
+    """Makes the id of an instance, which no other one has."""
+    return f"{agent.name}-{secrets.token_hex(4)}"
+
+
 def limits_of(settings: AgentSettings) -> Limits:
     """Reads what an agent's queue takes and gives."""
     return Limits(settings.max_ready, settings.tenant_max_ready, settings.tenant_concurrency, settings.weights)
@@ -292,8 +309,9 @@ def shared_limits_of(settings: AgentSettings) -> SharedLimits:
 async def serve(agent: Agent, settings: AgentSettings, running: Process) -> None:
     """Serves an agent until the process is told to stop."""
     check_bearer(settings.tls_dir, Role.AGENT, name=agent.name)
-    telemetry.configure(settings, agent.name, f"{agent.name}-{settings.port}")
-    process = AgentProcess(agent, settings)
+    instance_id = fresh_id(agent)
+    telemetry.configure(settings, agent.name, instance_id)
+    process = AgentProcess(agent, settings, instance_id)
     try:
         target = await process.start()
     except BaseException:
@@ -302,5 +320,7 @@ async def serve(agent: Agent, settings: AgentSettings, running: Process) -> None
     log.info("ready", agent=agent.name, target=target)
     running.ready(target=target, agent=agent.name)
     await running.stopping.wait()
+    log.info("draining", agent=agent.name, tasks=process.worker.running, up_to_s=settings.drain_s)
     with contextlib.suppress(MeshError):
         await process.stop()
+    log.info("ended", agent=agent.name)

@@ -13,6 +13,7 @@ _COURTESY = re.compile(
     re.IGNORECASE,
 )
 _SENTENCE = re.compile(r"[.!?…](?=\s)|\n\s*\n")
+_GAP_LINE = re.compile(r"^\[\.\.\. \d+ characters left out\b", re.MULTILINE)
 
 
 def shortened(text: str, most: int, more: str = "") -> str:
@@ -29,6 +30,11 @@ def shortened(text: str, most: int, more: str = "") -> str:
     head = room * 2 // 3
     tail = room - head
     return text[:head] + _gap(len(text) - room, head, more) + (text[-tail:] if tail else "")
+
+
+def is_shortened(text: str) -> bool:
+    """Tells whether a line of the text is the note that `shortened` leaves."""
+    return bool(_GAP_LINE.search(text))
 
 
 def _gap(missing: int, offset: int, more: str) -> str:

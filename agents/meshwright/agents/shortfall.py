@@ -23,7 +23,7 @@ async def is_covered(run: Run, shortfall: Shortfall, policy: Policy) -> bool:
     if run.request.on_budget_exceeded != BUDGET_ACTION_ASK or run.state.is_out_of_budget:
         return False
     if not run.state.asking:  # a worker before may have asked
-        kind = inputs.SHARED_BUDGET if shortfall.is_shared else inputs.BUDGET
+        kind = inputs.SHARED_BUDGET if shortfall.shared else inputs.BUDGET
         turn = str(run.state.sequence)
         pending = inputs.asked(kind, run.task_id, told(run, shortfall), policy, now_ms=run.store_ms, turn=turn)
         if kind is inputs.BUDGET:
@@ -36,8 +36,8 @@ async def is_covered(run: Run, shortfall: Shortfall, policy: Policy) -> bool:
 def told(run: Run, shortfall: Shortfall) -> str:
     """Says for people which budget is used up, and what was spent."""
     state, budget = run.state, run.budget
-    if shortfall.is_shared:
-        return "a budget that other tasks share (session or day) is used up: try again, or end the task?"
+    if shortfall.shared:
+        return f"{shortfall.shared} has too little left, and other tasks share it: try again, or end the task?"
     if shortfall.reason == FINISH_REASON_COST_BUDGET_EXCEEDED:
         spent, limit = state.usage.cost_micros, budget.micros
         used = f"cost_budget_micros: {spent} of {limit} (US$ {limit / DOLLAR:g}) are spent, too little for another call"

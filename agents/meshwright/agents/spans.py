@@ -49,13 +49,13 @@ def of_task(record: Record) -> Attributes:
 
 def follow(record: Record, before: Attempt | None) -> None:
     """Links the current span to that of the attempt before, which gave the task up in order."""
-    if before:
+    if before and before.span_id:
         tracing.link_to_attempt(record.trace, before, "resumes")
 
 
 def follow_lost(record: Record, before: Attempt | None) -> None:
     """Links the current span to that of an attempt whose worker was lost, and sends that one in its place."""
-    if before:
+    if before and before.span_id:
         tracing.link_to_attempt(record.trace, before, "takes_over")
         lost = of_task(record) | {"meshwright.attempt": before.number}
         tracing.send_lost(name_of_task(record), record.trace, before, lost)

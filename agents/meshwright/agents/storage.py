@@ -54,7 +54,7 @@ async def written_by(run: Run) -> int:
         size += len(entry.payload)
         if entry.path:
             continue
-        event = StepEvent.FromString(entry.payload)
+        event = entry.event(run.task_id)
         if event.tool_call.tool == REMEMBER:
             remembering.add(event.tool_call.call_id)
         elif event.tool_result.call_id in remembering and event.tool_result.outcome == TOOL_OUTCOME_OK:

@@ -27,6 +27,7 @@ from meshwright.core.errors import (
 )
 from meshwright.core.grant import MAX_DEPTH
 from meshwright.core.ids import child_id
+from meshwright.core.recurring import Recurring
 from meshwright.gen.agents.v1.step_event_pb2 import (
     CHILD_FAILURE_ACTION_OTHER,
     CHILD_FAILURE_ACTION_RETRY,
@@ -238,6 +239,7 @@ class Supervisor:
 
     async def _offer(self, run: Run, request: TaskRequest) -> None:
         patience = time.monotonic() + min(PATIENCE_S, run.seconds_left)
+        failing = Recurring()
         while True:
             try:
                 target = await self._target(request.agent_id)
@@ -247,7 +249,8 @@ class Supervisor:
                 may_pass = error.is_retryable or isinstance(error, AgentNotFoundError | GrantInvalidError)
                 if not may_pass or time.monotonic() > patience:
                     raise
-                log.info("child_waits", child=request.task_id, agent=request.agent_id, error=error.message)
+                if failing.is_news():
+                    log.info("child_waits", child=request.task_id, agent=request.agent_id, error=error.message)
                 await asyncio.sleep(RETRY_S)
             else:
                 return

@@ -3,14 +3,17 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from meshwright.agents.account import NOTHING, counters_of_embedding, counters_of_reservation, counters_of_storage
 from meshwright.agents.shared_limits import SharedLimits
+from meshwright.core.codec import lost
 from meshwright.core.ids import root_of
 from meshwright.core.store import partition_of, reference
-from meshwright.gen.agents.v1.step_event_pb2 import ChildStep, LlmCall, StepEvent, ToolResult
+from meshwright.gen.agents.v1.step_event_pb2 import ChildStep, ContextCompacted, LlmCall, StepEvent, ToolResult
 from meshwright.gen.agents.v1.task_pb2 import (
     TASK_STATUS_CANCELLED,
     TASK_STATUS_COMPLETED,
@@ -24,6 +27,7 @@ from meshwright.gen.agents.v1.task_pb2 import (
     Usage,
 )
 
+M = TypeVar("M", bound=Message)
 STATUS: dict[str, TaskStatus.ValueType] = {
     "PENDING": TASK_STATUS_PENDING,
     "RUNNING": TASK_STATUS_RUNNING,
@@ -134,8 +138,21 @@ class Record:
 
     @classmethod
     def parse(cls, name: TaskName, fields: Mapping[bytes, bytes], now: int) -> "Record":
-        """Reads the store's hash; `now` is the store's time at that moment."""
+        """Reads the store's hash; `now` is the store's time at that moment.
 
+        Raises:
+            DataLossError: It is not as it was written.
+        """
+        try:
+            record = cls._parsed(name, fields, now)
+        except (LookupError, ValueError, TypeError):
+            raise lost(f"the record of task {name.task_id} is not as it was written") from None
+        if record.state not in STATUS:
+            raise lost(f"the record of task {name.task_id} names no state that a task has")
+        return record
+
+    @classmethod
+    def _parsed(cls, name: TaskName, fields: Mapping[bytes, bytes], now: int) -> "Record":
         def text(key: str) -> str:
             return fields.get(key.encode(), b"").decode()
 
@@ -146,7 +163,7 @@ class Record:
             name=name,
             state=text("state"),
             agent_id=text("agent"),
-            request=TaskRequest.FromString(fields[b"request"]),
+            request=parsed(TaskRequest, fields[b"request"], f"the request of task {name.task_id}"),
             parent_id=text("parent"),
             root_id=text("root"),
             depth=number("depth"),
@@ -239,7 +256,7 @@ class Record:
             agent_id=self.agent_id,
             session_id=self.request.session_id,
             parent_task_id=self.parent_id,
-            trace_id=self.trace.split("-")[1] if self.trace else "",
+            trace_id=self.trace.partition("-")[2].partition("-")[0],
             metadata=self.request.metadata,
         )
         for target, at in (
@@ -270,16 +287,37 @@ class Entry:
     payload: bytes
 
     def event(self, task_id: str) -> StepEvent:
-        """Builds the event as the watchers of `task_id` see it."""
+        """Builds the event as the watchers of `task_id` see it.
+
+        Raises:
+            DataLossError: The entry is not as it was written.
+        """
         time = Timestamp()
         time.FromMilliseconds(self.time_ms)
-        event = StepEvent.FromString(self.payload)
+        event = parsed(StepEvent, self.payload, f"entry {self.sequence} in the journal of task {task_id}")
         for part in reversed(self.path.split(",") if self.path else ()):
             child, _, sequence = part.partition(":")
             stamp(event, child, int(sequence), time)
             event = StepEvent(child=ChildStep(child_task_id=child, event=event))
         stamp(event, task_id, self.sequence, time)
         return event
+
+
+def parsed(kind: type[M], content: bytes, what: str) -> M:
+    """Reads a message that stood in the store.
+
+    Args:
+        kind: Its type.
+        content: As it was stored, opened where it was sealed.
+        what: What it is, for the error.
+
+    Raises:
+        DataLossError: It is not as it was written.
+    """
+    try:
+        return kind.FromString(content)
+    except DecodeError:
+        raise lost(f"{what} is not as it was written") from None
 
 
 def stamp(event: StepEvent, task_id: str, sequence: int, time: Timestamp) -> None:
@@ -315,16 +353,17 @@ def counters_of(event: StepEvent) -> Mapping[str, int]:
     match inner.WhichOneof("event"):
         case "llm_call":
             answer = inner.llm_call
-            counters = counters_of_usage(answer.usage) | {"steps": 1}
-            counters |= {} if answer.cached else {"model_calls": 1}
-            return with_embedding(counters | freed(answer.reserved_micros), answer)
+            counters = freed(counters_of_usage(answer.usage), answer)
+            counters["steps"] = 1
+            if not answer.cached:
+                counters["model_calls"] = 1
+            return with_embedding(counters, answer)
         case "context_compacted":
-            compacted = inner.context_compacted
-            return counters_of_usage(compacted.usage) | freed(compacted.reserved_micros)
+            return freed(counters_of_usage(inner.context_compacted.usage), inner.context_compacted)
         case "tool_result":
             result = inner.tool_result
-            counters = {"tool_calls": 1} | ({"cost_micros": result.cost_micros} if result.cost_micros else {})
-            return with_embedding(counters | freed(result.reserved_micros), result)
+            counters = {"tool_calls": 1, "cost_micros": result.cost_micros} if result.cost_micros else {"tool_calls": 1}
+            return with_embedding(freed(counters, result), result)
         case "tool_call":
             return {"reserved_micros": micros} if (micros := inner.tool_call.cost_micros) else NOTHING
         case "reservation":
@@ -343,9 +382,11 @@ def with_embedding(counters: dict[str, int], event: LlmCall | ToolResult) -> dic
     return summed(counters, counters_of_embedding(event)) if event.HasField("embedding") else counters
 
 
-def freed(micros: int) -> dict[str, int]:
-    """Returns what settling a reservation adds to counters."""
-    return {"reserved_micros": -micros} if micros else {}
+def freed(counters: dict[str, int], event: LlmCall | ToolResult | ContextCompacted) -> dict[str, int]:
+    """Adds to counters, in place, what settling the reservation of an event's call frees."""
+    if event.reserved_micros:
+        counters["reserved_micros"] = -event.reserved_micros
+    return counters
 
 
 def counted(events: Sequence[StepEvent]) -> dict[str, int]:

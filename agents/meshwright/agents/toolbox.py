@@ -15,7 +15,15 @@ from meshwright.agents.passing import Report
 from meshwright.core import channel
 from meshwright.core.canonical import from_struct
 from meshwright.core.channel import Channels
-from meshwright.core.errors import AbortedError, MeshError, ToolFailedError, ToolNotFoundError, UnavailableError
+from meshwright.core.errors import (
+    AbortedError,
+    DeadlineExceededError,
+    MeshError,
+    ToolFailedError,
+    ToolNotFoundError,
+    UnavailableError,
+)
+from meshwright.core.recurring import Recurring
 from meshwright.gen.agents.v1.grant_pb2 import Grant
 from meshwright.gen.agents.v1.step_event_pb2 import ToolCall
 from meshwright.gen.registry.v1.tool_registry_service_pb2 import EFFECT_PURE, Tool, WatchToolsResponse
@@ -84,30 +92,44 @@ class Toolbox:
         Raises:
             MeshError: The registry refuses the selectors.
         """
-        told = ""
+        told, failing = "", Recurring()
         while True:
-            before = (await self._registry.resolution(())).revision
             try:
-                await self.resolve()
-            except ToolNotFoundError as error:
-                if error.message != told:  # other tools come and go meanwhile, which is no news
-                    told = error.message
-                    log.warning("tool_missing", error=told)
-            else:
+                before = (await self._registry.resolution(())).revision
+                missing = await self._missing()
+            except (DeadlineExceededError, UnavailableError) as error:  # it has just answered, and will again
+                if failing.is_news():
+                    log.warning("tools_not_resolved", error=error.message)
+                await asyncio.sleep(RETRY_S)
+                continue
+            if not missing:
                 if told:
                     log.info("tools_there", tools=self.current)
                 return
+            if missing != told:  # other tools come and go meanwhile, which is no news
+                told = missing
+                log.warning("tool_missing", error=told)
             with contextlib.suppress(AbortedError):
                 async with contextlib.aclosing(self._registry.watch_tools(before)) as changes:
                     await anext(changes)
 
+    async def _missing(self) -> str:
+        """Resolves the selectors; returns which tool nobody has registered, in words, or nothing."""
+        try:
+            await self.resolve()
+        except ToolNotFoundError as error:
+            return error.message
+        return ""
+
     async def follow(self) -> None:
         """Keeps pins true until cancelled: selectors are resolved anew, for tasks to come, when their tools change."""
+        failing = Recurring()
         while True:
             try:
                 await self._follow()
             except MeshError as error:
-                log.warning("tools_not_followed", error=error.message)
+                if failing.is_news():
+                    log.warning("tools_not_followed", error=error.message)
             await asyncio.sleep(RETRY_S)
 
     async def _follow(self) -> None:
@@ -119,10 +141,8 @@ class Toolbox:
                     await self._renew()
 
     async def _renew(self) -> None:
-        try:
-            await self.resolve()
-        except ToolNotFoundError as error:  # the catalog was emptied: what was there is still called by its pins
-            log.warning("tool_missing", error=error.message)
+        if missing := await self._missing():  # the catalog was emptied: what was there is still called by its pins
+            log.warning("tool_missing", error=missing)
 
     def _has_news(self, change: WatchToolsResponse) -> bool:
         """Takes in a change; whether selectors may mean another version now, since more than a host has moved."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from meshwright.agents.deliveries import Delivery
 from meshwright.agents.journal import LIBRARY, Journal
+from meshwright.core.audit import line_of
 from meshwright.core.errors import DeliveryNotFoundError, InvalidRequestError, QueueFullError
 from meshwright.core.store import partition_key, segment
 from meshwright.gen.agents.v1.webhook_service_pb2 import (
@@ -143,7 +144,7 @@ class WebhookHistory:
         ((endpoint, event, why),) = found
         await self._journal.record(event.name)
         slot = partition_key(event.partition, "hooks")
-        line = self._journal.line(by, agent=endpoint.agent_id, endpoint=endpoint.name, task=event.name.task_id)
+        line = line_of(by, agent=endpoint.agent_id, endpoint=endpoint.name, task=event.name.task_id)
         arguments = event.partition, endpoint.queue, event_id, segment(tenant), line
         answer = await self._store.call(LIBRARY.function("retell"), slot, *arguments)
         if answer == b"UNKNOWN":  # it was forgotten meanwhile

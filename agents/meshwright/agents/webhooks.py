@@ -13,6 +13,7 @@ from meshwright.agents.webhook import Endpoint, signed
 from meshwright.agents.webhook_event import body_of
 from meshwright.core import telemetry
 from meshwright.core.errors import MeshError, TaskNotFoundError
+from meshwright.core.recurring import Recurring
 from meshwright.registry.backends.http import wait_s
 from meshwright.registry.egress import Request, Response
 
@@ -60,12 +61,17 @@ class Webhooks:
         await together([self._serve(endpoint) for endpoint in self._endpoints])
 
     async def _serve(self, endpoint: Endpoint) -> None:
+        failing = Recurring()
         while True:
             try:
                 waiting = [await self._deliver_some(endpoint, partition) for partition in self._deliveries.partitions]
                 telemetry.WEBHOOK_QUEUE.labels(endpoint.name).set(sum(waiting))
             except MeshError as error:
-                log.warning("webhooks_wait", endpoint=endpoint.name, error=error.message)
+                if failing.is_news():
+                    log.warning("webhooks_wait", endpoint=endpoint.name, error=error.message)
+            else:
+                if failing.is_over():
+                    log.info("webhooks_again", endpoint=endpoint.name)
             await asyncio.sleep(self._poll_s)
 
     async def _deliver_some(self, endpoint: Endpoint, partition: int) -> int:

@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Awaitable, Callable
+from functools import cache
 
 Wish = Callable[[str], bool | Awaitable[bool]]
 """Says whether a message asks for a person."""
@@ -83,7 +84,6 @@ _RULE_TEXT = (
     rf"^(?:is|are) (?:there )?{_ONE} (?:available|there|around)$",
     rf"{_LED}put {_ONE} on{_END}",
 )
-_RULES = tuple(map(re.compile, _RULE_TEXT))
 _BARE = re.compile(rf"^(?:but )?(?:{_KIND}{_PERSON}(?: |$)){{1,3}}$")
 _SHORT = 300
 """Characters of a message in which a person's name alone, as a whole sentence, is a wish and no heading."""
@@ -91,6 +91,12 @@ _REFUSED = re.compile(
     r"\b(?:not|never|no need|don't|doesn't|won't|wouldn't|without|nobody|instead of|rather than|didn't|cannot|can't)\b"
 )
 _WHY_NOT = re.compile(r"\b(?:why )?(?:can't|cannot|couldn't|won't you let) (?:i|we|me)\b")
+
+
+@cache
+def rules() -> tuple[re.Pattern[str], ...]:
+    """Compiles the rules, which takes a moment: a process does it before it serves, if it looks for the wish at all."""
+    return tuple(map(re.compile, _RULE_TEXT))
 
 
 def wants_person(text: str) -> bool:
@@ -127,7 +133,7 @@ def _parts(mark: re.Pattern[str], text: str) -> list[str]:
 def _asks(clause: str) -> bool:
     """Whether a clause says it; what stands before the words decides whether it is refused."""
     clause = clause.removeprefix("but ")
-    for rule in _RULES:
+    for rule in rules():
         if match := rule.search(clause):
             before = _WHY_NOT.sub(" ", clause[: match.end()])
             return not _REFUSED.search(before)

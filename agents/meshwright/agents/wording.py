@@ -38,6 +38,8 @@ def child_text(result: TaskResponse) -> str:
         if result.finish_reason in (FINISH_REASON_UNSPECIFIED, FINISH_REASON_STOP):
             return result.output
         reason = FinishReason.Name(result.finish_reason).removeprefix("FINISH_REASON_")
+        if result.unanswered:
+            return f"(No answer: the agent had to stop early, {reason}.)"
         return f"(A partial answer: the agent had to stop early, {reason}.)\n\n{result.output}"
     error = MeshError.from_status(result.error)
     error.message = error.message or "the task was cancelled"

@@ -20,12 +20,13 @@ from meshwright.agents.memory import Outbox
 from meshwright.agents.pressure import Pressure
 from meshwright.agents.result import idle_result, unreadable_result
 from meshwright.agents.run import Run, persistently
-from meshwright.agents.runner import Runner
+from meshwright.agents.runner import Runner, tell_end
 from meshwright.agents.task import Record, TaskName
 from meshwright.core import telemetry
 from meshwright.core.errors import ContentKeyMissingError, DataLossError, MeshError, TaskCancelledError
 from meshwright.core.grant import Signer
 from meshwright.core.process import ended
+from meshwright.core.recurring import Recurring
 from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
 from meshwright.gen.agents.v1.task_pb2 import FinishReason
 
@@ -181,6 +182,7 @@ class Worker:
         return Run(claim, record, self._journal, self._feeds, self._signer, delegates=self._agent.delegates)
 
     def _keep(self, run: Run, task: asyncio.Task[None]) -> None:
+        log.debug("claimed", task_id=run.task_id, attempt=run.record.attempt)
         self._working[run.record.name.ref] = Working(run, task)
         telemetry.TASKS_RUNNING.labels(self.agent_id).set(self.running)
 
@@ -199,20 +201,33 @@ class Worker:
             if self._is_wanted:  # somebody waits for the place
                 self._is_wanted = False
                 self._wake.set()
-            if not run.has_ended:
-                await self._feeds.give_up(name)
-            if run.has_ended and run.record.session_id:
+            if run.has_ended:
                 with contextlib.suppress(MeshError):
-                    await self._outbox.relay(name.partition(self._journal.store.partitions))
+                    await self._settle(run.record)
+            else:
+                await self._feeds.give_up(name)
+
+    async def _settle(self, ended: Record) -> None:
+        """Applies at once what others may wait for, a session or a shared budget; the sweep does what this misses."""
+        if ended.session_id:
+            await self._outbox.relay(ended.name.partition(self._journal.store.partitions))
+        elif ended.shared and not ended.parent_id:
+            await self._outbox.free(ended.name)
 
     async def _claim(self) -> None:
+        failing = Recurring()
         while self._is_claiming:
             self._wake.clear()
+            is_asking = self.has_room  # else the store is not asked, and nobody knows how it is
             try:
                 while await self._claim_one():
                     pass
             except MeshError as error:
-                log.warning("claim_failed", error=error.message)
+                if failing.is_news():
+                    log.warning("claim_failed", error=error.message)
+            else:
+                if is_asking and failing.is_over():
+                    log.info("claims_again")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(POLL_S):
                     await self._wake.wait()
@@ -263,6 +278,7 @@ class Worker:
     async def _beat(self) -> None:
         lease_s = self._journal.lease_ms / 1000
         silence_s = lease_s - min(LEASE_MARGIN_S, lease_s / 3)
+        failing = Recurring()
         while True:
             await asyncio.sleep(lease_s / 3)
             began = time.monotonic()
@@ -270,11 +286,15 @@ class Worker:
                 async with asyncio.timeout(lease_s / 3):
                     await self._beat_once()
             except (MeshError, TimeoutError) as error:
-                log.warning("beat_failed", error=str(error))
+                if failing.is_news():
+                    told = str(error) or f"the store did not answer within {lease_s / 3:g} s"
+                    log.warning("beat_failed", error=told)
                 if time.monotonic() - self._beaten > silence_s:
                     self._suspend()
             else:
                 self._beaten = began
+                if failing.is_over():
+                    log.info("beats_again")
 
     async def _beat_once(self) -> None:
         held = [working for working in self._working.values() if not self._is_hung(working)]
@@ -309,6 +329,7 @@ class Worker:
                 self._suspended.append(working.run.claim)
 
     async def _sweep(self) -> None:
+        failing = Recurring()
         while True:  # at once: from its first sweep on, a store knows when it was restarted
             try:
                 await self.pressure.measure()
@@ -316,7 +337,11 @@ class Worker:
                     await self._tidy(partition)
                 await self._backlog.measure()
             except MeshError as error:
-                log.warning("sweep_failed", error=error.message)
+                if failing.is_news():
+                    log.warning("sweep_failed", error=error.message)
+            else:
+                if failing.is_over():
+                    log.info("sweeps_again")
             await asyncio.sleep(SWEEP_S)
 
     async def _tidy(self, partition: int) -> None:
@@ -355,6 +380,7 @@ class Worker:
     def _count_end(agent_id: str, state: str, result: StepEvent) -> None:
         why = FinishReason.Name(result.result.finish_reason)
         telemetry.TASKS_ENDED.labels(agent_id, state, why).inc()
+        tell_end(result.result)
 
     async def drain(self, patience_s: float) -> None:
         """Takes no more tasks, lets running ones end in time, hands the rest back."""
@@ -368,8 +394,16 @@ class Worker:
         unfinished = list(self._working.values())
         await ended(*(working.task for working in unfinished))
         for claim in (*(working.run.claim for working in unfinished), *self._suspended):
-            with contextlib.suppress(MeshError):
-                await self._journal.release(claim)
+            await self._hand_back(claim)
         if self._tasks:  # what has ended still passes on what it leaves behind
             await asyncio.wait(self._tasks, timeout=LAST_WORDS_S)
         await ended(*self._chores)
+
+    async def _hand_back(self, claim: Claim) -> None:
+        task_id = claim.name.task_id
+        try:
+            await self._journal.release(claim)
+        except MeshError as error:  # its lease runs out, and it is taken over
+            log.warning("not_handed_back", task_id=task_id, error=error.message)
+        else:
+            log.info("handed_back", task_id=task_id)

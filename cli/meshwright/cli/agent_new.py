@@ -34,6 +34,7 @@ PLACES = {
     "Dockerfile": "Dockerfile",
     "dockerignore": ".dockerignore",
     "gitignore": ".gitignore",
+    "workflow.yml": ".github/workflows/check.yml",
 }
 """Where each template of the folder `project` goes; manifests go to `k8s`."""
 VERSION = "1.0.0"
@@ -47,9 +48,15 @@ def new(
     ] = None,
 ) -> None:
     """Writes a small agent with tests, evals, image and manifests; never writes over a file."""
+    from meshwright.agents.library.bundle import BUNDLED  # brings all that agents are made of
+
     if not AGENT_ID.fullmatch(name) or len(name) > LONGEST or name.endswith("-"):
         forms = f"lower-case letters, digits and inner hyphens, at most {LONGEST} characters, as in price-desk"
         raise InvalidRequestError(f"{name!r} names no agent: write {forms}", fields={"name": forms})
+    if name in BUNDLED:
+        raise InvalidRequestError(
+            f"an agent called {name} ships with Meshwright: give yours another name", fields={"name": "another name"}
+        )
     place = folder or Path(name)
     texts = project(name)
     write({place / path: text for path, text in texts.items()})

@@ -12,13 +12,14 @@ from typing import Annotated, TypeVar
 import typer
 
 from meshwright.cli.audit_check import Anchors, AuditCheck, Verdict, anchors_of, check_file
-from meshwright.cli.key import DevData, Output, StoreUrl, seconds, store_url
+from meshwright.cli.key import ADVICE, DevData, Output, StoreUrl, advised, seconds, store_url
 from meshwright.cli.output import Format, show, show_table
 from meshwright.cli.settings import CliSettings
 from meshwright.core.audit import AuditReader
 from meshwright.core.audit_chain import AuditLine
-from meshwright.core.errors import InvalidRequestError, SetupError
+from meshwright.core.errors import InvalidRequestError, SetupError, StoreDeniedError
 from meshwright.core.store import Store
+from meshwright.core.store_user import ADMIN
 
 app = typer.Typer(no_args_is_help=True, help="The audit: who did what; look at it, export it, verify that it is whole.")
 T = TypeVar("T")
@@ -78,16 +79,22 @@ def verify(
     against: Annotated[
         Path | None, typer.Option(help="An earlier export: the lines that it ends with must still be there")
     ] = None,
+    partial: Annotated[
+        bool,
+        typer.Option("--partial", help="The file is of `export --since`: what stood before its lines is not in it"),
+    ] = False,
     output: Output = Format.TABLE,
     store: StoreUrl = None,
     data: DevData = None,
 ) -> None:
     """Checks that no line was changed, removed, inserted or moved; names the first that was, and exits with 1."""
+    if partial and not file:
+        raise InvalidRequestError("--partial is for an exported file: name it", fields={"partial": "needs a FILE"})
     begin, anchors = moment(since), read_anchors(against)
     progress = Told()
     if file:
         with opened(file) as texts:
-            verdicts = check_file(texts, progress)
+            verdicts = check_file(texts, progress, is_partial=partial)
     else:
 
         async def checked(reader: AuditReader) -> list[Verdict]:
@@ -95,6 +102,8 @@ def verify(
 
         verdicts = with_reader(store, data, checked)
     show_verdicts(verdicts, output)
+    if file and not verdicts:
+        raise nothing_in(file)
     if any(verdict.fault for verdict in verdicts):
         raise typer.Exit(1)
 
@@ -179,14 +188,24 @@ def facts(verdict: Verdict) -> dict[str, object]:
 
 
 def with_reader(store: str | None, data: Path | None, work: Callable[[AuditReader], Awaitable[T]]) -> T:
-    """Runs a command's work on the audit of the mesh that it names."""
+    """Runs a command's work on the audit of the mesh that it names.
+
+    Raises:
+        StoreDeniedError: The store's user may not read all of it; says whose address is needed.
+    """
 
     async def run() -> T:
         admin = "" if store or data else CliSettings.load().store_admin_url
         opened_store = Store(admin or store_url(store, data))
         try:
-            await opened_store.open()
+            with advised(ADVICE):
+                await opened_store.open()
             return await work(AuditReader(opened_store))
+        except StoreDeniedError:
+            raise StoreDeniedError(
+                f"this user of the store may not read the whole audit: take the address of {ADMIN}, "
+                "by --store or MESHWRIGHT_STORE_ADMIN_URL"
+            ) from None
         finally:
             await opened_store.close()
 
@@ -198,7 +217,16 @@ def read_anchors(file: Path | None) -> Anchors:
     if file is None:
         return {}
     with opened(file) as texts:
-        return anchors_of(texts)
+        anchors = anchors_of(texts)
+    if not anchors:
+        raise nothing_in(file)
+    return anchors
+
+
+def nothing_in(file: Path) -> typer.Exit:
+    """Says on stderr that a file proves nothing; returns how the command ends."""
+    typer.echo(f"{file} holds no line of an audit: nothing was verified; export it again", err=True)
+    return typer.Exit(1)
 
 
 @contextmanager

@@ -72,6 +72,8 @@ class AuditCheck:
         while True:
             tries += 1
             head = await self._reader.head(place)
+            if not head.is_chain:
+                return Verdict(place, fault=Fault(place, "its key holds no chain", None, None))
             verdict = await self._pass(place, since_ms, head)
             is_still = not verdict.fault or (await self._reader.head(place)).first == head.first
             if is_still or tries == MOST_TRIES:  # else lines were trimmed while they were read
@@ -88,23 +90,45 @@ class AuditCheck:
             verdict.lines, verdict.last = check.many, line
             self._progress(1)
         if verdict.fault is None:
-            verdict.fault = self._ended(check, head, verdict, is_whole=not since_ms)
+            newest = await self._reader.head(place)
+            verdict.fault = self._ended(check, head, newest, verdict, is_whole=not since_ms)
         return verdict
 
-    def _ended(self, check: ChainCheck, head: Head, verdict: Verdict, *, is_whole: bool) -> Fault | None:
-        """Looks at what shows once all lines were taken."""
+    def _ended(self, check: ChainCheck, head: Head, newest: Head, verdict: Verdict, *, is_whole: bool) -> Fault | None:
+        """Looks at what shows once all lines were taken.
+
+        Args:
+            check: Has taken them.
+            head: What was known of the chain before.
+            newest: What is known of it now.
+            verdict: Takes notes.
+            is_whole: All lines were taken, not only those from some time on.
+        """
         anchor = self._anchors.get(verdict.place)
-        if not head.number:
-            return Fault(verdict.place, "the head of the chain is missing or changed", verdict.last, None)
-        if anchor and anchor.number > head.number:
-            missing = f"lines {head.number + 1} to {anchor.number} were exported and are missing"
+        if fault := counted(verdict, head, newest):
+            return fault
+        if anchor and anchor.number > newest.number:
+            missing = f"lines {newest.number + 1} to {anchor.number} were exported and are missing"
             return Fault(verdict.place, missing, verdict.last, None)
-        if anchor and anchor.number < head.first:
+        if anchor and head.first and anchor.number < head.first.number:
             verdict.notes.append(f"line {anchor.number}, the last that was exported, has been trimmed since")
         if not is_whole:
             verdict.notes.append("lines before that time were not looked at")
-            return check.end(head.number, head.link) if check.last else None
-        return check.beginning() or check.end(head.number, head.link)
+            return check.end(head.number) if check.last else None
+        return check.beginning() or check.end(head.number)
+
+
+def counted(verdict: Verdict, head: Head, newest: Head) -> Fault | None:
+    """Holds lines against their counter, which no line is ahead of."""
+    last = verdict.last
+    if not head.number and not head.first:
+        return Fault(verdict.place, "it is on the list of chains, and nothing of it is there", None, None)
+    if last and last.number > newest.number:
+        what = f"its counter says {newest.number}, and line {last.number} is there"
+        return Fault(verdict.place, what, last, None)
+    if not head.first:
+        return Fault(verdict.place, f"lines 1 to {head.number}, the newest, are missing", None, None)
+    return None
 
 
 def moved(anchor: AuditLine | None, line: AuditLine) -> Fault | None:
@@ -114,8 +138,13 @@ def moved(anchor: AuditLine | None, line: AuditLine) -> Fault | None:
     return Fault(line.place, f"line {line.number} is not the one that was exported", anchor, line)
 
 
-def check_file(texts: Iterable[str], progress: Progress) -> list[Verdict]:
+def check_file(texts: Iterable[str], progress: Progress, *, is_partial: bool = False) -> list[Verdict]:
     """Checks the chains of an exported file, each by itself; after a chain's first fault its lines are not looked at.
+
+    Args:
+        texts: The file's lines.
+        progress: Told of lines as they are checked.
+        is_partial: The file was exported from some time on: a chain's first line is taken as it is.
 
     Raises:
         InvalidRequestError: A line is none; names which.
@@ -131,8 +160,11 @@ def check_file(texts: Iterable[str], progress: Progress) -> list[Verdict]:
             verdict.lines, verdict.last = check.many, line
             progress(1)
     for check, verdict in checks.values():
-        if not verdict.fault and check.beginning():
+        missing = None if verdict.fault else check.beginning()
+        if missing and is_partial:
             verdict.notes.append("what stood before its first line is not in the file")
+        else:
+            verdict.fault = verdict.fault or missing
     return [verdict for _, verdict in checks.values()]
 
 

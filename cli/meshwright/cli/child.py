@@ -41,6 +41,7 @@ class Child:
         log: File that takes its stderr.
         speaks: Whether it tells in one line of JSON on stdout that it is ready.
         answers: Asks whether it is ready one that does not speak; None: it is at once.
+        stop_s: How long it may take to end once it is asked to.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Child:
     log: Path
     speaks: bool = True
     answers: Callable[[], Awaitable[bool]] | None = None
+    stop_s: float = STOP_S
     target: str = ""
     restarts: int = 0
     facts: dict[str, str] = field(default_factory=dict)
@@ -184,7 +186,7 @@ class Child:
             return
         signal_to(process, signal.SIGTERM)
         try:
-            async with asyncio.timeout(STOP_S):
+            async with asyncio.timeout(self.stop_s):
                 await process.wait()
         except TimeoutError:
             signal_to(process, signal.SIGKILL)

@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import sys
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -58,7 +59,7 @@ PLACES: Mapping[str, Place] = MappingProxyType(
         "cost": Place(
             "cost",
             "cost",
-            "Sums what your tenant's ended tasks have cost; what cost nothing is in no row.",
+            "Sums what your tenant's ended tasks have cost.",
         ),
         "task": Place(
             "task",
@@ -119,10 +120,40 @@ class Commands(TyperGroup):
         super().__init__(**options)
         self.commands = {name: TyperCommand(name, help=place.help) for name, place in PLACES.items()}
 
+    def make_context(self, *words: Any, **options: Any) -> Any:
+        """Reads the words before the command's name; what is wrong with them is one line."""
+        try:
+            return super().make_context(*words, **options)
+        except typer.TyperException as error:
+            raise told(error) from None
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command; what is wrong with its words is one line."""
+        try:
+            return super().invoke(ctx)
+        except typer.TyperException as error:
+            raise told(error) from None
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Finds the command that is called, and imports it."""
         name, outline, rest = super().resolve_command(ctx, args)
         return name, outline and loaded(outline.name or ""), rest
+
+
+def told(error: Any) -> Exception:
+    """Prints what is wrong with the words of a command line, in one line as all errors; returns what ends the program.
+
+    Of a value it is told without the words of the library that found it.
+    """
+    if type(error).__name__ == "NoArgsIsHelpError":  # has printed help; typer does not export it
+        return typer.Exit(error.exit_code)
+    from meshwright.cli.output import harmless
+
+    context = getattr(error, "ctx", None)
+    help_is = f" (see {context.command_path} --help)" if context else ""
+    said = " ".join(error.format_message().replace("Value error, ", "", 1).split()).removesuffix(".")
+    sys.stderr.write(f"error: {harmless(said)}{help_is}\n")
+    return typer.Exit(error.exit_code)
 
 
 def loaded(name: str) -> Any:

@@ -8,7 +8,7 @@ import typer
 
 from meshwright.cli.options import EdgeUrl, Output, with_edge
 from meshwright.cli.output import Format, dollars, show_message, show_table
-from meshwright.gen.agents.v1.task_service_pb2 import CostGrouping, GetCostsRequest, GetCostsResponse
+from meshwright.gen.agents.v1.task_service_pb2 import CostGrouping, GetCostsRequest
 
 MOST_DAYS = 40
 """So long sums are kept."""
@@ -54,13 +54,13 @@ def cost(
     output: Output = Format.TABLE,
     edge: EdgeUrl = None,
 ) -> None:
-    """Sums what your tenant's ended tasks have cost; what cost nothing is in no row."""
+    """Sums what your tenant's ended tasks have cost."""
     if to and not 0 <= (ago := (date.fromisoformat(to) - first_day(day)).days) < MOST_DAYS:
         raise typer.BadParameter(
             f"{to} is {ago} days after the first day: write 0 to {MOST_DAYS - 1}", param_hint="--to"
         )
     request = GetCostsRequest(by=CostGrouping.Value(f"COST_GROUPING_{by.name}"), from_day=day, to_day=to)
-    found = paid(with_edge(edge, lambda mesh: mesh.call(mesh.tasks.GetCosts, request)))
+    found = with_edge(edge, lambda mesh: mesh.call(mesh.tasks.GetCosts, request))
     if output is not Format.TABLE:
         show_message(found, output)
         return
@@ -71,8 +71,3 @@ def cost(
             for row in found.rows
         ),
     )
-
-
-def paid(found: GetCostsResponse) -> GetCostsResponse:
-    """Returns a table without rows that cost nothing, a free model's beside a paid one's for example."""
-    return GetCostsResponse(rows=[row for row in found.rows if row.cost_micros])

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from meshwright.cli.options import EdgeUrl, Output, with_edge
+from meshwright.cli.options import EdgeUrl, Output, Principal, with_edge
 from meshwright.cli.output import Format, show, show_messages, show_table
 from meshwright.cli.steps import shortened
 from meshwright.gen.agents.v1.task_service_pb2 import (
@@ -20,11 +20,12 @@ TaskId = Annotated[str, typer.Argument(help="The task's id")]
 @app.command("list")
 def list_dead_letters(
     limit: Annotated[int, typer.Option(min=1, max=200, help="How many")] = 20,
+    principal: Principal = "",
     output: Output = Format.TABLE,
     edge: EdgeUrl = None,
 ) -> None:
     """Lists dead letters, newest first."""
-    request = ListTasksRequest(page_size=limit, dead_letters_only=True)
+    request = ListTasksRequest(page_size=limit, dead_letters_only=True, principal=principal)
     found = with_edge(edge, lambda mesh: mesh.call(mesh.tasks.ListTasks, request)).tasks
     if output is not Format.TABLE:
         show_messages(found, output)

@@ -2,16 +2,16 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 import grpc
 
 from meshwright.cli.credential import KeyedChannel
+from meshwright.cli.place import Place
 from meshwright.core import channel
-from meshwright.core.errors import InternalError, MeshError, SetupError, UnavailableError
-from meshwright.core.ids import uuid7
+from meshwright.core.errors import AgentNotFoundError, InternalError, MeshError, TlsRefusedError, UnavailableError
+from meshwright.core.ids import AGENT_ID, uuid7
 from meshwright.gen.agents.v1.agent_service_pb2 import HealthRequest, HealthResponse
 from meshwright.gen.agents.v1.agent_service_pb2_grpc import AgentServiceStub
 from meshwright.gen.agents.v1.session_service_pb2_grpc import SessionServiceStub
@@ -24,6 +24,8 @@ from meshwright.gen.registry.v1.agent_directory_service_pb2_grpc import AgentDir
 from meshwright.gen.registry.v1.tool_registry_service_pb2_grpc import ToolRegistryServiceStub
 
 CALL_S = 10.0
+AGENT_KEY = "x-agent-id"
+"""Header by which the edge picks an agent."""
 RECONNECT_S = 0.3
 SILENCE_S = 35.0
 """A stream that brings nothing for so long, not even one of two heartbeats, is taken for broken."""
@@ -66,12 +68,14 @@ class Edge:
         """
         try:
             return await channel.patient(method, request, timeout_s=timeout_s)
-        except UnavailableError as error:
+        except MeshError as error:
             raise self._explained(error) from None
 
-    def _explained(self, error: UnavailableError) -> UnavailableError:
+    def _explained(self, error: MeshError) -> MeshError:
         """Says in place of gRPC's words for a refused connection what to do."""
-        if not error.message.startswith("failed to connect"):
+        if isinstance(error, TlsRefusedError) and channel.REFUSALS[channel.PLAIN] in error.message:
+            return TlsRefusedError(f"{self.url} speaks plain text: write http://, or switch TLS on there")
+        if not isinstance(error, UnavailableError) or not error.message.startswith("failed to connect"):
             return error
         if channel.CLOSED in error.message:
             return UnavailableError(f"{self.url} closes connections: where it speaks TLS, write https://")
@@ -80,12 +84,33 @@ class Edge:
 
     async def health(self, agent_id: str) -> HealthResponse:
         """Asks one agent how it is; the edge picks it by a header."""
-        call = self.agents.Health(HealthRequest(agent_id=agent_id), timeout=CALL_S, metadata=[("x-agent-id", agent_id)])
+        call = self.agents.Health(HealthRequest(agent_id=agent_id), timeout=CALL_S, metadata=[(AGENT_KEY, agent_id)])
         try:
             response: HealthResponse = await call
         except grpc.aio.AioRpcError as error:
             raise MeshError.from_rpc(error) from None
         return response
+
+    async def submit(self, request: TaskRequest) -> TaskResponse:
+        """Submits a task; one that names an agent goes to that agent, whatever becomes of the default one.
+
+        Raises:
+            MeshError: The task was not accepted.
+        """
+        is_named = AGENT_ID.fullmatch(request.agent_id)
+        named = (
+            [(AGENT_KEY, request.agent_id)] if is_named else []
+        )  # what is no name is refused in the mesh's own words
+
+        def submit_task(sent: TaskRequest, *, metadata: Sequence[tuple[str, str | bytes]], **options: Any) -> Any:
+            return self.tasks.SubmitTask(sent, metadata=[*metadata, *named], **options)
+
+        try:
+            accepted: TaskResponse = await self.call(submit_task, request)
+        except AgentNotFoundError:
+            hint = "`meshwright agent list` shows who is"
+            raise AgentNotFoundError(f"no agent {request.agent_id} is here: {hint}") from None
+        return accepted
 
     async def steps(self, request: TaskRequest) -> AsyncIterator[StepEvent]:
         """Submits a task and yields its steps as they happen; a stream that breaks is resumed where it was.
@@ -94,7 +119,7 @@ class Edge:
             MeshError: The task was not accepted, or the mesh stays away.
         """
         request.task_id = request.task_id or uuid7()
-        accepted: TaskResponse = await self.call(self.tasks.SubmitTask, request)
+        accepted = await self.submit(request)
         async for event in self.watch(accepted.task_id):
             yield event
 
@@ -116,9 +141,9 @@ class Edge:
                 failures += 1
                 pause_s = error.retry_after_s or RECONNECT_S
                 if not (error.is_retryable or isinstance(error, InternalError)):  # a reset stream comes as INTERNAL
-                    raise
+                    raise self._explained(error) from None
                 if failures > PATIENCE:
-                    raise self._explained(error) if isinstance(error, UnavailableError) else error from None
+                    raise self._explained(error) from None
             else:
                 failures += 1
                 if failures > 1:
@@ -149,15 +174,5 @@ def dialled(url: str, authority: str) -> grpc.aio.Channel:
     Raises:
         SetupError: It names none.
     """
-    wrong = SetupError(f"{url!r} is no URL of an edge: write http://HOST:PORT or https://HOST:PORT")
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        raise wrong from None
-    if parts.scheme not in ("http", "https") or not host:
-        raise wrong
-    place = f"[{host}]" if ":" in host else host
-    if parts.scheme == "https":
-        return channel.dial_edge(f"{place}:{port or 443}", authority)
-    return channel.dial(f"{place}:{port or 80}")
+    place = Place.of_edge(url)
+    return channel.dial_edge(place.address, authority) if place.is_tls else channel.dial(place.address)

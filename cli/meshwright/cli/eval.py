@@ -15,8 +15,9 @@ from meshwright.agents.evals.suite import Suite, Verdict, run
 from meshwright.agents.models.catalog import model_from
 from meshwright.cli.eval_report import Form, score, show_verdicts
 from meshwright.cli.eval_target import suites
-from meshwright.core import telemetry
+from meshwright.core import logs
 from meshwright.core.errors import InvalidRequestError, SetupError
+from meshwright.core.log_levels import Levels
 
 BELOW, WRONG = 1, 2
 """Exit codes: too few cases passed; a set, or the command line, is wrong."""
@@ -50,7 +51,7 @@ def evaluate(
     except InvalidRequestError as error:
         typer.echo(f"error: {error.message}", err=True)
         raise typer.Exit(WRONG) from None
-    telemetry.configure_logs("error", "eval", "eval")
+    logs.write_lines(Levels.parse("error"), "eval", "eval")
     with contextlib.redirect_stdout(sys.stderr):  # what agents and tools print is no verdict
         verdicts = asyncio.run(_run(chosen, model or None, judged_by(model, judge), parallel))
     show_verdicts(verdicts, output)

@@ -70,6 +70,7 @@ def inbox(
             )
             for task, pending in sorted(rows, key=lambda row: (-row[1].priority, row[1].expire_time.ToNanoseconds()))
         ),
+        empty="nothing waits for a person",
     )
 
 

@@ -3,7 +3,8 @@
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -23,6 +24,7 @@ from meshwright.core.store_user import user_of
 
 app = typer.Typer(no_args_is_help=True, help="API keys: make one, see which there are, revoke one.")
 T = TypeVar("T")
+ADVICE = "name the folder of a `meshwright dev` with --data, or a store with --store"
 SECONDS = {"m": 60, "h": 3_600, "d": 86_400}
 StoreUrl = Annotated[
     str | None,
@@ -116,11 +118,9 @@ def with_keys(store: str | None, data: Path | None, work: Callable[[ApiKeys], Aw
     async def run() -> T:
         opened = Store(store_url(store, data), LIBRARY)
         try:
-            await opened.open()
-            return await work(ApiKeys(opened))
-        except SetupError as error:
-            hint = "name the folder of a `meshwright dev` with --data, or a store with --store"
-            raise SetupError(f"{error.message}; {hint}") from None
+            with advised(ADVICE):
+                await opened.open()
+                return await work(ApiKeys(opened))
         except StoreDeniedError:
             raise StoreDeniedError(
                 f"this user of the store may not see API keys: take the address of {user_of(Role.GATEWAY)}, "
@@ -130,6 +130,15 @@ def with_keys(store: str | None, data: Path | None, work: Callable[[ApiKeys], Aw
             await opened.close()
 
     return asyncio.run(run())
+
+
+@contextmanager
+def advised(advice: str) -> Iterator[None]:
+    """Adds to an error of setup how another store is named."""
+    try:
+        yield
+    except SetupError as error:
+        raise SetupError(f"{error.message.rstrip('.')}; {advice}") from None
 
 
 def store_url(named: str | None, data: Path | None) -> str:
@@ -145,7 +154,7 @@ def store_url(named: str | None, data: Path | None) -> str:
         return settings.store_url
     local = local_mesh(data or data_home() / "dev")
     if data is not None and not local:
-        raise SetupError(f"no mesh runs on {data}: start it, or name its store with --store")
+        raise SetupError(f"no mesh runs on {data}: start it, or name its store by MESHWRIGHT_STORE_URL")
     return local.get("store", settings.store_url)
 
 

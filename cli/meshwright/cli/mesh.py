@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
+import errno
 import fcntl
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -12,10 +12,11 @@ from pathlib import Path
 
 from meshwright.agents.library.bundle import BUNDLED, spec_of
 from meshwright.agents.settings import AgentSettings
-from meshwright.cli import ports, tool_files
+from meshwright.cli import ports, ready_file, tool_files
 from meshwright.cli.agent_spec import AgentSpec, own_agents, worker_of
-from meshwright.cli.child import Child
+from meshwright.cli.child import DISK, Child
 from meshwright.cli.edge import Edge
+from meshwright.cli.model_failures import ModelFailures
 from meshwright.core.errors import CredentialsMissingError, MeshError, SetupError, UnavailableError
 from meshwright.core.settings import Settings, child_environment
 from meshwright.core.store import Store
@@ -31,11 +32,15 @@ HOST = "127.0.0.1"
 FACTS = "mesh.json"
 REGISTRY_PORT = "registry.port"
 """File in the data folder that says what runs where, while all of it does: how commands find the mesh."""
+LOG_LEVELS = "log-levels"
+"""File in the data folder that every process reads levels of its log from."""
 EDGE_READY_S = 30.0
 ORPHAN_S = 15.0
 """How long a store that an earlier mesh left behind may take to end."""
 POLL_S = 0.03
 DRAIN_S = 3.0
+"""What calls in flight get where MESHWRIGHT_DRAIN_S says nothing: whoever stops a mesh of their own waits for it."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
 PLAIN = {"tls_dir": ""}
 """On loopback nobody proves who they are; one folder would make every process the same role."""
 
@@ -75,7 +80,7 @@ class Mesh:
     Args:
         plan: What is wanted.
         ready_file: Says what runs where, while all of it does; None: no such file.
-        tell: Takes a line for people whenever a process ends or runs again.
+        tell: Takes a line for people whenever a process ends or runs again, or a model fails.
     """
 
     def __init__(self, plan: MeshPlan, ready_file: Path | None, tell: Callable[[str], None]) -> None:
@@ -85,10 +90,13 @@ class Mesh:
         self._ready_files = [plan.data / FACTS, *([ready_file] if ready_file else [])]
         self._taken: set[int] = set()
         self._keepers: list[asyncio.Task[None]] = []
+        self._model_failures = ModelFailures((), tell)
         self._locks = contextlib.ExitStack()
         self._store_url = ""
         self._is_ready = False
         self.internal_port = 0
+        chosen = Settings.load()
+        self._drain_s = chosen.drain_s if "drain_s" in chosen.model_fields_set else DRAIN_S
 
     @property
     def edge_url(self) -> str:
@@ -110,22 +118,25 @@ class Mesh:
             agents = [self._agent(spec, registry_target) for spec in self._specs()]
             workers = [self._agent(spec, registry_target, role="worker") for spec in self._worker_specs()]
             hosts = [self._tool_host(file, registry_target) for file in tool_files.named(self.plan.tools)]
+            self._model_failures = ModelFailures({child.log for child in (*agents, *workers)}, self._tell)
             async with asyncio.TaskGroup() as group:
                 for child in (registry, gateway, *hosts, *agents, *workers):
                     group.create_task(child.start())
             self._name_agents(agents)
             await self._start_envoy()
             await self._wait_until_served([child.name for child in agents])
+            self._is_ready = True
+            self._write_ready_files()
         except BaseExceptionGroup as failures:
+            first = SetupError(full(self.plan.data)) if self._is_full() else failures.exceptions[0]
             await self.stop()
-            raise failures.exceptions[0] from None
+            raise first from None
         except BaseException:
             await self.stop()
             raise
-        self._is_ready = True
-        self._write_ready_files()
         for child in self.children.values():
             self._keepers.append(asyncio.create_task(child.keep(self._changed)))
+        self._keepers.append(asyncio.create_task(self._model_failures.watch()))
 
     def _check(self) -> None:
         """Refuses at once what would fail later."""
@@ -138,11 +149,21 @@ class Mesh:
             raise SetupError(
                 f"the documents folder {self.plan.docs} is no folder that can be read: choose one with --docs"
             )
+        for file in self._ready_files[1:]:
+            ready_file.check(file)
         self._lock()
-        if not ports.is_free(HOST, self.plan.port):
-            raise SetupError(
-                f"port {self.plan.port} is in use: choose another one with --port, or stop what listens there"
-            )
+        try:
+            self._check_ports()
+        except SetupError:
+            self._locks.close()
+            raise
+
+    def _check_ports(self) -> None:
+        for option, port in (("--port", self.plan.port), ("--store-port", self.plan.store_port)):
+            if port and not ports.is_free(HOST, port):
+                raise SetupError(f"port {port} is in use: choose another one with {option}, or stop what listens there")
+        if self.plan.port == self.plan.store_port:
+            raise SetupError(f"port {self.plan.port} is the edge's: choose another one with --store-port")
 
     def _lock(self) -> None:
         data = self.plan.data
@@ -151,7 +172,7 @@ class Mesh:
             (data / "logs").mkdir(exist_ok=True, mode=0o700)
             lock = self._locks.enter_context((data / "lock").open("a+"))
         except OSError as error:
-            raise SetupError(f"the data folder {data} cannot be used: {error.strerror}") from None
+            raise unusable(data, error) from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -160,12 +181,16 @@ class Mesh:
             self._locks.close()
             message = f"the data folder {data} is in use by the mesh with pid {holder}: stop it, or choose another"
             raise SetupError(f"{message} with --data") from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+        try:
+            lock.truncate(0)
+            os.write(lock.fileno(), str(os.getpid()).encode())  # past the buffer, which would try again on closing
+        except OSError as error:
+            self._locks.close()
+            raise unusable(data, error) from None
 
     def _child(self, name: str, command: list[str], environment: dict[str, str], *, speaks: bool = True) -> Child:
         child = Child(name, command, environment, self.plan.data, self.plan.data / "logs" / f"{name}.log", speaks)
+        child.stop_s += 2 * max(0.0, self._drain_s - DRAIN_S)  # an agent drains its tasks, then its calls
         self.children[name] = child
         return child
 
@@ -183,11 +208,14 @@ class Mesh:
 
     def _environment(self, settings: Settings, port: int = 0) -> dict[str, str]:
         port = port or ports.reserve(HOST, self._taken)
-        chosen = settings.model_copy(update={"store_url": self._store_url, "port": port} | PLAIN)
+        levels = settings.log_levels_file or str(self.plan.data / LOG_LEVELS)
+        chosen = settings.model_copy(
+            update={"store_url": self._store_url, "port": port, "log_levels_file": levels} | PLAIN
+        )
         return child_environment(chosen) | {"PYTHONUNBUFFERED": "1"}
 
     def _registry(self) -> Child:
-        settings = Settings.load(reflection=True, drain_s=DRAIN_S, store_url="", metrics_port=None)
+        settings = Settings.load(reflection=True, drain_s=self._drain_s, store_url="", metrics_port=None)
         environment = self._environment(settings, self._registry_port())
         return self._child("registry", [sys.executable, "-m", "meshwright.registry"], environment)
 
@@ -201,7 +229,7 @@ class Mesh:
                 internal_port=self.internal_port,
                 folder=str(self.plan.data / "envoy"),
                 edge_tls_dir="",
-                drain_s=DRAIN_S,
+                drain_s=self._drain_s,
                 reflection=True,
             )
         )
@@ -221,7 +249,7 @@ class Mesh:
             docs=str(self.plan.docs.resolve()) if self.plan.docs else "",
             lease_s=self.plan.lease_s,
             role=role,
-            drain_s=DRAIN_S,
+            drain_s=self._drain_s,
             reflection=True,
         )
         command = [sys.executable, "-m", "meshwright.agents", named.spec]
@@ -232,7 +260,7 @@ class Mesh:
 
     def _tool_host(self, named: tuple[str, str], registry_target: str) -> Child:
         name, file = named
-        settings = HostSettings.load(registry=registry_target, drain_s=DRAIN_S, reflection=True)
+        settings = HostSettings.load(registry=registry_target, drain_s=self._drain_s, reflection=True)
         command = [sys.executable, "-m", "meshwright.registry.tool", file]
         child = self._child(name, command, self._environment(settings))
         child.folder = Path.cwd()
@@ -254,14 +282,21 @@ class Mesh:
         self._store_url = valkey.url
         store = self._child("store", list(valkey.command), child_environment(Settings.load()), speaks=False)
         store.answers = lambda: listens(valkey.socket)
-        await store.start()
         client = Store(valkey.url)
         try:
+            await store.start()
             await client.open()
         except SetupError as error:
+            if self._is_full():  # it may end while it is opened
+                raise SetupError(full(self.plan.data)) from None
             raise SetupError(f"{error.message}; see {store.log}") from None
         finally:
             await client.close()
+
+    def _is_full(self) -> bool:
+        """Whether the store says that it ended because its disk is full."""
+        said = self.children["store"].last_words()
+        return DISK in said or os.strerror(errno.ENOSPC) in said
 
     async def _start_envoy(self) -> None:
         envoy = self._child("envoy", envoy_command(), child_environment(Settings.load()), speaks=False)
@@ -294,7 +329,7 @@ class Mesh:
         """Lets open calls end, which agents that stop bring about, before it is told to."""
         if "envoy" in self.children:
             with contextlib.suppress(UnavailableError):  # then there is nothing to wait for
-                await drain(self.plan.data / "envoy", DRAIN_S)
+                await drain(self.plan.data / "envoy", self._drain_s)
             await self.children["envoy"].stop()
 
     def facts(self) -> dict[str, object]:
@@ -321,10 +356,7 @@ class Mesh:
 
     def _write_ready_files(self) -> None:
         for file in self._ready_files if self._is_ready else ():
-            temporary = file.with_name(f".{file.name}.{os.getpid()}")
-            temporary.touch(mode=0o600)  # a store that has a port has its password in its address
-            temporary.write_text(json.dumps(self.facts(), indent=2) + "\n")
-            temporary.replace(file)
+            ready_file.write(file, self.facts())
 
     async def stop(self) -> None:
         """Stops everything: the edge first, the store last."""
@@ -340,7 +372,20 @@ class Mesh:
         for name in last:
             if name in self.children:
                 await self.children[name].stop()
+        self._model_failures.look()
         self._locks.close()
+
+
+def unusable(data: Path, error: OSError) -> SetupError:
+    """Says why a data folder cannot be used."""
+    if error.errno in FULL:
+        return SetupError(full(data))
+    return SetupError(f"the data folder {data} cannot be used: {error.strerror}")
+
+
+def full(data: Path) -> str:
+    """Says what to do where a data folder's disk is full."""
+    return f"the disk of {data} is full: free some of it, or choose another folder with --data"
 
 
 async def end_orphan(valkey: EmbeddedValkey | None) -> None:

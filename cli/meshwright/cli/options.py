@@ -1,9 +1,11 @@
 """Options that several commands share."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, TypeVar
 
+import structlog
 import typer
 
 from meshwright.cli.edge import Edge
@@ -40,4 +42,16 @@ def with_edge(url: str | None, work: Callable[[Edge], Awaitable[T]]) -> T:
         finally:
             await edge.close()
 
-    return asyncio.run(run())
+    with quiet():
+        return asyncio.run(run())
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Logs nothing: what a command has to say of a failure is its error."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("critical"))
+    try:
+        yield
+    finally:
+        structlog.configure(**before)

@@ -79,28 +79,34 @@ def show_messages(messages: Sequence[Message], form: Format) -> None:
         show("[" + ",\n".join(as_json(message) for message in messages) + "]")
 
 
-def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Prints a table as wide as the terminal; elsewhere words are wrapped to fit `PIPED`, and ids stay whole."""
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], empty: str = "nothing to list") -> None:
+    """Prints a table; words are wrapped to fit the terminal, elsewhere `PIPED`, and ids stay whole.
+
+    Args:
+        columns: What stands above them.
+        rows: A cell a column.
+        empty: What people are told on stderr where there is no row.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     cells = [[harmless(cell) for cell in row] for row in rows]
     console = Console()
-    widths: list[int | None] = [None] * len(columns)
-    if not console.is_terminal:
-        widths = [*fitted(columns, cells)]
-        console = Console(width=sum(width + GAP for width in widths if width))
+    widths = fitted(columns, cells, console.width if console.is_terminal else PIPED)
+    console = Console(width=sum(widths) + GAP * len(widths))
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column, width in zip(columns, widths, strict=True):
         table.add_column(column, overflow="fold", width=width)
     for row in cells:
         table.add_row(*map(Text, row))
     console.print(table)
+    if not cells:
+        sys.stderr.write(f"{empty}\n")
 
 
-def fitted(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
-    """Returns how wide columns are in a line of `PIPED` characters: the widest ones of words give way."""
+def fitted(columns: Sequence[str], rows: Sequence[Sequence[str]], line: int) -> list[int]:
+    """Returns how wide columns are in a line of so many characters: the widest ones of words give way."""
     from rich.cells import cell_len
 
     widths, words = [cell_len(column) for column in columns], set[int]()
@@ -110,7 +116,7 @@ def fitted(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
             widths[index] = max(widths[index], widest)
             if widest > PROSE and " " in cell:
                 words.add(index)
-    while (sum(widths) + GAP * (len(widths) - 1)) > PIPED:
+    while (sum(widths) + GAP * (len(widths) - 1)) > line:
         widest_index = max(words, key=widths.__getitem__, default=None)
         if widest_index is None or widths[widest_index] <= NARROWEST:
             break

@@ -3,7 +3,6 @@
 import datetime as dt
 import stat
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,10 +14,12 @@ from meshwright.agents.journal import LIBRARY as JOURNAL_LIBRARY
 from meshwright.agents.settings import AgentSettings
 from meshwright.cli.authority import AUTHORITY_NAME
 from meshwright.cli.settings import CliSettings
+from meshwright.cli.stores import Stores
 from meshwright.core.errors import MeshError, SetupError, StoreDeniedError
+from meshwright.core.public_url import public_url
 from meshwright.core.server import is_loopback
 from meshwright.core.settings import misspelled
-from meshwright.core.store import INSTALL, MESH, Store, partition_key, public_url
+from meshwright.core.store import INSTALL, MESH, Store, partition_key
 from meshwright.core.tls import KEY, read_pair
 from meshwright.gateway.authentication import check_settings
 from meshwright.gateway.hosts import unreachable
@@ -28,7 +29,9 @@ from meshwright.registry.settings import RegistrySettings
 from meshwright.registry.store import LIBRARY as REGISTRY_LIBRARY
 
 EXPIRES_SOON = dt.timedelta(days=14)
-STORE_S = 5.0
+HERE = "so this looks at this shell's default, {place}, and not at a mesh that runs elsewhere"
+ELSEWHERE = "a mesh is looked at by `meshwright doctor --production URL`, or by this command in the gateway's pod"
+STORE_OF_DEV = "set MESHWRIGHT_STORE_URL, or name the folder of a `meshwright dev` with --data"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,7 @@ class Finding:
     is_unseen: bool = False
 
 
-async def broken(settings: GatewaySettings) -> list[Finding]:
+async def broken(settings: GatewaySettings, stores: Stores) -> list[Finding]:
     """Lists what would keep processes from starting with these settings, or callers out."""
     found = [*of_environment(settings)]
     try:
@@ -60,11 +63,24 @@ async def broken(settings: GatewaySettings) -> list[Finding]:
     except SetupError as error:
         found.append(Finding("TLS", error.message, "the process that needs them does not start"))
     try:
-        async with opened(settings.store_url) as store:
+        async with stores.opened(settings.store_url) as store:
             found += [finding async for finding in of_installation(store, settings.partitions)]
     except MeshError as error:
-        found.append(Finding("store", error.message, "no process that needs it starts"))
+        named = "" if is_told(settings) else f": {STORE_OF_DEV}"
+        found.append(Finding("store", error.message, f"no process that needs it starts{named}"))
     return found
+
+
+def is_told(settings: GatewaySettings) -> bool:
+    """Whether the environment says which store the mesh has: then it is that of one of its processes."""
+    return "store_url" in settings.model_fields_set
+
+
+def of_default(settings: GatewaySettings) -> Iterator[Finding]:
+    """Says where it looks, if nobody has told it."""
+    if not is_told(settings):
+        where = HERE.format(place=public_url(settings.store_url))
+        yield Finding("store", f"MESHWRIGHT_STORE_URL is not set, {where}", ELSEWHERE, is_unseen=True)
 
 
 def of_environment(settings: GatewaySettings) -> Iterator[Finding]:
@@ -105,18 +121,19 @@ async def user_of_many_rights(store: Store) -> str:
     return str(name.decode())
 
 
-async def missing(settings: GatewaySettings, admin_url: str) -> list[Finding]:
+async def missing(settings: GatewaySettings, stores: Stores, admin_url: str) -> list[Finding]:
     """Lists what production needs and these settings lack.
 
     Args:
         settings: As the gateway's process reads them; the other processes of a mesh have the same.
+        stores: Opens the store.
         admin_url: The store's address for an admin, who sees how it is configured; empty: there is none.
     """
     found = [*of_settings(settings), *of_certificates(settings)]
     try:
-        found += [finding async for finding in of_store(settings, admin_url)]
+        found += [finding async for finding in of_store(settings, stores, admin_url)]
     except MeshError as error:
-        found.append(Finding("store", f"it could not be looked at: {error.message}", "mend that, and look again"))
+        found.append(Finding("store", error.message, "mend that, and look again"))
     return found
 
 
@@ -132,7 +149,7 @@ def of_settings(settings: GatewaySettings) -> Iterator[Finding]:
         yield Finding("services", "MESHWRIGHT_INSECURE lets plain text leave the machine", "unset it")
     if settings.reflection:
         yield Finding("services", "they tell their contract to whoever connects", "unset MESHWRIGHT_REFLECTION")
-    if settings.log_level.lower() == "debug":
+    if "debug" in settings.log_level.lower():
         yield Finding("logs", "they hold everything", "set MESHWRIGHT_LOG_LEVEL=info")
     if settings.drain_s < 1:
         yield Finding("restarts", "calls in flight are cut", "set MESHWRIGHT_DRAIN_S to 10 or more")
@@ -163,7 +180,7 @@ def is_of_development(certificate: x509.Certificate) -> bool:
     return any(name.value == AUTHORITY_NAME for name in names)
 
 
-async def of_store(settings: GatewaySettings, admin_url: str) -> AsyncIterator[Finding]:
+async def of_store(settings: GatewaySettings, stores: Stores, admin_url: str) -> AsyncIterator[Finding]:
     """Finds how a store may be read on its way, by whom it may be changed, and what it may lose.
 
     Raises:
@@ -171,13 +188,13 @@ async def of_store(settings: GatewaySettings, admin_url: str) -> AsyncIterator[F
     """
     if is_plain_abroad(settings.store_url):
         yield Finding("store", f"plain text to {public_url(settings.store_url)}", "write rediss:// in its address")
-    async with opened(settings.store_url) as store:
+    async with stores.opened(settings.store_url) as store:
         if name := await user_of_many_rights(store):
             yield Finding("store", f"its user {name} may do everything", "see `meshwright store acl`")
         (memory,) = await store.run(("INFO", "memory"))
         if not memory.get("maxmemory"):
             yield Finding("store", "it takes memory without bound", "set maxmemory")
-    async with opened(admin_url or settings.store_url) as store:
+    async with stores.opened(admin_url or settings.store_url) as store:
         try:
             (log,) = await store.run(("CONFIG", "GET", "auto-aof-rewrite-percentage"))
             (ids,) = await store.run(("HKEYS", partition_key(MESH, "seal")))
@@ -204,18 +221,3 @@ def is_plain_abroad(url: str) -> bool:
         return parts.scheme == "redis" and not is_loopback(parts.hostname or "localhost")
     except ValueError:  # no address at all, which is told as broken
         return False
-
-
-@asynccontextmanager
-async def opened(url: str) -> AsyncIterator[Store]:
-    """Opens a store as it is, and writes nothing: one that would lose what it acknowledged is refused.
-
-    Raises:
-        SetupError: It cannot be used; says why.
-    """
-    store = Store(url, timeout_s=STORE_S)
-    try:
-        await store.open()
-        yield store
-    finally:
-        await store.close()

@@ -8,19 +8,18 @@ from rich.console import Console
 
 from meshwright.cli import task_request
 from meshwright.cli.edge import Edge
+from meshwright.cli.offered_tools import check_offered
 from meshwright.cli.options import EdgeUrl, Output, with_edge
 from meshwright.cli.output import Format, as_json, harmless, show, show_message
 from meshwright.cli.question import commands, sentence, told
-from meshwright.cli.steps import Steps, unwrapped
+from meshwright.cli.steps import Steps, shortfall, unwrapped
 from meshwright.cli.task_request import BudgetEnd, Priority
 from meshwright.core.errors import BudgetExceededError, MeshError, UnavailableError
 from meshwright.core.ids import uuid7
 from meshwright.gen.agents.v1.step_event_pb2 import NOTICE_KIND_PARKED, StepEvent
 from meshwright.gen.agents.v1.task_pb2 import (
-    FINISH_REASON_STOP,
     TASK_STATUS_COMPLETED,
     TASK_STATUS_INPUT_REQUIRED,
-    FinishReason,
     TaskRequest,
     TaskResponse,
 )
@@ -114,7 +113,13 @@ class Follower:
         self._open: set[str] = set()
 
     async def answer(self, mesh: Edge, request: TaskRequest) -> TaskResponse:
-        """Submits a task and returns its result, or the task as it waits for a person."""
+        """Submits a task and returns its result, or the task as it waits for a person.
+
+        Raises:
+            ToolNotFoundError: It names tools that nobody has: nothing was submitted.
+            MeshError: The task was not accepted, or the mesh stays away.
+        """
+        await check_offered(mesh, request.allowed_tools)
         request.task_id = request.task_id or uuid7()
         if self._is_streamed and self._form is Format.TABLE:
             self._console.print(f"task {request.task_id}", style="dim", markup=False, highlight=False)
@@ -172,15 +177,15 @@ def asking(event: StepEvent) -> str:
 def show_result(result: TaskResponse, form: Format, *, is_streamed: bool) -> None:
     """Prints a result; a task that failed exits with its error's code, one that waits for a person with 1."""
     if form is Format.TABLE:
+        if result.unanswered:  # what output says is no answer, and whoever reads stdout takes it for one
+            raise BudgetExceededError(
+                f"{shortfall(result)}; --token-budget, --cost-budget and --max-steps give it more, "
+                "unless a budget that tasks share is used up: see `meshwright cost`"
+            )
         if result.output:
             show(result.output)
-        if result.status == TASK_STATUS_COMPLETED and result.finish_reason != FINISH_REASON_STOP:
-            reason = FinishReason.Name(result.finish_reason).removeprefix("FINISH_REASON_").lower()
-            if not result.output:
-                raise BudgetExceededError(
-                    f"no answer: {reason}; --token-budget, --cost-budget and --max-steps give it more"
-                )
-            typer.echo(f"partial answer: {reason}", err=True)
+        if short := shortfall(result):
+            typer.echo(short, err=True)
     elif not is_streamed:
         show_message(result, form)
     if result.HasField("error"):

@@ -19,7 +19,13 @@ from meshwright.gen.agents.v1.step_event_pb2 import (
     StepEvent,
     ToolOutcome,
 )
-from meshwright.gen.agents.v1.task_pb2 import FinishReason, TaskStatus
+from meshwright.gen.agents.v1.task_pb2 import (
+    FINISH_REASON_STOP,
+    TASK_STATUS_COMPLETED,
+    FinishReason,
+    TaskResponse,
+    TaskStatus,
+)
 
 LONGEST = 100
 ASKS = "?"
@@ -196,13 +202,21 @@ def ended(event: StepEvent) -> tuple[str, str, str]:
     facts = f"{result.steps_used} steps, {result.tokens_used} tokens, {result.duration_ms} ms, attempt {result.attempt}"
     if result.HasField("error"):
         return "✗", "red", f"{status}: {result.error.message}  ({facts})"
-    return "■", "green", f"{status} ({reason}): {facts}"
+    return "■", "green", f"{status} ({shortfall(result) or reason}): {facts}"
 
 
-def shortened(text: str) -> str:
-    """Returns one line of bounded length."""
+def shortfall(result: TaskResponse) -> str:
+    """Says why a COMPLETED task has less than a whole answer; empty: it has one, or has not ended so."""
+    if result.status != TASK_STATUS_COMPLETED or result.finish_reason == FINISH_REASON_STOP:
+        return ""
+    reason = FinishReason.Name(result.finish_reason).removeprefix("FINISH_REASON_").lower()
+    return f"{'no' if result.unanswered else 'partial'} answer: {reason}"
+
+
+def shortened(text: str, longest: int = LONGEST) -> str:
+    """Returns one line of bounded length; one that is cut says so."""
     line = " ".join(text.split())
-    return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
+    return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
 DESCRIBED = {

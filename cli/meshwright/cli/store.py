@@ -10,13 +10,15 @@ import typer
 
 from meshwright.agents.journal import LIBRARY as JOURNAL_LIBRARY
 from meshwright.cli.authority import write
+from meshwright.cli.key import advised
 from meshwright.cli.output import show
 from meshwright.cli.settings import CliSettings
-from meshwright.cli.store_functions import prune
+from meshwright.cli.store_functions import ADVICE, prune
 from meshwright.cli.store_keys import rewrap
 from meshwright.core.api_key import LIBRARY as KEY_LIBRARY
 from meshwright.core.errors import SetupError
-from meshwright.core.store import Store, public_url
+from meshwright.core.public_url import public_url
+from meshwright.core.store import Store
 from meshwright.core.store_user import ADMIN, RIGHTS, acl_lines, user_of
 from meshwright.registry.store import LIBRARY as REGISTRY_LIBRARY
 
@@ -40,7 +42,8 @@ def install() -> None:
     async def work() -> int:
         store = Store(url, *libraries)
         try:
-            await store.open(settings.partitions)
+            with advised(ADVICE):
+                await store.open(settings.partitions)
         finally:
             await store.close()
         return store.partitions

@@ -7,6 +7,7 @@ import typer
 
 from meshwright.agents.journal import LIBRARY as JOURNAL_LIBRARY
 from meshwright.cli import libraries
+from meshwright.cli.key import advised
 from meshwright.cli.output import show
 from meshwright.cli.settings import CliSettings
 from meshwright.core.api_key import LIBRARY as KEY_LIBRARY
@@ -15,6 +16,7 @@ from meshwright.registry.store import LIBRARY as REGISTRY_LIBRARY
 
 OURS = (JOURNAL_LIBRARY, REGISTRY_LIBRARY, KEY_LIBRARY)
 MOST_NAMED = 5
+ADVICE = "name another store with MESHWRIGHT_STORE_ADMIN_URL, else MESHWRIGHT_STORE_URL"
 
 
 def prune(
@@ -37,7 +39,8 @@ def prune(
 async def _pruned(store: Store, *, is_dry: bool) -> tuple[list[str], bool]:
     """Returns what to say, and whether it was known who uses what."""
     try:
-        await store.open()
+        with advised(ADVICE):
+            await store.open()
         names = await libraries.held(store)
         use = await libraries.in_use(store, libraries.LOOKED_S)
         gone = libraries.unused(names, OURS, use) if is_dry else await libraries.prune(store, OURS, use)

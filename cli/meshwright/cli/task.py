@@ -10,11 +10,13 @@ from rich.console import Console
 from meshwright.cli import dead_letters, inbox, task_request
 from meshwright.cli.edge import Edge
 from meshwright.cli.journal import journal
+from meshwright.cli.offered_tools import check_offered
 from meshwright.cli.options import EdgeUrl, Output, Principal, with_edge
 from meshwright.cli.output import Format, as_json, dollars, show, show_message, show_messages, show_table
 from meshwright.cli.question import commands, told
-from meshwright.cli.steps import Steps, shortened, unwrapped
+from meshwright.cli.steps import Steps, shortened, shortfall, unwrapped
 from meshwright.cli.task_request import BudgetEnd, Priority
+from meshwright.core.errors import MeshError
 from meshwright.gen.agents.v1.task_pb2 import TaskResponse, TaskStatus
 from meshwright.gen.agents.v1.task_service_pb2 import CancelTaskRequest, GetTaskRequest, ListTasksRequest
 
@@ -23,6 +25,8 @@ app.command("inbox")(inbox.inbox)
 app.command("resolve")(inbox.resolve)
 app.add_typer(dead_letters.app, name="dead-letters")
 TaskId = Annotated[str, typer.Argument(help="The task's id")]
+ANSWER = 60
+"""Characters of an answer in a list."""
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Why each model was asked")]
 
 
@@ -75,7 +79,12 @@ def submit(
         no_cache=no_cache,
         priority=priority,
     )
-    show_task(with_edge(edge, lambda mesh: mesh.call(mesh.tasks.SubmitTask, request)), output, is_short=True)
+
+    async def submitted(mesh: Edge) -> TaskResponse:
+        await check_offered(mesh, request.allowed_tools)
+        return await mesh.submit(request)
+
+    show_task(with_edge(edge, submitted), output, is_short=True)
 
 
 @app.command()
@@ -149,7 +158,7 @@ def list_tasks(
                 str(t.steps_used),
                 str(t.tokens_used),
                 str(t.duration_ms),
-                shortened(t.output)[:60],
+                shortened(failure(t) or t.output, ANSWER),
             )
             for t in found
         ),
@@ -196,15 +205,20 @@ def status(task: TaskResponse) -> str:
     return TaskStatus.Name(task.status).removeprefix("TASK_STATUS_").lower()
 
 
+def failure(task: TaskResponse) -> str:
+    """Says why a task has failed: the reason, then its words; empty: it has not."""
+    return f"{MeshError.from_status(task.error).reason}: {task.error.message}" if task.HasField("error") else ""
+
+
 def show_task(task: TaskResponse, form: Format, *, is_short: bool = False) -> None:
     """Prints one task."""
     if form is not Format.TABLE:
         show_message(task, form)
         return
-    show(f"{task.task_id}  {status(task)}")
+    show(f"{task.task_id}  {status(task)}" + (f", {short}" if (short := shortfall(task)) else ""))
     if not is_short:
         spent = f", US$ {dollars(task.usage.cost_micros)}" if task.usage.cost_micros else ""
         show(f"{task.agent_id}, {task.steps_used} steps, {task.tokens_used} tokens{spent}, {task.duration_ms} ms")
-        show(task.output or task.error.message)
+        show(task.output or failure(task))
         for pending in task.pending_inputs:
             show("\n  ".join((f"waits for you: {told(pending)}", *commands(task.task_id, pending))))

@@ -78,7 +78,11 @@ SchemaFile = Annotated[
 ]
 ToolNames = Annotated[
     list[str] | None,
-    typer.Option("--tool", callback=tool_names, help="Only this one of the agent's tools; repeatable"),
+    typer.Option(
+        "--tool",
+        callback=tool_names,
+        help="Only this tool, of the agent and of those below it; ask.AGENT: a delegate; repeatable",
+    ),
 ]
 MaxSteps = Annotated[int, typer.Option(min=0, max=25, help="Plan-act-observe rounds, 1..25; 0: 10")]
 MaxToolCalls = Annotated[

@@ -4,10 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from meshwright.core.errors import MeshError
 from meshwright.gen.agents.v1.step_event_pb2 import (
     NOTICE_KIND_FELL_BACK,
+    NOTICE_KIND_PARKED,
+    NOTICE_KIND_RESUMED,
     NOTICE_KIND_RETRIED,
     NOTICE_KIND_TAKEN_OVER,
+    NOTICE_KIND_VERSION_CHANGED,
     RESERVATION_STATE_CHARGED,
     LlmCall,
     StepEvent,
@@ -16,14 +20,16 @@ from meshwright.gen.agents.v1.step_event_pb2 import (
 )
 from meshwright.gen.agents.v1.task_pb2 import FinishReason, TaskResponse, TaskStatus, Usage
 
+HANDED_BACK = "handed back"
+
 
 @dataclass(slots=True)
 class Node:
     """Something that took time.
 
     Attributes:
-        kind: `task`, `model`, `tool`, `person` or `summary`.
-        name: The agent, the model, or the tool with its version.
+        kind: `task`, `model`, `tool`, `person`, `summary`, `takeover` or `handover`.
+        name: The agent, the model, the tool with its version, or which attempt goes on after a takeover or handover.
         node_id: The task's, call's or question's id; may be empty.
         start_ms: When it began, Unix time.
         end_ms: When it ended; None: it has not.
@@ -86,6 +92,8 @@ class Tree:
         self._planned: dict[tuple[str, str], str] = {}
         self._retries: dict[str, int] = {}
         self._fallen: set[str] = set()
+        self._parked: set[str] = set()
+        self._written: dict[str, int] = {}
         self._takes = {
             "started": self._started,
             "llm_call": self._answered,
@@ -103,12 +111,16 @@ class Tree:
 
     def add(self, event: StepEvent) -> None:
         """Takes in the next event; one of a child goes to the child's branch."""
+        journals = [event.task_id]
         while event.HasField("child"):
             self._branch(event)
             event = event.child.event
+            journals.append(event.task_id)
         take = self._takes.get(event.WhichOneof("event") or "")
         if take and event.task_id in self._tasks:
             take(event, self._tasks[event.task_id])
+        if event.sequence:  # a child's entry is one of its parents' journals, too: they were not silent
+            self._written |= dict.fromkeys(journals, time_of(event))
 
     def close(self) -> None:
         """Adds up what tasks have used that have not ended; their children have it in their own sums."""
@@ -125,6 +137,8 @@ class Tree:
 
     def _started(self, event: StepEvent, task: Node) -> None:
         task.name = event.started.agent_id
+        if event.attempt > 1:  # workers before were lost without a word: what they took is in it, and so is the queue
+            self._lost(event, task, task.start_ms)
 
     def _answered(self, event: StepEvent, task: Node) -> None:
         call = event.llm_call
@@ -171,11 +185,36 @@ class Tree:
     def _noted(self, event: StepEvent, task: Node) -> None:
         kind = event.notice.kind
         if kind == NOTICE_KIND_TAKEN_OVER:
-            task.takeovers += 1
+            self._lost(event, task, self._written.get(event.task_id))
         elif kind == NOTICE_KIND_RETRIED:
             self._retries[event.task_id] = self._retries.get(event.task_id, 0) + 1
         elif kind == NOTICE_KIND_FELL_BACK:
             self._fallen.add(event.task_id)
+        else:
+            self._changed_hands(event, task)
+
+    def _changed_hands(self, event: StepEvent, task: Node) -> None:
+        """Notes that a task waits, goes on, or goes on with another version; what goes on unparked was handed back."""
+        kind = event.notice.kind
+        if kind == NOTICE_KIND_PARKED:
+            self._parked.add(event.task_id)
+        elif kind == NOTICE_KIND_VERSION_CHANGED:
+            task.notes.append(event.notice.detail)
+        elif kind == NOTICE_KIND_RESUMED and event.task_id in self._parked:
+            self._parked.discard(event.task_id)
+        elif kind == NOTICE_KIND_RESUMED:
+            task.notes += [] if HANDED_BACK in task.notes else [HANDED_BACK]
+            since_ms, name = self._written.get(event.task_id, task.start_ms), f"attempt {event.attempt}"
+            task.below.append(Node("handover", name, "", since_ms, time_of(event), status=HANDED_BACK))
+
+    def _lost(self, event: StepEvent, task: Node, since_ms: int | None) -> None:
+        """Adds the time from a lost worker's last entry, None where nobody knows it, to the claim of the next one."""
+        task.takeovers += 1
+        self._parked.discard(event.task_id)
+        if since_ms is not None:
+            task.below.append(
+                Node("takeover", f"attempt {event.attempt}", "", since_ms, time_of(event), status="worker lost")
+            )
 
     def _asked(self, event: StepEvent, task: Node) -> None:
         pending = event.input_requested
@@ -205,10 +244,15 @@ class Tree:
         task.end_ms, task.tokens, task.cost_micros = time_of(event), result.tokens_used, result.usage.cost_micros
         task.status = TaskStatus.Name(result.status).removeprefix("TASK_STATUS_").lower()
         reason = FinishReason.Name(result.finish_reason).removeprefix("FINISH_REASON_").lower()
-        task.notes += [] if reason == "stop" else [reason.replace("_", " ")]
+        if result.HasField("error"):
+            task.notes.append(MeshError.from_status(result.error).reason)
+        elif reason != "stop":
+            task.notes.append(reason.replace("_", " "))
 
     def _missed(self, event: StepEvent, task: Node) -> None:
         gap = event.gap
+        self._written.clear()
+        self._parked |= self._tasks.keys()  # whoever goes on next may have waited
         task.notes.append(f"events {gap.from_sequence} to {gap.to_sequence} are gone")
 
 

@@ -13,7 +13,7 @@ from meshwright.core.errors import (
     ScopeMissingError,
 )
 from meshwright.core.grant import is_call
-from meshwright.core.role import Role, role_in
+from meshwright.core.role import Role, bearer_in
 from meshwright.core.scope import covers, missing
 from meshwright.gen.agents.v1.grant_pb2 import Grant
 
@@ -26,12 +26,17 @@ PROCESSES = frozenset(Role) - {Role.EDGE}
 """Roles of processes that call others in their own name; a command that serves tools is one."""
 
 
+def bearer_of(context: Context) -> tuple[Role, str] | None:
+    """Returns role and name that the caller's certificate bears, as `bearer_in` does; None as well without one."""
+    return bearer_in(name.decode(errors="replace") for name in context.auth_context().get("peer_uri", ()))
+
+
 def role_of(context: Context) -> str | None:
     """Returns the role that the caller's certificate bears; empty: none of ours; None: the connection is plain text."""
-    facts = context.auth_context()
-    if facts.get("transport_security_type") != [b"ssl"]:
+    if context.auth_context().get("transport_security_type") != [b"ssl"]:
         return None
-    return role_in(name.decode(errors="replace") for name in facts.get("peer_uri", ())) or ""
+    bearer = bearer_of(context)
+    return bearer[0] if bearer else ""
 
 
 def check_grant(rule: Rule, grant: Grant) -> None:

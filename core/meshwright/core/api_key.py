@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from meshwright.core.audit import AUDIT_KEPT, OPERATOR, line_of
+from meshwright.core.audit import OPERATOR, line_of
 from meshwright.core.errors import (
     ApiKeyNotFoundError,
     InvalidRequestError,
@@ -93,13 +93,11 @@ class ApiKeys:
 
     Args:
         store: Holds `LIBRARY`.
-        audit_kept: Lines that a chain of the audit keeps.
     """
 
-    def __init__(self, store: Store, audit_kept: int = AUDIT_KEPT) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
         self._revocations = Revocations(store)
-        self._audit_kept = audit_kept
 
     async def create(
         self,
@@ -154,7 +152,7 @@ class ApiKeys:
         }
         flat = [part for field in fields.items() for part in field]
         kept_ms = life_s * 1000 + KEPT_MS if life_s else 0
-        line = line_of(by, kept=self._audit_kept, principal=made.principal, scopes=" ".join(sorted(made.scopes)))
+        line = line_of(by, principal=made.principal, scopes=" ".join(sorted(made.scopes)))
         await self._call("make", made.key_id, segment(made.tenant), line, kept_ms, *flat)
         return f"{PREFIX}{made.key_id}_{secret}", made
 
@@ -168,13 +166,23 @@ class ApiKeys:
 
     async def all(self) -> list[ApiKey]:
         """Returns what is known of all keys, the newest first; those whose end is long past are forgotten."""
-        _, ids = await self._ids()
+        _, found, gone = await self._known()
+        if gone:
+            await self._store.run(("SREM", INDEX, *gone))
+        return found
+
+    async def valid(self) -> list[ApiKey]:
+        """Returns what is known of keys that open something now, the newest first; changes nothing."""
+        now, found, _ = await self._known()
+        return [one for one in found if not one.revoked and (not one.expires or one.expires > now)]
+
+    async def _known(self) -> tuple[int, list[ApiKey], set[str]]:
+        """Returns the store's time in milliseconds, the keys, and the ids of those that are gone."""
+        now, ids = await self._ids()
         records = await self._store.run(*(("HGETALL", place_of(key_id)) for key_id in ids)) if ids else []
         known = {key_id: fields for key_id, fields in zip(ids, records, strict=True) if b"hash" in fields}
-        if gone := set(ids) - set(known):
-            await self._store.run(("SREM", INDEX, *gone))
         found = [ApiKey.parse(key_id, fields) for key_id, fields in known.items()]
-        return sorted(found, key=lambda one: (-one.created, one.key_id))
+        return now, sorted(found, key=lambda one: (-one.created, one.key_id)), set(ids) - set(known)
 
     async def find(self, key_id: str) -> ApiKey | None:
         """Returns what is known of the key with an id; None: there is none.
@@ -198,7 +206,7 @@ class ApiKeys:
             ApiKeyNotFoundError: There is none of that id.
         """
         known = await self.find(key_id)
-        line = line_of(by, kept=self._audit_kept)
+        line = line_of(by)
         if known is None or not await self._call("revoke", key_id, segment(known.tenant), line, KEPT_MS):
             raise ApiKeyNotFoundError(f"no API key {key_id} is here: `meshwright key list` shows which are")
         (seconds, micros), fields = await self._store.run(("TIME",), ("HGETALL", place_of(key_id)))

@@ -1,52 +1,48 @@
 -- The audit: a chain of lines for each tenant in each partition. A function writes a line together with what it tells of.
--- `audit` lists tenants. Of each, `audit:<tenant>:chain` is the stream of lines, and `audit:<tenant>:head` says of the
--- last one "<number> <ms> <link>", and then the number of the first one that is kept. A line's id is <ms>-<number>; its
--- link is the hash of the link before it and of all that it says.
+-- `audit::tenants` lists tenants. Of each, `audit:<tenant>:lines` is the list of lines, and `audit:<tenant>:count` how many
+-- there ever were. A line is "<link> <ms>-<number> <event> <about> <outcome> <facts, JSON>"; its link is the hash of the link
+-- before it and of all that it says. What somebody has put there that is no line has the hash of itself for a link.
+-- Whoever writes lines may run no command that deletes or replaces one; see store_user.py.
 
-local AUDIT_AT_ONCE = 100  -- lines that are trimmed together
+local AHEAD_MS = 86400000  -- a line that is further ahead of the clock is not followed: its time is no true one
 
--- Writes the next line of a chain; `least`: lines with smaller ids go.
-local function chain_on(chain, head, event, about, outcome, facts, least)
-  head.number, head.ms = head.number + 1, math.max(head.ms, now_ms())
-  local id = string.format('%.0f-%.0f', head.ms, head.number)
-  head.link = redis.sha1hex(table.concat({head.link, id, event, about, outcome, facts}, ' '))
-  local command = least and {'XADD', chain, 'MINID', '=', least} or {'XADD', chain}
-  for _, part in ipairs({id, 'event', event, 'about', about, 'outcome', outcome, 'facts', facts, 'link', head.link}) do
-    command[#command + 1] = part
-  end
-  local written = redis.pcall(unpack(command))
-  if type(written) == 'table' and written.err then
-    if not string.find(written.err, 'equal or smaller', 1, true) then error(written.err) end
-    command[least and 6 or 3] = '*'  -- somebody has taken the place: the line is kept, and found out of its place
-    redis.call(unpack(command))
-  end
+local function audit_key(p, tenant, what)
+  return key(p, 'audit', tenant .. ':' .. what)
 end
 
--- Lets go of the oldest lines, and writes which: the chain can be checked from there on.
-local function trim_audit(chain, head)
-  local rows = redis.call('XRANGE', chain, '-', '+', 'COUNT', AUDIT_AT_ONCE)
-  local last = rows[#rows]
-  local ms, number = string.match(last and last[1] or '', '^(%d+)%-(%d+)$')
-  if not number then return end
-  local facts = string.format('{"by":"","first":%.0f,"through":%s,"link":"%s"}', head.first, number, last[2][10] or '')
-  head.first = tonumber(number) + 1
-  chain_on(chain, head, 'trimmed', '', '', facts, string.format('%s-%.0f', ms, head.first))
+-- Asks for something of a chain; a key that holds something else is told as what it is.
+local function of_chain(...)
+  local reply = redis.pcall(...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if string.find(reply.err, 'WRONGTYPE', 1, true) or string.find(reply.err, 'not an integer', 1, true) then
+    error({err = 'AUDIT its key holds no chain'})
+  end
+  error(reply)
 end
 
--- Writes a line of a tenant. `about`: a task, a key, a tool, ...; `line`: "<how many lines are kept> <outcome> <facts, JSON>";
--- '': none is written.
+-- Reads a line: its link, its time, and its number; nil: it is none.
+local function read_line(text)
+  local link, ms, number = string.match(text, '^([%da-f]+) (%d+)%-(%d+) [^ ]+ [^ ]* [^ ]* ')
+  if link and #link == 40 and #ms < 16 and #number < 16 then return link, tonumber(ms), tonumber(number) end
+  return redis.sha1hex(text), 0, nil
+end
+
+-- Writes the next line of a chain; `outcome` and `facts` are parted by a space.
+local function chain_on(p, tenant, event, about, outcome_and_facts)
+  local lines = audit_key(p, tenant, 'lines')
+  local last = of_chain('LINDEX', lines, -1)
+  local link, ms, now = p .. '/' .. tenant, 0, now_ms()
+  if last then link, ms = read_line(last) end
+  if ms < now or ms > now + AHEAD_MS then ms = now end
+  of_chain('SADD', key(p, 'audit', ':tenants'), tenant)  -- each time: nobody can keep a chain off the list
+  local number = of_chain('INCR', audit_key(p, tenant, 'count'))
+  local said = string.format('%.0f-%.0f %s %s %s', ms, number, event, about, outcome_and_facts)
+  of_chain('RPUSH', lines, redis.sha1hex(link .. ' ' .. said) .. ' ' .. said)
+end
+
+-- Writes a line of a tenant. `about`: a task, a key, a tool, ...; `line`: "<outcome> <facts, JSON>"; '': none is written.
 local function audited(p, tenant, event, about, line)
-  local kept, outcome, facts = string.match(line, '^(%d+) (%S*) (.*)$')
-  if not kept then return end
-  local chain, place = key(p, 'audit', tenant .. ':chain'), key(p, 'audit', tenant .. ':head')
-  local known = redis.call('GET', place)
-  local number, ms, link, first = string.match(known or '', '^(%d+) (%d+) (%S+) (%d+)$')
-  if not known then redis.call('SADD', key(p, 'audit'), tenant) end
-  local head = {number = tonumber(number or '0'), ms = tonumber(ms or '0'), link = link or (p .. '/' .. tenant),
-    first = tonumber(first or '1')}
-  chain_on(chain, head, event, about, outcome, facts)
-  if head.number - head.first >= tonumber(kept) + AUDIT_AT_ONCE then trim_audit(chain, head) end
-  redis.call('SET', place, string.format('%.0f %.0f %s %.0f', head.number, head.ms, head.link, head.first))
+  if line ~= '' then chain_on(p, tenant, event, about, line) end
 end
 
 -- Of a task, as lines name it: whose it is and which.

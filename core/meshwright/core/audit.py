@@ -1,10 +1,12 @@
 """The audit: who did what, when, and what came of it; a chain of lines for each tenant in each partition."""
 
+import hashlib
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from meshwright.core.audit_chain import AuditLine, spelled
+from meshwright.core.audit_chain import UNREADABLE, AuditLine, spelled
+from meshwright.core.audit_pages import ChainPages
 from meshwright.core.facts import shortened
 from meshwright.core.store import MESH, Store, partition_key, segment
 
@@ -12,24 +14,29 @@ AUDIT_KEPT = 10_000
 """Lines that a chain keeps, unless a setting says otherwise."""
 FACT_BYTES = 256
 """How much is written of one fact."""
-PAGE = 1_000
-"""Lines that are read in one round trip."""
+SHOWN_BYTES = 256
+"""How much is shown of what is no line."""
 OPERATOR = "(operator)"
 """Who did it, where somebody works at the store: no caller can bear this name and its tenant."""
 OF_MESH = ""
 """The tenant of what is everybody's."""
+LINES, COUNT, TENANTS = "lines", "count", ":tenants"
+"""How the keys of a chain end, and the name of the list of those who have one."""
+LINE = re.compile(rb"([0-9a-f]{40}) ([0-9]{1,15})-([0-9]{1,15}) ([^ ]+) ([^ ]*) ([^ ]*) (.*)", re.DOTALL)
+LISTS, STRINGS = frozenset({b"list", b"none"}), frozenset({b"string", b"none"})
+"""What the keys of a chain may be."""
+NUMBER = re.compile(rb"[0-9]{1,15}")
 
 Place = tuple[str, str]
 """Where a chain is: partition and tenant."""
 
 
-def line_of(by: str, outcome: str = "", *, kept: int = AUDIT_KEPT, **facts: str | int) -> str:
+def line_of(by: str, outcome: str = "", **facts: str | int) -> str:
     """Writes what a function of the store makes a line of.
 
     Args:
         by: Who did it: a principal; empty: the mesh itself.
         outcome: `ok`, a reason, a decision; one word.
-        kept: Lines that the chain keeps.
         facts: Ids, names and digests, never content; an empty one is left out.
     """
     told: dict[str, str | int] = {"by": shortened(by, FACT_BYTES)}
@@ -38,10 +45,17 @@ def line_of(by: str, outcome: str = "", *, kept: int = AUDIT_KEPT, **facts: str 
         for name, value in facts.items()
         if value != ""
     }
-    return f"{kept} {outcome} {spelled(told)}"
+    return f"{outcome} {spelled(told)}"
 
 
-HEAD = re.compile(r"([0-9]{1,16}) [0-9]{1,16} (\S+) ([0-9]{1,16})")
+def tenants_key(partition: str) -> str:
+    """Names the list of those who have a chain in a partition."""
+    return partition_key(partition, "audit", TENANTS)
+
+
+def chain_key(place: Place, what: str) -> str:
+    """Names a key of a chain: its `LINES`, or their `COUNT`."""
+    return partition_key(place[0], "audit", f"{place[1]}:{what}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +63,14 @@ class Head:
     """What is known of a chain beside its lines.
 
     Attributes:
-        number: Of the newest line; 0: nothing is known.
-        link: Its link.
-        first: Number of the oldest line that is kept.
+        number: How many lines there ever were; 0: nothing is known.
+        first: The oldest line that is kept; None: there is none.
+        is_chain: Whether its keys hold what they should.
     """
 
     number: int = 0
-    link: str = ""
-    first: int = 1
+    first: AuditLine | None = None
+    is_chain: bool = True
 
 
 class AuditReader:
@@ -72,9 +86,9 @@ class AuditReader:
     async def places(self, tenant: str | None = None) -> list[Place]:
         """Lists the chains there are, or those of one tenant."""
         partitions = [MESH, *map(str, range(self._store.partitions))]
-        found = await self._store.run(*(("SMEMBERS", partition_key(one, "audit")) for one in partitions))
+        found = await self._store.run(*(("SMEMBERS", tenants_key(one)) for one in partitions))
         known = [
-            (partition, name.decode())
+            (partition, name.decode(errors="backslashreplace"))
             for partition, names in zip(partitions, found, strict=True)
             for name in sorted(names)
         ]
@@ -82,25 +96,33 @@ class AuditReader:
 
     async def head(self, place: Place) -> Head:
         """Returns what is known of a chain beside its lines."""
-        (found,) = await self._store.run(("GET", partition_key(place[0], "audit", f"{place[1]}:head")))
-        parts = HEAD.fullmatch((found or b"").decode(errors="replace"))
-        return Head(int(parts[1]), parts[2], int(parts[3])) if parts else Head()
+        lines, count = chain_key(place, LINES), chain_key(place, COUNT)
+        kinds = await self._store.run(("TYPE", lines), ("TYPE", count))
+        if kinds[0] not in LISTS or kinds[1] not in STRINGS:
+            return Head(is_chain=False)
+        number, first = await self._store.run(("GET", count), ("LINDEX", lines, 0))
+        if number is not None and not NUMBER.fullmatch(number):
+            return Head(is_chain=False)
+        return Head(int(number or 0), None if first is None else parsed(place, first))
 
     async def lines(self, place: Place, since_ms: int = 0) -> AsyncIterator[AuditLine]:
         """Yields a chain's lines, oldest first, those that come meanwhile included.
+
+        Lines that are trimmed meanwhile and were not read yet are left out.
 
         Args:
             place: Which chain.
             since_ms: From this time on, in milliseconds of the store's clock.
         """
-        key, begin = partition_key(place[0], "audit", f"{place[1]}:chain"), str(since_ms)
-        while True:
-            (rows,) = await self._store.run(("XRANGE", key, begin, "+", "COUNT", PAGE))
-            for item_id, fields in rows:
-                yield parsed(place, item_id, fields)
-            if len(rows) < PAGE:
-                return
-            begin = f"({rows[-1][0].decode()}"
+        pages = ChainPages(self._store, chain_key(place, LINES))
+        is_due = not since_ms
+        if since_ms:
+            await pages.go_back(lambda text: parsed(place, text).time_ms >= since_ms)
+        async for text in pages.texts():
+            line = parsed(place, text)
+            is_due = is_due or line.time_ms >= since_ms
+            if is_due:
+                yield line
 
     async def read(self, tenant: str) -> list[AuditLine]:
         """Returns all lines of a tenant, oldest first."""
@@ -108,21 +130,12 @@ class AuditReader:
         return sorted(found, key=lambda one: (one.time_ms, one.partition, one.number))
 
 
-def parsed(place: Place, item_id: bytes, fields: Mapping[bytes, bytes]) -> AuditLine:
-    """Reads a line; what somebody has put there that is none is read as far as it goes."""
-
-    def text(name: bytes) -> str:
-        return fields.get(name, b"").decode(errors="replace")
-
-    time_ms, _, number = item_id.decode().partition("-")
-    return AuditLine(
-        partition=place[0],
-        tenant=place[1],
-        number=int(number),
-        time_ms=int(time_ms),
-        event=text(b"event"),
-        about=text(b"about"),
-        outcome=text(b"outcome"),
-        text=text(b"facts"),
-        link=text(b"link"),
-    )
+def parsed(place: Place, text: bytes) -> AuditLine:
+    """Reads a line; what somebody has put there that is none is read as one that is `UNREADABLE`."""
+    found = LINE.fullmatch(text)
+    if found is None:
+        link = hashlib.sha1(text, usedforsecurity=False).hexdigest()
+        shown = text[:SHOWN_BYTES].decode(errors="replace")
+        return AuditLine(*place, 0, 0, UNREADABLE, "", "", shown, link)
+    link, time_ms, number, event, about, outcome, facts = (part.decode(errors="replace") for part in found.groups())
+    return AuditLine(*place, int(number), int(time_ms), event, about, outcome, facts, link)

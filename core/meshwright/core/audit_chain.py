@@ -11,14 +11,18 @@ from urllib.parse import unquote
 from meshwright.core.errors import InvalidRequestError
 
 TRIMMED = "trimmed"
+UNREADABLE = "(unreadable)"
+"""The event of what stands in a chain and is no line: it has no number, and the hash of itself for a link."""
 MOST_NUMBER = 2**53
 TEXTS = ("partition", "tenant", "event", "about", "outcome", "link")
 NUMBERS = ("number", "time_ms")
+NAMES = frozenset({*TEXTS, *NUMBERS, "facts"})
+WRITER = json.JSONEncoder(separators=(",", ":"))
 
 
 def spelled(facts: Mapping[str, object]) -> str:
     """Writes facts as they stand in a line."""
-    return json.dumps(facts, separators=(",", ":"))
+    return WRITER.encode(facts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +90,26 @@ class AuditLine:
         }
 
 
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Makes an object of JSON.
+
+    Raises:
+        ValueError: It has a name twice: readers differ in which of the two counts.
+    """
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError("a name stands there twice")
+    return made
+
+
+READER = json.JSONDecoder(object_pairs_hook=once)
+
+
 def is_told(found: Any) -> bool:
     """Whether data is that of a line, as `AuditLine.told` returns it."""
     return (
         isinstance(found, dict)
+        and found.keys() == NAMES
         and all(isinstance(found.get(name), str) for name in TEXTS)
         and all(type(found.get(name)) is int and 0 <= found[name] < MOST_NUMBER for name in NUMBERS)
         and isinstance(found.get("facts"), str | dict)
@@ -104,7 +124,7 @@ def read_line(text: str) -> AuditLine:
     """
     found: Any = None
     with contextlib.suppress(ValueError, RecursionError):
-        found = json.loads(text)
+        found = READER.decode(text.strip())
     if not is_told(found):
         raise InvalidRequestError(
             "this is no line of an exported audit", fields={"line": "as `audit export` writes it"}
@@ -163,6 +183,8 @@ class ChainCheck:
     def _wrong(self, line: AuditLine) -> str:
         if line.place != self._place:
             return "it is a line of another chain"
+        if line.event == UNREADABLE:
+            return "it is no line of the audit"
         return self._next(line, self.last) if self.last else self._first(line)
 
     def _next(self, line: AuditLine, last: AuditLine) -> str:
@@ -192,19 +214,17 @@ class ChainCheck:
         self._is_proved = True
         return ""
 
-    def end(self, number: int = 0, link: str = "") -> Fault | None:
+    def end(self, number: int = 0) -> Fault | None:
         """Says what is wrong with the whole once its last line was taken.
 
         Args:
-            number: Of the newest line as the chain's head said before the first one was read; 0: nobody says.
-            link: That line's, looked at where it is the last.
+            number: How many lines there ever were, as the chain's counter said before the first one was read; 0: nobody
+                says.
         """
         last = self.last.number if self.last else 0
-        if last < number:
-            return Fault(self._place, f"lines {last + 1} to {number}, the newest, are missing", self.last, None)
-        if self.last and last == number and self.last.link != link:
-            return Fault(self._place, "the newest line is not the one that was written", self.last, None)
-        return None
+        if last >= number:
+            return None
+        return Fault(self._place, f"lines {last + 1} to {number}, the newest, are missing", self.last, None)
 
     def beginning(self) -> Fault | None:
         """Says whether lines are gone before the first one and nothing tells why, once all lines were taken."""

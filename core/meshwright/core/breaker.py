@@ -77,8 +77,10 @@ class Breaker:
             return
         now = self._clock()
         self._recent.append((now, is_failure))
+        if not is_failure:  # only a failure can open it
+            return
         lately = [failed for at, failed in self._recent if at > now - WINDOW_S]
-        if is_failure and len(lately) >= FEWEST_CALLS and sum(lately) >= FAILING_SHARE * len(lately):
+        if len(lately) >= FEWEST_CALLS and sum(lately) >= FAILING_SHARE * len(lately):
             self.cause = f"{sum(lately)} failures of {len(lately)} calls in {WINDOW_S:g} s"
             self._move(Circuit.OPEN, OPEN_S)
 

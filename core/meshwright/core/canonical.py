@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from meshwright.core.errors import InvalidRequestError
 
 LARGEST = 2**53
+SCALARS = (str, int, float)
 PLAIN = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -104,7 +105,7 @@ def is_plain(value: Any) -> bool:
     if isinstance(value, int):
         return -LARGEST < value < LARGEST
     if isinstance(value, dict):
-        return all(isinstance(key, str) and key.isascii() for key in value) and all(map(is_plain, value.values()))
+        return all(isinstance(key, str) and key.isascii() and is_plain(item) for key, item in value.items())
     return isinstance(value, list) and all(map(is_plain, value))
 
 
@@ -120,10 +121,10 @@ def message_digest(message: Message) -> str:
 
 def plain(value: Any) -> Any:
     """Turns a message into JSON as it is in memory: enums and 64-bit numbers stay numbers."""
+    if isinstance(value, SCALARS):
+        return value
     if isinstance(value, Message):
         return {field.name: plain(item) for field, item in value.ListFields()}
-    if isinstance(value, str | int | float):
-        return value
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     return [plain(item) for item in value]

@@ -7,12 +7,13 @@ import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 import structlog
 
 from meshwright.core import tracing
+from meshwright.core.call import DEADLINE, METADATA_KEY
 from meshwright.core.errors import (
     DeadlineExceededError,
     MeshError,
@@ -20,10 +21,10 @@ from meshwright.core.errors import (
     TlsRefusedError,
     UnavailableError,
 )
-from meshwright.core.grant import METADATA_KEY
-from meshwright.core.interceptors import DEADLINE
-from meshwright.core.tls import Certificates, certificates_in, read_authorities
-from meshwright.core.tls_channel import TlsChannel
+from meshwright.core.recurring import Recurring
+
+if TYPE_CHECKING:
+    from meshwright.core.tls import Certificates
 
 T = TypeVar("T")
 log = structlog.get_logger("channel")
@@ -71,13 +72,19 @@ OPTIONS = (
 )
 
 
+PLAIN = "WRONG_VERSION_NUMBER"
+"""What gRPC says where TLS is spoken to a server that does not."""
 REFUSALS = {
     "Hostname Verification Check failed": "its certificate does not name it; in a mesh: it is of another role or agent",
     "certificate has expired": "its certificate has expired: renew it",
     "CERTIFICATE_VERIFY_FAILED": "we do not trust its authority: see our ca.pem, or MESHWRIGHT_EDGE_CA",
-    "WRONG_VERSION_NUMBER": "it speaks plain text: switch TLS on there as well",
+    PLAIN: "it speaks plain text: switch TLS on there as well",
 }
 """What gRPC says of a handshake that we broke off, the narrowest first, and what it means."""
+TOLD = {why: Recurring() for why in REFUSALS.values()}
+"""Which of them the log has heard of: callers try again and again."""
+AGED = "max connection age"
+"""What it says where a server ends a connection for its age, as each of ours does in time: the next one is there."""
 CLOSED = "Socket closed"
 """What it says where the server did: after a handshake it refuses our certificate, in plain text it wants one."""
 
@@ -85,9 +92,11 @@ CLOSED = "Socket closed"
 AUTHORITY_ADVICE = "name the file of the authorities that the edge's certificate may be of"
 
 
-def dial(target: str, certificates: Certificates | None = None, agent_id: str = "") -> grpc.aio.Channel:
+def dial(target: str, certificates: "Certificates | None" = None, agent_id: str = "") -> grpc.aio.Channel:
     """Opens a channel to host:port; with certificates both sides prove who they are, and the server which agent."""
     if certificates:
+        from meshwright.core.tls_channel import TlsChannel
+
         return TlsChannel(target, certificates, OPTIONS, agent_id)
     return grpc.aio.insecure_channel(target, options=OPTIONS)
 
@@ -102,7 +111,11 @@ def dial_edge(target: str, authority: str = "") -> grpc.aio.Channel:
     Raises:
         SetupError: The file cannot be used.
     """
-    trusted = read_authorities(Path(authority), AUTHORITY_ADVICE) if authority else None
+    trusted = None
+    if authority:
+        from meshwright.core.tls import read_authorities
+
+        trusted = read_authorities(Path(authority), AUTHORITY_ADVICE)
     return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(trusted), options=OPTIONS)
 
 
@@ -117,7 +130,11 @@ class Channels:
     """
 
     def __init__(self, tls_dir: str = "") -> None:
-        self._certificates = certificates_in(tls_dir)
+        self._certificates: Certificates | None = None
+        if tls_dir:
+            from meshwright.core.tls import certificates_in  # who speaks in plain text needs none of it
+
+            self._certificates = certificates_in(tls_dir)
         self._open: dict[tuple[str, str], grpc.aio.Channel] = {}
 
     def to(self, target: str, agent_id: str = "") -> grpc.aio.Channel:
@@ -165,12 +182,18 @@ def failure(error: grpc.aio.AioRpcError) -> MeshError:
         return found
     why = next((told for said, told in REFUSALS.items() if said in found.message), "")
     if why:
-        log.warning("tls_refused", error=found.message)
+        if TOLD[why].is_news():
+            log.warning("tls_refused", error=found.message)
         return TlsRefusedError(f"the server is not trusted: {why}")
     if CLOSED in found.message:
         hint = "where it speaks TLS, it refuses us: look at MESHWRIGHT_TLS_DIR on both sides, and at its log"
         return UnavailableError(f"{found.message}; {hint}")
     return found
+
+
+def is_routine(error: MeshError) -> bool:
+    """Whether a stream has ended for no other reason than its connection's age."""
+    return type(error) is UnavailableError and error.message == AGED
 
 
 def why_away(error: MeshError) -> str:

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from meshwright.core.errors import ContentKeyMissingError, DataLossError, SetupError
 from meshwright.core.key_file import read_key
+from meshwright.core.redaction import HELD
 
 VARIABLE = "MESHWRIGHT_CONTENT_KEYS_FILE"
 MARK = b"\xff\x01"
@@ -152,6 +153,7 @@ class ContentKeys:
             if key_id in keys:
                 raise SetupError(f"{VARIABLE}: line {number} of {path} repeats the id {key_id}: each key has its own")
             keys[key_id] = key
+            HELD.add(words[1], key.hex())
         if not 0 < len(keys) <= MOST_KEYS:
             raise SetupError(f"{VARIABLE}: {path} must hold 1..{MOST_KEYS} keys")
         return cls(keys)

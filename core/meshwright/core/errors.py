@@ -2,9 +2,14 @@
 
 import grpc
 
-from meshwright.core.mesh_error import DETAILS_KEY, DOMAIN, MeshError
+from meshwright.core.mesh_error import DETAILS_KEY, DOMAIN, REASON_KEY, MeshError
 
-__all__ = ["DETAILS_KEY", "DOMAIN", "MeshError"]  # beside the classes below, which are found by their names
+__all__ = [
+    "DETAILS_KEY",
+    "DOMAIN",
+    "REASON_KEY",
+    "MeshError",
+]  # beside the classes below, which are found by their names
 
 
 class InternalError(MeshError):
@@ -348,6 +353,13 @@ class DataLossError(MeshError):
 
     code = grpc.StatusCode.DATA_LOSS
     reason = "DATA_LOSS"
+
+
+class AuditBlockedError(MeshError):
+    """Where a line of the audit belongs stands something else: what it would tell of was not done."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "AUDIT_BLOCKED"
 
 
 class ContentKeyMissingError(MeshError):

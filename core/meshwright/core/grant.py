@@ -1,39 +1,19 @@
 """Grants: short-lived signed references to a task's authority, carried as `x-mesh-grant-bin`."""
 
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from google.protobuf.message import DecodeError
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from meshwright.core.errors import GrantInvalidError, KeyNotFoundError, PermissionDeniedError
+from meshwright.core.errors import GrantInvalidError, PermissionDeniedError
+from meshwright.core.signed_token import CLOCKS_S, IssuerKey, Signed, TokenVerifier
 from meshwright.gen.agents.v1.grant_pb2 import Grant, SignedGrant
 
-METADATA_KEY = "x-mesh-grant-bin"
 MAX_AGE_S = 300
 MAX_DEPTH = 5
 REGISTRY = "registry"
 """How the registry names itself in the grants of calls from outside of a task: no agent signs by that name."""
 CALL = "call-"
 """What stands before the key of such a call where the grant names its task."""
-KEPT_TOKENS = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class IssuerKey:
-    """An instance's public key and what its agent may grant; `agent_id` is empty for the registry."""
-
-    public_key: bytes
-    agent_id: str
-    tools: frozenset[str]
-    delegates: frozenset[str] = frozenset()
-    is_edge: bool = False
-    """It signs identities, and no grants."""
-
-
-KeyLookup = Callable[[str], Awaitable[IssuerKey]]
 
 
 class Signer:
@@ -64,42 +44,23 @@ class Signer:
         return signed.SerializeToString(deterministic=True)
 
 
-class Verifier:
-    """Checks grants against the issuers' announced keys, and remembers those it has checked."""
+class Verifier(TokenVerifier[Grant]):
+    """Checks grants against the keys that instances have announced."""
 
-    def __init__(self, lookup: KeyLookup) -> None:
-        self.lookup = lookup
-        self._checked: dict[bytes, Grant] = {}
+    error = GrantInvalidError
+    name = "grant"
+    issuer = "an instance"
+    renewal = "it is renewed at each claim of its task"
+    life_s = MAX_AGE_S + CLOCKS_S
 
-    async def verify(self, token: bytes) -> Grant:
-        """Returns the grant in a token.
+    def read(self, token: bytes) -> Signed[Grant]:
+        """Takes a SignedGrant apart."""
+        signed = SignedGrant.FromString(token)
+        return Signed(Grant.FromString(signed.grant), signed.grant, signed.signature, signed.key_id)
 
-        Raises:
-            GrantInvalidError: Forged, expired, or signed by nobody who is here.
-        """
-        grant = self._checked.get(token)
-        if grant is None:
-            grant = await self._check(token)
-            while len(self._checked) >= KEPT_TOKENS:
-                del self._checked[next(iter(self._checked))]
-            self._checked[token] = grant
-        if not 0 < grant.expire_time.seconds - time.time() <= MAX_AGE_S + 60:
-            raise GrantInvalidError("the grant has expired: it is renewed at each claim of its task")
-        return grant
-
-    async def _check(self, token: bytes) -> Grant:
-        try:
-            signed = SignedGrant.FromString(token)
-            grant = Grant.FromString(signed.grant)
-        except DecodeError:
-            raise GrantInvalidError("the grant cannot be read") from None
-        try:
-            issuer = await self.lookup(signed.key_id)
-            Ed25519PublicKey.from_public_bytes(issuer.public_key).verify(signed.signature, signed.grant)
-        except (InvalidSignature, KeyNotFoundError, ValueError):
-            raise GrantInvalidError("the grant was not signed by an instance that is here") from None
-        check_issuer(issuer, grant)
-        return grant
+    def check(self, key: IssuerKey, content: Grant) -> None:
+        """Holds a grant against its issuer."""
+        check_issuer(key, content)
 
 
 def check_issuer(issuer: IssuerKey, grant: Grant) -> None:

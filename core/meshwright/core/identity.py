@@ -6,21 +6,16 @@ A key of an edge signs identities and nothing else, as an instance's key signs g
 import time
 from collections.abc import Collection
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from google.protobuf.message import DecodeError
-
 from meshwright.core.credential import Credential
-from meshwright.core.errors import IdentityInvalidError, InvalidRequestError, KeyNotFoundError
-from meshwright.core.grant import KEPT_TOKENS, KeyLookup, Signer
+from meshwright.core.errors import IdentityInvalidError, InvalidRequestError
+from meshwright.core.grant import Signer
 from meshwright.core.scope import SCOPE
+from meshwright.core.signed_token import CLOCKS_S, IssuerKey, Signed, TokenVerifier
 from meshwright.gen.agents.v1.identity_pb2 import Identity, SignedIdentity
 
 IDENTITY_KEY = "x-mesh-identity-bin"
 LIFE_S = 120
 """How long an identity is valid; it travels with one call, and is looked at when the call arrives."""
-CLOCKS_S = 60
-"""How much clocks of other machines may differ."""
 MOST_NAME_CHARS = 256
 MOST_SCOPES, MOST_SCOPES_CHARS = 64, 4_096
 UNENDING = Credential()
@@ -52,43 +47,24 @@ def credential_of(identity: Identity) -> Credential:
     return Credential(identity.key_id, identity.credential_end_time.ToMilliseconds())
 
 
-class IdentityVerifier:
-    """Checks identities against the keys of edges, and remembers those it has checked."""
+class IdentityVerifier(TokenVerifier[Identity]):
+    """Checks identities against the keys that edges have announced."""
 
-    def __init__(self, lookup: KeyLookup) -> None:
-        self._lookup = lookup
-        self._checked: dict[bytes, Identity] = {}
+    error = IdentityInvalidError
+    name = "identity"
+    issuer = "an edge"
+    renewal = "the edge signs one for every call"
+    life_s = LIFE_S + CLOCKS_S
 
-    async def verify(self, token: bytes) -> Identity:
-        """Returns the identity in a token.
+    def read(self, token: bytes) -> Signed[Identity]:
+        """Takes a SignedIdentity apart."""
+        signed = SignedIdentity.FromString(token)
+        return Signed(Identity.FromString(signed.identity), signed.identity, signed.signature, signed.key_id)
 
-        Raises:
-            IdentityInvalidError: Forged, expired, or signed by no edge that is here.
-        """
-        identity = self._checked.get(token)
-        if identity is None:
-            identity = await self._check(token)
-            while len(self._checked) >= KEPT_TOKENS:
-                del self._checked[next(iter(self._checked))]
-            self._checked[token] = identity
-        if not 0 < identity.expire_time.seconds - time.time() <= LIFE_S + CLOCKS_S:
-            raise IdentityInvalidError("the identity has expired: the edge signs one for every call")
-        return identity
-
-    async def _check(self, token: bytes) -> Identity:
-        try:
-            signed = SignedIdentity.FromString(token)
-            identity = Identity.FromString(signed.identity)
-        except DecodeError:
-            raise IdentityInvalidError("the identity cannot be read") from None
-        try:
-            issuer = await self._lookup(signed.key_id)
-            Ed25519PublicKey.from_public_bytes(issuer.public_key).verify(signed.signature, signed.identity)
-        except (InvalidSignature, KeyNotFoundError, ValueError):
-            raise IdentityInvalidError("the identity was not signed by an edge that is here") from None
-        if not (issuer.is_edge and identity.tenant and identity.principal):
+    def check(self, key: IssuerKey, content: Identity) -> None:
+        """Takes the word of edges alone."""
+        if not (key.is_edge and content.tenant and content.principal):
             raise IdentityInvalidError("the identity was signed by somebody who is no edge, or names nobody")
-        return identity
 
 
 def checked_name(field: str, value: str) -> str:

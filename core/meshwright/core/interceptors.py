@@ -21,8 +21,11 @@ from google.protobuf.message import DecodeError
 from meshwright.core import telemetry
 from meshwright.core.access import rule_of
 from meshwright.core.admittance import check_carrier, check_grant, check_process, check_scope, role_of
+from meshwright.core.bound import LIMIT, Bound
+from meshwright.core.call import DEADLINE, METADATA_KEY
 from meshwright.core.errors import (
     DETAILS_KEY,
+    REASON_KEY,
     AbortedError,
     DeadlineExceededError,
     InternalError,
@@ -30,7 +33,7 @@ from meshwright.core.errors import (
     MeshError,
     OverloadedError,
 )
-from meshwright.core.grant import METADATA_KEY, Verifier
+from meshwright.core.grant import Verifier
 from meshwright.core.identity import IDENTITY_KEY, IdentityVerifier
 from meshwright.core.limit import Limit
 from meshwright.core.scope import EVERYTHING
@@ -78,8 +81,6 @@ class Caller:
 
 
 CALLER: ContextVar[Caller] = ContextVar("caller", default=Caller())  # noqa: B039 - frozen
-DEADLINE: ContextVar[float | None] = ContextVar("deadline", default=None)
-"""When the current call must have ended, on the monotonic clock."""
 
 
 class Guard(grpc.GenericRpcHandler):
@@ -136,6 +137,7 @@ class Guard(grpc.GenericRpcHandler):
                 try:
                     with limited(context, default_s):
                         caller = await self._principal.learn(method, context)
+                        log.debug("call_accepted", method=method)
                         with self._stays.of(caller) if may_stay_open else UNLIMITED:
                             return await behavior(read(request), context)
                 finally:
@@ -163,6 +165,7 @@ class Guard(grpc.GenericRpcHandler):
                 try:
                     with limited(context, default_s):
                         caller = await self._principal.learn(method, context)
+                        log.debug("call_accepted", method=method)
                         with self._stays.of(caller) as stay:
                             responses = behavior(read(request), context)
                             if writes_itself:
@@ -181,7 +184,7 @@ class Guard(grpc.GenericRpcHandler):
             except BaseException as error:
                 if last_words and has_begun and is_told(error):
                     yield last_words(error)
-                await answer(error, method, context)
+                await answer(error, method, context, is_late=has_begun)
                 raise
             finally:
                 count(method, context, start)
@@ -202,13 +205,15 @@ def reader(deserialize: Read | None) -> Read:
 
 
 def count(method: str, context: Context, start: float) -> None:
-    """Counts a call that ends and its time, per method and status; called where what it ends with passes by."""
+    """Counts and logs a call that ends, per method and status; called where what it ends with passes by."""
     code: Any = context.code()
     if isinstance(sys.exception(), asyncio.CancelledError):
         code = grpc.StatusCode.DEADLINE_EXCEEDED if context.time_remaining() == 0 else grpc.StatusCode.CANCELLED
-    telemetry.CALLS.labels(method, code.name if isinstance(code, grpc.StatusCode) else "OK").inc()
+    name = code.name if isinstance(code, grpc.StatusCode) else "OK"
+    telemetry.CALLS.labels(method, name).inc()
     seconds = time.perf_counter() - start
     telemetry.CALL_SECONDS.labels(method).observe(seconds, telemetry.EXEMPLARS.of(seconds))
+    log.debug("call_answered", method=method, code=name, ms=round(seconds * 1000))
 
 
 class Places:
@@ -232,7 +237,7 @@ class Places:
         """
         if self._taken >= self._limit:
             told = f"{self._limit} {self._kind} at once are what this process serves: try again in a moment"
-            raise OverloadedError(told, retry_after_s=OVERLOAD_RETRY_S)
+            raise OverloadedError(told, metadata={LIMIT: Bound.PROCESS}, retry_after_s=OVERLOAD_RETRY_S)
         self._taken += 1
 
     def give_back(self) -> None:
@@ -281,7 +286,7 @@ def is_told(error: BaseException) -> TypeGuard[MeshError]:
     return isinstance(error, MeshError) and not isinstance(error, InternalError)
 
 
-async def answer(error: BaseException, method: str, context: Context) -> None:
+async def answer(error: BaseException, method: str, context: Context, *, is_late: bool = False) -> None:
     """Ends a call that failed with a status: our errors as they are, all else as INTERNAL with an id to look up.
 
     A CancelledError that leaks from the handler would leave the caller hanging: it becomes ABORTED; one by which the
@@ -290,20 +295,25 @@ async def answer(error: BaseException, method: str, context: Context) -> None:
     if isinstance(error, asyncio.CancelledError):
         task = asyncio.current_task()
         if not (task and task.cancelling()):
-            await abort(context, AbortedError("the server broke this call off; try again"))
+            await abort(context, AbortedError("the server broke this call off; try again"), is_late=is_late)
     if isinstance(error, grpc.aio.AbortError) or not isinstance(error, Exception):
         return
     if is_told(error):
-        await abort(context, error)
+        await abort(context, error, is_late=is_late)
     error_id = secrets.token_hex(6)
     log.error("call_failed", method=method, error_id=error_id, exc_info=error)
-    await abort(context, InternalError(f"internal error {error_id}: the server's log says more"))
+    await abort(context, InternalError(f"internal error {error_id}: the server's log says more"), is_late=is_late)
 
 
-async def abort(context: Context, error: MeshError) -> None:
-    """Ends a call with the error's status and its details; HTTP clients behind the edge read `retry-after`."""
+async def abort(context: Context, error: MeshError, *, is_late: bool = False) -> None:
+    """Ends a call with the error's status and its details; HTTP clients behind the edge read `retry-after`.
+
+    The edge's log has the reason of what has not begun: from trailers behind messages the edge could not take it out.
+    """
     status = error.to_status()
     trailing: list[tuple[str, str | bytes]] = [(DETAILS_KEY, status.SerializeToString())]
+    if not is_late:
+        trailing.append((REASON_KEY, error.reason))
     if error.retry_after_s is not None:
         trailing.append(("retry-after", str(math.ceil(error.retry_after_s))))
     await context.abort(error.code, status.message, tuple(trailing))
@@ -383,6 +393,7 @@ class Principal:
             grant = await self._verifier.verify(token)
             check_grant(rule, grant)
             CALLER.set(Caller(grant.tenant, grant.principal, grant, frozenset(), token))
+            structlog.contextvars.bind_contextvars(task_id=grant.task_id)  # as long as the call's own context
         elif isinstance(identity, bytes):
             check_carrier(role_of(context))
             known = await self._identities.verify(identity)

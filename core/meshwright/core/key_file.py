@@ -7,6 +7,7 @@ from pathlib import Path
 import structlog
 
 from meshwright.core.errors import SetupError
+from meshwright.core.small_file import at_once
 
 MOST_BYTES = 8_192
 
@@ -42,14 +43,10 @@ def read_key(path: Path, variable: str) -> str:
 
 def _content(path: Path, variable: str) -> bytes:
     """Returns the file's beginning; a pipe is not waited for."""
-    with open(path, "rb", opener=_at_once) as file:
+    with open(path, "rb", opener=at_once) as file:
         mode = os.fstat(file.fileno()).st_mode
         if not stat.S_ISREG(mode):
             raise SetupError(f"{variable}: {path} is no regular file")
         if mode & stat.S_IROTH:
             log.warning("key_file_is_readable_by_everyone", variable=variable, path=str(path), advice="chmod o-r")
         return file.read(MOST_BYTES + 1)
-
-
-def _at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)

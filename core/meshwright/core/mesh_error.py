@@ -16,7 +16,10 @@ from meshwright.core.facts import Facts
 
 DOMAIN = "meshwright"
 DETAILS_KEY = "grpc-status-details-bin"
+REASON_KEY = "x-mesh-reason"
+"""Metadata behind a status that names its reason in plain text: for the edge's log, which keeps it from callers."""
 INTERNAL: int = grpc.StatusCode.INTERNAL.value[0]
+UNAVAILABLE: int = grpc.StatusCode.UNAVAILABLE.value[0]
 
 
 class MeshError(Exception):
@@ -72,6 +75,8 @@ class MeshError(Exception):
             if key == DETAILS_KEY and isinstance(value, bytes):
                 with contextlib.suppress(DecodeError):
                     return cls.from_status(status_pb2.Status.FromString(value))
+        if error.code() is grpc.StatusCode.CANCELLED:  # our services say why: who does not was stopped amid the call
+            return cls.from_status(status_pb2.Status(code=UNAVAILABLE, message="the server stopped during the call"))
         code: int = error.code().value[0]
         return cls.from_status(status_pb2.Status(code=code, message=error.details() or error.code().name))
 

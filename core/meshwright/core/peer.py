@@ -2,10 +2,10 @@
 
 import structlog
 
-from meshwright.core.admittance import role_of
+from meshwright.core.admittance import bearer_of, role_of
 from meshwright.core.errors import NameRefusedError, RoleRefusedError
 from meshwright.core.interceptors import Context, Principal
-from meshwright.core.role import Role, bearer_in, callers_of
+from meshwright.core.role import Role, callers_of
 from meshwright.gen.agents.v1.identity_pb2 import Identity
 
 log = structlog.get_logger("tls")
@@ -38,8 +38,7 @@ def check_agent(context: Context, agent_id: str) -> None:
     Raises:
         NameRefusedError: It does.
     """
-    bearer = bearer_in(name.decode(errors="replace") for name in context.auth_context().get("peer_uri", ()))
-    role, name = bearer or (None, "")
+    role, name = bearer_of(context) or (None, "")
     if role is Role.AGENT and name not in ("", agent_id):
         log.warning("name_refused", peer=context.peer(), name=name, agent_id=agent_id)
         raise NameRefusedError(

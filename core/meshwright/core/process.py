@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
 from meshwright.core.errors import MeshError
+from meshwright.core.redaction import redacted
 
 GC_THRESHOLD = (50_000, 20, 50)
 """Calls make many short-lived objects that go by themselves: cycles among them are rare."""
@@ -43,7 +44,7 @@ def run(main: Callable[[Process], Awaitable[None]]) -> NoReturn:
     try:
         live(main)
     except MeshError as error:
-        sys.stderr.write(f"error: {' '.join(error.message.split())}\n")
+        sys.stderr.write(f"error: {' '.join(redacted(error.message).split())}\n")
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None

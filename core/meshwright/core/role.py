@@ -24,6 +24,8 @@ class Role(StrEnum):
 OPEN = frozenset(Role)
 FRONT = frozenset({Role.EDGE, Role.GATEWAY})
 CALLERS = {
+    "registry.v1.AgentDirectoryService/AnnounceAgent": frozenset({Role.AGENT}),
+    "registry.v1.AgentDirectoryService/WithdrawAgent": frozenset({Role.AGENT}),
     "registry.v1.": FRONT | {Role.AGENT, Role.TOOL, Role.CLI},
     "agents.v1.": FRONT | {Role.REGISTRY, Role.AGENT, Role.TOOL},
     "tools.v1.": frozenset({Role.REGISTRY, Role.AGENT}),
@@ -32,8 +34,9 @@ CALLERS = {
     "grpc.health.v1.": OPEN,
     "grpc.reflection.": OPEN,
 }
-"""Who may call the services of a package; a package that is not listed is called by nobody. A tool host calls agents
-for tools that are agents, under the grant of one call."""
+"""Who may call a method or the services of a package: the first entry that fits, and nobody where none does. Whoever
+announces an agent signs grants in its name. A tool host calls agents for tools that are agents, under the grant of one
+call."""
 SERVERS = {
     "registry.v1.": Role.REGISTRY,
     "agents.v1.": Role.AGENT,
@@ -51,12 +54,6 @@ def bearer_in(uris: Iterable[str]) -> tuple[Role, str] | None:
     ours = [uri for uri in uris if uri.startswith(TRUST_DOMAIN)]
     role, slash, name = ours[0].removeprefix(TRUST_DOMAIN).partition("/") if len(ours) == 1 else ("", "", "")
     return (Role(role), name) if role in OPEN and bool(slash) == bool(name) else None
-
-
-def role_in(uris: Iterable[str]) -> Role | None:
-    """Returns the role that the URIs in a certificate tell; None: no role of ours, or more than one URI of ours."""
-    bearer = bearer_in(uris)
-    return bearer[0] if bearer else None
 
 
 def callers_of(method: str) -> frozenset[Role]:

@@ -14,6 +14,7 @@ from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, S
 
 from meshwright.core import tracing
 from meshwright.core.sampling import KEPT, TENANT, Rates, is_in
+from meshwright.core.trace_ids import TRACE_KEY, TraceIds, name_trace
 
 OURS = frozenset(
     {
@@ -37,6 +38,7 @@ class ServedSpans:
 
     def __init__(self, rates: Rates) -> None:
         self._rates = rates
+        self._ids = TraceIds()
 
     def unary(self, method: str, call: Any) -> Any:
         """Wraps a unary method; `method` is `/package.Service/Name`."""
@@ -70,19 +72,21 @@ class ServedSpans:
     def _begin(self, method: str, context: Any) -> Span:
         """Begins the span of a call; its context need not be left, since it ends with the call."""
         parent, tenant = incoming(context)
-        trace_id = parent.trace_id or random.getrandbits(128)  # as OpenTelemetry makes them
+        trace_id = parent.trace_id or self._ids.generate_trace_id()
         if not is_in(trace_id, self._rates.share(tenant, parent)):
             span_id = parent.span_id or random.getrandbits(64)
             span: Span = NonRecordingSpan(SpanContext(trace_id, span_id, is_remote=False))
         else:
-            span = started(method, parent, tenant)
+            span = started(method, parent, tenant, trace_id)
         contexts.attach(trace.set_span_in_context(span))
         return span
 
 
-def started(method: str, parent: SpanContext, tenant: str) -> Span:
+def started(method: str, parent: SpanContext, tenant: str, trace_id: int) -> Span:
     """Starts the span of a call that is kept."""
     assert tracing.tracer
+    if not parent.is_valid:
+        name_trace(trace.format_trace_id(trace_id))
     above = trace.set_span_in_context(NonRecordingSpan(parent), contexts.Context({KEPT: True, TENANT: tenant}))
     service, _, name = method[1:].partition("/")
     attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
@@ -90,13 +94,18 @@ def started(method: str, parent: SpanContext, tenant: str) -> Span:
 
 
 def incoming(context: Any) -> tuple[SpanContext, str]:
-    """Returns the span that a call comes from, not valid where there is none, and whose it is, as the edge says."""
+    """Returns the span that a call comes from, not valid where there is none, and whose it is, as the edge says.
+
+    Where the edge has named the trace of a call that comes from none, the name is heard.
+    """
     header = tenant = ""
     for key, value in context.invocation_metadata() or ():
         if key == "traceparent":
             header = value
         elif key == tracing.TENANT_KEY:
             tenant = unquote(value)
+        elif key == TRACE_KEY:
+            name_trace(value)
     return tracing.remote(header) if header else trace.INVALID_SPAN_CONTEXT, tenant
 
 

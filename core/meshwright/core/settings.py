@@ -1,4 +1,4 @@
-"""Settings: the only place where the environment is read.
+"""Settings: the only place where the environment is read, but for `healthy`, which has no time for them.
 
 A service declares its settings as fields of a frozen class; the field's name in upper case after `MESHWRIGHT_` is its
 environment variable, its default and its description stand beside it.
@@ -17,6 +17,7 @@ from meshwright.core.errors import SetupError
 from meshwright.core.ids import host_and_port
 from meshwright.core.key_file import read_key
 from meshwright.core.mistake import mistakes
+from meshwright.core.redaction import HELD
 
 PREFIX = "MESHWRIGHT_"
 ALIKE = 0.8
@@ -45,10 +46,19 @@ class Settings(BaseModel):
     )
     health_host: str = Field(default="", description="Address of health_port; empty: that of host")
     metrics_port: int = Field(default=-1, ge=-1, le=65535, description="Prometheus listener; 0: a free port, -1: none")
+    metrics_host: str = Field(default="", description="Address of metrics_port; empty: that of host")
     metrics_tenants: int = Field(
         default=20, ge=0, le=1_000, description="Tenants that metrics call by name; all others are `other`"
     )
-    log_level: str = Field(default="info", description="debug, info, warning or error")
+    log_level: str = Field(
+        default="info", description="debug, info, warning, error or critical; of parts: info,call=debug"
+    )
+    log_levels_file: str = Field(
+        default="", description="File of levels that is read anew when it changes, before log_level; empty: none"
+    )
+    log_levels_s: float = Field(
+        default=900.0, ge=0, le=86_400, description="Seconds that levels of that file hold; 0: as long as it stands"
+    )
     tracing: bool = Field(default=True, description="Trace ids on every hop; spans leave only with otlp_endpoint")
     otlp_endpoint: str = Field(default="", description="OTLP gRPC endpoint for spans; empty: none are exported")
     trace_rate: float = Field(default=1.0, ge=0, le=1, description="Share of traces that is kept; a parent's word wins")
@@ -58,6 +68,7 @@ class Settings(BaseModel):
     lean_spans: bool = Field(
         default=False, description="Spans of served calls by our own code, not by OpenTelemetry's instrumentation"
     )
+    store_spans: bool = Field(default=False, description="Spans of what a traced call asks of the store, too")
     reflection: bool = Field(default=False, description="Serve gRPC reflection (development)")
     drain_s: float = Field(default=10.0, ge=0, le=600, description="Seconds that calls in flight get on SIGTERM")
     max_calls: int = Field(default=1_000, ge=1, description="Unary calls at once; more are refused with OVERLOADED")
@@ -69,11 +80,6 @@ class Settings(BaseModel):
     content_keys_file: str = Field(
         default="",
         description="File of keys, lines of `ID KEY`, with which content is encrypted in the store; empty: it is not",
-    )
-    audit_kept: int = Field(
-        default=10_000,
-        ge=100,
-        description="Lines that a tenant's audit keeps in each partition; older ones are trimmed",
     )
     insecure: bool = Field(default=False, description="Listen in plain text on an address that is not loopback")
     tls_dir: str = Field(
@@ -95,7 +101,7 @@ class Settings(BaseModel):
             raise ValueError("must be a URL such as http://collector:4317") from None
         return value
 
-    @field_validator("content_keys_file")
+    @field_validator("content_keys_file", "log_levels_file")
     @classmethod
     def _stays_there(cls, path: str) -> str:
         """Names the file so that a child process with another folder finds it."""
@@ -157,7 +163,9 @@ def provider_key(provider: str) -> str:
     key, file = os.environ.get(variable, ""), os.environ.get(f"{variable}_FILE", "")
     if key and file:
         raise SetupError(f"both {variable} and {variable}_FILE are set: unset one of them")
-    return read_key(Path(file), f"{variable}_FILE") if file else key.strip()
+    found = read_key(Path(file), f"{variable}_FILE") if file else key.strip()
+    HELD.add(found)
+    return found
 
 
 def secret_variable(name: str) -> str | None:
@@ -171,9 +179,12 @@ def semantic_conventions() -> frozenset[str]:
 
 
 def child_environment(settings: Settings) -> dict[str, str]:
-    """Returns the environment for a child process: ours, with its settings in place of inherited ones."""
+    """Returns the environment for a child process: ours, with its settings in place of inherited ones.
+
+    gRPC's core says errors alone there, unless ours says otherwise: its lines are no JSON.
+    """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-    return inherited | settings.environment()
+    return {"GRPC_VERBOSITY": "ERROR"} | inherited | settings.environment()
 
 
 def data_home() -> Path:

@@ -10,8 +10,10 @@ import structlog
 
 from meshwright.core.credential import Credential
 from meshwright.core.errors import MeshError
-from meshwright.core.identity import CLOCKS_S, LIFE_S, credential_of
+from meshwright.core.identity import LIFE_S, credential_of
 from meshwright.core.process import ended
+from meshwright.core.recurring import Recurring
+from meshwright.core.signed_token import CLOCKS_S
 from meshwright.gen.agents.v1.identity_pb2 import Identity
 
 if TYPE_CHECKING:
@@ -97,6 +99,7 @@ class Stays:
         self._revocations = revocations
         self._open: dict[Credential, set[Stay]] = {}
         self._read_ms = MARGIN_MS
+        self._failing = Recurring()
         self._looking: asyncio.Task[None] | None = None
 
     def of(self, identity: Identity | None) -> Stay:
@@ -148,8 +151,11 @@ class Stays:
             async with asyncio.timeout(READ_S):
                 self._read_ms, revoked = await self._revocations.since(self._read_ms - MARGIN_MS)
         except Exception as error:  # noqa: BLE001 - whatever it is, streams of revoked keys have to end later
-            log.warning("revocations_not_read", error=str(error) or repr(error))
+            if self._failing.is_news():
+                log.warning("revocations_not_read", error=str(error) or repr(error))
             return frozenset()
+        if self._failing.is_over():
+            log.info("revocations_read_again")
         return revoked
 
     def _end(self, credential: Credential, error: MeshError) -> None:

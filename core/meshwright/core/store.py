@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import redis.asyncio as redis
 from redis.asyncio.retry import Retry
@@ -19,9 +19,10 @@ from redis.exceptions import ConnectionError as StoreConnectionError
 from redis.exceptions import NoPermissionError, OutOfMemoryError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as StoreTimeoutError
 
-from meshwright.core import telemetry
+from meshwright.core import telemetry, tracing
 from meshwright.core.codec import VARIABLE, Codec, SealPlace
 from meshwright.core.errors import (
+    AuditBlockedError,
     DataLossError,
     InternalError,
     JournalNewerError,
@@ -32,6 +33,8 @@ from meshwright.core.errors import (
     StoreFullError,
     StoreUnavailableError,
 )
+from meshwright.core.public_url import public_url
+from meshwright.core.redaction import HELD
 from meshwright.core.wire import Wire, open_wire
 
 Reply = Any
@@ -60,7 +63,7 @@ NOUNS = frozenset(
     deadlines expiry ending outbox index inputs inbox lapses dead tomb boot ledger partitions instances revision changes
     tool tools hosts aliases sunsets session sessions members turns ticket memory vectors ages origin audit quota escrow
     costs hooks endpoints deliveries attempts outcomes delivered givenup dropped gone answer answers apikey apikeys edge
-    revoked seal
+    revoked seal issuer
     """.split()  # noqa: SIM905 - reads better than a list of quoted words
 )
 """Every noun a key may hold; functions in Lua spell keys through the same prologue."""
@@ -155,6 +158,7 @@ class Store:
 
     def __init__(self, url: str, *libraries: Library, timeout_s: float = 5.0, codec: Codec | None = None) -> None:
         self.url = url
+        HELD.add_url(url)
         self.codec = codec or Codec()
         self._has_content = codec is not None
         self._libraries = libraries
@@ -204,8 +208,7 @@ class Store:
                 if self._has_content:
                     await self._check_keys()
         except (RedisError, OSError) as error:
-            said = str(error) or f"no answer within {self._timeout_s:g} s"
-            raise SetupError(f"the store at {public_url(self.url)} cannot be used: {said}") from None
+            raise SetupError(f"the store at {public_url(self.url)} cannot be used: {words_of(error)}") from None
         if self._libraries and not self._keeping:
             self._keeping = asyncio.create_task(self._keep_connected())
 
@@ -325,18 +328,22 @@ class Store:
         """
         self._enter()
         try:
-            try:
-                return await self._asked("FCALL", function, 1, key, *arguments)
-            except ResponseError as error:
-                if "Function not found" not in str(error):
-                    raise
-            async with asyncio.timeout(self._timeout_s):
-                await self._load()  # the store was replaced by an empty one
-            return await self._asked("FCALL", function, 1, key, *arguments)
+            with tracing.store_span("FCALL", function):
+                return await self._called("FCALL", function, 1, key, *arguments)
         except (RedisError, OSError) as error:
             raise failure(error) from None
         finally:
             self._leave()
+
+    async def _called(self, *command: Argument) -> Reply:
+        try:
+            return await self._asked(*command)
+        except ResponseError as error:
+            if "Function not found" not in str(error):
+                raise
+        async with asyncio.timeout(self._timeout_s):
+            await self._load()  # the store was replaced by an empty one
+        return await self._asked(*command)
 
     async def _asked(self, *command: Argument) -> Reply:
         """Asks over the wire; where that was cut, once it stands again: what may have run may run again."""
@@ -359,22 +366,25 @@ class Store:
 
     async def run(self, *commands: Sequence[Argument]) -> list[Reply]:
         """Sends commands in one round trip (no transaction) and returns their replies; raises as `call` does."""
+        name = str(commands[0][0]) if len(commands) == 1 else "PIPELINE"
         self._enter()
         try:
-            async with asyncio.timeout(self._timeout_s):
-                pipeline = self.client.pipeline(transaction=False)
-                for command in commands:
-                    pipeline.execute_command(*command)
-                return await pipeline.execute()
+            with tracing.store_span(name, commands=len(commands)):
+                async with asyncio.timeout(self._timeout_s):
+                    pipeline = self.client.pipeline(transaction=False)
+                    for command in commands:
+                        pipeline.execute_command(*command)
+                    return await pipeline.execute()
         except (RedisError, OSError) as error:
             raise failure(error) from None
         finally:
             self._leave()
 
 
-ERRNO = re.compile(r"(?:Error |\()(-?\d+)")
-"""Where redis-py writes the system's number, beside an address."""
+ERRNO = re.compile(r"(?:Error |\(|\[Errno )(-?\d+)")
+"""Where redis-py, or the system of several addresses, writes the system's number, beside an address."""
 OWN_ERRORS: Mapping[str, tuple[type[MeshError], str]] = {
+    "AUDIT": (AuditBlockedError, "a key of the audit holds no chain: `meshwright audit verify` names it"),
     "SEALED": (SealedOtherwiseError, "another process wrote here first: try again"),
     "NEWER": (JournalNewerError, "a newer version of the mesh wrote this: ask a process of that version"),
 }
@@ -418,11 +428,9 @@ def outage(error: RedisError | OSError) -> str:
     return os.strerror(number) if number > 0 else "its name is not known"  # below zero: of the resolver
 
 
-def public_url(url: str) -> str:
-    """Returns what may be shown of a store's URL: neither user nor password."""
-    try:
-        parts = urlsplit(url)
-        place = f"{parts.hostname}:{parts.port}" if parts.port else parts.hostname or ""
-    except ValueError:
-        return "an address that cannot be read"
-    return f"{parts.scheme}://{place}{parts.path if place or parts.scheme == 'unix' else ''}"
+def words_of(error: RedisError | OSError) -> str:
+    """Says why a store cannot be used; whoever starts a process reads it, and what the store itself says of it."""
+    text = str(error)
+    if isinstance(error, OSError | StoreTimeoutError) or (ERRNO.match(text) and "[SSL" not in text):
+        return outage(error)
+    return text.rstrip(".")

@@ -2,8 +2,9 @@
 
 import hashlib
 
+from meshwright.core.audit import COUNT, LINES, TENANTS
 from meshwright.core.role import Role
-from meshwright.core.store import MESH, NOUNS, key_patterns
+from meshwright.core.store import MESH, NOUNS, key_patterns, partition_key
 
 ADMIN = "mw-admin"
 """Loads functions, and does what is done by hand; no process of the mesh is it."""
@@ -21,27 +22,37 @@ COMMANDS = frozenset(
 ANY, NUMBERED = "*", "[0-9]*"
 """Partitions: all of them, and those that tasks lie in."""
 CATALOG = frozenset(
-    {"instances", "leases", "revision", "changes", "wake", "tool", "tools", "hosts", "aliases", "sunsets"}
+    {"instances", "leases", "revision", "changes", "wake", "tool", "tools", "hosts", "aliases", "sunsets", "issuer"}
 )
 """Nouns of the registry; agents have leases and wakers of their own, in numbered partitions."""
-AUDIT = "audit"
-APPENDING = ("get", "sadd", "set", "xadd", "xrange")
-"""All that anybody may do to the audit: whoever writes lines neither deletes nor replaces one."""
-HOST = frozenset({"ledger", AUDIT, "quota", "seal"})
+APPENDING: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (f"*:{LINES}", ("lindex", "rpush")),
+    (f"*:{COUNT}", ("incr",)),
+    (TENANTS, ("sadd",)),
+)
+"""What whoever writes lines of the audit may do there, by names of keys: nothing that deletes or replaces one."""
+TRIMMING: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (f"*:{LINES}", ("llen", "lrange", "ltrim")),
+    (TENANTS, ("fcall", "sscan")),
+)
+"""What the registry may do there besides, in every partition."""
+HOST = frozenset({"ledger", "quota", "seal"})
 """Nouns of whoever hosts tools, agents among them."""
 DOOR = frozenset({"apikey", "apikeys", "edge", "revoked"})
 """Nouns of the gateway: API keys, which were revoked, and the public keys by which it signs who is calling."""
 HEARD = frozenset({"wake", "tail"})
 """Nouns that are channels as well."""
 SHARED = frozenset({"leases", "wake"})
-AGENT = NOUNS - CATALOG - DOOR - {"partitions"}
+AGENT = NOUNS - CATALOG - DOOR - {"partitions", "audit"}
 RIGHTS: dict[Role, tuple[tuple[str, frozenset[str]], ...]] = {
-    Role.GATEWAY: ((MESH, DOOR | {AUDIT}),),
-    Role.REGISTRY: ((MESH, CATALOG | {"edge", AUDIT}),),
+    Role.GATEWAY: ((MESH, DOOR),),
+    Role.REGISTRY: ((MESH, CATALOG | {"edge"}),),
     Role.TOOL: ((ANY, HOST),),
     Role.AGENT: ((ANY, AGENT), (NUMBERED, SHARED)),
 }
 """Which nouns a role reads and writes, and in which partitions."""
+AUDITED: dict[Role, str] = {Role.GATEWAY: MESH, Role.REGISTRY: ANY, Role.TOOL: NUMBERED, Role.AGENT: NUMBERED}
+"""In which partitions a role writes lines of the audit."""
 READS: dict[Role, tuple[str, ...]] = {
     Role.GATEWAY: ("partitions",),
     Role.REGISTRY: ("partitions", "revoked"),
@@ -49,6 +60,9 @@ READS: dict[Role, tuple[str, ...]] = {
     Role.AGENT: ("partitions", "revoked"),
 }
 """Which nouns of the mesh a role only reads; streams of callers from outside end by what was revoked."""
+
+SEES: dict[Role, tuple[str, ...]] = {Role.TOOL: ("task",)}
+"""Nouns of which a role only asks whether they are there: a host of tools, for content older than its key."""
 
 
 def user_of(role: Role) -> str:
@@ -61,7 +75,7 @@ def rules(role: Role) -> list[str]:
     keys = [f"%R~{pattern}" for noun in READS[role] for pattern in key_patterns(MESH, noun)]
     channels: list[str] = []
     for slots, nouns in RIGHTS[role]:
-        for noun in sorted(nouns - {AUDIT}):
+        for noun in sorted(nouns):
             patterns = key_patterns(slots, noun)
             keys += [f"~{pattern}" for pattern in patterns]
             channels += [f"&{pattern}" for pattern in patterns if noun in HEARD]
@@ -72,15 +86,19 @@ def rules(role: Role) -> list[str]:
         *(f"+{command}" for command in sorted(COMMANDS)),
         *keys,
         *channels,
-        appending(role),
+        *auditing(role),
+        *(f"({' '.join(f'~{pattern}' for pattern in key_patterns(ANY, noun))} +exists)" for noun in SEES.get(role, ())),
     ]
 
 
-def appending(role: Role) -> str:
+def auditing(role: Role) -> list[str]:
     """Spells what a role's user may do to the audit, apart from what it may do to other keys."""
-    slots = [one for one, nouns in RIGHTS[role] if AUDIT in nouns]
-    keys = [f"~{pattern}" for one in slots for pattern in key_patterns(one, AUDIT)]
-    return f"({' '.join([*keys, *(f'+{command}' for command in APPENDING)])})"
+    granted = (*APPENDING, *(TRIMMING if role is Role.REGISTRY else ()))
+    return [
+        f"(~{key} {' '.join(f'+{command}' for command in commands)})"
+        for name, commands in granted
+        for key in [partition_key(AUDITED[role], "audit", name)]
+    ]
 
 
 def acl_lines(passwords: dict[str, str]) -> list[str]:

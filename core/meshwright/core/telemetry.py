@@ -1,16 +1,15 @@
-"""Logs and metrics: one line of JSON an event, one Prometheus listener; traces are in `tracing`."""
+"""Metrics, on one Prometheus listener; logs are in `logs`, traces in `tracing`."""
 
 import asyncio
-import logging
-import sys
 import time
 from typing import Any
 
 import structlog
-from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics, start_http_server
+from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 
-from meshwright.core import tracing
+from meshwright.core import logs, tracing
 from meshwright.core.errors import SetupError
+from meshwright.core.metrics_listener import MetricsListener
 from meshwright.core.settings import Settings
 
 OTHER = "other"
@@ -78,6 +77,10 @@ TASKS_READY = Labelled(
 READY_SECONDS = Labelled(
     Gauge("meshwright_ready_age_seconds", "How long the task that is first in line has waited", ["agent", "version"])
 )
+TASKS_OPEN = Labelled(
+    Gauge("meshwright_tasks_open", "Accepted tasks of all agents that have not ended: running or waiting", ["state"])
+)
+QUESTIONS_OPEN = Gauge("meshwright_questions_open", "What tasks of all agents wait for a person to decide")
 TASKS_ENDED = Labelled(
     Counter("meshwright_tasks_ended", "Tasks that this process ended", ["agent", "status", "finish_reason"])
 )
@@ -97,7 +100,7 @@ COST = Labelled(
 BUDGET_REFUSALS = Labelled(
     Counter(
         "meshwright_budget_refusals",
-        "What a budget did not allow: a task, a further step of one, a tool call",
+        "What a budget did not allow: a task, a step of one (shared_step: tasks share the budget), a tool call",
         ["agent", "tenant", "what"],
     )
 )
@@ -145,18 +148,22 @@ def configure(settings: Settings, service: str, instance: str) -> None:
     """Sets up logs, traces and the metrics listener of this process.
 
     Raises:
-        SetupError: The metrics port is taken, or the log level is unknown.
+        SetupError: The metrics port is taken, or the levels of the log cannot be read.
     """
-    configure_logs(settings.log_level, service, instance)
+    logs.configure(settings, service, instance)
     if settings.tracing:
         tracing.configure(settings, service, instance)
     TENANTS.most = settings.metrics_tenants
     if settings.metrics_port >= 0:
+        host = settings.metrics_host or settings.host
         try:
-            server, _ = start_http_server(settings.metrics_port, addr=settings.host)
+            listener = MetricsListener(host, settings.metrics_port)
         except OSError as error:
-            raise SetupError(f"metrics port {settings.metrics_port} cannot be used: {error.strerror}") from None
-        structlog.get_logger("metrics").info("metrics_served", port=server.server_port)
+            raise SetupError(
+                f"metrics port {settings.metrics_port} on {host} cannot be used: {error.strerror}"
+            ) from None
+        listener.start()
+        structlog.get_logger("metrics").info("metrics_served", port=listener.server_port)
         watch_loop(asyncio.get_running_loop())
 
 
@@ -172,7 +179,7 @@ def watch_loop(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def count_refusal(agent: str, tenant: str, what: str) -> None:
-    """Counts what a budget did not allow: a `task`, a further `step` of one, or a call of a `tool`."""
+    """Counts what a budget did not allow: a `task`, a `step` of one (`shared_step`: others share it), a `tool` call."""
     BUDGET_REFUSALS.labels(agent, TENANTS.label(tenant), what).inc()
 
 
@@ -212,48 +219,3 @@ def count_cost(agent: str, tenant: str, kind: str, name: str, micros: int) -> No
     """
     if micros:
         COST.labels(agent, TENANTS.label(tenant), kind, NAMES.label(name)).inc(micros)
-
-
-def configure_logs(level: str, service: str, instance: str) -> None:
-    """Writes one JSON object a line to stderr, libraries' warnings too.
-
-    Every line names service, instance and the current trace. A traceback in it is text: the variables of its frames
-    are nobody's business.
-
-    Raises:
-        SetupError: There is no such level.
-    """
-    number = logging.getLevelNamesMapping().get(level.upper())
-    if number is None:
-        raise SetupError(f"MESHWRIGHT_LOG_LEVEL={level!r}: use debug, info, warning or error")
-
-    def add_origin(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-        event.update(service=service, instance=instance)
-        if trace_id := tracing.current_trace_id():
-            event["trace_id"] = trace_id
-        return event
-
-    steps: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        add_origin,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
-    ]
-    structlog.configure(
-        processors=[*steps, structlog.processors.JSONRenderer()],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
-    libraries = logging.StreamHandler(sys.stderr)
-    libraries.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.JSONRenderer(),
-            ],
-            foreign_pre_chain=[structlog.stdlib.add_logger_name, *steps],
-        )
-    )
-    logging.basicConfig(level=max(number, logging.WARNING), handlers=[libraries])

@@ -8,17 +8,19 @@ import datetime as dt
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import structlog
-from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
 
 from meshwright.core.errors import MeshError, SetupError
 from meshwright.core.role import TRUST_DOMAIN, Role, bearer_in
+from meshwright.core.small_file import state_of
 from meshwright.core.telemetry import CERTIFICATE_EXPIRES
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 CERTIFICATE, KEY, AUTHORITY = "cert.pem", "key.pem", "ca.pem"
 MESH_ADVICE = "`meshwright certs` makes one"
@@ -126,15 +128,6 @@ def check_bearer(folder: str, *roles: Role, name: str = "") -> None:
         raise SetupError(f"{file} is the certificate of {found.name}: {name} needs one of its own")
 
 
-def state_of(path: Path) -> tuple[int, int, int]:
-    """Tells one state of a file from another."""
-    try:
-        facts = path.stat()
-    except OSError:
-        return (0, 0, 0)
-    return (facts.st_mtime_ns, facts.st_ino, facts.st_size)
-
-
 def read(folder: Path) -> Identity:
     """Reads a folder's certificates and holds them against each other.
 
@@ -150,7 +143,7 @@ def read(folder: Path) -> Identity:
     return Identity(chain, key, authority, *bearer, certificate.not_valid_after_utc)
 
 
-def read_pair(folder: Path, advice: str) -> tuple[bytes, bytes, x509.Certificate]:
+def read_pair(folder: Path, advice: str) -> "tuple[bytes, bytes, x509.Certificate]":
     """Reads a folder's certificate and its key: both in PEM, and the certificate.
 
     Args:
@@ -160,6 +153,8 @@ def read_pair(folder: Path, advice: str) -> tuple[bytes, bytes, x509.Certificate
     Raises:
         SetupError: One is missing or no PEM, they do not belong together, or the certificate has expired.
     """
+    from cryptography.hazmat.primitives import serialization  # only who has certificates waits for it
+
     chain, key = content(folder / CERTIFICATE, advice), content(folder / KEY, advice)
     certificate = parsed(folder / CERTIFICATE, chain)[0]
     try:
@@ -209,20 +204,24 @@ def content(path: Path, advice: str) -> bytes:
     return found
 
 
-def parsed(path: Path, pem: bytes) -> list[x509.Certificate]:
+def parsed(path: Path, pem: bytes) -> "list[x509.Certificate]":
     """Reads certificates.
 
     Raises:
         SetupError: There is none.
     """
+    from cryptography import x509
+
     try:
         return x509.load_pem_x509_certificates(pem)
     except ValueError:
         raise SetupError(f"{path} holds no certificate in PEM: write one") from None
 
 
-def uris(certificate: x509.Certificate) -> list[str]:
+def uris(certificate: "x509.Certificate") -> list[str]:
     """Lists the URIs that a certificate names its holder by."""
+    from cryptography import x509
+
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (x509.ExtensionNotFound, ValueError):

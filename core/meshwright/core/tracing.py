@@ -5,7 +5,7 @@ Spans say who did what for how long, never what was said: no prompt, answer, arg
 
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -30,10 +30,14 @@ if TYPE_CHECKING:
 W3C = TraceContextTextMapPropagator()
 NANOS = 1_000_000
 """Nanoseconds of a millisecond."""
+UNTRACED: AbstractContextManager[trace.Span] = nullcontext(trace.INVALID_SPAN)
+"""Stands for every span of a process that makes none."""
 tracer: trace.Tracer | None = None
 """Makes this process's spans, where it makes any."""
 outlet: "Outlet | None" = None
 """Where they leave this process, where they do."""
+has_store_spans = False
+"""Whether what a traced call asks of the store has spans of its own."""
 conventions: frozenset[str] = frozenset()
 """Conventions that are not stable yet, and that this process has opted in to."""
 TENANT_KEY = "x-mesh-tenant"
@@ -59,7 +63,7 @@ class Attempt:
     """One worker's part in a task, as the task's journal tells of it.
 
     Attributes:
-        span_id: Of its span, 16 hex digits.
+        span_id: Of its span, 16 hex digits; empty: nothing that it wrote names one.
         number: Which attempt.
         start_ms: When it first wrote, Unix time.
         end_ms: When it last wrote.
@@ -77,10 +81,13 @@ def configure(settings: Settings, service: str, instance: str) -> None:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
 
-    global tracer, outlet, conventions  # noqa: PLW0603 - one a process, as the provider itself
+    from meshwright.core.trace_ids import TraceIds
+
+    global tracer, outlet, conventions, has_store_spans  # noqa: PLW0603 - one a process, as the provider itself
     conventions = semantic_conventions()
+    has_store_spans = settings.store_spans
     resource = Resource({"service.name": f"meshwright-{service}", "service.instance.id": instance})
-    provider = TracerProvider(sampler=rates_of(settings), resource=resource)
+    provider = TracerProvider(sampler=rates_of(settings), resource=resource, id_generator=TraceIds())
     propagate.set_global_textmap(Incoming())
     if endpoint := settings.otlp_endpoint:
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
@@ -101,7 +108,7 @@ def rates_of(settings: Settings) -> "Rates":
 
 
 class Incoming(TraceContextTextMapPropagator):
-    """What is read from a call that comes in: its trace, and whose it is, as the edge says. Baggage is left alone."""
+    """What is read from a call that comes in: its trace, or its name, and whose it is, as the edge says; no baggage."""
 
     def extract(
         self,
@@ -111,7 +118,9 @@ class Incoming(TraceContextTextMapPropagator):
     ) -> Context:
         """Reads both into a context."""
         from meshwright.core.sampling import TENANT
+        from meshwright.core.trace_ids import TRACE_KEY, name_trace
 
+        name_trace("".join(getter.get(carrier, TRACE_KEY) or ()))
         found = super().extract(carrier, context, getter)
         tenant = getter.get(carrier, TENANT_KEY)
         return contexts.set_value(TENANT, unquote(tenant[0]), found) if tenant else found
@@ -147,6 +156,14 @@ def current_trace_id() -> str:
     return trace.format_trace_id(context.trace_id) if context.is_valid else ""
 
 
+def current_ids() -> dict[str, str]:
+    """Returns `trace_id` and `span_id` of the current span in hex; nothing outside of a trace."""
+    context = trace.get_current_span().get_span_context()
+    if not context.is_valid:
+        return {}
+    return {"trace_id": trace.format_trace_id(context.trace_id), "span_id": trace.format_span_id(context.span_id)}
+
+
 def traceparent() -> str:
     """Returns the current W3C trace context; empty outside of a trace."""
     carrier: dict[str, str] = {}
@@ -167,17 +184,21 @@ def caller() -> str:
     return carrier["traceparent"]
 
 
-@contextmanager
 def span(
     name: str, parent: str = "", *, kind: SpanKind = SpanKind.INTERNAL, attributes: Attributes = None
-) -> Iterator[trace.Span]:
+) -> AbstractContextManager[trace.Span]:
     """Opens a span, under a W3C trace context where one is given (a task carries its own across the queue).
 
     A failure is named by its class alone: its words may hold content.
     """
-    if tracer is None:
-        yield trace.INVALID_SPAN
-        return
+    return UNTRACED if tracer is None else opened(tracer, name, parent, kind, attributes)
+
+
+@contextmanager
+def opened(
+    tracer: trace.Tracer, name: str, parent: str, kind: SpanKind, attributes: Attributes
+) -> Iterator[trace.Span]:
+    """Opens a span as `span` does, where spans are made."""
     context = W3C.extract({"traceparent": parent}) if parent else None
     started = tracer.start_as_current_span(
         name, context, kind, attributes=attributes, record_exception=False, set_status_on_exception=False
@@ -189,6 +210,26 @@ def span(
             current.set_attribute("error.type", type(error).__name__)
             current.set_status(StatusCode.ERROR)
             raise
+
+
+def store_span(operation: str, function: str = "", commands: int = 1) -> AbstractContextManager[object]:
+    """Opens the span of a request to the store, by OpenTelemetry's conventions for databases; no key is in it.
+
+    There is none outside of a span that is kept: what a process does by itself would be a trace for each request.
+
+    Args:
+        operation: The command's name.
+        function: Which one `FCALL` runs.
+        commands: How many go in one round trip.
+    """
+    if not (has_store_spans and trace.get_current_span().is_recording()):
+        return UNTRACED
+    found: dict[str, AttributeValue] = {"db.system.name": "redis", "db.operation.name": operation}
+    if function:
+        found["db.stored_procedure.name"] = function
+    if commands > 1:
+        found["db.operation.batch.size"] = commands
+    return span(f"{operation} {function}".rstrip(), kind=SpanKind.CLIENT, attributes=found)
 
 
 def span_id_of(current: trace.Span) -> str:

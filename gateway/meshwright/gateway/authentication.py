@@ -9,12 +9,13 @@ import json
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
-from meshwright.core.errors import DETAILS_KEY, DOMAIN, SetupError
+from meshwright.core.errors import DETAILS_KEY, DOMAIN, REASON_KEY, SetupError
 from meshwright.core.facts import Facts
 from meshwright.core.server import is_loopback
+from meshwright.core.signed_token import CLOCKS_S
 from meshwright.gateway.clusters import assignment
 from meshwright.gateway.config import FILTERS, JWKS, TYPE, Config
-from meshwright.gateway.replies import is_http_error, status_body
+from meshwright.gateway.replies import Reply, is_http_error, status_body
 from meshwright.gateway.settings import GatewaySettings
 
 JWT = "envoy.filters.http.jwt_authn"
@@ -23,8 +24,6 @@ PAYLOAD, FAILURE = "payload", "failure"
 CHECKED = "envoy.filters.http.ext_authz"
 """Under this name Envoy keeps what `Authorization` told beside its answer."""
 JWKS_CLUSTER = "jwks"
-CLOCKS_S = 60
-"""How much the issuer's clock may differ."""
 UNVERIFIED = "callers cannot be verified at the moment: try again"
 CHECK_S = 2.0
 MOST_JWKS_BYTES = 65_536
@@ -219,15 +218,15 @@ def refusals(settings: GatewaySettings) -> list[Config]:
     as_it_is = {"text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"}, "content_type": "application/json"}
     unverified = Facts(UNVERIFIED, "UNAVAILABLE", {}, {}, 1).to_status(14, DOMAIN)
     details = base64.b64encode(unverified.SerializeToString()).decode().rstrip("=")
-    again = header("retry-after", "1")
+    unreachable = [header("retry-after", "1"), header(REASON_KEY, "UNAVAILABLE")]
     return [
         mapper([has_status(401), *is_http_error()]) | {"body_format_override": as_it_is},
         mapper([has_status(401)]),  # gRPC's: the message and the details are there
         mapper([has_status(503), *is_http_error()])
-        | {"headers_to_add": [again], "body_format_override": status_body(14, "UNAVAILABLE", UNVERIFIED, 1)},
+        | {"headers_to_add": unreachable, "body_format_override": status_body(Reply(14, "UNAVAILABLE", UNVERIFIED, 1))},
         mapper([has_status(503)])
         | {
-            "headers_to_add": [again, header(DETAILS_KEY, details)],
+            "headers_to_add": [*unreachable, header(DETAILS_KEY, details)],
             "body_format_override": {"text_format_source": {"inline_string": UNVERIFIED}},
         },
     ]

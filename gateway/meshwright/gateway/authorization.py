@@ -27,6 +27,7 @@ from meshwright.core.api_key import PREFIX, ApiKeys
 from meshwright.core.credential import Credential
 from meshwright.core.errors import (
     DETAILS_KEY,
+    REASON_KEY,
     CredentialsMissingError,
     MeshError,
     PermissionDeniedError,
@@ -194,6 +195,7 @@ def denied(error: MeshError, asked: Asked) -> bytes:
     if asked.is_grpc:
         headers = {DETAILS_KEY: base64.b64encode(status.SerializeToString()).decode().rstrip("=")}
         body = status.message
+    headers[REASON_KEY] = error.reason
     if error.code is grpc.StatusCode.UNAUTHENTICATED:
         headers["www-authenticate"] = challenge(error)
         code = StatusCode.Unauthorized

@@ -9,11 +9,13 @@ import sys
 
 from meshwright.core.role import Role
 from meshwright.gateway.authentication import jwks_clusters
-from meshwright.gateway.clusters import admin_cluster, static_cluster
+from meshwright.gateway.clusters import process_cluster, static_cluster
 from meshwright.gateway.config import ADMIN, CDS, Config
+from meshwright.gateway.internal import admin_cluster, internal_listener
 from meshwright.gateway.limits import overload_manager, runtime
-from meshwright.gateway.listeners import edge_listener, internal_listener, span_target
+from meshwright.gateway.listeners import edge_listener
 from meshwright.gateway.settings import GatewaySettings
+from meshwright.gateway.spans import span_target
 from meshwright.gateway.tls import secured, upstream
 
 
@@ -25,8 +27,8 @@ def render(settings: GatewaySettings) -> Config:
         "static_resources": {
             "listeners": [secured(edge_listener(settings), settings), internal_listener(settings)],
             "clusters": [
-                static_cluster("registry", settings.registry, upstream(settings, Role.REGISTRY)),
-                static_cluster("gateway", f"{settings.host}:{settings.port}", upstream(settings, Role.GATEWAY)),
+                process_cluster("registry", settings.registry, upstream(settings, Role.REGISTRY)),
+                process_cluster("gateway", f"{settings.host}:{settings.port}", upstream(settings, Role.GATEWAY)),
                 admin_cluster(),
                 *jwks_clusters(settings),
                 *(static_cluster(name, target) for name, target in helpers(settings).items() if target),

@@ -26,6 +26,7 @@ ANSWER_HEADERS = (
     "grpc-status-details-bin",
     "retry-after",
     "www-authenticate",
+    "x-ratelimit-bucket",
     "x-ratelimit-limit",
     "x-ratelimit-remaining",
     "x-ratelimit-reset",

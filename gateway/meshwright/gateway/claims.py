@@ -8,7 +8,8 @@ from typing import Any
 from meshwright.core.credential import Credential
 from meshwright.core.errors import InvalidRequestError, TokenExpiredError, TokenInvalidError, UnavailableError
 from meshwright.core.identity import checked_name, checked_scopes
-from meshwright.gateway.authentication import CLOCKS_S, FAILURE, PAYLOAD
+from meshwright.core.signed_token import CLOCKS_S
+from meshwright.gateway.authentication import FAILURE, PAYLOAD
 
 LATEST_S = 250_000_000_000
 """In the year 9892: a later end of a token is as good as none, and is no time that could be written down."""

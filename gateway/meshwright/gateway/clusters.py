@@ -2,7 +2,7 @@
 
 import ipaddress
 
-from meshwright.gateway.config import ADMIN, TYPE, Config
+from meshwright.gateway.config import TYPE, Config
 
 STREAMS_PER_CONNECTION = 100
 """Upstream; beyond it Envoy opens a further connection, so that one of them is not the bottleneck of all watchers."""
@@ -21,6 +21,15 @@ HTTP2 = {
         },
     }
 }
+HEALTH_CHECK = {
+    "timeout": "1s",
+    "interval": "1s",
+    "no_traffic_interval": "1s",
+    "unhealthy_threshold": 2,
+    "healthy_threshold": 1,
+    "grpc_health_check": {},
+}
+"""As agents are asked: what takes no new calls is seen within three seconds."""
 LIMITS = {"max_pending_requests": MAX_REQUESTS, "max_requests": MAX_REQUESTS, "max_retries": MAX_RETRIES}
 
 
@@ -44,6 +53,20 @@ def static_cluster(name: str, target: str, transport: Config | None = None) -> C
     } | (transport or {})
 
 
+def process_cluster(name: str, target: str, transport: Config | None = None) -> Config:
+    """A process of the mesh at a fixed address, which is asked for its health.
+
+    The answer is told in metrics and decides nothing: the one address there is gets calls in any case, because Envoy
+    deals them out among all endpoints of a cluster while fewer than half of them answer.
+
+    Args:
+        name: Of the cluster.
+        target: host:port.
+        transport: As `static_cluster` has it.
+    """
+    return static_cluster(name, target, transport) | {"health_checks": [HEALTH_CHECK]}
+
+
 def split_target(target: str) -> tuple[str, int]:
     """Returns host and port of a target, the host of an IPv6 one without its brackets."""
     host, _, port = target.rpartition(":")
@@ -57,16 +80,6 @@ def is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def admin_cluster() -> Config:
-    """Envoy's own admin interface, behind a socket that only this user opens."""
-    return {
-        "name": "admin",
-        "type": "STATIC",
-        "connect_timeout": "1s",
-        "load_assignment": assignment("admin", {"pipe": {"path": ADMIN}}),
-    }
 
 
 def assignment(name: str, address: Config) -> Config:

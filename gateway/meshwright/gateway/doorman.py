@@ -3,14 +3,13 @@
 import asyncio
 import secrets
 
-import structlog
-
+from meshwright.core.announced_keys import EdgeKeys
 from meshwright.core.api_key import LIBRARY, ApiKeys
-from meshwright.core.edge_keys import BEAT_S, PREFIX, EdgeKeys
-from meshwright.core.errors import KeyNotFoundError, MeshError
-from meshwright.core.grant import IssuerKey, Signer
+from meshwright.core.errors import KeyNotFoundError
+from meshwright.core.grant import Signer
 from meshwright.core.process import ended
 from meshwright.core.server import Register, bound
+from meshwright.core.signed_token import IssuerKey
 from meshwright.core.store import Store
 from meshwright.gateway.authentication import takes_keys, takes_tokens
 from meshwright.gateway.authorization import SERVICE, Authorization
@@ -18,8 +17,6 @@ from meshwright.gateway.claims import Claims
 from meshwright.gateway.key_service import KeyService
 from meshwright.gateway.settings import GatewaySettings
 from meshwright.gen.gateway.v1.key_service_pb2_grpc import add_KeyServiceServicer_to_server
-
-log = structlog.get_logger("doorman")
 
 
 class Doorman:
@@ -31,9 +28,9 @@ class Doorman:
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._store = Store(settings.store_url, *((LIBRARY,) if takes_keys(settings) else ()))
-        self._signer = Signer(f"{PREFIX}{secrets.token_hex(8)}")
+        self._signer = Signer(f"{EdgeKeys.prefix}{secrets.token_hex(8)}")
         self._edges = EdgeKeys(self._store)
-        self._keys = keys = ApiKeys(self._store, settings.audit_kept) if takes_keys(settings) else None
+        self._keys = keys = ApiKeys(self._store) if takes_keys(settings) else None
         claims = Claims(settings.jwt_tenant_claim, settings.jwt_default_tenant) if takes_tokens(settings) else None
         self._authorization = Authorization(self._signer, keys, claims, settings.host)
         self._announcing: asyncio.Task[None] | None = None
@@ -64,15 +61,7 @@ class Doorman:
         """
         await self._store.open()
         await self._edges.announce(self._signer)
-        self._announcing = asyncio.create_task(self._announce())
-
-    async def _announce(self) -> None:
-        while True:
-            await asyncio.sleep(BEAT_S)
-            try:
-                await self._edges.announce(self._signer)
-            except MeshError as error:
-                log.warning("edge_key_not_announced", error=error.message)
+        self._announcing = asyncio.create_task(self._edges.keep(self._signer))
 
     async def stop(self) -> None:
         """Closes the store."""

@@ -1,5 +1,6 @@
 -- The edge's own rules: who may call from where, which cluster serves a path, and two statuses that a transcoder
--- cannot give. DEFAULT_AGENT, HOSTS, ORIGINS, status.lua and callers.lua stand in front of this text.
+-- cannot give. DEFAULT_AGENT, HOSTS, ORIGINS, METHODS, NAMES_TRACES, status.lua, callers.lua and events.lua stand in front of this
+-- text.
 
 local function host_of(authority)
   if authority == nil then return '' end
@@ -11,7 +12,8 @@ local function refuse(handle, http_status, grpc_code, reason, message)
   local request_id = handle:headers():get('x-request-id')
   if string.sub(content_type, 1, 16) == 'application/grpc' then
     handle:respond({[':status'] = '200', ['content-type'] = 'application/grpc', ['grpc-status'] = tostring(grpc_code),
-      ['grpc-message'] = message, ['grpc-status-details-bin'] = status(handle, grpc_code, reason, message, request_id)}, '')
+      ['grpc-message'] = message, ['grpc-status-details-bin'] = status(handle, grpc_code, reason, message, request_id),
+      ['x-mesh-reason'] = reason}, '')
     return
   end
   handle:headers():replace('x-edge-reason', reason)  -- from here the reply takes the form of all other errors
@@ -136,22 +138,72 @@ local function cluster_for(path, agent)
   return 'none'
 end
 
+-- W3C's trace context: the trace that a request is a part of; nil: services do not take it for one either.
+local function trace_of(value)
+  local pattern = '^([%da-f][%da-f])%-([%da-f]+)%-([%da-f]+)%-[%da-f][%da-f](.*)$'
+  local version, trace, span, rest = string.match(value, pattern)
+  if trace == nil or #trace ~= 32 or #span ~= 16 or version == 'ff' then return nil end
+  if rest ~= '' and (version == '00' or string.sub(rest, 1, 1) ~= '-') then return nil end
+  return string.match(trace, '[^0]') and string.match(span, '[^0]') and trace
+end
+
+-- Names in the log the trace that whoever serves the call is in. Where its caller is in none, that process begins it,
+-- and decides by its id whether it is kept: the last half has random digits of the request's id alone.
+local function name_trace(handle, headers)
+  local trace = trace_of(headers:get('traceparent') or '')
+  if trace == nil then
+    local digits = string.gsub(headers:get('x-request-id') or '', '-', '')
+    trace = string.sub(digits, 2) .. string.sub(digits, 1, 1)
+    headers:replace('x-mesh-trace', trace)
+  end
+  handle:streamInfo():dynamicMetadata():set('meshwright', 'trace', trace)
+end
+
 function envoy_on_request(handle)
   if is_refused(handle) or is_unreadable(handle) or has_bad_timeout(handle) then return end
   local headers = handle:headers()
   local path = string.match(headers:get(':path'), '^[^?]*')
   local named = string.match(headers:get('x-agent-id') or '', '^[a-z][a-z0-9-]*$')
   local cluster = cluster_for(path, 'agent-' .. (named or DEFAULT_AGENT))
+  local is_grpc = string.match(headers:get('content-type') or '', '^application/grpc')
+  if is_grpc and not METHODS[path] then cluster = 'none' end  -- each name that passes is a series of the metrics
   headers:replace('x-agent-cluster', cluster)
+  if NAMES_TRACES and cluster ~= 'none' then name_trace(handle, headers) end
   if KNOWN_MS > 0 and cluster ~= 'gateway' then recognise(handle, headers) end
   if headers:get(':method') == 'POST' and (path == '/tasks' or string.match(path, '^/v1/agents/[^/]+/tasks$')) then
     handle:streamInfo():dynamicMetadata():set('meshwright', 'accepts', true)
   end
+  local is_sse = string.find(headers:get('accept') or '', 'text/event-stream', 1, true)
+  if is_sse and string.match(path, '/steps$') then
+    handle:streamInfo():dynamicMetadata():set('meshwright', 'numbers', true)
+  end
   handle:clearRouteCache()
+end
+
+local RATE = {'x-ratelimit-remaining', 'x-ratelimit-limit', 'x-ratelimit-reset'}
+
+-- Each bucket that has counted a call says how much is left: the caller reads of the one that is nearest to its end.
+local function tell_nearest(headers)
+  local nearest, least = 0, math.huge
+  for at = 0, headers:getNumValues(RATE[1]) - 1 do
+    local left = tonumber(headers:getAtIndex(RATE[1], at)) or math.huge
+    if left < least then nearest, least = at, left end
+  end
+  for _, name in ipairs(RATE) do
+    local value = headers:getAtIndex(name, nearest)
+    headers:remove(name)
+    if value then headers:add(name, value) end
+  end
 end
 
 function envoy_on_response(handle)
   local headers = handle:headers()
+  if headers:getNumValues(RATE[1]) > 1 then tell_nearest(headers) end
+  local reason = headers:get('x-mesh-reason')
+  if reason then
+    headers:remove('x-mesh-reason')
+    handle:streamInfo():dynamicMetadata():set('meshwright', 'reason', reason)
+  end
   local noted = handle:streamInfo():dynamicMetadata():get('meshwright')
   if headers:get('x-mesh-stream-end') ~= nil then
     headers:remove('x-mesh-stream-end')
@@ -161,4 +213,5 @@ function envoy_on_response(handle)
     headers:replace(':status', '202')
   end
   if noted and noted.caller then remember(handle, noted.caller) end
+  if noted and noted.numbers and headers:get('content-type') == 'text/event-stream' then number_events(handle) end
 end

@@ -3,6 +3,7 @@
 import json
 from importlib.resources import files
 
+from meshwright.core.access import RULES
 from meshwright.core.api_key import KNOWN_MS
 from meshwright.gateway.authentication import authorization_filter, jwt_filter, takes_tokens
 from meshwright.gateway.browsers import cors_filter, security_headers
@@ -10,6 +11,7 @@ from meshwright.gateway.config import DESCRIPTORS, FILTERS, Config
 from meshwright.gateway.limits import MAX_BODY_BYTES, address_limit, body_limit, caller_limits, shared_limits
 from meshwright.gateway.replies import SERVERS_OWN
 from meshwright.gateway.settings import GatewaySettings
+from meshwright.gateway.spans import span_target
 
 SERVICES = [
     "agents.v1.AgentService",
@@ -41,7 +43,7 @@ def http_filters(settings: GatewaySettings) -> list[Config]:
             "name": "envoy.filters.http.grpc_stats",
             "typed_config": {
                 "@type": FILTERS + "grpc_stats.v3.FilterConfig",
-                "stats_for_all_methods": True,
+                "stats_for_all_methods": True,  # all that the rules let through
                 "enable_upstream_stats": True,
                 "replace_dots_in_grpc_service_name": True,
             },
@@ -102,7 +104,10 @@ def rules(settings: GatewaySettings) -> str:
     origins = ", ".join(f"[{json.dumps(origin)}] = true" for origin in settings.cors_origins.split())
     given = f"local DEFAULT_AGENT = {json.dumps(settings.default_agent)}\nlocal HOSTS = {{{hosts}}}\n"
     given += f"local ORIGINS = {{{origins}}}\nlocal KNOWN_MS = {0 if settings.auth == 'none' else KNOWN_MS}\n"
-    return given + text("status.lua") + text("callers.lua") + text("edge.lua")
+    methods = ", ".join(f"[{json.dumps(path)}] = true" for path, rule in RULES.items() if rule.scope or rule.is_open)
+    given += f"local METHODS = {{{methods}}}\n"
+    given += f"local NAMES_TRACES = {json.dumps(settings.tracing and not span_target(settings))}\n"
+    return given + text("status.lua") + text("callers.lua") + text("events.lua") + text("edge.lua")
 
 
 def reasons() -> str:

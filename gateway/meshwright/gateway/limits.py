@@ -10,8 +10,10 @@ from typing import Any
 
 import yaml
 
+from meshwright.core.bound import Bound
 from meshwright.core.errors import SetupError
-from meshwright.gateway.config import FILTERS, TYPE, Config
+from meshwright.gateway.config import FILTERS, LIMIT_HEADER, TYPE, Config
+from meshwright.gateway.replies import header
 from meshwright.gateway.settings import GatewaySettings
 
 DOMAIN = "meshwright"
@@ -39,11 +41,13 @@ class Rate:
     """One kind of bucket.
 
     Attributes:
+        name: Whose bucket it is, as callers read it; see `Bound`.
         key: Of the descriptor: every value of it has a bucket of its own.
         per_s: Calls a second; 0: any number.
         action: How Envoy finds the value of a call.
     """
 
+    name: Bound
     key: str
     per_s: int
     action: Config
@@ -51,14 +55,14 @@ class Rate:
 
 def address_rate(settings: GatewaySettings) -> Rate:
     """The bucket of an address, which counts before it is known who calls."""
-    return Rate("remote_address", settings.limit_address, {"remote_address": {}})
+    return Rate(Bound.ADDRESS, "remote_address", settings.limit_address, {"remote_address": {}})
 
 
 def caller_rates(settings: GatewaySettings) -> list[Rate]:
     """The buckets of a principal and of its tenant, as identity has found them; without identity there are none."""
     return [
-        Rate("principal", settings.limit_principal, by_header("x-mesh-principal", "principal")),
-        Rate("tenant", settings.limit_tenant, by_header("x-mesh-tenant", "tenant")),
+        Rate(Bound.PRINCIPAL, "principal", settings.limit_principal, by_header("x-mesh-principal", "principal")),
+        Rate(Bound.TENANT, "tenant", settings.limit_tenant, by_header("x-mesh-tenant", "tenant")),
     ]
 
 
@@ -76,20 +80,24 @@ def generous(settings: GatewaySettings) -> GatewaySettings:
 def address_limit(settings: GatewaySettings) -> list[Config]:
     """The filter before identity, which keeps a flood of bad credentials cheap; empty: it is switched off."""
     is_told = settings.auth == "none"  # else callers read how much is left of their own
-    return bucket_filter("address_limit", [address_rate(settings)], settings, is_told=is_told)
+    return bucket_filters([address_rate(settings)], settings, is_told=is_told)
 
 
 def caller_limits(settings: GatewaySettings) -> list[Config]:
-    """The filter behind identity; empty: it is switched off."""
-    return bucket_filter("caller_limits", caller_rates(settings), settings)
+    """The filters behind identity, one a rate, so that a refusal says whose bucket is empty."""
+    return bucket_filters(caller_rates(settings), settings)
 
 
-def bucket_filter(name: str, rates: list[Rate], settings: GatewaySettings, *, is_told: bool = True) -> list[Config]:
-    """A filter with a token bucket for every value of every rate that is on; callers are told how much is left."""
-    rates = [rate for rate in rates if rate.per_s]
-    if not rates:
-        return []
+def bucket_filters(rates: list[Rate], settings: GatewaySettings, *, is_told: bool = True) -> list[Config]:
+    """A filter for every rate that is on, with a token bucket for every value; callers are told how much is left."""
+    return [bucket_filter(rate, settings, is_told=is_told) for rate in rates if rate.per_s]
+
+
+def bucket_filter(rate: Rate, settings: GatewaySettings, *, is_told: bool) -> Config:
+    """The filter of one rate."""
+    name = f"{rate.name}_limit"
     all_calls = {"runtime_key": f"meshwright.{name}", "default_value": {"numerator": 100, "denominator": "HUNDRED"}}
+    tokens = bucket(rate.per_s * settings.limit_burst_s, rate.per_s)
     config = {
         "@type": FILTERS + "local_ratelimit.v3.LocalRateLimit",
         "stat_prefix": name,
@@ -98,19 +106,14 @@ def bucket_filter(name: str, rates: list[Rate], settings: GatewaySettings, *, is
         "status": {"code": "TooManyRequests"},
         "rate_limited_as_resource_exhausted": True,
         "enable_x_ratelimit_headers": "DRAFT_VERSION_03" if is_told else "OFF",
+        "response_headers_to_add": [header(LIMIT_HEADER, rate.name)],
         "max_dynamic_descriptors": settings.limit_entries,
         "token_bucket": bucket(UNBOUNDED, UNBOUNDED),
         "always_consume_default_token_bucket": False,
-        "rate_limits": [{"actions": [rate.action]} for rate in rates],
-        "descriptors": [
-            {
-                "entries": [{"key": rate.key}],
-                "token_bucket": bucket(rate.per_s * settings.limit_burst_s, rate.per_s),
-            }
-            for rate in rates
-        ],
+        "rate_limits": [{"actions": [rate.action]}],
+        "descriptors": [{"entries": [{"key": rate.key}], "token_bucket": tokens}],
     }
-    return [{"name": name, "typed_config": config}]
+    return {"name": name, "typed_config": config}
 
 
 def bucket(tokens: int, per_s: int) -> Config:
@@ -130,6 +133,7 @@ def shared_limits(settings: GatewaySettings) -> list[Config]:
         "failure_mode_deny": False,
         "rate_limited_as_resource_exhausted": True,
         "enable_x_ratelimit_headers": "DRAFT_VERSION_03",
+        "response_headers_to_add": [header(LIMIT_HEADER, Bound.SHARED)],
         "rate_limit_service": {
             "grpc_service": {"envoy_grpc": {"cluster_name": "limits"}},
             "transport_api_version": "V3",

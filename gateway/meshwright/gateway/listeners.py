@@ -1,22 +1,22 @@
-"""Envoy's listeners: the edge, and one for metrics. Pure."""
-
-from urllib.parse import urlsplit
+"""Envoy's listener for callers: the edge. Pure."""
 
 from meshwright.gateway.authentication import CHECKED, refusals
-from meshwright.gateway.config import ACCESS_LOG, FILTERS, TYPE, Config
+from meshwright.gateway.config import ACCESS_LOG, TYPE, Config
 from meshwright.gateway.filters import http_filters
-from meshwright.gateway.replies import header, mappers
+from meshwright.gateway.replies import TRANSCODED, header, is_grpc, is_http_error, mappers
 from meshwright.gateway.routes import STREAM_IDLE_S, routes
 from meshwright.gateway.settings import GatewaySettings
+from meshwright.gateway.spans import span_target, tracing
 
 MAX_HEADERS_KB = 12
 """An agent takes 16 KiB, where each header counts for 32 bytes more than it is long."""
 MAX_HEADERS = 100
 CONNECTION_IDLE_S = 3600
-OTLP_PORT = 4317
+NOBODY = [{"address_prefix": "255.255.255.255", "prefix_len": 32}]
+"""Callers whose `x-envoy-*` headers count. With an empty list they would be those of all private addresses."""
 
-LOGGED_PATH, LOGGED_AGENT, TRACEPARENT = 512, 200, 55
-"""Characters of what callers choose that stand in the log."""
+LOGGED_PATH, LOGGED_AGENT, TRACEPARENT, REASON = 512, 200, 55, 64
+"""Characters of what others choose that stand in the log."""
 
 
 def edge_listener(settings: GatewaySettings) -> Config:
@@ -27,7 +27,7 @@ def edge_listener(settings: GatewaySettings) -> Config:
         "codec_type": "AUTO",
         "use_remote_address": True,
         "xff_num_trusted_hops": settings.trusted_hops,
-        "internal_address_config": {"unix_sockets": False},
+        "internal_address_config": {"unix_sockets": False, "cidr_ranges": NOBODY},
         "always_set_request_id_in_response": True,
         "server_header_transformation": "PASS_THROUGH",
         "normalize_path": True,
@@ -50,9 +50,9 @@ def edge_listener(settings: GatewaySettings) -> Config:
         "request_timeout": f"{settings.request_timeout_s}s",
         "drain_timeout": "5s",
         "early_header_mutation_extensions": [early_mutation(), kept_deadline()],
-        "access_log": [access_log()],
+        "access_log": access_logs(settings),
         **tracing(settings),
-        "local_reply_config": {"mappers": [*refusals(settings), *mappers()]},
+        "local_reply_config": {"mappers": [*refusals(settings), *mappers(settings.default_agent)]},
         "route_config": routes(settings),
         "http_filters": http_filters(settings),
     }
@@ -80,6 +80,7 @@ def early_mutation() -> Config:
         "x-mesh-tenant",
         "x-mesh-principal",
         "x-mesh-scopes",
+        "x-mesh-trace",
         "x-agent-cluster",
         "x-edge-reason",
         "x-edge-timeout",
@@ -104,96 +105,58 @@ def header_mutation(name: str, mutations: list[Config]) -> Config:
     }
 
 
-def access_log() -> Config:
-    """One JSON object a request, without bodies, credentials and query values; what callers choose is cut."""
-    line = {
+def access_logs(settings: GatewaySettings) -> list[Config]:
+    """One JSON object a request, without bodies, credentials and query values; what callers choose is cut.
+
+    Calls of gRPC alone have a code of gRPC: of others Envoy would make one up from the HTTP status. Probes of /health
+    are left out: there are more of them than of anything else, and they say nothing.
+    """
+    (is_http,) = is_http_error()
+    is_call = {"header_filter": {"header": is_grpc()}}
+    untranscoded = {"header_filter": {"header": TRANSCODED | {"invert_match": True}}}
+    line = access_line(settings)
+    return [
+        access_log(settings, line, [is_http]),
+        access_log(settings, line | {"grpc": "%GRPC_STATUS%"}, [is_call, untranscoded]),
+    ]
+
+
+def access_line(settings: GatewaySettings) -> Config:
+    """What a line says of every request."""
+    trace_id = "%TRACE_ID%" if span_target(settings) else "%DYNAMIC_METADATA(meshwright:trace)%"
+    return {
         "time": "%START_TIME%",
         "method": "%REQ(X-ENVOY-ORIGINAL-METHOD?:METHOD)%",
         "path": f"%PATH(NQ):{LOGGED_PATH}%",
         "status": "%RESPONSE_CODE%",
-        "grpc": "%GRPC_STATUS%",
         "flags": "%RESPONSE_FLAGS%",
         "details": "%RESPONSE_CODE_DETAILS%",
         "ms": "%DURATION%",
         "bytes": "%BYTES_SENT%",
         "bytes_in": "%BYTES_RECEIVED%",
         "user_agent": f"%REQ(USER-AGENT):{LOGGED_AGENT}%",
-        "trace_id": "%TRACE_ID%",
+        "trace_id": trace_id,
         "traceparent": f"%REQ(TRACEPARENT):{TRACEPARENT}%",
         "cluster": "%UPSTREAM_CLUSTER%",
         "address": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
         "tenant": "%REQ(X-MESH-TENANT)%",
         "principal": "%REQ(X-MESH-PRINCIPAL)%",
-        "refused": "%REQ(X-EDGE-REASON)%",
+        "refused": f"%DYNAMIC_METADATA(meshwright:reason):{REASON}%",
         "unauthenticated": f"%DYNAMIC_METADATA({CHECKED}:reason)%",
         "request_id": "%REQ(X-REQUEST-ID)%",
         "task_id": "%RESP(X-TASK-ID)%",
     }
-    return {
-        "name": "envoy.access_loggers.file",
-        "typed_config": {
-            "@type": TYPE + "envoy.extensions.access_loggers.file.v3.FileAccessLog",
-            "path": ACCESS_LOG,
-            "log_format": {"json_format": line},
-        },
-    }
 
 
-def tracing(settings: GatewaySettings) -> Config:
-    """Spans of the edge and of its calls to services, for the traces that callers or the edge have begun.
-
-    Whether a trace is kept says whoever began it. What begins here is kept at the highest of all rates, since it is not
-    known yet whose it is; see `core.sampling`.
-    """
-    if not span_target(settings):
-        return {}
-    highest = max(settings.trace_rate, *settings.tenant_trace_rates.values(), 0.0)
-    config = {
-        "@type": TYPE + "envoy.config.trace.v3.OpenTelemetryConfig",
-        "grpc_service": {"envoy_grpc": {"cluster_name": "spans"}, "timeout": "1s"},
-        "service_name": "meshwright-edge",
+def access_log(settings: GatewaySettings, line: Config, found: list[Config]) -> Config:
+    """Writes lines of the requests that are found."""
+    loggers = TYPE + "envoy.extensions.access_loggers."
+    place = {
+        "file": {"@type": loggers + "file.v3.FileAccessLog", "path": ACCESS_LOG},
+        "stdout": {"@type": loggers + "stream.v3.StdoutAccessLog"},
     }
     return {
-        "tracing": {
-            "provider": {"name": "envoy.tracers.opentelemetry", "typed_config": config},
-            "random_sampling": {"value": 100 * highest},
-            "spawn_upstream_span": True,
-            "max_path_tag_length": 128,
-        }
+        "name": f"envoy.access_loggers.{settings.access_log}",
+        "filter": {"and_filter": {"filters": [{"not_health_check_filter": {}}, *found]}},
+        "typed_config": place[settings.access_log] | {"log_format": {"json_format": line}},
     }
-
-
-def span_target(settings: GatewaySettings) -> str:
-    """Returns host:port of the collector of spans; empty: none, or one behind TLS, to which only services send."""
-    parts = urlsplit(settings.otlp_endpoint)
-    if not settings.tracing or parts.scheme != "http" or not parts.hostname:
-        return ""
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{host}:{parts.port or OTLP_PORT}"
-
-
-def internal_listener(settings: GatewaySettings) -> Config:
-    """Metrics for the scraper, on loopback."""
-    manager = {
-        "@type": TYPE + "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": "internal",
-        "route_config": {
-            "name": "internal",
-            "virtual_hosts": [
-                {
-                    "name": "all",
-                    "domains": ["*"],
-                    "routes": [
-                        {
-                            "match": {"path": "/metrics"},
-                            "route": {"cluster": "admin", "prefix_rewrite": "/stats/prometheus?usedonly"},
-                        }
-                    ],
-                }
-            ],
-        },
-        "http_filters": [
-            {"name": "envoy.filters.http.router", "typed_config": {"@type": FILTERS + "router.v3.Router"}}
-        ],
-    }
-    return listener("internal", "127.0.0.1", settings.internal_port, manager)

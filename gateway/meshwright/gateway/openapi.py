@@ -22,7 +22,8 @@ refused. 64-bit integers are strings. Fields that are not set are printed all th
 absent.
 
 With `accept: text/event-stream` a stream comes as Server-Sent Events, else as one JSON object a line. Its last event \
-is `result`; a stream that ends without it was cut, and is resumed after its last `sequence`.
+is `result`; a stream that ends without it was cut, and is resumed after its last `sequence`, which is the id \
+of its events.
 
 Every error is a google.rpc.Status: programs decide by the `reason` of its `ErrorInfo`. The same methods are served as \
 gRPC and gRPC-Web on the same port."""

@@ -7,6 +7,7 @@ from google.protobuf.descriptor import Descriptor
 from google.rpc import error_details_pb2
 
 from meshwright.core.errors import DOMAIN, MeshError
+from meshwright.gateway.config import LIMIT_HEADER
 from meshwright.gateway.openapi_headers import CHALLENGE, RATE, RETRY_AFTER, headers
 from meshwright.gateway.openapi_schema import COMPONENTS, Json, fields_of
 from meshwright.gateway.replies import LOCAL_REPLIES
@@ -54,7 +55,7 @@ MEANING = {
 UNAUTHENTICATED = 401
 BODY_ONLY = {408, 413, 415}
 """Statuses of requests that have a body."""
-HEADERS = {UNAUTHENTICATED: (CHALLENGE,), 429: (RETRY_AFTER, *RATE), 503: (RETRY_AFTER,)}
+HEADERS = {UNAUTHENTICATED: (CHALLENGE,), 429: (RETRY_AFTER, LIMIT_HEADER, *RATE), 503: (RETRY_AFTER,)}
 """By status: what its headers say that programs go by."""
 RPC: Any = error_details_pb2  # its descriptors have types of two kinds
 DETAILS = [message.DESCRIPTOR for message in (RPC.ErrorInfo, RPC.BadRequest, RPC.RetryInfo)]
@@ -63,7 +64,7 @@ SAID = {
     "ErrorInfo": "Which error it is.",
     "ErrorInfo.reason": "Stable: programs decide by it.",
     "ErrorInfo.domain": f"Who gives the reason: `{DOMAIN}`.",
-    "ErrorInfo.metadata": "Facts for machines, such as a task's id.",
+    "ErrorInfo.metadata": "Facts for machines, such as a task's id; `limit` is what is used up (429).",
     "BadRequest": "Which fields are wrong.",
     "FieldViolation": "A field that is wrong.",
     "FieldViolation.field": "Path of the field, or a JSON Pointer.",

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable
 
+from meshwright.gateway.config import LIMIT_HEADER
 from meshwright.gateway.openapi_schema import Json
+from meshwright.gateway.replies import BUCKETS
 
 RATE = ("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset")
 """Of answers to calls that are counted."""
@@ -18,6 +20,10 @@ ALL: dict[str, tuple[str, Json]] = {
         TEXT,
     ),
     RATE[1]: ("Calls of them that are left.", COUNT),
+    LIMIT_HEADER: (
+        "Whose calls are too many, where it is a rate that is refused.",
+        {"type": "string", "enum": [*BUCKETS]},
+    ),
     RATE[2]: ("Seconds after which there are more.", COUNT),
 }
 """By name: what it says, and the schema of its value."""

@@ -213,7 +213,8 @@ def _content(binding: Binding, example: Example) -> Json:
     if not method.server_streaming:
         return {"application/json": message}
     lines = message | {"schema": message["schema"] | {"description": "Of each line: one JSON object."}}
-    text = f"data: {json.dumps(example.response, separators=(',', ':'))}\n\n"
+    number = f"id: {example.response['sequence']}\n" if method.output_type.name == STEP_EVENT else ""
+    text = f"{number}data: {json.dumps(example.response, separators=(',', ':'))}\n\n"
     return {LINES: lines, EVENTS: _events(method.output_type.name, text)}
 
 

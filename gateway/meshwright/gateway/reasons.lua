@@ -12,4 +12,5 @@ function envoy_on_response(handle)
   if reason == nil or headers:get('grpc-status-details-bin') ~= nil then return end
   local message = decoded(headers:get('grpc-message') or '')
   headers:replace('grpc-status-details-bin', status(handle, code, reason, message))
+  headers:replace('x-mesh-reason', reason)
 end

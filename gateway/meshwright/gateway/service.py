@@ -11,11 +11,10 @@ from meshwright.core.channel import Channels
 from meshwright.core.errors import AssetNotFoundError, MeshError, UnavailableError
 from meshwright.core.interceptors import Context
 from meshwright.gateway import openapi, openapi_page
+from meshwright.gateway.parts import AGENTS, parts_of
 from meshwright.gen.agents.v1.agent_service_pb2 import (
-    HEALTH_STATUS_SERVING,
     HealthRequest,
     HealthResponse,
-    HealthStatus,
 )
 from meshwright.gen.agents.v1.agent_service_pb2_grpc import AgentServiceStub
 from meshwright.gen.gateway.v1.edge_service_pb2 import (
@@ -61,24 +60,12 @@ class EdgeService(EdgeServiceServicer):
 
     async def GetReady(self, request: GetReadyRequest, context: Context) -> GetReadyResponse:
         checks: dict[str, str] = {}
-        agents: list[AgentCard] = []
         try:
-            agents = list(
-                (await channel.unary(self._directory.ListAgents, ListAgentsRequest(), timeout_s=CHECK_S)).agents
-            )
-            checks["registry"] = "ok"
+            found = await channel.unary(self._directory.ListAgents, ListAgentsRequest(), timeout_s=CHECK_S)
+            checks = {"registry": "ok", AGENTS: "no agent is here"}
+            checks |= parts_of([await self._health(card) for card in found.agents])
         except MeshError as error:
             checks["registry"] = channel.why_away(error)
-        checks["agents"] = "ok" if agents else "no agent is here"
-        for card in agents:
-            health = await self._health(card)
-            if health is None:
-                checks[f"agent {card.agent_id}"] = "does not answer"
-                continue
-            for dependency in health.dependencies:
-                state = HealthStatus.Name(dependency.status)
-                is_well = dependency.status == HEALTH_STATUS_SERVING
-                checks[dependency.name] = "ok" if is_well else dependency.detail or state
         missing = {name: state for name, state in checks.items() if state != "ok"}
         if missing:
             named = "; ".join(f"{name}: {state}" for name, state in missing.items())

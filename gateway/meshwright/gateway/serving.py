@@ -12,6 +12,7 @@ from meshwright.core.channel import Channels
 from meshwright.core.errors import MeshError, SetupError
 from meshwright.core.grant import Verifier
 from meshwright.core.process import Process
+from meshwright.core.recurring import Recurring
 from meshwright.core.server import Server, bound
 from meshwright.gateway import bootstrap, envoy
 from meshwright.gateway.authentication import check_settings, jwks_of, jwks_url, takes_tokens
@@ -64,15 +65,21 @@ class GatewayProcess:
         return target
 
     async def _watch(self, envoy_files: EnvoyFiles) -> None:
+        failing = Recurring()
         while True:
             try:
-                await self._follow(envoy_files)
+                await self._follow(envoy_files, failing)
             except MeshError as error:
-                log.warning("directory_away", error=error.message)
+                if channel.is_routine(error):
+                    log.debug("watches_anew")
+                elif failing.is_news():
+                    log.warning("directory_away", error=error.message)
             await asyncio.sleep(RETRY_S)
 
-    async def _follow(self, envoy_files: EnvoyFiles) -> None:
+    async def _follow(self, envoy_files: EnvoyFiles, failing: Recurring) -> None:
         listed = await channel.unary(self._directory.ListAgents, ListAgentsRequest(page_size=200), timeout_s=LIST_S)
+        if failing.is_over():
+            log.info("directory_back")
         agents: dict[str, AgentCard] = {card.agent_id: card for card in listed.agents}
         envoy_files.update(agents)
         async for change in channel.stream(self._directory.WatchAgents, WatchAgentsRequest(), timeout_s=None):
@@ -143,8 +150,12 @@ async def serve(settings: GatewaySettings, running: Process) -> None:
     telemetry.configure(settings, "gateway", "gateway")
     gateway = GatewayProcess(settings)
     try:
-        running.ready(target=await gateway.start())
+        target = await gateway.start()
+        log.info("ready", target=target)
+        running.ready(target=target)
         await running.stopping.wait()
+        log.info("draining", up_to_s=settings.drain_s)
     finally:  # also where it did not come to serve: Envoy refuses its configuration, say
         await gateway.stop()
+        log.info("ended")
         tracing.flush()

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -22,7 +23,8 @@ class GatewaySettings(Settings):
     )
     edge_host: str = Field(default="127.0.0.1", description="Address that Envoy listens on")
     edge_port: int = Field(default=8080, ge=0, le=65535, description="Port that Envoy listens on")
-    internal_port: int = Field(default=8081, ge=0, le=65535, description="Loopback port of Envoy's /metrics")
+    internal_host: str = Field(default="127.0.0.1", description="Address of Envoy's /metrics")
+    internal_port: int = Field(default=8081, ge=0, le=65535, description="Port of Envoy's /metrics")
     default_agent: str = Field(default="orchestrator", description="Agent that does the work of unnamed calls")
     jwt_issuer: str = Field(default="", description="Who makes the tokens: their claim `iss`, letter by letter")
     jwt_audience: str = Field(default="", description="For whom tokens are made: one of their claim `aud`")
@@ -79,11 +81,14 @@ class GatewaySettings(Settings):
         default=10_000,
         ge=1,
         le=100_000,
-        description="Addresses, or principals and tenants, that are told apart at once",
+        description="Addresses that are told apart at once; as many principals, and as many tenants",
     )
     limit_service: str = Field(
         default="",
         description="host:port of an envoyproxy/ratelimit that all edges share; empty: each counts for itself",
+    )
+    access_log: Literal["file", "stdout"] = Field(
+        default="file", description="Where Envoy writes a line for each request: access.log in its folder, or stdout"
     )
     max_connections: int = Field(default=5_000, ge=1, description="Connections that Envoy takes at once")
     connection_streams: int = Field(default=256, ge=1, le=10_000, description="Open calls of one HTTP/2 connection")

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from meshwright.gateway.limits import CLEARED_AT
+
 RUNBOOKS = "docs/runbooks"
 """Where runbooks are; who serves them elsewhere puts that in front."""
 OURS = 'code=~"UNKNOWN|INTERNAL|UNAVAILABLE|DATA_LOSS|DEADLINE_EXCEEDED"'
@@ -13,6 +15,17 @@ ERROR_BUDGET = 0.001
 """The objective is that 99.9 % of calls within 30 days do not fail by our doing."""
 WINDOWS = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
 DOLLARS_AN_HOUR = 50
+ROLES = ("registry", "gateway", "edge", "agent")
+"""What has to be there, by the label `mesh_role` that whoever scrapes gives to its targets; `edge` is Envoy."""
+EDGE = 'envoy_http_conn_manager_prefix="edge"'
+OF_MESH = 'envoy_cluster_name=~"registry|gateway|agents|agent-.*"'
+"""Clusters without which calls fail."""
+MEMORY_AT = round(100 * CLEARED_AT)
+"""Percent of its heap from which on Envoy sheds load."""
+COUNTED = "sum by (instance) (rate(envoy_cluster_ratelimit_ok[5m]))"
+UNCOUNTED = "sum by (instance) (rate(envoy_cluster_ratelimit_error[5m]))"
+"""Calls that the shared rate limits let pass, and those that passed since they did not answer; Envoy makes each counter
+when it first counts."""
 Severity = Literal["critical", "warning"]
 
 
@@ -90,18 +103,19 @@ ALERTS: dict[str, tuple[Alert, ...]] = {
         Alert(
             "MeshwrightErrorRate",
             "error-rate",
-            f"sum by (method) (rate(meshwright_calls_total{{{OURS}}}[5m])) "
-            "/ sum by (method) (rate(meshwright_calls_total[5m])) > 0.05",
-            "{{ $value | humanizePercentage }} of calls of {{ $labels.method }} fail by our doing",
+            f"sum by (job, method) (rate(meshwright_calls_total{{{OURS}}}[5m])) "
+            "/ sum by (job, method) (rate(meshwright_calls_total[5m])) > 0.05",
+            "{{ $value | humanizePercentage }} of calls of {{ $labels.method }} at {{ $labels.job }} fail by our doing",
             "critical",
             "5m",
         ),
         Alert(
             "MeshwrightSlowCalls",
             "slow-calls",
-            "histogram_quantile(0.95, sum by (method, le) (rate(meshwright_call_seconds_bucket"
+            "histogram_quantile(0.95, sum by (job, method, le) (rate(meshwright_call_seconds_bucket"
             f"{{{PROMPT}}}[10m]))) > 1",
-            "One in twenty calls of {{ $labels.method }} takes longer than {{ $value | humanizeDuration }}",
+            "One in twenty calls of {{ $labels.method }} at {{ $labels.job }} takes longer than "
+            "{{ $value | humanizeDuration }}",
             lasts="10m",
         ),
         burning("MeshwrightErrorBudgetBurnsFast", 14.4, ("1h", "5m"), "critical", "2m"),
@@ -157,9 +171,9 @@ ALERTS: dict[str, tuple[Alert, ...]] = {
         Alert(
             "MeshwrightBudgetExhausted",
             "budget-exhausted",
-            grown('meshwright_budget_refusals_total{what="task"}', "15m", "agent, tenant"),
-            "{{ $value | humanize }} tasks of {{ $labels.tenant }} for {{ $labels.agent }} were refused: a shared "
-            "budget is used up",
+            grown('meshwright_budget_refusals_total{what=~"task|shared_step"}', "15m", "agent, tenant"),
+            "{{ $value | humanize }} tasks of {{ $labels.tenant }} for {{ $labels.agent }} were refused or cut short: "
+            "a shared budget is used up",
         ),
     ),
     "dependencies": (
@@ -194,7 +208,93 @@ ALERTS: dict[str, tuple[Alert, ...]] = {
             "({{ $labels.outcome }})",
         ),
     ),
+    "edge": (
+        Alert(
+            "MeshwrightEdgeErrors",
+            "edge-errors",
+            f'sum(rate(envoy_http_downstream_rq_xx{{{EDGE}, envoy_response_code_class="5"}}[5m])) '
+            f"/ sum(rate(envoy_http_downstream_rq_xx{{{EDGE}}}[5m])) > 0.05",
+            "The edge answers {{ $value | humanizePercentage }} of its requests with 5xx",
+            "critical",
+            "5m",
+        ),
+        Alert(
+            "MeshwrightEdgeNobodyServes",
+            "edge-instances",
+            f"min by (envoy_cluster_name) (envoy_cluster_membership_healthy{{{OF_MESH}}}) == 0",
+            "An edge knows {{ $value }} instances of {{ $labels.envoy_cluster_name }} that take calls",
+            "critical",
+            "2m",
+        ),
+        Alert(
+            "MeshwrightEdgeInstancesOut",
+            "edge-instances",
+            f"max by (envoy_cluster_name) (max_over_time((envoy_cluster_membership_total{{{OF_MESH}}} "
+            f"- envoy_cluster_membership_healthy{{{OF_MESH}}})[5m:30s])) > 0",
+            "An edge leaves {{ $value }} instances of {{ $labels.envoy_cluster_name }} out again and again",
+            lasts="10m",
+        ),
+        Alert(
+            "MeshwrightRateLimits",
+            "rate-limits",
+            "sum by (envoy_local_http_ratelimit_prefix) (rate(envoy_http_local_rate_limit_rate_limited[10m])) "
+            "/ sum by (envoy_local_http_ratelimit_prefix) (rate(envoy_http_local_rate_limit_enabled[10m])) > 0.1",
+            "{{ $labels.envoy_local_http_ratelimit_prefix }} refuses {{ $value | humanizePercentage }} of the requests "
+            "at the edge",
+            lasts="10m",
+        ),
+        Alert(
+            "MeshwrightSharedLimitsAway",
+            "shared-limits",
+            f"{UNCOUNTED} / ({COUNTED} + {UNCOUNTED} or {UNCOUNTED}) > 0.01",
+            "{{ $labels.instance }} gets no answer from the shared rate limits for {{ $value | humanizePercentage }} "
+            "of its calls",
+            lasts="5m",
+        ),
+        Alert(
+            "MeshwrightEdgeMemory",
+            "edge-overload",
+            f"max by (instance) (envoy_overload_envoy_resource_monitors_fixed_heap_pressure) >= {MEMORY_AT}",
+            "Envoy at {{ $labels.instance }} uses {{ $value }} % of its heap, and sheds load",
+            "critical",
+            "2m",
+        ),
+        Alert(
+            "MeshwrightEdgeConnections",
+            "edge-overload",
+            grown("envoy_listener_downstream_global_cx_overflow", "10m", "instance"),
+            "Envoy at {{ $labels.instance }} refused {{ $value | humanize }} connections: it has as many as it takes",
+            "critical",
+        ),
+    ),
     "processes": (
+        Alert(
+            "MeshwrightTargetDown",
+            "target-down",
+            'min by (mesh_role, job, instance) (up{mesh_role!=""}) == 0',
+            "{{ $labels.mesh_role }} at {{ $labels.instance }} tells no metrics (up is {{ $value }})",
+            lasts="5m",
+        ),
+        Alert(
+            "MeshwrightRoleAbsent",
+            "target-down",
+            " or ".join(
+                (
+                    'sum by (mesh_role, job) (up{mesh_role!=""}) == 0',
+                    *(f'0 * absent(up{{mesh_role="{role}"}})' for role in ROLES),
+                )
+            ),
+            "{{ $value }} instances of {{ $labels.mesh_role }}{{ with $labels.job }} {{ . }}{{ end }} tell metrics",
+            "critical",
+            "5m",
+        ),
+        Alert(
+            "MeshwrightRestarts",
+            "restarts",
+            'max by (mesh_role, job, instance) (changes(process_start_time_seconds{mesh_role!=""}[30m])) > 2 '
+            "or max by (mesh_role, job, instance) (resets(envoy_server_uptime[30m])) > 2",
+            "{{ $labels.mesh_role }} at {{ $labels.instance }} has started anew {{ $value }} times within 30 minutes",
+        ),
         Alert(
             "MeshwrightLoopLag",
             "loop-lag",
@@ -206,7 +306,8 @@ ALERTS: dict[str, tuple[Alert, ...]] = {
         Alert(
             "MeshwrightCertificateExpires",
             "certificate-expires",
-            "min by (instance) (meshwright_certificate_expires_seconds > 0) - time() < 7 * 86400",
+            "min by (instance) (meshwright_certificate_expires_seconds > 0) - time() < 7 * 86400 "
+            "or min by (instance) (envoy_server_days_until_first_cert_expiring) * 86400 < 7 * 86400",
             "The certificate of {{ $labels.instance }} expires in {{ $value | humanizeDuration }}",
             "critical",
         ),

@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from k8s.components.monitoring.alerts import OURS, PROMPT, failing
+from k8s.components.monitoring.alerts import EDGE, OF_MESH, OURS, PROMPT, failing
 
 WIDTH, HEIGHT, COLUMNS = 8, 8, 3
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 RATE = "$__rate_interval"
-EDGE = 'envoy_http_conn_manager_prefix="edge"'
 OF_AGENT = 'agent=~"$agent"'
 Unit = Literal["short", "s", "reqps", "percentunit", "currencyUSD", "cps"]
 
@@ -120,13 +119,13 @@ DASHBOARDS = (
             Panel("Calls", line(rate("meshwright_calls_total", "method"), "{{method}}"), "reqps"),
             Panel(
                 "Calls that fail by our doing",
-                line(rate("meshwright_calls_total", "method, code", OURS), "{{method}} {{code}}"),
+                line(rate("meshwright_calls_total", "job, method, code", OURS), "{{job}} {{method}} {{code}}"),
                 "reqps",
             ),
             Panel("Share of calls that fail", line(failing("1h"), "1 h") + line(failing("6h"), "6 h"), "percentunit"),
             Panel(
                 "Time of calls (95 %)",
-                line(quantile(0.95, "meshwright_call_seconds", "method", PROMPT), "{{method}}"),
+                line(quantile(0.95, "meshwright_call_seconds", "job, method", PROMPT), "{{job}} {{method}}"),
                 "s",
             ),
             Panel("Tasks accepted", line(rate("meshwright_tasks_accepted_total", "agent"), "{{agent}}"), "cps"),
@@ -137,6 +136,8 @@ DASHBOARDS = (
             ),
             Panel("Tasks at work", line("sum by (agent) (meshwright_tasks_running)", "{{agent}}")),
             Panel("Tasks that wait", line("max by (agent, version) (meshwright_tasks_ready)", "{{agent}} {{version}}")),
+            Panel("Open tasks", line("max by (state) (meshwright_tasks_open)", "{{state}}")),
+            Panel("Questions to people", line("max(meshwright_questions_open)", "open")),
             Panel(
                 "Age of the first in line",
                 line("max by (agent, version) (meshwright_ready_age_seconds)", "{{agent}} {{version}}"),
@@ -323,8 +324,46 @@ DASHBOARDS = (
                 line(f"sum(envoy_http_downstream_rq_active{{{EDGE}}})", "all"),
             ),
             Panel(
+                "Share of 5xx",
+                line(
+                    f'sum(rate(envoy_http_downstream_rq_xx{{{EDGE}, envoy_response_code_class="5"}}[{RATE}])) '
+                    f"/ sum(rate(envoy_http_downstream_rq_xx{{{EDGE}}}[{RATE}]))",
+                    "all",
+                ),
+                "percentunit",
+            ),
+            Panel(
+                "Refused by rate limits",
+                line(
+                    rate("envoy_http_local_rate_limit_rate_limited", "envoy_local_http_ratelimit_prefix"),
+                    "{{envoy_local_http_ratelimit_prefix}}",
+                ),
+                "reqps",
+            ),
+            Panel(
+                "Connections refused",
+                line(rate("envoy_listener_downstream_global_cx_overflow", "instance"), "{{instance}}"),
+                "cps",
+            ),
+            Panel(
+                "Heap in use (85: sheds load)",
+                line(
+                    "max by (instance) (envoy_overload_envoy_resource_monitors_fixed_heap_pressure) / 100",
+                    "{{instance}}",
+                ),
+                "percentunit",
+            ),
+            Panel(
                 "Instances that take calls",
                 line("sum by (envoy_cluster_name) (envoy_cluster_membership_healthy)", "{{envoy_cluster_name}}"),
+            ),
+            Panel(
+                "Instances that are left out",
+                line(
+                    f"max by (envoy_cluster_name) (envoy_cluster_membership_total{{{OF_MESH}}} "
+                    f"- envoy_cluster_membership_healthy{{{OF_MESH}}})",
+                    "{{envoy_cluster_name}}",
+                ),
             ),
             Panel(
                 "Answers of services",

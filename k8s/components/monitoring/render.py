@@ -24,6 +24,12 @@ def files() -> dict[str, str]:
     return pages | {"rules.yaml": spelled(operated), "prometheus-rules.yaml": spelled({"groups": groups})}
 
 
+def outlines() -> str:
+    """Returns expression and duration of each alert, by its name: what `meshwright doctor` wants Prometheus to hold."""
+    told = {one.name: [one.expression, one.lasts] for group in alerts.ALERTS.values() for one in group}
+    return json.dumps(told, indent=1) + "\n"
+
+
 def spelled(document: dict[str, Any]) -> str:
     """Spells a document as YAML."""
     return NOTE + yaml.safe_dump(document, sort_keys=False, width=200)

@@ -31,7 +31,7 @@ class Audit:
     async def refused(self, hosted: Hosted, grant: Grant, key: str, intent: str, error: MeshError) -> None:
         """Writes that a call was refused for authority; what the caller only claims is written as far as it fits."""
         claimed = intent if DIGEST.fullmatch(intent) else ""
-        line = written(hosted, grant, key, claimed, kept=self._ledger.audit_kept, outcome=error.reason)
+        line = written(hosted, grant, key, claimed, outcome=error.reason)
         log.warning("tool_refused", tool=hosted.pin, tenant=grant.tenant, agent=grant.agent_id, reason=error.reason)
         try:
             await self._ledger.refused((grant.tenant, grant.principal, grant.task_id), line)
@@ -53,15 +53,15 @@ class Audit:
         )
 
 
-def call_line(call: Call, kept: int, outcome: Outcome | None = None) -> str:
+def call_line(call: Call, outcome: Outcome | None = None) -> str:
     """Writes the line of a call: of its beginning, or of what came of it."""
-    return written(call.hosted, call.grant, call.key, call.intent, kept=kept, outcome=told(outcome) if outcome else "")
+    return written(call.hosted, call.grant, call.key, call.intent, outcome=told(outcome) if outcome else "")
 
 
-def written(hosted: Hosted, grant: Grant, key: str, intent: str, *, kept: int, outcome: str = "") -> str:
+def written(hosted: Hosted, grant: Grant, key: str, intent: str, *, outcome: str = "") -> str:
     """Writes who calls what; `intent`: digest of tool, version and arguments; `key`: as the caller gave it."""
     facts = {"agent": grant.agent_id, "tool": hosted.pin, "effect": hosted.effect, "intent": intent, "key": key}
-    return line_of(grant.principal, outcome, kept=kept, **facts)
+    return line_of(grant.principal, outcome, **facts)
 
 
 def told(outcome: Outcome) -> str:

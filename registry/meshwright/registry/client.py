@@ -10,7 +10,8 @@ import structlog
 from meshwright.core import channel
 from meshwright.core.channel import Channels
 from meshwright.core.errors import AbortedError, MeshError, UnavailableError
-from meshwright.core.grant import IssuerKey
+from meshwright.core.recurring import Recurring
+from meshwright.core.signed_token import IssuerKey
 from meshwright.gen.registry.v1 import agent_directory_service_pb2 as directory_pb2
 from meshwright.gen.registry.v1.agent_directory_service_pb2_grpc import AgentDirectoryServiceStub
 from meshwright.gen.registry.v1.tool_registry_service_pb2 import (
@@ -94,6 +95,7 @@ class RegistryClient:
         Raises:
             AbortedError: Changes were missed: resolve anew, and watch from the revision of that.
         """
+        failing = Recurring()
         while True:
             request = WatchToolsRequest(after_revision=revision)
             try:
@@ -106,7 +108,10 @@ class RegistryClient:
             except AbortedError:
                 raise
             except MeshError as error:
-                log.warning("tools_watch_broke", error=error.message)
+                if channel.is_routine(error):
+                    log.debug("watches_anew")
+                elif failing.is_news():
+                    log.warning("tools_watch_broke", error=error.message)
             await asyncio.sleep(RETRY_S)
 
     async def key(self, key_id: str) -> IssuerKey:
@@ -134,16 +139,20 @@ class RegistryClient:
 
     async def keep_announced(self, card: directory_pb2.AgentCard, endpoint: directory_pb2.Endpoint) -> None:
         """Renews the lease until cancelled; a registry that is away is asked again soon."""
+        failing = Recurring()
+        pause_s = BEAT_S
         while True:
-            await asyncio.sleep(BEAT_S)
-            while True:
-                try:
-                    await self.announce(card, endpoint)
-                except MeshError as error:
+            await asyncio.sleep(pause_s)
+            try:
+                await self.announce(card, endpoint)
+            except MeshError as error:
+                pause_s = RETRY_S
+                if failing.is_news():
                     log.warning("announce_failed", error=error.message)
-                    await asyncio.sleep(RETRY_S)
-                else:
-                    break
+            else:
+                pause_s = BEAT_S
+                if failing.is_over():
+                    log.info("announced_again", agent=card.agent_id)
 
     async def withdraw(self, agent_id: str, instance_id: str) -> None:
         """Removes an instance; a registry that is away lets its lease run out."""
@@ -153,12 +162,15 @@ class RegistryClient:
 
     async def watch(self) -> AsyncIterator[dict[str, directory_pb2.AgentCard]]:
         """Yields all agents by id, anew after every change; survives a registry that goes away and comes back."""
+        failing = Recurring()
         while True:
             known: dict[str, directory_pb2.AgentCard] = {}
             try:
                 request = directory_pb2.WatchAgentsRequest()
                 for card in await self.list_agents():
                     known[card.agent_id] = card
+                if failing.is_over():
+                    log.info("watches_again", agents=sorted(known))
                 yield dict(known)
                 async for change in channel.stream(self._agents.WatchAgents, request, timeout_s=None):
                     if change.removed:
@@ -167,7 +179,10 @@ class RegistryClient:
                         known[change.agent.agent_id] = change.agent
                     yield dict(known)
             except MeshError as error:
-                log.warning("watch_broke", error=error.message)
+                if channel.is_routine(error):
+                    log.debug("watches_anew")
+                elif failing.is_news():
+                    log.warning("watch_broke", error=error.message)
             await asyncio.sleep(RETRY_S)
 
     async def keep_known(self) -> None:

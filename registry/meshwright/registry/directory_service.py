@@ -4,9 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from meshwright.core.edge_keys import EdgeKeys
-from meshwright.core.errors import AgentNotFoundError, KeyNotFoundError, MeshError
-from meshwright.core.grant import IssuerKey, Signer
+from meshwright.core.errors import AgentNotFoundError, MeshError
 from meshwright.core.ids import AGENT_ID, checked
 from meshwright.core.interceptors import Context
 from meshwright.core.peer import check_agent
@@ -15,6 +13,7 @@ from meshwright.gen.registry.v1.agent_directory_service_pb2_grpc import AgentDir
 from meshwright.registry.authority import check_guarded
 from meshwright.registry.directory import cards, checked_announcement, stored_announcement
 from meshwright.registry.follower import Follower
+from meshwright.registry.issuers import Issuers
 from meshwright.registry.page import page_size
 from meshwright.registry.store import DirectoryStore
 
@@ -25,10 +24,9 @@ RECENT_CHANGES = 100
 class AgentDirectory(AgentDirectoryServiceServicer):
     """Who is here: instances under leases, kept in the store."""
 
-    def __init__(self, store: DirectoryStore, signer: Signer, edges: EdgeKeys, *, is_asking: bool = False) -> None:
+    def __init__(self, store: DirectoryStore, issuers: Issuers, *, is_asking: bool = False) -> None:
         self._store = store
-        self._edges = edges
-        self._signer = signer
+        self._issuers = issuers
         self._is_asking = is_asking
         self.follower = Follower("agents", store.revision, store.changes)
 
@@ -70,7 +68,7 @@ class AgentDirectory(AgentDirectoryServiceServicer):
         return pb.ListAgentsResponse(agents=[known[name] for name in page], next_page_token=following)
 
     async def GetKey(self, request: pb.GetKeyRequest, context: Context) -> pb.GetKeyResponse:
-        issuer = await self.issuer(request.key_id)
+        issuer = await self._issuers.find(request.key_id)
         return pb.GetKeyResponse(
             public_key=issuer.public_key,
             agent_id=issuer.agent_id,
@@ -78,24 +76,6 @@ class AgentDirectory(AgentDirectoryServiceServicer):
             delegates=sorted(issuer.delegates),
             edge=issuer.is_edge,
         )
-
-    async def issuer(self, key_id: str) -> IssuerKey:
-        """Returns the key of a living instance, of an edge, or our own.
-
-        Raises:
-            KeyNotFoundError: No such instance is here.
-        """
-        if key_id == self._signer.key_id:
-            return IssuerKey(self._signer.public_key, "", frozenset())
-        if edge := await self._edges.find(key_id):
-            return IssuerKey(edge, "", frozenset(), is_edge=True)
-        announcement = await self._store.instance(key_id)
-        if announcement is None:
-            raise KeyNotFoundError(f"no instance {key_id} is here")
-        announced = pb.AnnounceAgentRequest.FromString(announcement)
-        agent = announced.agent
-        key = announced.endpoint.public_key
-        return IssuerKey(key, agent.agent_id, frozenset(agent.tools), frozenset(agent.delegates))
 
     async def WatchAgents(
         self, request: pb.WatchAgentsRequest, context: Context

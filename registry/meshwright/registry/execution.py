@@ -13,6 +13,7 @@ from meshwright.core.breaker import Circuit
 from meshwright.core.errors import DeadlineExceededError, MeshError, ToolFailedError
 from meshwright.core.limit import Limit
 from meshwright.gen.tools.v1.tool_service_pb2 import Outcome
+from meshwright.registry.audit import told
 from meshwright.registry.call import Call
 from meshwright.registry.invocation import INVOCATION, Invocation
 from meshwright.registry.outcome import checked_result, failed
@@ -51,6 +52,7 @@ class Execution:
             asyncio.CancelledError: The caller has gone.
         """
         grant, call = self._call.grant, self._call
+        log.debug("tool_begun", tool=self._hosted.pin, task_id=grant.task_id)
         reporter = Reporter(call.on_progress) if call.on_progress else None
         invocation = Invocation(
             grant.tenant,
@@ -113,7 +115,7 @@ class Execution:
             return failed(error), is_passing(error)
         kind = type(error).__name__
         text = "" if self._hosted.redaction else f": {error}"  # a value that nobody is to see may stand in it
-        log.warning("tool_failed", tool=name, task_id=self._call.grant.task_id, error=kind + text)
+        log.warning("tool_failed", tool=self._hosted.pin, task_id=self._call.grant.task_id, error=kind + text)
         if self._limit.is_over:
             return failed(DeadlineExceededError(f"{name} took longer than {self._hosted.tool.timeout_s:g} s")), True
         if isinstance(error, Retryable):
@@ -124,7 +126,10 @@ class Execution:
 
     def _counted(self, outcome: Outcome) -> Outcome:
         telemetry.TOOL_CALLS.labels(self._hosted.tool.name, "error" if outcome.HasField("error") else "ok").inc()
-        telemetry.TOOL_SECONDS.labels(self._hosted.tool.name).observe(time.perf_counter() - self._began)
+        seconds = time.perf_counter() - self._began
+        telemetry.TOOL_SECONDS.labels(self._hosted.tool.name).observe(seconds)
+        facts = {"outcome": told(outcome), "ms": round(seconds * 1000)}
+        log.debug("tool_answered", tool=self._hosted.pin, task_id=self._call.grant.task_id, **facts)
         if self._attempts > 1:
             outcome.annotations["attempts"] = self._attempts
         return outcome

@@ -13,6 +13,7 @@ from meshwright.core.errors import (
     OutcomeUnknownError,
     StoreUnavailableError,
 )
+from meshwright.core.recurring import Recurring
 from meshwright.gen.tools.v1.tool_service_pb2 import Outcome
 from meshwright.registry.audit import call_line
 from meshwright.registry.call import Call
@@ -99,7 +100,7 @@ class KeyedCalls:
             fence=call.grant.fence,
             token=token,
             may_begin=may_begin,
-            line=call_line(call, self._ledger.audit_kept),
+            line=call_line(call),
         )
 
     async def _settled(self, call: Call, epoch: int) -> Outcome:
@@ -110,14 +111,19 @@ class KeyedCalls:
         self._running[entry] = task
         try:
             outcome = await Execution(call, epoch).outcome()
-            written, line = outcome.SerializeToString(), call_line(call, self._ledger.audit_kept, outcome)
+            written, line = outcome.SerializeToString(), call_line(call, outcome)
+            failing = Recurring()
+            facts = {"tool": call.hosted.pin, "task_id": call.grant.task_id}
             while True:
                 try:
                     settled = await self._ledger.settle(*entry, written, line=line)
                 except StoreUnavailableError as error:
-                    log.warning("outcome_waits", tool=call.hosted.pin, task_id=call.grant.task_id, error=error.message)
+                    if failing.is_news():
+                        log.warning("outcome_waits", error=error.message, **facts)
                     await asyncio.sleep(SETTLE_RETRY_S)
                 else:
+                    if failing.is_over():
+                        log.info("outcome_written", **facts)
                     return Outcome.FromString(settled)
         finally:
             del self._running[entry]

@@ -230,6 +230,38 @@ local function take(keys, a)
   return 0
 end
 
+local TRIMMED_AT_ONCE = 100
+
+-- Lets go of a chain's oldest lines where there are more than `kept` and a hundred, and writes which: the chain can be
+-- checked from there on. Returns whether it did.
+local function trim_chain(p, tenant, kept)
+  local lines = audit_key(p, tenant, 'lines')
+  local many = redis.pcall('LLEN', lines)
+  if type(many) ~= 'number' or many <= kept + TRIMMED_AT_ONCE then return false end
+  local first, through, others, link = 0, 0, 0, ''
+  for _, text in ipairs(redis.call('LRANGE', lines, 0, TRIMMED_AT_ONCE - 1)) do
+    local at, _, number = read_line(text)
+    if number and first == 0 then first = number end
+    through, link, others = number or through, at, number and others or others + 1
+  end
+  local facts = string.format('{"by":"","first":%.0f,"through":%.0f,"link":"%s"%s}', first, through, link,
+    others > 0 and string.format(',"others":%.0f', others) or '')
+  audited(p, tenant, 'trimmed', '', ' ' .. facts)
+  redis.call('LTRIM', lines, TRIMMED_AT_ONCE, -1)
+  return true
+end
+
+-- trim: p kept tenant... Trims the chains of some tenants by one step. Returns the tenants of whom more may go. A chain that
+-- takes no line stays as it is.
+local function trim(keys, a)
+  local again, kept = {}, tonumber(a[2])
+  for i = 3, #a do
+    local is_written, is_trimmed = pcall(trim_chain, a[1], a[i], kept)
+    if is_written and is_trimmed then again[#again + 1] = a[i] end
+  end
+  return again
+end
+
 local function define(name, callback, flags)
   redis.register_function({function_name = name .. '_VERSION', callback = callback, flags = flags or {}})
 end
@@ -249,3 +281,4 @@ define('settle', settle, {'allow-oom'})
 define('forgo', forgo, {'allow-oom'})
 define('refused', refused)
 define('take', take, {'allow-oom'})
+define('trim', trim, {'allow-oom'})

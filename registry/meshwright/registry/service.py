@@ -21,6 +21,7 @@ from meshwright.core.errors import (
 from meshwright.core.grant import CALL, REGISTRY, Signer
 from meshwright.core.ids import CALLER_ID, TOOL_NAME, VERSION, checked
 from meshwright.core.interceptors import CALLER, Caller, Context
+from meshwright.core.signed_token import CLOCKS_S
 from meshwright.gen.agents.v1.grant_pb2 import Grant
 from meshwright.gen.registry.v1 import tool_registry_service_pb2 as pb
 from meshwright.gen.registry.v1.tool_registry_service_pb2_grpc import ToolRegistryServiceServicer
@@ -46,8 +47,6 @@ from meshwright.registry.version import ALIAS, is_release, line, neighbours, ord
 
 HOST_GRACE_S = 5
 """What a call may take beside the tool's own time."""
-CLOCKS_S = 60
-"""How much clocks of other machines may differ."""
 MAX_SELECTORS = 256
 PAGE_BYTES = 4 * 2**20
 """How much a page holds; contracts may be large, and a message is at most twice as long."""

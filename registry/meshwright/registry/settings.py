@@ -1,7 +1,8 @@
-"""Settings of a process that hosts tools."""
+"""Settings of the registry, and of processes that host tools."""
 
 from pydantic import Field, field_validator
 
+from meshwright.core.audit import AUDIT_KEPT
 from meshwright.core.settings import Settings
 from meshwright.registry.rate import rates
 
@@ -11,6 +12,11 @@ class RegistrySettings(Settings):
 
     port: int = Field(
         default=7070, ge=0, le=65535, description="Port to listen on, by which others know it; 0: a free one"
+    )
+    audit_kept: int = Field(
+        default=AUDIT_KEPT,
+        ge=100,
+        description="Lines that a tenant's audit keeps in each partition; older ones are trimmed",
     )
 
 

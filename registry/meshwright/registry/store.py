@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from meshwright.core.audit import AUDIT_KEPT, OF_MESH, line_of
+from meshwright.core.audit import OF_MESH, line_of
 from meshwright.core.codec import Seal, SealPlace
 from meshwright.core.errors import ToolNotFoundError
 from meshwright.core.ids import root_of
@@ -80,12 +80,10 @@ class CatalogStore:
 
     Args:
         store: Where they are kept.
-        audit_kept: Lines that a chain of the audit keeps.
     """
 
-    def __init__(self, store: Store, audit_kept: int = AUDIT_KEPT) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._audit_kept = audit_kept
 
     async def register(
         self, name: str, version: str, tool: bytes, digest: str, endpoint: str, *, seen: int, by: Actor = NOBODY
@@ -165,7 +163,7 @@ class CatalogStore:
 
     def _line(self, by: Actor, **facts: str | int) -> tuple[str, str]:
         """Writes whose audit tells of a change, and the line."""
-        return segment(by[0]), line_of(by[1], "", kept=self._audit_kept, **facts)
+        return segment(by[0]), line_of(by[1], "", **facts)
 
     async def _call(self, function: str, *arguments: str | int | bytes) -> Any:
         return await self._store.call(LIBRARY.function(function), partition_key(MESH, "tools"), *arguments)
@@ -190,12 +188,10 @@ class Ledger:
 
     Args:
         store: Where it is kept.
-        audit_kept: Lines that a chain of the audit keeps.
     """
 
-    def __init__(self, store: Store, audit_kept: int = AUDIT_KEPT) -> None:
+    def __init__(self, store: Store) -> None:
         self.store = store
-        self.audit_kept = audit_kept
         self._seals = Seals(store)
 
     async def begin(

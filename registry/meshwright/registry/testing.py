@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
 
+import structlog
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from meshwright.core.canonical import digest
@@ -95,6 +96,8 @@ class ToolBench:
         Raises:
             SetupError: It cannot be a tool, or there is no Valkey to run.
         """
+        if not structlog.is_configured():  # what is said at debug is for those who ask for it
+            structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("info"))
         async with AsyncExitStack() as stack:
             folder = stack.enter_context(TemporaryDirectory(prefix="meshwright-", ignore_cleanup_errors=True))
             store = Store(start_store(stack, Path(folder)), LIBRARY)

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from contextvars import ContextVar, copy_context
 from typing import Any
 
+from meshwright.core.bound import LIMIT, Bound
 from meshwright.core.errors import OverloadedError
 
 RETRY_S = 1.0
@@ -38,7 +39,7 @@ class Threads:
         """
         if self._calls >= self._most:
             told = f"{self._limit} threads run tools here and {self._most - self._limit} calls wait for one: try again"
-            raise OverloadedError(told, retry_after_s=RETRY_S)
+            raise OverloadedError(told, metadata={LIMIT: Bound.PROCESS}, retry_after_s=RETRY_S)
         self._calls += 1
 
     def __exit__(self, *_: object) -> None:
@@ -84,7 +85,8 @@ async def in_thread(function: Callable[[], Any], ended: Callable[[], None] = lam
         threading.Thread(target=work, name="tool", daemon=True).start()
     except RuntimeError:
         ended()
-        raise OverloadedError("no further thread can be started: try again", retry_after_s=RETRY_S) from None
+        told = "no further thread can be started: try again"
+        raise OverloadedError(told, metadata={LIMIT: Bound.PROCESS}, retry_after_s=RETRY_S) from None
     return await asyncio.wrap_future(outcome)
 
 

@@ -13,6 +13,7 @@ from meshwright.core.codec import Codec
 from meshwright.core.errors import MeshError
 from meshwright.core.grant import Verifier
 from meshwright.core.process import Process, ended
+from meshwright.core.recurring import Recurring
 from meshwright.core.role import Role
 from meshwright.core.server import Server, bound
 from meshwright.core.store import Store
@@ -42,7 +43,7 @@ async def serve(tools: Sequence[HostedTool], settings: HostSettings, running: Pr
         channels = Channels(settings.tls_dir)
         stack.push_async_callback(channels.close)
         registry = RegistryClient(channels, settings.registry, is_open=settings.auth == "none")
-        host = ToolHost(tools, Ledger(store, settings.audit_kept), settings)
+        host = ToolHost(tools, Ledger(store), settings)
         services = {"tools.v1.ToolService": bound(add_ToolServiceServicer_to_server, ToolService(host))}
         server = Server(settings, services, Verifier(registry.key))
         stack.push_async_callback(server.stop)
@@ -51,18 +52,26 @@ async def serve(tools: Sequence[HostedTool], settings: HostSettings, running: Pr
         await registry.wait_until_there(REGISTRY_PATIENCE_S)
         for tool in tools:
             await registry.register(tool.contract(target))
+        log.info("ready", target=target)
         running.ready(target=target)
         keeping = asyncio.create_task(keep_registered(registry, tools, target))
         await running.stopping.wait()
+        log.info("draining", up_to_s=settings.drain_s)
         await ended(keeping)
+    log.info("ended")
 
 
 async def keep_registered(registry: RegistryClient, tools: Sequence[HostedTool], target: str) -> None:
     """Repeats the registration, so that a store that was emptied learns of the tools again."""
+    failing = Recurring()
     while True:
         await asyncio.sleep(REPEAT_S)
         try:
             for tool in tools:
                 await registry.register(tool.contract(target))
         except MeshError as error:
-            log.warning("register_failed", error=error.message)
+            if failing.is_news():
+                log.warning("register_failed", error=error.message)
+        else:
+            if failing.is_over():
+                log.info("registered_again")

@@ -46,7 +46,7 @@ from tests.agents.test_responses import Teller
 from tests.agents.test_responses import wants as asked
 from tests.registry.host_tools import grant
 
-RECORD = Record.parse(TaskName("default", "ann", "t1"), {b"agent": b"clerk", b"request": b""}, 0)
+RECORD = Record.parse(TaskName("default", "ann", "t1"), {b"state": b"RUNNING", b"agent": b"clerk", b"request": b""}, 0)
 TOKEN = {"input": 1_000_000, "output": 1_000_000}
 """One micro a token."""
 FACT = "The boat is called Albatross."

@@ -15,6 +15,7 @@ from meshwright.agents.guardrails import Leakage, Length, OutputSchema, Patterns
 from meshwright.agents.models.catalog import model_from
 from meshwright.agents.models.model import Answer, Call, Usage
 from meshwright.agents.models.router import router_from
+from meshwright.agents.result import NOTHING, WORDS
 from meshwright.core import tracing
 from meshwright.core.errors import MeshError, SetupError
 from meshwright.gen.agents.v1.step_event_pb2 import (
@@ -262,28 +263,28 @@ class TestInjectedDocument:
 
 
 class TestPersonalData:
-    async def test_what_a_tool_returns_is_nowhere_in_the_clear(self, start, spans, caplog, capsys):
+    async def test_what_a_tool_returns_is_nowhere_in_the_clear(self, start, spans, caplog, capfd):
         caplog.set_level(logging.DEBUG)
         said = f"Ann is {PLANTED['mail']}, card {PLANTED['card']}. Account {PLANTED['iban']}! Call {PLANTED['phone']}."
         client = await start([("docs.read", {"name": "people"})], said)
         frames = [event async for event in client.agent.StreamSteps(TaskRequest(prompt="Go."))]
         assert "[redacted e-mail], card [redacted card]" in frames[-1].result.output
         spanned = [f"{span.name} {dict(span.attributes)}" for span in spans.get_finished_spans()]
-        logged = [caplog.text, *capsys.readouterr()]
+        logged = [caplog.text, *capfd.readouterr()]
         assert any("task" in span for span in spanned)
         assert any("tool_called" in text for text in logged)
         seen = "\n".join([str(frames), str(client.model.prompts), generate_latest().decode(), *spanned, *logged])
         assert [kind for kind, value in PLANTED.items() if value in seen] == []
         assert "[redacted aws key]" in seen
 
-    async def test_a_rule_that_fails_quotes_nothing_in_the_log(self, start, caplog, capsys):
+    async def test_a_rule_that_fails_quotes_nothing_in_the_log(self, start, caplog, capfd):
         class Quoting(Fixed):
             def check(self, subject):
                 raise ValueError(f"cannot read {subject.text}")
 
         client = await start([("docs.read", {"name": "people"})], "Done.", guardrails=[Quoting("tool_result", BLOCK)])
         await client.run()
-        logged = "".join([caplog.text, *capsys.readouterr()])
+        logged = "".join([caplog.text, *capfd.readouterr()])
         assert "guardrail_failed" in logged
         assert "ValueError" in logged
         assert "test_guard.py" in logged
@@ -310,6 +311,13 @@ class TestPersonalData:
         assert response.finish_reason == FINISH_REASON_MAX_STEPS
         assert PLANTED["mail"] not in response.output
         assert "[redacted e-mail]" in response.output
+
+    async def test_a_part_of_an_answer_that_is_withheld_is_no_answer_and_said_to_be_none(self, start):
+        rule = Pii(points=("output",), action="block")
+        client = await start([("docs.read", {"name": "people"})], guardrails=[rule])
+        response = await client.run(max_steps=1)
+        assert (response.finish_reason, response.unanswered) == (FINISH_REASON_MAX_STEPS, True)
+        assert response.output == f"{WORDS[FINISH_REASON_MAX_STEPS]} {NOTHING}"
 
     async def test_arguments_are_redacted_before_they_are_journaled(self, start):
         rule = Pii(points=("tool_arguments",))

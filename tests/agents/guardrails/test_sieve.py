@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshwright.agents.guardrails import leakage, normalise, pii, secrets
+from meshwright.agents.guardrails import leakage, normalise, pii
 from meshwright.agents.guardrails.normalise import Normal
-from meshwright.agents.guardrails.sieve import Sieve
+from meshwright.core import secret_forms
+from meshwright.core.sieve import Sieve
 
 AHEAD = {
     normalise: ("_IS_DISGUISED", "_IS_SPACED", "_IS_ENCODED"),
@@ -17,15 +18,15 @@ AHEAD = {
         *("_IS_EMAIL", "_IS_NUMBER", "_IS_CARD", "_IS_IBAN", "_IS_IPV4", "_IS_IPV6", "_IS_ABROAD", "_IS_AT_HOME"),
         *("_IS_NATIONAL_ID", "_IS_ANY"),
     ),
-    secrets: ("_HAS_FORM", "_IS_NAMED", "_IS_TOLD", "_IS_LINKED", "_IS_BEARER", "_IS_ANY"),
+    secret_forms: ("_HAS_FORM", "_IS_NAMED", "_IS_TOLD", "_IS_LINKED", "_IS_BEARER", "_IS_ANY"),
 }
 """Sieves that save a closer look; those that decide for themselves are not among them."""
 FORMS = [
     *(normalise._SPACED, normalise._BASE64, normalise._HEX, normalise._PERCENT),
     *(pii._EMAIL, pii._NUMBER, pii._CARD, pii._IPV4, pii._IPV6, pii._ABROAD, pii._AT_HOME, pii._LETTERED),
     *(re.compile(one.form) for one in pii.NATIONAL_IDS),
-    *(re.compile(one.source) for one in secrets.FORMS if one.kind not in ("json web token", "private key")),
-    *(secrets._TOLD, secrets._IN_URL),
+    *(re.compile(one.source) for one in secret_forms.FORMS if one.kind not in ("json web token", "private key")),
+    *(secret_forms._TOLD, secret_forms._IN_URL),
 ]
 WORDS = [
     *("Bearer abc123def456ghi", "basic YW5uOmh1bnRlcjI=", "password=hunter2X", "apiKey\x1fabc123X", "x9Y8z7"),
@@ -59,18 +60,23 @@ def open_sieves():
 
 @given(TEXTS)
 def test_what_is_found_is_the_same_without_them(text):
-    quick = (Normal(text).text, Normal(text).words, sorted(pii.spans(text)), sorted(secrets.spans(text)))
+    quick = (Normal(text).text, Normal(text).words, sorted(pii.spans(text)), sorted(secret_forms.spans(text)))
     with open_sieves():
-        assert quick == (Normal(text).text, Normal(text).words, sorted(pii.spans(text)), sorted(secrets.spans(text)))
+        assert quick == (
+            Normal(text).text,
+            Normal(text).words,
+            sorted(pii.spans(text)),
+            sorted(secret_forms.spans(text)),
+        )
 
 
 @given(FORMED, st.text(max_size=8))
 def test_a_form_by_itself_is_the_same_without_them(form, before):
     for word in ("", "password: ", "tel ", "ssn nhs sin steuer-id bsn pesel pnr cpf aadhaar tfn ", "FI21 1234 5600 00"):
         text = f"{before} {word}{form}"
-        quick = (sorted(pii.spans(text)), sorted(secrets.spans(text)))
+        quick = (sorted(pii.spans(text)), sorted(secret_forms.spans(text)))
         with open_sieves():
-            assert quick == (sorted(pii.spans(text)), sorted(secrets.spans(text)))
+            assert quick == (sorted(pii.spans(text)), sorted(secret_forms.spans(text)))
 
 
 INSTRUCTIONS = [f"word{number} " for number in range(20)]

@@ -69,4 +69,4 @@ def test_millions_of_characters_are_cut_in_seconds() -> None:
     start = time.monotonic()
     for text in ("x" * 2_000_000, " " * 2_000_000, "a\n\n" * 500_000):
         sum(1 for _ in passages(plain(text), "x"))
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 60  # seconds; by the square it would be hours

@@ -25,6 +25,7 @@ class Played:
     stop_reason: str = ""
     spent: int = 0
     rooms: list[int] = field(default_factory=list)
+    said: list[int] = field(default_factory=list)
 
 
 Play = Callable[..., Awaitable[Played]]
@@ -57,6 +58,7 @@ def play() -> Play:
         for turn in range(turns):
             offered = specs if turn < tools_until else ()
             said = estimated_tokens(instructions) + sum(estimated_tokens(message.text) for message in messages)
+            played.said.append(said)
             played.rooms.append(budget - played.spent - said)
             assert played.rooms[-1] > 0, f"the prompt of turn {turn} breaks the budget"
             prompt = Prompt("any", instructions, tuple(messages), offered, turn, min(most_output, played.rooms[-1]))

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import structlog
 from opentelemetry.sdk.trace import TracerProvider
 
 from meshwright.agents.models.anthropic import AnthropicModel
@@ -135,8 +136,9 @@ async def test_counts_grow_and_tokens_written_to_the_cache_stand_apart(anthropic
 
 async def test_a_balance_that_is_used_up_is_a_refusal(anthropic_server: Any) -> None:
     anthropic_server.fails(402, "pay", kind="billing_error")
-    with pytest.raises(ModelRejectedError, match="quota"):
+    with structlog.testing.capture_logs() as lines, pytest.raises(ModelRejectedError):
         await ask(anthropic_server, Prompt("a", "", (QUESTION,)))
+    assert "quota is used up" in lines[0]["error"]
 
 
 async def test_no_trace_leaves_the_mesh(anthropic_server: Any) -> None:

@@ -12,6 +12,7 @@ import pytest
 from meshwright.agents.models.anthropic import AnthropicModel
 from meshwright.agents.models.catalog import model_from
 from meshwright.agents.models.model import Message, Prompt
+from meshwright.agents.models.offline import OfflineModel
 from meshwright.agents.models.openai import OpenAIModel
 from meshwright.core.errors import SetupError
 
@@ -88,9 +89,25 @@ def test_a_base_url_needs_its_scheme(kind: str) -> None:
         model_from(f"{kind}:llama3@localhost:11434/v1")
 
 
-@pytest.mark.parametrize("spec", ["", "gpt-x", "offline:x", "scripted:", "openai:", "anthropic:", "OFFLINE"])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "",
+        "gpt-x",
+        "offline:x",
+        "offline:61",
+        "offline:60.5",
+        "offline:-1",
+        "scripted:",
+        "openai:",
+        "anthropic:",
+        "OFFLINE",
+    ],
+)
 def test_an_unknown_spelling_names_the_known_ones(spec: str) -> None:
-    with pytest.raises(SetupError, match=r"offline\[:SECONDS\], scripted:FILE, openai:MODEL.*, anthropic:MODEL"):
+    with pytest.raises(
+        SetupError, match=r"offline\[:SECONDS\] \(up to 60\), scripted:FILE, openai:MODEL.*, anthropic:MODEL"
+    ):
         model_from(spec)
 
 
@@ -118,6 +135,11 @@ def test_no_sdk_is_imported_before_its_model_is_named() -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, check=False, capture_output=True, text=True)
     assert done.stderr.strip() == ""
+
+
+@pytest.mark.parametrize("seconds", ["", "0", "0.25", "9.5", "20", "59.9", "60"])
+def test_the_offline_model_takes_up_to_a_minute(seconds: str) -> None:
+    assert isinstance(model_from(f"offline:{seconds}"), OfflineModel)
 
 
 async def test_the_offline_model_takes_its_time_when_asked_to() -> None:

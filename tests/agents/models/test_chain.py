@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
 
 import pytest
+import structlog
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -398,7 +399,7 @@ class TestOverHttp:
 
     async def test_a_server_that_keeps_failing_is_asked_three_times(self, openai_server: Any, asked: Ask) -> None:
         openai_server.fails(503, headers={"retry-after": "0"})
-        with pytest.raises(ModelUnavailableError, match=openai_server.url):
+        with pytest.raises(ModelUnavailableError, match="small failed"):
             await asked()
         assert len(openai_server.requests) == MOST_TRIES
 
@@ -462,3 +463,16 @@ def test_whatever_fails_a_call_ends_in_its_time_and_shows_no_models_words_twice(
                 assert fallbacks == len(scripts) - 1
 
     asyncio.run(run())
+
+
+async def test_each_try_is_logged_at_debug_with_how_it_ended_and_none_of_its_words(bench: Bench) -> None:
+    bench.model(down(), HELLO)
+    with structlog.testing.capture_logs() as told:
+        await bench.ask()
+    assert [(line["log_level"], line["event"], line["model"], line.get("outcome")) for line in told] == [
+        ("debug", "model_asked", "played:m0", None),
+        ("debug", "model_answered", "played:m0", "MODEL_UNAVAILABLE"),
+        ("debug", "model_asked", "played:m0", None),
+        ("debug", "model_answered", "played:m0", "OK"),
+    ]
+    assert all(set(line) <= {"log_level", "event", "model", "outcome", "ms"} for line in told)

@@ -7,9 +7,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from meshwright.agents.context import ANSWER_SHARE, MOST_ANSWER
 from meshwright.agents.extract import extract, sections
 from meshwright.agents.models.model import Call, Message, Prompt, ToolSpec
 from meshwright.agents.models.offline import LAST_TURN, OfflineModel
+from meshwright.agents.shortening import shortened
 
 MARK = "model: offline"
 TEXT = {"type": "string"}
@@ -97,6 +99,44 @@ async def test_a_document_that_cannot_be_read_leaves_the_excerpt_of_the_search(p
     played = await play(OfflineModel(), "What is the store?", tools)
     assert "- The store is Valkey. [a.md]" in played.text
     assert "a.md could not be read, only the excerpt that the search gave: access denied" in played.text
+
+
+async def test_a_document_of_which_only_a_part_stands_leaves_the_excerpt_of_the_search(play: Any, raw: Any) -> None:
+    part = shortened(json.dumps(hit("a.md", "The store is what the store is. " * 40)), 500, "; read them later")
+    tools = [(SEARCH, lambda _: {"hits": [hit("a.md", STORE)]}), (READ, lambda _: raw(part))]
+    played = await play(OfflineModel(), "What is the store?", tools)
+    assert played.text == f"- The store is Valkey. [a.md]\n\nSources:\n- a.md\n\n{MARK}"
+
+
+async def test_a_search_of_which_only_a_part_stands_is_told_and_not_quoted(play: Any, raw: Any) -> None:
+    part = shortened(json.dumps({"hits": [hit("a.md", STORE)] * 20}), 500)
+    played = await play(OfflineModel(), "What is the store?", [(SEARCH, lambda _: raw(part)), (READ, lambda _: {})])
+    told = "what it gave back is too long for this task: give it a larger token budget"
+    assert played.text == f"The tool docs.search failed: {told}\n\n{MARK}"
+
+
+async def test_data_of_another_form_is_told_and_not_quoted(play: Any) -> None:
+    tools = [(SEARCH, lambda _: {"hits": [hit("a.md", STORE)]}), (READ, lambda _: {"body": "The store is a shop."})]
+    played = await play(OfflineModel(), "What is the store?", tools)
+    assert "a.md could not be read, only the excerpt that the search gave: what it gave back has not" in played.text
+    assert "shop" not in played.text
+
+
+@settings(max_examples=60, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(budget=st.integers(1_000, 12_000), count=st.integers(1, 6), length=st.integers(40, 1_200))
+async def test_as_much_is_read_as_stands_whole_beside_the_answers_share(
+    play: Any, budget: int, count: int, length: int
+) -> None:
+    hits = [hit(f"{place}.md", ("The store is Valkey. " * 60)[:length]) for place in range(count)]
+
+    def read(arguments: dict[str, Any]) -> dict[str, Any]:
+        return hit(arguments["id"].removeprefix("id-"), ("The store writes. " * 240)[: 3 * length])
+
+    tools = [(SEARCH, lambda given: {"hits": hits[: given["limit"]]}), (READ, read)]
+    played = await play(OfflineModel(), "What is the store?", tools, budget=budget)
+    if len(played.rounds) > 1:
+        left = played.rooms[2] + played.said[2]
+        assert played.rooms[2] >= min(MOST_ANSWER, left // ANSWER_SHARE)
 
 
 async def test_a_sum_needs_no_documents(play: Any) -> None:

@@ -10,6 +10,7 @@ import openai
 from meshwright.agents.embedders.embedder import DIMENSIONS, MOST_CHARACTERS, Embedded, Vector, normalised
 from meshwright.agents.models.endpoint import Endpoint
 from meshwright.agents.models.estimate import counted
+from meshwright.agents.models.failure import REFUSED
 from meshwright.agents.models.model import estimated_tokens
 from meshwright.core.errors import ModelRejectedError
 
@@ -71,8 +72,8 @@ class OpenAIEmbedder:
         found = {one.index: one.embedding for one in sent.data}
         vectors = [_read(found[place]) for place in range(len(asked))]
         if any(len(vector) != DIMENSIONS for vector in vectors):
-            told = f"{self._endpoint.place} does not give {DIMENSIONS} numbers a text"
-            raise ModelRejectedError(f"{told}: use a model that knows `dimensions`")
+            why, advice = f"it does not give {DIMENSIONS} numbers a text", "use a model that knows `dimensions`"
+            raise self._endpoint.origin.failed(ModelRejectedError, REFUSED, why, advice)
         tokens = counted(getattr(getattr(sent, "usage", None), "prompt_tokens", None))
         return Embedded(vectors, sum(map(estimated_tokens, asked)) if tokens is None else tokens)
 

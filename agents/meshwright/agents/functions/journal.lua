@@ -30,7 +30,7 @@ local function conclude(p, ref, state, now)
   withdraw_inputs(p, ref, now)
   disown(p, ref)
   local facts = task(p, ref, 'parent', 'queue', 'tenant', 'retention', 'session', 'poison', 'reserved_micros',
-    'cost_micros', 'escrow')
+    'cost_micros', 'escrow', 'input_tokens', 'output_tokens', 'embedding_tokens')
   charge(p, ref, tonumber(facts[7] or '0'))
   local expire = now + tonumber(facts[4])
   redis.call('HSET', record_key, 'state', state, 'ended', now, 'expire', expire)
@@ -39,8 +39,9 @@ local function conclude(p, ref, state, now)
   redis.call('ZREM', key(p, 'deadlines'), ref)
   redis.call('SREM', key(p, 'ending'), ref)
   redis.call('ZADD', key(p, 'expiry'), expire, ref)
-  local is_paid = facts[1] == '' and (facts[7] or facts[8] or facts[9])  -- money is counted outside of the partition
-  if facts[5] ~= '' or is_paid then redis.call('XADD', key(p, 'outbox'), '*', 'ref', ref) end
+  local is_counted = facts[1] == ''  -- money and tokens are, outside of the partition
+    and (facts[7] or facts[8] or facts[9] or facts[10] or facts[11] or facts[12])
+  if facts[5] ~= '' or is_counted then redis.call('XADD', key(p, 'outbox'), '*', 'ref', ref) end
   if facts[6] then redis.call('ZADD', key(p, 'dead', holder_of(ref)), task(p, ref, 'created')[1], id_of(ref)) end
   if not facts[1] or facts[1] == '' then announce(p, ref, 'task_ended', '- - 0') end
   cancel_tree(p, ref, 'the parent task ended', false)

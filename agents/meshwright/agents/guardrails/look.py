@@ -5,7 +5,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 
 from meshwright.agents.guardrails.normalise import MAX_LAYERS, UNSEEN, encoded
-from meshwright.agents.guardrails.spans import Span
+from meshwright.core.text_span import Span
 
 Find = Callable[[str], Iterable[Span]]
 _FULL_WIDTH = range(0xFF01, 0xFF5F)

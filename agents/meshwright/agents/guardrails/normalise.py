@@ -11,7 +11,7 @@ from functools import cached_property
 from itertools import islice
 from urllib.parse import unquote
 
-from meshwright.agents.guardrails.sieve import Sieve
+from meshwright.core.sieve import Sieve
 
 MAX_LAYERS = 2
 """How often what was decoded is decoded again."""

@@ -9,8 +9,8 @@ from typing import Literal
 from meshwright.agents.guardrails.expressions import compiled, windows
 from meshwright.agents.guardrails.guardrail import ALLOW, Action, Point, Subject, Verdict
 from meshwright.agents.guardrails.look import look
-from meshwright.agents.guardrails.sieve import Sieve
-from meshwright.agents.guardrails.spans import Span, said, without
+from meshwright.core.sieve import Sieve
+from meshwright.core.text_span import Span, said, without
 
 Kind = Literal["e-mail", "phone", "card", "iban", "national id", "ip"]
 KINDS: tuple[Kind, ...] = ("e-mail", "phone", "card", "iban", "national id", "ip")

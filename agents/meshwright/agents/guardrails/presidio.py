@@ -6,8 +6,8 @@ from typing import Any
 
 from meshwright.agents.guardrails.guardrail import ALLOW, Action, Point, Subject, Verdict
 from meshwright.agents.guardrails.remote import Remote
-from meshwright.agents.guardrails.spans import Span, said, without
 from meshwright.core.errors import MeshError, ToolFailedError
+from meshwright.core.text_span import Span, said, without
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ class AnthropicModel:
         A call whose arguments are not a JSON object comes back with the one argument `calls.NOT_JSON`.
         """
         names = names_of(prompt)
-        message = IncomingMessage(prompt, names, self._endpoint.place)
+        message = IncomingMessage(prompt, names, self._endpoint.origin)
         stream = self._client.messages.create(stream=True, **request_of(prompt, self._model, names))
         await self._endpoint.read(stream, message.add, on_text)
         return message.answer(self.provider, self.name)

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from meshwright.agents.models.estimate import counted
+from meshwright.agents.models.failure import Origin
 from meshwright.agents.models.incoming import Incoming
 from meshwright.agents.models.model import Prompt, Usage
 from meshwright.agents.models.names import WireNames
@@ -25,11 +26,11 @@ class IncomingMessage(Incoming):
     Args:
         prompt: What was asked.
         names: The spelling of the tools.
-        place: Where the events come from, for errors.
+        origin: Where the events come from, for errors.
     """
 
-    def __init__(self, prompt: Prompt, names: WireNames, place: str) -> None:
-        super().__init__(prompt, names, place)
+    def __init__(self, prompt: Prompt, names: WireNames, origin: Origin) -> None:
+        super().__init__(prompt, names, origin)
         self._counts: dict[str, int] = {}
 
     def add(self, event: Any) -> str:

@@ -43,11 +43,11 @@ class Drafts:
     """The tool calls of one answer.
 
     Args:
-        place: Where they come from, for errors.
+        model: Whose they are, for errors.
     """
 
-    def __init__(self, place: str) -> None:
-        self._place = place
+    def __init__(self, model: str) -> None:
+        self._model = model
         self._drafts: list[Draft] = []
 
     def at(self, index: Any) -> Draft | None:
@@ -61,7 +61,7 @@ class Drafts:
             ResultTooLargeError: There are `MOST_CALLS` already.
         """
         if len(self._drafts) == MOST_CALLS:
-            raise ResultTooLargeError(f"{self._place} asks for more than {MOST_CALLS} calls at once")
+            raise ResultTooLargeError(f"{self._model} asks for more than {MOST_CALLS} calls at once")
         self._drafts.append(Draft(index, call_id, name))
         return self._drafts[-1]
 

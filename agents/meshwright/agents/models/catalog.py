@@ -9,9 +9,9 @@ from meshwright.core.settings import provider_key
 
 OWN_URLS = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
 """Where the providers themselves serve their models, by their names."""
-FORMS = "offline[:SECONDS], scripted:FILE, openai:MODEL[@BASE_URL], anthropic:MODEL[@BASE_URL]"
+FORMS = "offline[:SECONDS] (up to 60), scripted:FILE, openai:MODEL[@BASE_URL], anthropic:MODEL[@BASE_URL]"
 
-_SECONDS = re.compile(r"(\d(\.\d+)?)?")
+_SECONDS = re.compile(r"([1-5]?[0-9](\.[0-9]+)?|60)?")
 _CREDENTIALS = re.compile(r"(@|//)[^@/]*:[^@/]*@")
 _WITH_URL = re.compile(r"(?P<model>.+?)@(?P<url>https?://.+)", re.IGNORECASE)
 
@@ -21,8 +21,8 @@ def model_from(spec: str | Model, *, timeout_s: float = 120.0) -> Model:
 
     Args:
         spec: `offline`, `scripted:FILE`, `openai:MODEL@BASE_URL`, or `anthropic:MODEL@BASE_URL`. `offline:0.3` takes
-            its time, that many seconds an answer. Without `@BASE_URL` it is the provider's own service. A model's name
-            may hold colons, slashes and at signs: `openai:llama3:8b@http://127.0.0.1:11434/v1`.
+            its time, that many seconds an answer, up to 60. Without `@BASE_URL` it is the provider's own service. A
+            model's name may hold colons, slashes and at signs: `openai:llama3:8b@http://127.0.0.1:11434/v1`.
         timeout_s: Most seconds of one call of a provider.
 
     Raises:

@@ -1,12 +1,12 @@
 """A chain of models: each is tried again where that can help, left alone while its circuit is open, then the next."""
 
 import asyncio
+import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
+import structlog
 
 from meshwright.agents import spans
 from meshwright.agents.models.candidate import Candidate
@@ -31,6 +31,7 @@ from meshwright.gen.agents.v1.step_event_pb2 import (
     RunnerNotice,
 )
 
+log = structlog.get_logger("models")
 MOST_TRIES = 3
 """Times that one model is tried for one call, the first one included."""
 PAUSE_S = 1.0
@@ -106,7 +107,7 @@ class Chain:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._backoff = wait_random_exponential(multiplier=pause_s)
+        self._pause_s = pause_s
         self._clock = clock
         self._sleep = sleep
 
@@ -148,40 +149,39 @@ class Chain:
         raise failure_of(failures)
 
     async def _answered(self, turn: Turn) -> Answer:
-        """Tries one model as often as that can help; a first try that succeeds is not burdened with the others."""
-        try:
-            return await self._tried(turn)
-        except Failed as error:
-            first = [error]
+        """Tries one model as often as that can help."""
+        for number in range(2, MOST_TRIES + 1):
+            try:
+                return await self._tried(turn)
+            except Failed as failed:
+                if not self._may_help(turn, failed.error):
+                    raise
+                wait_s = self._wait_s(turn, failed.error, number)
+                words = f"is tried again in {wait_s:.1f} s ({number} of {MOST_TRIES}): {failed}"
+            await turn.tell(NOTICE_KIND_RETRIED, words)
+            await self._sleep(wait_s)
+        return await self._tried(turn)
 
-        async def again() -> Answer:
-            if first:
-                raise first.pop()
-            return await self._tried(turn)
-
-        retrying = AsyncRetrying(
-            stop=stop_after_attempt(MOST_TRIES),
-            wait=lambda state: self._wait_s(turn, state),
-            retry=retry_if_exception(lambda error: self._may_help(turn, error)),
-            before_sleep=partial(told_retry, turn),
-            sleep=self._sleep,
-            reraise=True,
-        )
-        return await retrying(again)
-
-    def _may_help(self, turn: Turn, error: BaseException) -> bool:
+    def _may_help(self, turn: Turn, error: MeshError) -> bool:
         """Whether another try makes sense: the failure may pass, soon enough, and nobody has read anything yet."""
-        if not isinstance(error, Failed) or not error.error.is_retryable or turn.has_spoken:
+        if not error.is_retryable or turn.has_spoken:
             return False
-        wait_s = error.error.retry_after_s or 0.0
+        wait_s = error.retry_after_s or 0.0
         is_soon = wait_s <= turn.longest_wait_s and wait_s < turn.ends - self._clock()
         return is_soon and turn.candidate.breaker.state is Circuit.CLOSED
 
-    def _wait_s(self, turn: Turn, state: RetryCallState) -> float:
-        """Waits as long as the provider asks for, else a random and growing time, within the model's turn."""
-        failed = state.outcome.exception() if state.outcome else None
-        wish_s = failed.error.retry_after_s if isinstance(failed, Failed) else None
-        return min(self._backoff(state), turn.ends - self._clock()) if wish_s is None else wish_s
+    def _wait_s(self, turn: Turn, error: MeshError, number: int) -> float:
+        """Returns the pause before a try: what the provider asks for, else a random one within the model's turn.
+
+        Args:
+            turn: The model's.
+            error: What the try before failed with.
+            number: The try's, from 2 on; the bound of the random pause doubles with each.
+        """
+        if error.retry_after_s is not None:
+            return error.retry_after_s
+        pause_s = random.uniform(0, self._pause_s * 2 ** (number - 2))  # noqa: S311 - no secret
+        return min(pause_s, turn.ends - self._clock())
 
     async def _tried(self, turn: Turn) -> Answer:
         """Tries once, unless the circuit is open."""
@@ -196,9 +196,7 @@ class Chain:
         try:
             if is_trial:
                 await turn.tell(NOTICE_KIND_BREAKER_HALF_OPEN, "was left alone, and is tried by this one call")
-            began = time.perf_counter()
-            answer = await self._asked(turn)
-            telemetry.MODEL_SECONDS.labels(candidate.name).observe(time.perf_counter() - began)
+            answer = await self._timed(turn)
         except Failed as failed:
             telemetry.MODEL_TRIES.labels(candidate.name, failed.error.reason).inc()
             breaker.record(epoch, is_failure=failed.error.is_retryable)
@@ -215,6 +213,23 @@ class Chain:
         finally:
             breaker.leave(epoch)
 
+    async def _timed(self, turn: Turn) -> Answer:
+        """Asks the provider once, and says when, and how that ended."""
+        name, began = turn.candidate.name, time.perf_counter()
+        log.debug("model_asked", model=name)
+        outcome = "CANCELLED"
+        try:
+            answer = await self._asked(turn)
+            telemetry.MODEL_SECONDS.labels(name).observe(time.perf_counter() - began)
+        except Failed as failed:
+            outcome = failed.error.reason
+            raise
+        else:
+            outcome = "OK"
+            return answer
+        finally:
+            log.debug("model_answered", model=name, outcome=outcome, ms=round((time.perf_counter() - began) * 1000))
+
     async def _asked(self, turn: Turn) -> Answer:
         """Asks the provider once, within what is left of the model's turn."""
         try:
@@ -228,14 +243,6 @@ class Chain:
             raise Failed(ModelUnavailableError(message)) from None
         except FAILURES as error:
             raise Failed(error) from None
-
-
-async def told_retry(turn: Turn, state: RetryCallState) -> None:
-    """Tells that a model is about to be tried again."""
-    error = state.outcome.exception() if state.outcome else None
-    number = state.attempt_number + 1
-    words = f"is tried again in {state.upcoming_sleep:.1f} s ({number} of {MOST_TRIES}): {error}"
-    await turn.tell(NOTICE_KIND_RETRIED, words)
 
 
 def failure_of(failures: Sequence[tuple[Candidate, MeshError]]) -> MeshError:

@@ -9,12 +9,12 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from meshwright.agents.models.failure import FAILURES, Origin, failure_of
+from meshwright.agents.models.failure import FAILURES, LATER, Origin, failure_of
 from meshwright.agents.models.model import OnText
 from meshwright.core.errors import ModelUnavailableError, ResultTooLargeError, SetupError
 from meshwright.core.limit import Limit
 from meshwright.core.server import is_loopback
-from meshwright.registry.backends.secret import LEAST_CHARS, MOST_CHARS, Redaction, Secret
+from meshwright.registry.backends.secret import MOST_CHARS
 
 MOST_BYTES = 16 * 2**20
 """Bytes of one response, whatever surrounds the answer in it."""
@@ -36,8 +36,12 @@ class Endpoint:
         base_url: Where it is served. Loopback addresses are reached without a proxy.
         api_key: The key; may be empty where none is needed.
         timeout_s: Most seconds of one call; a silence of `LONGEST_SILENCE_S` ends it sooner.
-        variable: The environment variable of the key, for errors.
-        url_hint: What a base URL looks like, for errors.
+        variable: The environment variable of the key, for the log.
+        url_hint: What a base URL looks like, for the log.
+
+    Attributes:
+        host: The server's host.
+        origin: Says what failed.
 
     Raises:
         SetupError: The base URL is none, or the key holds what no header can.
@@ -56,15 +60,14 @@ class Endpoint:
     ) -> None:
         if not _KEY.fullmatch(api_key):
             raise SetupError(f"{variable} is no key: it must be one word of visible ASCII characters")
-        self.host, self.place = host_and_place(base_url)
+        self.host, place = host_and_place(base_url)
         self._base_url = base_url
         self._key = api_key or NO_KEY
         silence_s = min(timeout_s, LONGEST_SILENCE_S)
         self._timeout = httpx2.Timeout(silence_s, connect=min(CONNECT_S, timeout_s))
         self._sdk = sdk
         self._timeout_s = timeout_s
-        secrets = [Secret(variable, api_key, ())] if len(api_key) >= LEAST_CHARS else []
-        self._origin = Origin(self.place, model, variable, url_hint, Redaction(secrets))
+        self.origin = Origin(place, model, variable, url_hint)
 
     def client_options(self) -> dict[str, Any]:
         """Returns what a client of the SDK is made with; repeats are the caller's business, who counts them."""
@@ -81,7 +84,7 @@ class Endpoint:
 
         async def bound(response: httpx2.Response) -> None:
             is_plain = response.headers.get("content-encoding", "identity").lower() == "identity"
-            response.stream = _BoundedStream(response.stream, self.place, is_plain=is_plain)
+            response.stream = _BoundedStream(response.stream, self.origin, is_plain=is_plain)
 
         pattern = f"all://[{self.host}]" if ":" in self.host else f"all://{self.host}"
         client: httpx2.AsyncClient = self._sdk.DefaultAsyncHttpxClient(
@@ -123,7 +126,7 @@ class Endpoint:
             try:
                 return read(await reply)
             except (self._sdk.APIError, *FAILURES) as error:
-                raise failure_of(error, self._sdk, self._origin) from None
+                raise failure_of(error, self._sdk, self.origin) from None
 
     @contextmanager
     def _in_time(self) -> Iterator[None]:
@@ -135,9 +138,9 @@ class Endpoint:
         except TimeoutError:
             if not limit.is_over:
                 raise
-            raise ModelUnavailableError(
-                f"{self.place} does not answer in time: {self._timeout_s:g} s are over"
-            ) from None
+            why = f"it does not answer in time: {self._timeout_s:g} s are over"
+            told = f"does not answer in time: {LATER}"
+            raise self.origin.failed(ModelUnavailableError, told, why) from None
 
     async def _texts(self, stream: Awaitable[Any], add: Callable[[Any], str]) -> AsyncGenerator[str, None]:
         try:
@@ -146,15 +149,15 @@ class Endpoint:
                     if text := add(chunk):
                         yield text
         except (self._sdk.APIError, *FAILURES) as error:
-            raise failure_of(error, self._sdk, self._origin) from None
+            raise failure_of(error, self._sdk, self.origin) from None
 
 
 class _BoundedStream(httpx2.AsyncByteStream):
     """The bytes of a response, up to the bound."""
 
-    def __init__(self, stream: Any, place: str, *, is_plain: bool) -> None:
+    def __init__(self, stream: Any, origin: Origin, *, is_plain: bool) -> None:
         self._stream = stream
-        self._place = place
+        self._origin = origin
         self._is_plain = is_plain
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -165,12 +168,15 @@ class _BoundedStream(httpx2.AsyncByteStream):
             ModelUnavailableError: They are compressed, which was not asked for.
         """
         if not self._is_plain:
-            raise ModelUnavailableError(f"{self._place} sent a compressed answer, which it was asked not to")
+            what = "sent a compressed answer, which it was asked not to"
+            raise self._origin.failed(ModelUnavailableError, f"{what}: {LATER}", f"it {what}")
         size = 0
         async for part in self._stream:
             size += len(part)
             if size > MOST_BYTES:
-                raise ResultTooLargeError(f"{self._place} sent more than {MOST_BYTES // 2**20} MiB for one answer")
+                raise ResultTooLargeError(
+                    f"{self._origin.name} sent more than {MOST_BYTES // 2**20} MiB for one answer"
+                )
             yield part
 
     async def aclose(self) -> None:

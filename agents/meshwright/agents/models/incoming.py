@@ -5,6 +5,7 @@ from typing import Any
 
 from meshwright.agents.models.calls import Drafts
 from meshwright.agents.models.estimate import estimated_usage
+from meshwright.agents.models.failure import LATER, Origin
 from meshwright.agents.models.model import Answer, Prompt, Usage
 from meshwright.agents.models.names import WireNames
 from meshwright.core.errors import ModelUnavailableError
@@ -16,15 +17,15 @@ class Incoming(ABC):
     Args:
         prompt: What was asked.
         names: The spelling of the tools.
-        place: Where it comes from, for errors.
+        origin: Where it comes from, for errors.
     """
 
-    def __init__(self, prompt: Prompt, names: WireNames, place: str) -> None:
+    def __init__(self, prompt: Prompt, names: WireNames, origin: Origin) -> None:
         self._prompt = prompt
         self._names = names
-        self._place = place
+        self._origin = origin
         self._text: list[str] = []
-        self._drafts = Drafts(place)
+        self._drafts = Drafts(origin.name)
         self._stop_reason = ""
         self._has_begun = False
 
@@ -43,9 +44,10 @@ class Incoming(ABC):
             ModelUnavailableError: The stream held no answer, or broke off before its end.
         """
         if not self._has_begun:
-            raise ModelUnavailableError(f"{self._place} sent no answer: check that the base URL is right")
+            advice = "check that the base URL is right"
+            raise self._origin.failed(ModelUnavailableError, f"sent no answer: {LATER}", "it sent no answer", advice)
         if not self._stop_reason:
-            raise ModelUnavailableError(f"{self._place} broke off in the middle of an answer")
+            raise self._origin.broke_off()
         text = "".join(self._text)
         calls = self._drafts.calls(self._names, self._prompt.turn)
         usage = self._counted() or estimated_usage(self._prompt, text, calls)

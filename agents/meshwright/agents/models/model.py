@@ -60,8 +60,10 @@ class Message:
     def tokens(self) -> int:
         """What it takes of a prompt, guessed as text is, its calls included; counted once."""
         if not self._tokens:
-            written = (f"{call.tool}{json.dumps(call.arguments)}" for call in self.calls)
-            object.__setattr__(self, "_tokens", estimated_tokens(self.text) + sum(map(estimated_tokens, written)))
+            tokens = estimated_tokens(self.text)
+            for call in self.calls:
+                tokens += estimated_tokens(f"{call.tool}{json.dumps(call.arguments)}")
+            object.__setattr__(self, "_tokens", tokens)
         return self._tokens
 
 

@@ -50,7 +50,7 @@ class OpenAIModel:
         """
         names = names_of(prompt)
         request = request_of(prompt, self._model, names, self._bound)
-        completion = Completion(prompt, names, self._endpoint.place)
+        completion = Completion(prompt, names, self._endpoint.origin)
         stream = self._client.chat.completions.create(stream=True, **request)
         await self._endpoint.read(stream, completion.add, on_text)
         return completion.answer(self.provider, self.name)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from meshwright.agents.models.estimate import counted
+from meshwright.agents.models.failure import Origin
 from meshwright.agents.models.incoming import Incoming
 from meshwright.agents.models.model import Prompt, Usage
 from meshwright.agents.models.names import WireNames
@@ -14,11 +15,11 @@ class Completion(Incoming):
     Args:
         prompt: What was asked.
         names: The spelling of the tools.
-        place: Where the chunks come from, for errors.
+        origin: Where the chunks come from, for errors.
     """
 
-    def __init__(self, prompt: Prompt, names: WireNames, place: str) -> None:
-        super().__init__(prompt, names, place)
+    def __init__(self, prompt: Prompt, names: WireNames, origin: Origin) -> None:
+        super().__init__(prompt, names, origin)
         self._usage: Any = None
 
     def add(self, chunk: Any) -> str:

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import structlog
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from meshwright.agents.models.model import Usage
@@ -140,6 +139,8 @@ def load(path: str) -> Prices:
 
 
 def _read(path: Path) -> dict[str, Price]:
+    import yaml  # only who has a file of prices waits for it
+
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise SetupError(f"the prices in {path} have more than {MAX_FILE_BYTES} bytes")

@@ -21,7 +21,7 @@ from meshwright.cli.credential import KeyedChannel
 from meshwright.cli.edge import Edge
 from meshwright.cli.mesh import HOST, Mesh, MeshPlan
 from meshwright.cli.own_key import own_key
-from meshwright.core.errors import MeshError
+from meshwright.core.errors import InputNotPendingError, MeshError
 from meshwright.gen.agents.v1.step_event_pb2 import StepEvent
 from meshwright.gen.agents.v1.task_pb2 import DECISION_SKIP, TaskRequest, TaskResponse
 from meshwright.gen.agents.v1.task_service_pb2 import ResolveInputRequest
@@ -285,7 +285,8 @@ class Rig:
             decision=DECISION_SKIP,
             intent_digest=pending.intent_digest,
         )
-        await self._persistently(self.edge.tasks.ResolveInput, request)
+        with contextlib.suppress(InputNotPendingError):  # a try whose answer was lost has decided: the stream goes on
+            await self._persistently(self.edge.tasks.ResolveInput, request)
 
     async def _persistently(self, method: Any, request: Any) -> None:
         """Repeats a keyed call until the mesh answers."""

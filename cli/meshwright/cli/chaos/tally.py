@@ -3,16 +3,25 @@
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from meshwright.cli.chaos.evidence import ANSWERED
+from meshwright.cli.chaos.evidence import ANSWERED, Evidence
 from meshwright.cli.chaos.job import LATE, RISKY, UNKNOWN, Job
-from meshwright.cli.chaos.rig import Rig, Told
+from meshwright.cli.chaos.rig import Kill, Told
 from meshwright.cli.chaos.scenario import Row
 from meshwright.gen.agents.v1.step_event_pb2 import NOTICE_KIND_TAKEN_OVER, StepEvent
 from meshwright.gen.agents.v1.task_pb2 import TASK_STATUS_COMPLETED
 
 NAMED = 3
 """How many names a complaint lists."""
+
+
+class Witness(Protocol):
+    """What has seen jobs being disturbed: a rig, or whatever else keeps the same record."""
+
+    evidence: Evidence
+    told: list[Told]
+    kills: list[Kill]
 
 
 @dataclass(slots=True)
@@ -42,7 +51,7 @@ class Tally:
     takeovers: list[float] = field(default_factory=list)
 
     @classmethod
-    def of(cls, rig: Rig) -> "Tally":
+    def of(cls, rig: Witness) -> "Tally":
         """Adds up what a rig has seen."""
         tally = cls()
         for _ in rig.evidence.fresh():
@@ -54,7 +63,7 @@ class Tally:
         tally.doubled = list(doubled(rig))
         return tally
 
-    def _add(self, told: Told, rig: Rig) -> None:
+    def _add(self, told: Told, rig: Witness) -> None:
         self.accepted += 1
         result, name = told.result, told.job.name
         if result is None or result.status != TASK_STATUS_COMPLETED or not told.job.is_right(result.output):
@@ -69,7 +78,7 @@ class Tally:
         for job, at in takeovers(told):
             self._add_takeover(job, at, rig)
 
-    def _add_takeover(self, job: str, at: float, rig: Rig) -> None:
+    def _add_takeover(self, job: str, at: float, rig: Witness) -> None:
         """Measures from the death of the process that worked on the job before."""
         before = [trace.pid for trace in rig.evidence.of(job) if trace.at < at]
         deaths = [kill.at for kill in rig.kills if before and kill.pid == before[-1] and kill.at < at]
@@ -112,7 +121,7 @@ def ending(told: Told) -> str:
     return told.result.error.message or f"answered {told.result.output!r}"
 
 
-def doubled(rig: Rig) -> Iterator[str]:
+def doubled(rig: Witness) -> Iterator[str]:
     """Lists effects that were made twice: two runs of a risky one, two keys of one that may be repeated."""
     for (job, step, what), times in rig.evidence.counted(*RISKY).items():
         if times > 1:
@@ -125,7 +134,7 @@ def doubled(rig: Rig) -> Iterator[str]:
         seen.add((job, step))
 
 
-def missing(job: Job, rig: Rig) -> Iterator[str]:
+def missing(job: Job, rig: Witness) -> Iterator[str]:
     """Lists effects of a job that its right answer claims, but of which there is no trace."""
     for member in job.family:
         done = {(trace.what, trace.step) for trace in rig.evidence.of(member.name)}

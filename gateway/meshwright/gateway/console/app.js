@@ -15,13 +15,14 @@ const WORDS = {
   running: "Works on it …",
   "input required": "Waits for a person.",
   STOP: "Answered.",
-  MAX_STEPS: "Stopped at its step limit: this is a part of the answer.",
-  TOKEN_BUDGET_EXCEEDED: "Stopped because its tokens were used up: this is a part of the answer.",
-  COST_BUDGET_EXCEEDED: "Stopped because its money was used up: this is a part of the answer.",
+  MAX_STEPS: "Stopped at its step limit",
+  TOKEN_BUDGET_EXCEEDED: "Stopped because its tokens were used up",
+  COST_BUDGET_EXCEEDED: "Stopped because its money was used up",
   DEADLINE: "Ran out of time:",
   CANCELLED: "Cancelled.",
   BLOCKED: "Refused by a guardrail:",
   ERROR: "Failed:",
+  DEGRADED: "No model answered: other words stand in.",
 };
 const state = { view: null, unsent: { text: "", taskId: "" }, isAsking: false };
 
@@ -210,12 +211,19 @@ async function cancel() {
 // ---- Showing one task
 const showConnection = (name) => tell("connection", ($("connection").dataset.state = name));
 
+function endingOf(task) {
+  const reason = task.finish_reason?.replace("FINISH_REASON_", "");
+  const words = WORDS[reason] ?? WORDS[statusOf(task)];
+  if (reason !== "MAX_STEPS" && !reason?.endsWith("_EXCEEDED")) return words;
+  if (statusOf(task) === "failed") return `${words}:`;
+  return task.unanswered ? `${words}: there is no answer.` : `${words}: this is a part of the answer.`;
+}
+
 function showTask({ task, title, openedAt }) {
   const elapsed = task.duration_ms + (isOver(task) ? 0 : Math.round(performance.now() - openedAt));
-  const words = WORDS[task.finish_reason?.replace("FINISH_REASON_", "")] ?? WORDS[statusOf(task)];
   tell("title", title);
   tell("task-id", task.task_id);
-  tell("ending", [words, task.error?.message].filter(Boolean).join(" "), statusOf(task) === "failed");
+  tell("ending", [endingOf(task), task.error?.message].filter(Boolean).join(" "), statusOf(task) === "failed");
   tell("status", ($("status").dataset.state = statusOf(task)));
   tell("fact-agent", task.agent_id);
   tell("fact-time", `${elapsed.toLocaleString()} ms`);

@@ -1,11 +1,9 @@
 """Secrets of a tool host: read from its own environment or files, sent to named places only, shown to nobody."""
 
-import base64
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Self
-from urllib.parse import quote
 
 from pydantic import (
     AfterValidator,
@@ -20,13 +18,12 @@ from pydantic import (
 
 from meshwright.core.errors import EgressRefusedError, MeshError, SetupError
 from meshwright.core.ids import Form
+from meshwright.core.redaction import HELD, LEAST_CHARS, Mask, spellings
 from meshwright.core.settings import secret_variable
 from meshwright.registry.addresses import checked_place
 
-LEAST_CHARS, MOST_CHARS = 8, 8_192
-"""A shorter one could not be kept out of texts without tearing them."""
+MOST_CHARS = 8_192
 VISIBLE = re.compile(r"[!-~]+( +[!-~]+)*")
-MASK = "[secret]"
 PRINTABLE = Form(re.compile(r"[ -~]*"), "printable ASCII")
 TRIMMED = Form(re.compile(r"[!-~]([ -~]*[!-~])?"), "printable ASCII without spaces at its ends")
 PLAIN, REFERENCE = "(text)", "(secret)"
@@ -89,6 +86,7 @@ class Secret:
         except EgressRefusedError as error:
             raise SetupError(f"places: {error.message}") from None
         self._value = value
+        HELD.add(value)
 
     @classmethod
     def read(cls, name: str, options: SecretOptions, folder: Path) -> Self:
@@ -123,10 +121,8 @@ class Secret:
         return prefix + self._value
 
     def spellings(self) -> set[str]:
-        """Returns how it may come back: as it is, percent-encoded, in Base64 and in hexadecimal digits."""
-        raw = self._value.encode()
-        forms = {base64.b64encode(raw).decode(), base64.urlsafe_b64encode(raw).decode()}
-        return {self._value, quote(self._value, safe=""), raw.hex(), *forms, *(form.rstrip("=") for form in forms)}
+        """Returns how it may come back."""
+        return spellings(self._value)
 
 
 class Redaction:
@@ -137,15 +133,14 @@ class Redaction:
     """
 
     def __init__(self, secrets: Iterable[Secret] = ()) -> None:
-        spellings = sorted({one for secret in secrets for one in secret.spellings()}, key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, spellings)), re.IGNORECASE) if spellings else None
+        self._mask = Mask(one for secret in secrets for one in secret.spellings())
 
     def __repr__(self) -> str:
         return "Redaction()"
 
     def text(self, text: str) -> str:
         """Returns a text with a mask in place of every secret."""
-        return self._pattern.sub(MASK, text) if self._pattern else text
+        return self._mask.text(text)
 
     def error(self, error: MeshError) -> MeshError:
         """Returns an error with a mask in place of every secret."""
@@ -158,7 +153,7 @@ class Redaction:
 
     def json(self, value: Any) -> Any:
         """Returns JSON data with a mask in place of every secret, in names too."""
-        if self._pattern is None:
+        if not self._mask:
             return value
         if isinstance(value, str):
             return self.text(value)

@@ -1,5 +1,6 @@
 """The offline reviewer: claims and sources out of the prompt, or sources out of a search."""
 
+import json
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from meshwright.agents.library.reviewer.tools import Source, compare
 from meshwright.agents.models.model import ToolSpec
 from meshwright.agents.models.offline import OfflineModel
+from meshwright.agents.shortening import shortened
 
 COMPARE = ToolSpec("review.compare", "Holds claims against sources.", {"type": "object", "properties": {}})
 SEARCH = ToolSpec("docs.search", "Finds passages.", {"type": "object", "properties": {}})
@@ -48,6 +50,21 @@ async def test_without_sources_each_claim_is_searched_for_at_once(play):
     assert [[call.tool for call in calls] for calls in played.rounds] == [["docs.search"] * 2, ["review.compare"]]
     assert f'1. contradicted: a lease lasts nine seconds.\n   "{LEASE}" [lease.md]' in played.text
     assert "2. not found: Bananas are yellow." in played.text
+
+
+async def test_the_mark_of_a_question_is_no_part_of_the_claim(play):
+    task = "Is it true that a lease lasts nine seconds? "
+    played = await play(OfflineModel(), task, [(COMPARE, compared), (SEARCH, found)])
+    assert played.rounds[0][0].arguments["query"] == "a lease lasts nine seconds"
+    assert f'1. contradicted: a lease lasts nine seconds\n   "{LEASE}" [lease.md]' in played.text
+
+
+async def test_a_comparison_of_which_only_a_part_stands_is_not_quoted(play, raw):
+    task = f"Review: a lease lasts.\n\nsource: lease.md\n{LEASE}"
+    part = shortened(json.dumps({"findings": [{"claim": "a lease lasts " * 60}]}), 500)
+    played = await play(OfflineModel(), task, [(COMPARE, lambda _: raw(part))])
+    assert played.text.startswith("The tool review.compare failed: what it gave back is too long for this task")
+    assert "a lease lasts a lease lasts" not in played.text
 
 
 async def test_claims_for_which_there_is_no_room_are_named(play):

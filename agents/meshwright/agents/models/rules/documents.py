@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from meshwright.agents.context import ANSWER_SHARE, MOST_ANSWER
 from meshwright.agents.extract import Passage, extract
 from meshwright.agents.models.model import JsonObject, estimated_tokens
 from meshwright.agents.models.rules.citations import NOTHING_FOUND, bullets, with_sources
@@ -17,7 +18,9 @@ MOST_HITS = 6
 HIT_TOKENS = 350
 """What a hit may take."""
 ANSWER_TOKENS = 300
-"""What the answer may take."""
+"""What the answer may take, at the least."""
+READ_TOKENS = 100
+"""What a document takes beside its text: id, source and headings."""
 NEIGHBOURS = 3
 """Times the longest hit that a document may take, as it comes with what stands around it."""
 MOST_READ = 3
@@ -59,16 +62,21 @@ def documents(situation: Situation) -> Move | None:
 def _search(situation: Situation, query: str) -> Do:
     tool = situation.tool(SEARCH)
     takes_limit = tool is not None and "limit" in tool.parameters.get("properties", {})
-    room = situation.room - 2 * situation.said - ANSWER_TOKENS
+    room = _room(situation) - situation.said
     limit = max(1, min(MOST_HITS, room // HIT_TOKENS))
     return Do((Request(SEARCH, {"query": query, **({"limit": limit} if takes_limit else {})}),))
 
 
 def _affordable(situation: Situation, hits: list[_Hit]) -> list[_Hit]:
     """Picks the best hits whose documents there is room to read."""
-    room = situation.room - situation.said - ANSWER_TOKENS
-    price = NEIGHBOURS * max(estimated_tokens(hit.text) for hit in hits)
-    return hits[: max(0, min(MOST_READ, room // price))]
+    price = READ_TOKENS + NEIGHBOURS * max(estimated_tokens(hit.text) for hit in hits)
+    return hits[: max(0, min(MOST_READ, _room(situation) // price))]
+
+
+def _room(situation: Situation) -> int:
+    """Returns the tokens that may come to the next prompt, before it is shortened to keep the answer's share free."""
+    answer = max(ANSWER_TOKENS, min(MOST_ANSWER, situation.room // ANSWER_SHARE))
+    return situation.room - situation.said - answer
 
 
 def _once_more(situation: Situation, question: str, searches: list[Outcome]) -> Do | None:
@@ -102,7 +110,7 @@ def _answer(question: str, hits: list[_Hit], reads: list[Outcome]) -> str:
         hit = found.get(str(read.call.arguments.get("id")))
         if isinstance(read.value, dict) and isinstance(read.value.get("text"), str):
             passages.append(Passage(hit.source if hit else _source(read.value), read.value["text"]))
-        elif hit:
+        elif hit and not read.is_shortened:
             failures.append(f"{hit.source} could not be read, only the excerpt that the search gave: {read.reason}")
     extracts = extract(question, [*passages, *(Passage(hit.source, hit.text) for hit in hits)])
     if not extracts:

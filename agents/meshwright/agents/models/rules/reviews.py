@@ -61,13 +61,16 @@ def _begun(situation: Situation) -> Move:
 
 
 def _read(task: str) -> tuple[list[str], list[Passage]]:
-    """Takes claims and sources out of a prompt; list marks, citations and words of courtesy are no part of a claim."""
+    """Takes claims and sources out of a prompt.
+
+    List marks, citations, words of courtesy and the mark of a question are no part of a claim.
+    """
     parts = sections(task)
     lead = parts[0].text if parts and not parts[0].source else ""
     text = _LEAD.sub("", without_courtesy(lead), count=1)
     text = _TALK.sub("", text, count=1)
     body = _CITATION.sub("", cited(text).body)
-    stated = [claim[:LONGEST_QUESTION] for claim in sentences(body) if words(claim)]
+    stated = [claim[:LONGEST_QUESTION].rstrip(" ?") for claim in sentences(body) if words(claim)]
     return list(dict.fromkeys(stated))[:MOST_CLAIMS], [part for part in parts if part.source]
 
 

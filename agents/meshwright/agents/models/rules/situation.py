@@ -8,9 +8,12 @@ from typing import Any
 from meshwright.agents.context import HEADING
 from meshwright.agents.models.estimate import input_tokens
 from meshwright.agents.models.model import Call, JsonObject, Message, Prompt, ToolSpec
+from meshwright.agents.shortening import is_shortened
 
 LONGEST_REASON = 300
 """Characters of a failure that are repeated to the user."""
+TOO_LONG = "what it gave back is too long for this task: give it a larger token budget"
+UNEXPECTED = "what it gave back has not the form that was expected"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +46,16 @@ class Outcome:
         return bool(self.error) or not self.is_json
 
     @property
+    def is_shortened(self) -> bool:
+        """Whether only its beginning and its end stand in the prompt; it was no failure, but it cannot be read."""
+        return not self.is_json and is_shortened(self.text)
+
+    @property
     def reason(self) -> str:
-        """Why what came back is of no use."""
-        return self.error or _first_line(self.text)
+        """Why what came back is of no use; never the data that came back, which would pass for an answer."""
+        if self.is_shortened:
+            return TOO_LONG
+        return self.error or (UNEXPECTED if self.is_json else _first_line(self.text))
 
 
 @dataclass(frozen=True, slots=True)

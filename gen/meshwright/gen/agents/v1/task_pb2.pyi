@@ -158,7 +158,7 @@ class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishRe
     FINISH_REASON_STOP: _FinishReason.ValueType  # 1
     """The model gave its answer: COMPLETED."""
     FINISH_REASON_MAX_STEPS: _FinishReason.ValueType  # 2
-    """max_steps rounds were used up: COMPLETED with a partial output, or as on_budget_exceeded says."""
+    """max_steps rounds were used up: COMPLETED with a partial output (see unanswered), or as on_budget_exceeded says."""
     FINISH_REASON_TOKEN_BUDGET_EXCEEDED: _FinishReason.ValueType  # 3
     """token_budget was used up, or too little is left for another call: as MAX_STEPS."""
     FINISH_REASON_COST_BUDGET_EXCEEDED: _FinishReason.ValueType  # 4
@@ -182,7 +182,7 @@ FINISH_REASON_UNSPECIFIED: FinishReason.ValueType  # 0
 FINISH_REASON_STOP: FinishReason.ValueType  # 1
 """The model gave its answer: COMPLETED."""
 FINISH_REASON_MAX_STEPS: FinishReason.ValueType  # 2
-"""max_steps rounds were used up: COMPLETED with a partial output, or as on_budget_exceeded says."""
+"""max_steps rounds were used up: COMPLETED with a partial output (see unanswered), or as on_budget_exceeded says."""
 FINISH_REASON_TOKEN_BUDGET_EXCEEDED: FinishReason.ValueType  # 3
 """token_budget was used up, or too little is left for another call: as MAX_STEPS."""
 FINISH_REASON_COST_BUDGET_EXCEEDED: FinishReason.ValueType  # 4
@@ -562,12 +562,13 @@ class TaskResponse(_message.Message):
     AGENT_VERSION_FIELD_NUMBER: _builtins.int
     USAGE_SHARES_FIELD_NUMBER: _builtins.int
     STORAGE_FIELD_NUMBER: _builtins.int
+    UNANSWERED_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """As in the request, or made by the server."""
     status: Global___TaskStatus.ValueType
     """COMPLETED, FAILED and CANCELLED are final: nothing changes after them."""
     output: _builtins.str
-    """Answer, or the part of it that exists."""
+    """Answer, or the part of it that exists; of a COMPLETED task finish_reason says which."""
     steps_used: _builtins.int
     """Plan-act-observe rounds of this task alone, without its children."""
     tokens_used: _builtins.int
@@ -577,7 +578,7 @@ class TaskResponse(_message.Message):
     duration_ms: _builtins.int
     """Milliseconds from acceptance to now or to the end."""
     finish_reason: Global___FinishReason.ValueType
-    """Set when the task has ended."""
+    """Set when the task has ended. Of a COMPLETED one: STOP where output is the whole answer; any other says why it is not."""
     last_sequence: _builtins.int
     """The last durable step: the cursor to resume after."""
     attempt: _builtins.int
@@ -594,6 +595,8 @@ class TaskResponse(_message.Message):
     """W3C trace id, 32 hex digits, the same for the whole tree; empty: not traced."""
     agent_version: _builtins.str
     """Semantic version of the agent that ended it; may be empty before."""
+    unanswered: _builtins.bool
+    """COMPLETED, and a budget was used up with not even a part of an answer to show: output says so in words of the mesh."""
     @_builtins.property
     def error(self) -> _status_pb2.Status:
         """Set when FAILED; details carry google.rpc.ErrorInfo with a stable reason."""
@@ -673,10 +676,11 @@ class TaskResponse(_message.Message):
         agent_version: _builtins.str = ...,
         usage_shares: _abc.Iterable[Global___UsageShare] | None = ...,
         storage: Global___StorageUsage | None = ...,
+        unanswered: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "expire_time", b"expire_time", "output_data", b"output_data", "start_time", b"start_time", "storage", b"storage", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_version", b"agent_version", "attempt", b"attempt", "create_time", b"create_time", "degraded", b"degraded", "duration_ms", b"duration_ms", "end_time", b"end_time", "error", b"error", "expire_time", b"expire_time", "finish_reason", b"finish_reason", "last_sequence", b"last_sequence", "metadata", b"metadata", "output", b"output", "output_data", b"output_data", "parent_task_id", b"parent_task_id", "pending_inputs", b"pending_inputs", "session_id", b"session_id", "start_time", b"start_time", "status", b"status", "steps_used", b"steps_used", "storage", b"storage", "task_id", b"task_id", "tokens_used", b"tokens_used", "tool_calls", b"tool_calls", "trace_id", b"trace_id", "usage", b"usage", "usage_shares", b"usage_shares"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_version", b"agent_version", "attempt", b"attempt", "create_time", b"create_time", "degraded", b"degraded", "duration_ms", b"duration_ms", "end_time", b"end_time", "error", b"error", "expire_time", b"expire_time", "finish_reason", b"finish_reason", "last_sequence", b"last_sequence", "metadata", b"metadata", "output", b"output", "output_data", b"output_data", "parent_task_id", b"parent_task_id", "pending_inputs", b"pending_inputs", "session_id", b"session_id", "start_time", b"start_time", "status", b"status", "steps_used", b"steps_used", "storage", b"storage", "task_id", b"task_id", "tokens_used", b"tokens_used", "tool_calls", b"tool_calls", "trace_id", b"trace_id", "unanswered", b"unanswered", "usage", b"usage", "usage_shares", b"usage_shares"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -187,9 +187,9 @@ class TaskServiceServicer:
 
     def GetCosts(self, request, context):
         """GetCosts sums what the ended tasks of the caller's tenant have cost, each on the day (UTC) on which it was accepted.
-        A task is counted within seconds of its end; one that cost nothing is not. Days are kept for 40 days. Gives
-        INVALID_ARGUMENT INVALID_REQUEST for a day or a grouping that is none, and PERMISSION_DENIED for callers under a
-        grant, or without the scope costs:read.
+        A task is counted within seconds of its end, unless it neither cost anything nor used tokens. Days are kept for 40
+        days. Gives INVALID_ARGUMENT INVALID_REQUEST for a day or a grouping that is none, and PERMISSION_DENIED for callers
+        under a grant, or without the scope costs:read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

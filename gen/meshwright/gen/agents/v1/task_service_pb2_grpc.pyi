@@ -88,9 +88,9 @@ class TaskServiceStub:
     """
     GetCosts: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.GetCostsRequest, _task_service_pb2.GetCostsResponse]
     """GetCosts sums what the ended tasks of the caller's tenant have cost, each on the day (UTC) on which it was accepted.
-    A task is counted within seconds of its end; one that cost nothing is not. Days are kept for 40 days. Gives
-    INVALID_ARGUMENT INVALID_REQUEST for a day or a grouping that is none, and PERMISSION_DENIED for callers under a
-    grant, or without the scope costs:read.
+    A task is counted within seconds of its end, unless it neither cost anything nor used tokens. Days are kept for 40
+    days. Gives INVALID_ARGUMENT INVALID_REQUEST for a day or a grouping that is none, and PERMISSION_DENIED for callers
+    under a grant, or without the scope costs:read.
     """
 
 @_typing.type_check_only
@@ -150,9 +150,9 @@ class TaskServiceAsyncStub(TaskServiceStub):
     """
     GetCosts: _aio.UnaryUnaryMultiCallable[_task_service_pb2.GetCostsRequest, _task_service_pb2.GetCostsResponse]  # type: ignore[assignment]
     """GetCosts sums what the ended tasks of the caller's tenant have cost, each on the day (UTC) on which it was accepted.
-    A task is counted within seconds of its end; one that cost nothing is not. Days are kept for 40 days. Gives
-    INVALID_ARGUMENT INVALID_REQUEST for a day or a grouping that is none, and PERMISSION_DENIED for callers under a
-    grant, or without the scope costs:read.
+    A task is counted within seconds of its end, unless it neither cost anything nor used tokens. Days are kept for 40
+    days. Gives INVALID_ARGUMENT INVALID_REQUEST for a day or a grouping that is none, and PERMISSION_DENIED for callers
+    under a grant, or without the scope costs:read.
     """
 
 class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -269,9 +269,9 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_task_service_pb2.GetCostsResponse, _abc.Awaitable[_task_service_pb2.GetCostsResponse]]:
         """GetCosts sums what the ended tasks of the caller's tenant have cost, each on the day (UTC) on which it was accepted.
-        A task is counted within seconds of its end; one that cost nothing is not. Days are kept for 40 days. Gives
-        INVALID_ARGUMENT INVALID_REQUEST for a day or a grouping that is none, and PERMISSION_DENIED for callers under a
-        grant, or without the scope costs:read.
+        A task is counted within seconds of its end, unless it neither cost anything nor used tokens. Days are kept for 40
+        days. Gives INVALID_ARGUMENT INVALID_REQUEST for a day or a grouping that is none, and PERMISSION_DENIED for callers
+        under a grant, or without the scope costs:read.
         """
 
 def add_TaskServiceServicer_to_server(servicer: TaskServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -28,7 +28,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n8meshwright/gen/registry/v1/agent_directory_service.proto\x12\x0bregistry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x98\x04\n\tAgentCard\x12\x19\n\x08\x61gent_id\x18\x01 \x01(\tR\x07\x61gentId\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12 \n\x0b\x64\x65scription\x18\x03 \x01(\tR\x0b\x64\x65scription\x12\x16\n\x06skills\x18\x04 \x03(\tR\x06skills\x12\x14\n\x05tools\x18\x05 \x03(\tR\x05tools\x12\'\n\x0f\x63ontract_digest\x18\x06 \x01(\tR\x0e\x63ontractDigest\x12\x33\n\tendpoints\x18\x07 \x03(\x0b\x32\x15.registry.v1.EndpointR\tendpoints\x12<\n\routput_schema\x18\x08 \x01(\x0b\x32\x17.google.protobuf.StructR\x0coutputSchema\x12:\n\x06labels\x18\t \x03(\x0b\x32\".registry.v1.AgentCard.LabelsEntryR\x06labels\x12\x1f\n\x0b\x63\x61llable_by\x18\n \x03(\tR\ncallableBy\x12\x1c\n\tdelegates\x18\x0b \x03(\tR\tdelegates\x12\x16\n\x06models\x18\x0c \x03(\tR\x06models\x12\x1c\n\trecursive\x18\r \x01(\x08R\trecursive\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\xc6\x01\n\x08\x45ndpoint\x12\x1f\n\x0binstance_id\x18\x01 \x01(\tR\ninstanceId\x12\x16\n\x06target\x18\x02 \x01(\tR\x06target\x12\x1a\n\x08\x64raining\x18\x03 \x01(\x08R\x08\x64raining\x12\x46\n\x11lease_expire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0fleaseExpireTime\x12\x1d\n\npublic_key\x18\x05 \x01(\x0cR\tpublicKey\"\xbc\x01\n\x14\x41nnounceAgentRequest\x12,\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x16.registry.v1.AgentCardR\x05\x61gent\x12\x31\n\x08\x65ndpoint\x18\x02 \x01(\x0b\x32\x15.registry.v1.EndpointR\x08\x65ndpoint\x12/\n\x05lease\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x05lease\x12\x12\n\x04open\x18\x04 \x01(\x08R\x04open\"_\n\x15\x41nnounceAgentResponse\x12\x46\n\x11lease_expire_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0fleaseExpireTime\"R\n\x14WithdrawAgentRequest\x12\x19\n\x08\x61gent_id\x18\x01 \x01(\tR\x07\x61gentId\x12\x1f\n\x0binstance_id\x18\x02 \x01(\tR\ninstanceId\"\x17\n\x15WithdrawAgentResponse\",\n\x0fGetAgentRequest\x12\x19\n\x08\x61gent_id\x18\x01 \x01(\tR\x07\x61gentId\"O\n\x11ListAgentsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\"l\n\x12ListAgentsResponse\x12.\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x16.registry.v1.AgentCardR\x06\x61gents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"&\n\rGetKeyRequest\x12\x15\n\x06key_id\x18\x01 \x01(\tR\x05keyId\"\x92\x01\n\x0eGetKeyResponse\x12\x1d\n\npublic_key\x18\x01 \x01(\x0cR\tpublicKey\x12\x19\n\x08\x61gent_id\x18\x02 \x01(\tR\x07\x61gentId\x12\x14\n\x05tools\x18\x03 \x03(\tR\x05tools\x12\x1c\n\tdelegates\x18\x04 \x03(\tR\tdelegates\x12\x12\n\x04\x65\x64ge\x18\x05 \x01(\x08R\x04\x65\x64ge\";\n\x12WatchAgentsRequest\x12%\n\x0e\x61\x66ter_revision\x18\x01 \x01(\x04R\rafterRevision\"y\n\x13WatchAgentsResponse\x12\x1a\n\x08revision\x18\x01 \x01(\x04R\x08revision\x12,\n\x05\x61gent\x18\x02 \x01(\x0b\x32\x16.registry.v1.AgentCardR\x05\x61gent\x12\x18\n\x07removed\x18\x03 \x01(\x08R\x07removed2\xa2\x04\n\x15\x41gentDirectoryService\x12V\n\rAnnounceAgent\x12!.registry.v1.AnnounceAgentRequest\x1a\".registry.v1.AnnounceAgentResponse\x12V\n\rWithdrawAgent\x12!.registry.v1.WithdrawAgentRequest\x1a\".registry.v1.WithdrawAgentResponse\x12_\n\x08GetAgent\x12\x1c.registry.v1.GetAgentRequest\x1a\x16.registry.v1.AgentCard\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/agents/{agent_id}\x12\x61\n\nListAgents\x12\x1e.registry.v1.ListAgentsRequest\x1a\x1f.registry.v1.ListAgentsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/agents\x12\x41\n\x06GetKey\x12\x1a.registry.v1.GetKeyRequest\x1a\x1b.registry.v1.GetKeyResponse\x12R\n\x0bWatchAgents\x12\x1f.registry.v1.WatchAgentsRequest\x1a .registry.v1.WatchAgentsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n8meshwright/gen/registry/v1/agent_directory_service.proto\x12\x0bregistry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9a\x05\n\tAgentCard\x12\x19\n\x08\x61gent_id\x18\x01 \x01(\tR\x07\x61gentId\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12 \n\x0b\x64\x65scription\x18\x03 \x01(\tR\x0b\x64\x65scription\x12\x16\n\x06skills\x18\x04 \x03(\tR\x06skills\x12\x14\n\x05tools\x18\x05 \x03(\tR\x05tools\x12\'\n\x0f\x63ontract_digest\x18\x06 \x01(\tR\x0e\x63ontractDigest\x12\x33\n\tendpoints\x18\x07 \x03(\x0b\x32\x15.registry.v1.EndpointR\tendpoints\x12<\n\routput_schema\x18\x08 \x01(\x0b\x32\x17.google.protobuf.StructR\x0coutputSchema\x12:\n\x06labels\x18\t \x03(\x0b\x32\".registry.v1.AgentCard.LabelsEntryR\x06labels\x12\x1f\n\x0b\x63\x61llable_by\x18\n \x03(\tR\ncallableBy\x12\x1c\n\tdelegates\x18\x0b \x03(\tR\tdelegates\x12\x16\n\x06models\x18\x0c \x03(\tR\x06models\x12\x1c\n\trecursive\x18\r \x01(\x08R\trecursive\x12\x1e\n\nguardrails\x18\x0e \x03(\tR\nguardrails\x12\x37\n\x18tenant_day_budget_micros\x18\x0f \x01(\x03R\x15tenantDayBudgetMicros\x12\'\n\x0funpriced_models\x18\x10 \x03(\tR\x0eunpricedModels\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\xc6\x01\n\x08\x45ndpoint\x12\x1f\n\x0binstance_id\x18\x01 \x01(\tR\ninstanceId\x12\x16\n\x06target\x18\x02 \x01(\tR\x06target\x12\x1a\n\x08\x64raining\x18\x03 \x01(\x08R\x08\x64raining\x12\x46\n\x11lease_expire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0fleaseExpireTime\x12\x1d\n\npublic_key\x18\x05 \x01(\x0cR\tpublicKey\"\xbc\x01\n\x14\x41nnounceAgentRequest\x12,\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x16.registry.v1.AgentCardR\x05\x61gent\x12\x31\n\x08\x65ndpoint\x18\x02 \x01(\x0b\x32\x15.registry.v1.EndpointR\x08\x65ndpoint\x12/\n\x05lease\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x05lease\x12\x12\n\x04open\x18\x04 \x01(\x08R\x04open\"_\n\x15\x41nnounceAgentResponse\x12\x46\n\x11lease_expire_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0fleaseExpireTime\"R\n\x14WithdrawAgentRequest\x12\x19\n\x08\x61gent_id\x18\x01 \x01(\tR\x07\x61gentId\x12\x1f\n\x0binstance_id\x18\x02 \x01(\tR\ninstanceId\"\x17\n\x15WithdrawAgentResponse\",\n\x0fGetAgentRequest\x12\x19\n\x08\x61gent_id\x18\x01 \x01(\tR\x07\x61gentId\"O\n\x11ListAgentsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\"l\n\x12ListAgentsResponse\x12.\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x16.registry.v1.AgentCardR\x06\x61gents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"&\n\rGetKeyRequest\x12\x15\n\x06key_id\x18\x01 \x01(\tR\x05keyId\"\x92\x01\n\x0eGetKeyResponse\x12\x1d\n\npublic_key\x18\x01 \x01(\x0cR\tpublicKey\x12\x19\n\x08\x61gent_id\x18\x02 \x01(\tR\x07\x61gentId\x12\x14\n\x05tools\x18\x03 \x03(\tR\x05tools\x12\x1c\n\tdelegates\x18\x04 \x03(\tR\tdelegates\x12\x12\n\x04\x65\x64ge\x18\x05 \x01(\x08R\x04\x65\x64ge\";\n\x12WatchAgentsRequest\x12%\n\x0e\x61\x66ter_revision\x18\x01 \x01(\x04R\rafterRevision\"y\n\x13WatchAgentsResponse\x12\x1a\n\x08revision\x18\x01 \x01(\x04R\x08revision\x12,\n\x05\x61gent\x18\x02 \x01(\x0b\x32\x16.registry.v1.AgentCardR\x05\x61gent\x12\x18\n\x07removed\x18\x03 \x01(\x08R\x07removed2\xa2\x04\n\x15\x41gentDirectoryService\x12V\n\rAnnounceAgent\x12!.registry.v1.AnnounceAgentRequest\x1a\".registry.v1.AnnounceAgentResponse\x12V\n\rWithdrawAgent\x12!.registry.v1.WithdrawAgentRequest\x1a\".registry.v1.WithdrawAgentResponse\x12_\n\x08GetAgent\x12\x1c.registry.v1.GetAgentRequest\x1a\x16.registry.v1.AgentCard\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/agents/{agent_id}\x12\x61\n\nListAgents\x12\x1e.registry.v1.ListAgentsRequest\x1a\x1f.registry.v1.ListAgentsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/agents\x12\x41\n\x06GetKey\x12\x1a.registry.v1.GetKeyRequest\x1a\x1b.registry.v1.GetKeyResponse\x12R\n\x0bWatchAgents\x12\x1f.registry.v1.WatchAgentsRequest\x1a .registry.v1.WatchAgentsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,33 +42,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AGENTDIRECTORYSERVICE'].methods_by_name['ListAgents']._loaded_options = None
   _globals['_AGENTDIRECTORYSERVICE'].methods_by_name['ListAgents']._serialized_options = b'\202\323\344\223\002\014\022\n/v1/agents'
   _globals['_AGENTCARD']._serialized_start=199
-  _globals['_AGENTCARD']._serialized_end=735
-  _globals['_AGENTCARD_LABELSENTRY']._serialized_start=678
-  _globals['_AGENTCARD_LABELSENTRY']._serialized_end=735
-  _globals['_ENDPOINT']._serialized_start=738
-  _globals['_ENDPOINT']._serialized_end=936
-  _globals['_ANNOUNCEAGENTREQUEST']._serialized_start=939
-  _globals['_ANNOUNCEAGENTREQUEST']._serialized_end=1127
-  _globals['_ANNOUNCEAGENTRESPONSE']._serialized_start=1129
-  _globals['_ANNOUNCEAGENTRESPONSE']._serialized_end=1224
-  _globals['_WITHDRAWAGENTREQUEST']._serialized_start=1226
-  _globals['_WITHDRAWAGENTREQUEST']._serialized_end=1308
-  _globals['_WITHDRAWAGENTRESPONSE']._serialized_start=1310
-  _globals['_WITHDRAWAGENTRESPONSE']._serialized_end=1333
-  _globals['_GETAGENTREQUEST']._serialized_start=1335
-  _globals['_GETAGENTREQUEST']._serialized_end=1379
-  _globals['_LISTAGENTSREQUEST']._serialized_start=1381
-  _globals['_LISTAGENTSREQUEST']._serialized_end=1460
-  _globals['_LISTAGENTSRESPONSE']._serialized_start=1462
-  _globals['_LISTAGENTSRESPONSE']._serialized_end=1570
-  _globals['_GETKEYREQUEST']._serialized_start=1572
-  _globals['_GETKEYREQUEST']._serialized_end=1610
-  _globals['_GETKEYRESPONSE']._serialized_start=1613
-  _globals['_GETKEYRESPONSE']._serialized_end=1759
-  _globals['_WATCHAGENTSREQUEST']._serialized_start=1761
-  _globals['_WATCHAGENTSREQUEST']._serialized_end=1820
-  _globals['_WATCHAGENTSRESPONSE']._serialized_start=1822
-  _globals['_WATCHAGENTSRESPONSE']._serialized_end=1943
-  _globals['_AGENTDIRECTORYSERVICE']._serialized_start=1946
-  _globals['_AGENTDIRECTORYSERVICE']._serialized_end=2492
+  _globals['_AGENTCARD']._serialized_end=865
+  _globals['_AGENTCARD_LABELSENTRY']._serialized_start=808
+  _globals['_AGENTCARD_LABELSENTRY']._serialized_end=865
+  _globals['_ENDPOINT']._serialized_start=868
+  _globals['_ENDPOINT']._serialized_end=1066
+  _globals['_ANNOUNCEAGENTREQUEST']._serialized_start=1069
+  _globals['_ANNOUNCEAGENTREQUEST']._serialized_end=1257
+  _globals['_ANNOUNCEAGENTRESPONSE']._serialized_start=1259
+  _globals['_ANNOUNCEAGENTRESPONSE']._serialized_end=1354
+  _globals['_WITHDRAWAGENTREQUEST']._serialized_start=1356
+  _globals['_WITHDRAWAGENTREQUEST']._serialized_end=1438
+  _globals['_WITHDRAWAGENTRESPONSE']._serialized_start=1440
+  _globals['_WITHDRAWAGENTRESPONSE']._serialized_end=1463
+  _globals['_GETAGENTREQUEST']._serialized_start=1465
+  _globals['_GETAGENTREQUEST']._serialized_end=1509
+  _globals['_LISTAGENTSREQUEST']._serialized_start=1511
+  _globals['_LISTAGENTSREQUEST']._serialized_end=1590
+  _globals['_LISTAGENTSRESPONSE']._serialized_start=1592
+  _globals['_LISTAGENTSRESPONSE']._serialized_end=1700
+  _globals['_GETKEYREQUEST']._serialized_start=1702
+  _globals['_GETKEYREQUEST']._serialized_end=1740
+  _globals['_GETKEYRESPONSE']._serialized_start=1743
+  _globals['_GETKEYRESPONSE']._serialized_end=1889
+  _globals['_WATCHAGENTSREQUEST']._serialized_start=1891
+  _globals['_WATCHAGENTSREQUEST']._serialized_end=1950
+  _globals['_WATCHAGENTSRESPONSE']._serialized_start=1952
+  _globals['_WATCHAGENTSRESPONSE']._serialized_end=2073
+  _globals['_AGENTDIRECTORYSERVICE']._serialized_start=2076
+  _globals['_AGENTDIRECTORYSERVICE']._serialized_end=2622
 # @@protoc_insertion_point(module_scope)

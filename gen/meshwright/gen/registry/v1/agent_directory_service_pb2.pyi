@@ -60,6 +60,9 @@ class AgentCard(_message.Message):
     DELEGATES_FIELD_NUMBER: _builtins.int
     MODELS_FIELD_NUMBER: _builtins.int
     RECURSIVE_FIELD_NUMBER: _builtins.int
+    GUARDRAILS_FIELD_NUMBER: _builtins.int
+    TENANT_DAY_BUDGET_MICROS_FIELD_NUMBER: _builtins.int
+    UNPRICED_MODELS_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """[a-z][a-z0-9-]{0,62}."""
     version: _builtins.str
@@ -70,6 +73,8 @@ class AgentCard(_message.Message):
     """SHA-256 over the canonical descriptor set that its server serves; empty: not told."""
     recursive: _builtins.bool
     """It takes tasks that come from below its own tasks; without it such a cycle is refused: DELEGATION_CYCLE."""
+    tenant_day_budget_micros: _builtins.int
+    """What a tenant's tasks of one day may cost, in millionths of a US dollar; 0: not told, or no limit."""
     @_builtins.property
     def skills(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What it is good at, for people and for supervisors."""
@@ -102,6 +107,14 @@ class AgentCard(_message.Message):
     def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of models that a task may ask for; empty: not told."""
 
+    @_builtins.property
+    def guardrails(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of its guardrails, in their order; empty: not told, or none."""
+
+    @_builtins.property
+    def unpriced_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those of its models whose price nobody has said: what they cost is counted as nothing."""
+
     def __init__(
         self,
         *,
@@ -118,10 +131,13 @@ class AgentCard(_message.Message):
         delegates: _abc.Iterable[_builtins.str] | None = ...,
         models: _abc.Iterable[_builtins.str] | None = ...,
         recursive: _builtins.bool = ...,
+        guardrails: _abc.Iterable[_builtins.str] | None = ...,
+        tenant_day_budget_micros: _builtins.int = ...,
+        unpriced_models: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["output_schema", b"output_schema"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "callable_by", b"callable_by", "contract_digest", b"contract_digest", "delegates", b"delegates", "description", b"description", "endpoints", b"endpoints", "labels", b"labels", "models", b"models", "output_schema", b"output_schema", "recursive", b"recursive", "skills", b"skills", "tools", b"tools", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "callable_by", b"callable_by", "contract_digest", b"contract_digest", "delegates", b"delegates", "description", b"description", "endpoints", b"endpoints", "guardrails", b"guardrails", "labels", b"labels", "models", b"models", "output_schema", b"output_schema", "recursive", b"recursive", "skills", b"skills", "tenant_day_budget_micros", b"tenant_day_budget_micros", "tools", b"tools", "unpriced_models", b"unpriced_models", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
