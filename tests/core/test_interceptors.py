@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import re
+import time
 
 import grpc
 import pytest
@@ -40,6 +41,15 @@ def is_tracing(request):
 def quiet():
     with structlog.testing.capture_logs() as entries:
         yield entries
+
+
+@pytest.fixture
+async def unraised():
+    """What reached the loop alone, since nobody awaited it."""
+    loop, told = asyncio.get_running_loop(), []
+    loop.set_exception_handler(lambda _loop, context: told.append(context))
+    yield told
+    loop.set_exception_handler(None)
 
 
 def events(entries):
@@ -193,6 +203,28 @@ async def test_a_caller_that_cancels_reaches_the_handler(serve, quiet, is_tracin
         while finished(HEALTH, "CANCELLED") == before:
             await asyncio.sleep(0.01)
     assert "call_failed" not in events(quiet)
+
+
+@pytest.mark.parametrize("end", ["send", "abort"])
+async def test_a_caller_whose_time_is_over_before_the_server_knows_it_is_no_fault_of_the_servers(
+    serve, quiet, unraised, is_tracing, caplog, end
+):
+    async def health(_request, context):
+        time.sleep(0.3)
+        if end == "abort":
+            raise KeyNotFoundError("none")
+        await context.send_initial_metadata((("x-task-id", "1"),))
+
+    served = await serve(health=health, tracing=is_tracing)
+    before = finished(HEALTH, "DEADLINE_EXCEEDED")
+    error = await refused(served.stub.Health(HealthRequest(), timeout=0.1))
+    assert error.code == grpc.StatusCode.DEADLINE_EXCEEDED
+    async with asyncio.timeout(5):
+        while finished(HEALTH, "DEADLINE_EXCEEDED") == before:
+            await asyncio.sleep(0.01)
+    assert "call_failed" not in events(quiet)
+    assert not unraised
+    assert not [record for record in caplog.records if record.name.startswith("grpc") and record.levelname != "DEBUG"]
 
 
 async def test_a_caller_that_leaves_a_stream_closes_the_handlers_generator(serve):

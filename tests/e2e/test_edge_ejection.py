@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import time
+from collections import Counter
 
 import pytest
 
@@ -127,5 +128,7 @@ async def test_answers_that_callers_can_bring_about_take_nobody_out(mesh, opened
     calls = [
         asyncio.to_thread(lambda: edge.post("/v1/agents/twin/run", body, x_request_timeout="0.02")) for _ in range(60)
     ]
-    assert {answer.status for answer in await asyncio.gather(*calls)} == {504}
+    answers = Counter(answer.status for answer in await asyncio.gather(*calls))
+    # A machine that stands still for a moment ends some before Envoy has their body (408) or a connection (503).
+    assert answers[504] >= CALLS, answers
     assert (await counted(edge))["ejections_enforced_total"] == 0

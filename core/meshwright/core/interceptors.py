@@ -291,7 +291,12 @@ async def answer(error: BaseException, method: str, context: Context, *, is_late
 
     A CancelledError that leaks from the handler would leave the caller hanging: it becomes ABORTED; one by which the
     call itself is cancelled passes.
+
+    Raises:
+        asyncio.CancelledError: The caller has gone, which gRPC notices where it sends before the handler is cancelled.
     """
+    if isinstance(error, grpc.aio.InternalError):
+        raise asyncio.CancelledError from error
     if isinstance(error, asyncio.CancelledError):
         task = asyncio.current_task()
         if not (task and task.cancelling()):
@@ -309,6 +314,10 @@ async def abort(context: Context, error: MeshError, *, is_late: bool = False) ->
     """Ends a call with the error's status and its details; HTTP clients behind the edge read `retry-after`.
 
     The edge's log has the reason of what has not begun: from trailers behind messages the edge could not take it out.
+
+    Raises:
+        grpc.aio.AbortError: The call has ended so.
+        asyncio.CancelledError: It had ended already: the caller has gone.
     """
     status = error.to_status()
     trailing: list[tuple[str, str | bytes]] = [(DETAILS_KEY, status.SerializeToString())]
@@ -316,7 +325,10 @@ async def abort(context: Context, error: MeshError, *, is_late: bool = False) ->
         trailing.append((REASON_KEY, error.reason))
     if error.retry_after_s is not None:
         trailing.append(("retry-after", str(math.ceil(error.retry_after_s))))
-    await context.abort(error.code, status.message, tuple(trailing))
+    try:
+        await context.abort(error.code, status.message, tuple(trailing))
+    except grpc.aio.InternalError as gone:
+        raise asyncio.CancelledError from gone
 
 
 def limited(context: Context, default_s: float | None) -> AbstractContextManager[object]:
