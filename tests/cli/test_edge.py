@@ -57,16 +57,6 @@ def tasks():
     return Tasks()
 
 
-@pytest.fixture
-async def edge(tasks):
-    services = {"agents.v1.TaskService": bound(add_TaskServiceServicer_to_server, tasks)}
-    server = Server(Settings(drain_s=0, tracing=False), services)
-    opened = Edge(f"http://{await server.start()}")
-    yield opened
-    await opened.close()
-    await server.stop()
-
-
 def overloaded(retry_after_s=0.05):
     return OverloadedError("full", retry_after_s=retry_after_s)
 

@@ -4,12 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshwright.cli.edge import Edge
 from meshwright.cli.trace import read, rows, told
 from meshwright.cli.trace_tree import Tree, nodes
 from meshwright.core.errors import InvalidRequestError, OutputSchemaViolatedError, TaskNotFoundError
-from meshwright.core.server import Server, bound
-from meshwright.core.settings import Settings
 from meshwright.gen.agents.v1.step_event_pb2 import (
     NOTICE_KIND_FELL_BACK,
     NOTICE_KIND_PARKED,
@@ -46,7 +43,7 @@ from meshwright.gen.agents.v1.task_pb2 import (
     Usage,
 )
 from meshwright.gen.agents.v1.task_service_pb2 import ListTasksResponse
-from meshwright.gen.agents.v1.task_service_pb2_grpc import TaskServiceServicer, add_TaskServiceServicer_to_server
+from meshwright.gen.agents.v1.task_service_pb2_grpc import TaskServiceServicer
 
 ORIGIN = 1_700_000_000_000
 ROOT, CHILD = "r1", "r1.abc"
@@ -276,16 +273,6 @@ class Tasks(TaskServiceServicer):
 @pytest.fixture
 def tasks():
     return Tasks()
-
-
-@pytest.fixture
-async def edge(tasks):
-    services = {"agents.v1.TaskService": bound(add_TaskServiceServicer_to_server, tasks)}
-    server = Server(Settings(drain_s=0, tracing=False), services)
-    opened = Edge(f"http://{await server.start()}")
-    yield opened
-    await opened.close()
-    await server.stop()
 
 
 class TestTraceId:
