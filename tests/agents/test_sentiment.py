@@ -66,7 +66,7 @@ def test_documents_are_not_judged():
 
 
 def test_hostile_texts_take_no_time():
-    began = time.perf_counter()
+    began = time.process_time()
     for part in ("'a", "so very ", "!", "terrible "):
         sentiment((part * LONGEST)[:LONGEST])
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1

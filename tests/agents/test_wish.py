@@ -345,9 +345,9 @@ def test_a_wish_at_either_end_of_a_long_text_counts_and_one_in_the_middle_does_n
 )
 @pytest.mark.parametrize("length", [299, 2_000, 500_000])
 def test_hostile_texts_take_no_time(part, length):
-    began = time.perf_counter()
+    began = time.process_time()
     wants_person((part * length)[:length])
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
 
 
 @pytest.mark.parametrize(("asks_people", "many"), [(True, 1), (False, 0)])

@@ -307,7 +307,7 @@ async def test_ten_thousand_lines_are_verified_in_seconds(invoke, write):
     await write(10_000)
     start = time.monotonic()
     done = await invoke("verify", "-o", "json")
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 40
     assert json.loads(done.stdout)[0]["lines"] == 10_000
 
 

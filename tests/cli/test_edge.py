@@ -74,11 +74,11 @@ async def test_a_mesh_that_stays_overloaded_is_asked_a_few_times_and_within_the_
     with pytest.raises(OverloadedError):
         await edge.call(edge.tasks.GetTask, GetTaskRequest(task_id="a"))
     assert tasks.asked == ["a"] * 5
-    tasks.refusals, tasks.asked = [overloaded(5)], []
+    tasks.refusals, tasks.asked = [overloaded(60)], []
     began = time.monotonic()
     with pytest.raises(OverloadedError):
-        await edge.call(edge.tasks.GetTask, GetTaskRequest(task_id="b"), timeout_s=2)
-    assert (tasks.asked, time.monotonic() - began < 1) == (["b"], True)
+        await edge.call(edge.tasks.GetTask, GetTaskRequest(task_id="b"), timeout_s=40)
+    assert (tasks.asked, time.monotonic() - began < 20) == (["b"], True)
 
 
 async def test_another_refusal_is_told_at_once(edge, tasks):

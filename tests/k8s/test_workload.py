@@ -81,7 +81,7 @@ async def test_a_pod_that_does_not_stop_in_its_time_is_killed(tmp_path):
     async with Toys(tmp_path, deployment(container(script), grace_s=1)) as toys:
         started = time.monotonic()
         await toys.workload.pods[0].stop()
-        assert 1 <= time.monotonic() - started < 3
+        assert 1 <= time.monotonic() - started < 10
     assert "grace period is over" in toys.heard[0]
 
 

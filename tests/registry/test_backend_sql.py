@@ -248,7 +248,7 @@ async def test_a_statement_that_does_not_end_is_interrupted(sql):
     began = time.monotonic()
     with pytest.raises(DeadlineExceededError, match=r"took longer than 0\.3 s"):
         await it(tool)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 20
     async with asyncio.timeout(5):
         while is_reading():
             await asyncio.sleep(0.01)

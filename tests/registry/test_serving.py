@@ -115,7 +115,7 @@ async def test_a_file_of_tools_is_served_and_called_through_the_registry(run, re
         *("tool_called", "tool_failed", "tool_called"),
         *("draining", "ended"),
     ]
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 20
     with pytest.raises((UnavailableError, ToolFailedError)):
         await channel.unary(registry.tools.InvokeTool, request, timeout_s=5)
 
@@ -189,7 +189,7 @@ async def test_a_program_that_waits_for_its_registry_can_be_stopped(run, tmp_pat
         assert json.loads(await asyncio.to_thread(child.stderr.readline))["event"] == "waits_for_registry"
     start = time.monotonic()
     assert await stopped(child) == []
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 20
 
 
 async def test_a_registry_whose_port_is_taken_can_be_closed_again(registry, store):

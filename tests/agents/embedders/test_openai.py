@@ -188,7 +188,7 @@ async def test_an_answer_that_trickles_is_given_up_as_well(server: Any) -> None:
     server.sends("{", refrain=b" ", pause_s=0.02)
     began = time.monotonic()
     assert "in time" in (await failure(server, timeout_s=0.4)).message
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
 
 
 async def test_a_port_where_nobody_listens_is_named_in_the_log(server: Any) -> None:

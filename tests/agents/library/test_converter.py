@@ -137,7 +137,7 @@ def test_a_document_that_takes_too_long_is_given_up(converter: Starter) -> None:
     start = time.monotonic()
     with pytest.raises(SkipError, match=r"takes more than 0\.5 s to read"):
         converter("pdf", document_s=0.5).convert(document)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 20
 
 
 def test_documents_of_a_kind_share_a_time_budget(converter: Starter) -> None:
@@ -236,7 +236,7 @@ def test_hostile_html_neither_hangs_nor_crashes_us(page: bytes, converter: Start
     with suppress(SkipError):  # a slow machine gives up
         assert all(block.text for block in started.convert(page))
     assert started.convert(b"<p>fine</p>") == [Block(0, "fine")]
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 40
 
 
 def test_a_folder_with_hostile_documents_still_becomes_an_index(tmp_path: Path) -> None:

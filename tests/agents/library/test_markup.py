@@ -87,8 +87,8 @@ def test_rst_rules_too_short_or_inside_text_make_no_heading() -> None:
     ids=range(11),
 )
 def test_hostile_text_is_read_in_linear_time_and_small_pieces(read: Reader, source: str) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     blocks = list(read(source))
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
     longest = 65_536 + max(len(line) for line in source.split("\n"))
     assert all(len(block.text) <= longest for block in blocks)

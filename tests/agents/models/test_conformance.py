@@ -409,7 +409,7 @@ async def test_a_server_that_only_shows_that_it_lives_is_given_up_as_well(wire: 
     error = await failure(wire, timeout_s=0.4)
     assert isinstance(error, ModelUnavailableError)
     assert "in time" in error.message
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
 
 
 async def test_a_listener_that_fails_is_not_taken_for_a_failing_server(wire: Any) -> None:

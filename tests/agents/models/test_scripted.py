@@ -86,7 +86,7 @@ async def test_latency_is_waited_for(script: Callable[[str], Path]) -> None:
     path = script("agents: {default: [{text: Hi, latency_ms: 60}]}")
     began = time.monotonic()
     await ask(path)
-    assert 0.06 <= time.monotonic() - began < 1
+    assert 0.06 <= time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize(
