@@ -26,6 +26,8 @@ override AGENT := $(value AGENT)
 override DIGEST := $(value DIGEST)
 override OVERLAY := $(value OVERLAY)
 export DOCS Q MODEL AGENT DIGEST OVERLAY
+# Tests start hundreds of processes: each module is compiled once.
+unexport PYTHONDONTWRITEBYTECODE
 # What a change is held against: where it left main; on main itself, the commit before.
 AGAINST = $(shell base=$$(git merge-base HEAD origin/main 2>/dev/null || true); \
   if [ -z "$$base" ] || [ "$$base" = "$$(git rev-parse HEAD)" ]; then base=$$(git rev-parse --verify --quiet HEAD~1 || git rev-parse HEAD); fi; echo $$base)
