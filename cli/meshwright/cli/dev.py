@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from meshwright.agents.agent import load
 from meshwright.cli import tool_files
 from meshwright.cli.mesh import Mesh, MeshPlan
 from meshwright.cli.output import show_table
@@ -53,7 +54,10 @@ def dev(
         lease_s=lease,
         tools=tools or (),
     )
-    tool_files.check(plan.tools)  # before there is a loop: an import that hangs is ended by Ctrl-C
+    # Before anything starts, and before there is a loop: an import that hangs is ended by Ctrl-C.
+    tool_files.check(plan.tools)
+    for one in plan.agents:
+        load(one)
     asyncio.run(serve(plan, ready_file))
 
 
