@@ -88,16 +88,7 @@ class Container:
             self.restarts += 1
 
     async def _run_once(self) -> int:
-        with self._log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *tethered(*self._command),
-                cwd=self._folder,
-                env=self._environment,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        self._process = await self._started(*self._command)
         chores = [asyncio.create_task(chore) for chore in (self._watch(), self._weigh())]
         try:
             return await self._process.wait()
@@ -195,9 +186,19 @@ class Container:
 
     async def _executed(self, command: list[str]) -> bool:
         """Runs a command as in the container; one that is not waited for to its end is killed."""
+        process = await self._started("/usr/bin/env", *command)
+        try:
+            return await process.wait() == 0
+        finally:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+
+    async def _started(self, *command: str) -> asyncio.subprocess.Process:
+        """Starts a process as in the container, in a group of its own; it does not outlive this one."""
         with self._log.open("ab") as log:
-            process = await asyncio.create_subprocess_exec(
-                *tethered("/usr/bin/env", *command),
+            return await asyncio.create_subprocess_exec(
+                *tethered(*command),
                 cwd=self._folder,
                 env=self._environment,
                 stdin=asyncio.subprocess.DEVNULL,
@@ -205,12 +206,6 @@ class Container:
                 stderr=log,
                 start_new_session=True,
             )
-        try:
-            return await process.wait() == 0
-        finally:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
 
     def measure(self) -> None:
         """Reads the most memory that its main process has used so far."""
