@@ -1,10 +1,12 @@
 """What has to hold of any rendering: each rule takes all objects, and returns what is wrong, in words."""
 
+import re
+
 from meshwright.agents.serving import PAUSE_S
 from meshwright.agents.worker import LAST_WORDS_S
 from meshwright.core.probes import LIVENESS
 from meshwright.core.server import is_loopback
-from meshwright.gateway.drain import ADMIN_S
+from meshwright.gateway.drain import ADMIN_S, NOTICE_S
 from meshwright.registry.client import TIMEOUT_S
 from tests.k8s.objects import (
     REPO,
@@ -160,8 +162,17 @@ def before_s(settings, container):
     return settings.drain_s + 2 * ADMIN_S if hook else 0
 
 
+def listens_s(container):
+    """Returns for how long an Envoy that drains takes new connections."""
+    (told,) = re.findall(r"--drain-time-s (\d+)", " ".join(container.get("command", ()))) or ["0"]
+    return int(told)
+
+
 def grace(objects):
-    """A pod's grace period is longer than preStop, drain and flush of each of its containers together."""
+    """A pod's grace period is longer than preStop, drain and flush of each of its containers together.
+
+    While Envoy takes new connections, the process beside it is there: it is asked who is calling.
+    """
     for name, workload in workloads(objects).items():
         if workload["kind"] == "Job":
             continue
@@ -175,6 +186,9 @@ def grace(objects):
         for one in sleeps:
             if before_s(None, one) < max(before_s(settings, other) for other, settings in both if settings):
                 yield f"{name}/{one['name']} is stopped while it is being drained"
+            stays = min(min(NOTICE_S, settings.drain_s) for _, settings in both if settings)
+            if stays < (taken := listens_s(one)):
+                yield f"{name}/{one['name']} takes calls for {taken} s, whom it asks is there for {stays} s"
 
 
 def settings_exist(objects):

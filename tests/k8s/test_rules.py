@@ -65,6 +65,11 @@ def environment(objects, workload, name, value):
     container(objects, workload)["env"].append({"name": name, "value": value})
 
 
+def envoys(objects, words, others):
+    given = container(objects, "gateway", "envoy")
+    given["command"] = [word.replace(words, others) for word in given["command"]]
+
+
 def drop(objects, workload, name):
     given = container(objects, workload)["env"]
     given.remove(next(entry for entry in given if entry["name"] == name))
@@ -102,6 +107,8 @@ BREAKS = [
     (grace, lambda o: pod(workloads(o)["gateway"]).update(terminationGracePeriodSeconds=30)),
     (grace, lambda o: container(o, "gateway", "envoy")["lifecycle"]["preStop"]["sleep"].update(seconds=5)),
     (grace, lambda o: environment(o, "registry", "MESHWRIGHT_DRAIN_S", "60")),
+    (grace, lambda o: environment(o, "gateway", "MESHWRIGHT_DRAIN_S", "5")),
+    (grace, lambda o: envoys(o, "--drain-time-s 10", "--drain-time-s 12")),
     (settings_exist, lambda o: environment(o, "registry", "MESHWRIGHT_CONCURRENCY", "8")),
     (settings_exist, lambda o: environment(o, "planner", "MESHWRIGHT_EDGE_PORT", "8443")),
     (settings_exist, lambda o: environment(o, "planner", "MESHWRIGHT_LEASE_S", "soon")),
