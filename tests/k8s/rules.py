@@ -191,6 +191,20 @@ def grace(objects):
                 yield f"{name}/{one['name']} takes calls for {taken} s, whom it asks is there for {stays} s"
 
 
+def farewell(objects):
+    """What a service leads to takes calls for a while after its end was decided: nodes hear of that one by one.
+
+    A headless service leads nobody; agents and tool hosts leave the directory themselves.
+    """
+    for service in of_kind(objects, "Service"):
+        if service["spec"].get("clusterIP") == "None":
+            continue
+        for workload in selected(objects, service["spec"]["selector"]):
+            for container in pod(workload)["containers"]:
+                if settings_of(container) and not container.get("lifecycle", {}).get("preStop"):
+                    yield f"{workload['metadata']['name']}/{container['name']} is stopped while calls are led to it"
+
+
 def settings_exist(objects):
     """Every variable that a process is given is one that it reads, with a value that it takes."""
     for workload, container in containers(objects):
@@ -325,6 +339,7 @@ RULES = (
     probes,
     metrics,
     grace,
+    farewell,
     settings_exist,
     agreed,
     references,
