@@ -29,6 +29,7 @@ from tests.k8s.objects import (
 FLUSH_S = 10
 """How long OpenTelemetry's exporter tries to send what is still here."""
 RESTRICTED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+MOVABLE = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes"
 TOLD = (REPO / "docs/production.md").read_text()
 
 
@@ -289,8 +290,21 @@ def disruption(objects):
         mine = [one for one in budgets if one["spec"]["selector"]["matchLabels"].items() <= labels(workload).items()]
         if len(mine) != 1 or mine[0]["spec"].get("maxUnavailable", 0) < 1:
             yield f"{name} has no budget, two, or one that keeps nodes from being emptied"
+        elif mine[0]["spec"].get("unhealthyPodEvictionPolicy") != "AlwaysAllow":
+            yield f"{name}: pods that are not ready keep nodes from being emptied"
         elif (least := least_instances(objects, name)) > 1 and mine[0]["spec"]["maxUnavailable"] >= least:
             yield f"{name}: all {least} instances may be away at once"
+
+
+def movable(objects):
+    """An autoscaler of nodes may move what has local volumes: by itself it leaves such pods, and their nodes, alone."""
+    for name, workload in workloads(objects).items():
+        if workload["kind"] != "Deployment":
+            continue
+        local = {one["name"] for one in pod(workload).get("volumes", ()) if "emptyDir" in one}
+        told = workload["spec"]["template"]["metadata"].get("annotations", {}).get(MOVABLE, "")
+        if missed := local - {*told.split(",")}:
+            yield f"{name} keeps its node: {sorted(missed)} are local"
 
 
 def scaling(objects):
@@ -345,6 +359,7 @@ RULES = (
     references,
     restricted,
     disruption,
+    movable,
     scaling,
     addresses,
 )
