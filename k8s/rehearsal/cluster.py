@@ -71,7 +71,7 @@ class Cluster:
         port = service["spec"]["ports"][0]["targetPort"]
         behind.fill()
         number = behind.pods[0].port(port)
-        served = Service(self._addresses.of(name_of(service)), port, lambda: behind.ready)
+        served = Service(self._addresses.of(name_of(service)), port, lambda: behind.led_to)
         await served.start(number)
         ends.push_async_callback(served.stop)
 

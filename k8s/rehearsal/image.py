@@ -10,8 +10,8 @@ from k8s.rehearsal.manifests import K8S, Thing
 from meshwright.core.errors import SetupError
 from meshwright.gateway import envoy
 
-ENVOY = "--disable-hot-restart --concurrency 1"
-"""Two of them on one machine would share memory that in pods each has for itself; and two cores are all there is."""
+ENVOY = "--disable-hot-restart"
+"""Two of them on one machine would share memory that in pods each has for itself."""
 
 
 class Images:

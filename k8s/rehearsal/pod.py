@@ -14,6 +14,8 @@ from k8s.rehearsal.volumes import Volumes
 from meshwright.core.errors import SetupError
 
 GRACE_S = 30
+HEARD_S = 1.5
+"""So long after the end of a pod was decided, services lead to it: nodes hear of that one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +62,17 @@ class Pod:
         self.containers = [self._container(spec) for spec in self._spec["containers"]]
         self._runs: list[asyncio.Task[None]] = []
         self.spare_s = 0.0
+        self._led_until = 0.0
 
     @property
     def is_ready(self) -> bool:
         """Whether it takes calls: every container says so, and it is not on its way out."""
         return not self.is_going and all(container.is_ready for container in self.containers)
+
+    @property
+    def is_led_to(self) -> bool:
+        """Whether a service leads to it: while it takes calls, and until all have heard that it goes."""
+        return self.is_ready or asyncio.get_running_loop().time() < self._led_until
 
     @property
     def is_done(self) -> bool:
@@ -99,8 +107,11 @@ class Pod:
 
     async def stop(self) -> None:
         """Ends it as a deletion does: all containers at once, within the grace period."""
+        now = asyncio.get_running_loop().time()
+        if self.is_ready:
+            self._led_until = now + HEARD_S
         self.is_going = True
-        until = asyncio.get_running_loop().time() + self._spec.get("terminationGracePeriodSeconds", GRACE_S)
+        until = now + self._spec.get("terminationGracePeriodSeconds", GRACE_S)
         spare = await asyncio.gather(*(container.stop(until) for container in self.containers))
         self.spare_s = min(spare)
         await self._gone()

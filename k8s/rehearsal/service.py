@@ -1,4 +1,4 @@
-"""A service: an address before the pods that are ready, as kube-proxy makes it for every connection."""
+"""A service: an address before pods, as kube-proxy makes it for every connection."""
 
 import asyncio
 import random
@@ -11,12 +11,12 @@ CONNECT_S = 2.0
 
 
 class Service:
-    """Passes each connection on to one of the pods that are ready; one that is open stays where it is.
+    """Passes each connection on to one of the pods behind it; one that is open stays where it is.
 
     Args:
         address: Its own.
         port: Name of the pods' port; it listens at that number.
-        pods: Returns those behind it that are ready.
+        pods: Returns those behind it.
     """
 
     def __init__(self, address: str, port: str, pods: Callable[[], Sequence[Pod]]) -> None:
@@ -49,10 +49,10 @@ class Service:
             self._links.discard(this)
 
     async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        ready = self._pods()
-        if not ready:
-            return  # nobody is behind it: the connection is refused
-        pod = random.choice(ready)
+        behind = self._pods()
+        if not behind:
+            return  # the connection is refused
+        pod = random.choice(behind)
         async with asyncio.timeout(CONNECT_S):
             inner, outer = await asyncio.open_connection(pod.address, pod.port(self._port), limit=PIECE)
         try:

@@ -46,6 +46,11 @@ class Workload:
         return [pod for pod in self.pods if pod.is_ready]
 
     @property
+    def led_to(self) -> list[Pod]:
+        """The pods that a service leads to."""
+        return [pod for pod in self.all_pods if pod.is_led_to]
+
+    @property
     def is_whole(self) -> bool:
         """Whether all that is wanted is there; of a job, whether it has ended well."""
         if self.kind == "Job":

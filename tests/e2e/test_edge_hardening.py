@@ -170,6 +170,21 @@ def test_draining_lets_open_calls_end_and_takes_nothing_new(edge):
     assert done == [504]  # its own deadline, and no earlier
 
 
+def test_an_edge_without_calls_stays_until_all_have_heard_that_it_goes(edge):
+    answers = []
+
+    async def late():
+        draining = asyncio.create_task(drain(edge.folder, 30, notice_s=1))
+        await asyncio.sleep(0.3)
+        answers.append(await asyncio.to_thread(edge.post, "/run", {"prompt": "late"}))
+        return await draining
+
+    started = time.monotonic()
+    assert asyncio.run(late()) == 0
+    assert 1 <= time.monotonic() - started < 30
+    assert [answer.status for answer in answers] == [200]
+
+
 def test_the_command_drains_the_envoy_of_its_folder(edge, tmp_path):
     command = [sys.executable, "-m", "meshwright.gateway.drain"]
     settings = GatewaySettings(folder=str(edge.folder), drain_s=1)

@@ -1,10 +1,12 @@
 """What has to hold of any rendering: each rule takes all objects, and returns what is wrong, in words."""
 
+import re
+
 from meshwright.agents.serving import PAUSE_S
 from meshwright.agents.worker import LAST_WORDS_S
 from meshwright.core.probes import LIVENESS
 from meshwright.core.server import is_loopback
-from meshwright.gateway.drain import ADMIN_S
+from meshwright.gateway.drain import ADMIN_S, NOTICE_S
 from meshwright.registry.client import TIMEOUT_S
 from tests.k8s.objects import (
     REPO,
@@ -27,6 +29,7 @@ from tests.k8s.objects import (
 FLUSH_S = 10
 """How long OpenTelemetry's exporter tries to send what is still here."""
 RESTRICTED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+MOVABLE = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes"
 TOLD = (REPO / "docs/production.md").read_text()
 
 
@@ -160,8 +163,17 @@ def before_s(settings, container):
     return settings.drain_s + 2 * ADMIN_S if hook else 0
 
 
+def listens_s(container):
+    """Returns for how long an Envoy that drains takes new connections."""
+    (told,) = re.findall(r"--drain-time-s (\d+)", " ".join(container.get("command", ()))) or ["0"]
+    return int(told)
+
+
 def grace(objects):
-    """A pod's grace period is longer than preStop, drain and flush of each of its containers together."""
+    """A pod's grace period is longer than preStop, drain and flush of each of its containers together.
+
+    While Envoy takes new connections, the process beside it is there: it is asked who is calling.
+    """
     for name, workload in workloads(objects).items():
         if workload["kind"] == "Job":
             continue
@@ -175,6 +187,23 @@ def grace(objects):
         for one in sleeps:
             if before_s(None, one) < max(before_s(settings, other) for other, settings in both if settings):
                 yield f"{name}/{one['name']} is stopped while it is being drained"
+            stays = min(min(NOTICE_S, settings.drain_s) for _, settings in both if settings)
+            if stays < (taken := listens_s(one)):
+                yield f"{name}/{one['name']} takes calls for {taken} s, whom it asks is there for {stays} s"
+
+
+def farewell(objects):
+    """What a service leads to takes calls for a while after its end was decided: nodes hear of that one by one.
+
+    A headless service leads nobody; agents and tool hosts leave the directory themselves.
+    """
+    for service in of_kind(objects, "Service"):
+        if service["spec"].get("clusterIP") == "None":
+            continue
+        for workload in selected(objects, service["spec"]["selector"]):
+            for container in pod(workload)["containers"]:
+                if settings_of(container) and not container.get("lifecycle", {}).get("preStop"):
+                    yield f"{workload['metadata']['name']}/{container['name']} is stopped while calls are led to it"
 
 
 def settings_exist(objects):
@@ -261,8 +290,21 @@ def disruption(objects):
         mine = [one for one in budgets if one["spec"]["selector"]["matchLabels"].items() <= labels(workload).items()]
         if len(mine) != 1 or mine[0]["spec"].get("maxUnavailable", 0) < 1:
             yield f"{name} has no budget, two, or one that keeps nodes from being emptied"
+        elif mine[0]["spec"].get("unhealthyPodEvictionPolicy") != "AlwaysAllow":
+            yield f"{name}: pods that are not ready keep nodes from being emptied"
         elif (least := least_instances(objects, name)) > 1 and mine[0]["spec"]["maxUnavailable"] >= least:
             yield f"{name}: all {least} instances may be away at once"
+
+
+def movable(objects):
+    """An autoscaler of nodes may move what has local volumes: by itself it leaves such pods, and their nodes, alone."""
+    for name, workload in workloads(objects).items():
+        if workload["kind"] != "Deployment":
+            continue
+        local = {one["name"] for one in pod(workload).get("volumes", ()) if "emptyDir" in one}
+        told = workload["spec"]["template"]["metadata"].get("annotations", {}).get(MOVABLE, "")
+        if missed := local - {*told.split(",")}:
+            yield f"{name} keeps its node: {sorted(missed)} are local"
 
 
 def scaling(objects):
@@ -311,11 +353,13 @@ RULES = (
     probes,
     metrics,
     grace,
+    farewell,
     settings_exist,
     agreed,
     references,
     restricted,
     disruption,
+    movable,
     scaling,
     addresses,
 )

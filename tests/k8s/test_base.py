@@ -7,6 +7,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from k8s.rehearsal.figures import kib
 from meshwright.agents.library.bundle import BUNDLED
 from meshwright.cli.authority import Authority, Wanted
 from meshwright.cli.production import of_settings
@@ -89,6 +90,25 @@ def test_images_of_ours_are_those_that_are_built():
         assert (folder / "Dockerfile").is_file(), name
 
 
+def test_an_envoy_that_waits_for_its_configuration_is_not_killed_for_it():
+    """The gateway's process writes it once the store has its functions, and ends until then."""
+    _, envoy = pod(workloads(OBJECTS)["gateway"])["containers"]
+    started = envoy["startupProbe"]
+    waits_s = started["periodSeconds"] * started["failureThreshold"]
+    assert waits_s >= workloads(OBJECTS)["install"]["spec"]["activeDeadlineSeconds"]
+
+
+def test_an_envoy_that_waits_ends_when_it_is_told_to():
+    """The first process of a container does not hear SIGTERM without a trap."""
+    _, envoy = pod(workloads(OBJECTS)["gateway"])["containers"]
+    assert envoy["command"][-1].startswith("trap exit TERM; until ")
+
+
+def test_an_envoy_has_as_many_workers_as_it_is_told():
+    _, envoy = pod(workloads(OBJECTS)["gateway"])["containers"]
+    assert "--concurrency 2 " in envoy["command"][-1]
+
+
 def test_what_the_edge_writes_is_bounded():
     gateway = workloads(OBJECTS)["gateway"]
     process = next(one for one in pod(gateway)["containers"] if one["name"] == "gateway")
@@ -168,6 +188,17 @@ def test_the_store_is_as_production_wants_it():
     (claim,) = workloads(OBJECTS)["store"]["spec"]["volumeClaimTemplates"]
     assert [mount for mount in valkey["volumeMounts"] if mount["name"] == claim["metadata"]["name"]]
     assert told["--dir"] == "/data"
+
+
+def test_the_store_is_not_the_first_to_go_where_memory_is_short():
+    """It asks for what it may hold, and has room for the copy that rewrites its log."""
+    (valkey,) = pod(workloads(OBJECTS)["store"])["containers"]
+    most = valkey["args"][valkey["args"].index("--maxmemory") + 1]
+    assert most.endswith("mb")
+    held = int(most.removesuffix("mb")) * 1024
+    memory = {word: kib(told["memory"]) for word, told in valkey["resources"].items()}
+    assert memory["requests"] > held
+    assert memory["limits"] >= 2 * held
 
 
 def test_no_probe_needs_a_certificate():

@@ -102,16 +102,3 @@ def test_monitors_find_ports_and_analyses_find_metrics(overlays):
         (step,) = [step["analysis"] for step in rollout["spec"]["strategy"]["canary"]["steps"] if "analysis" in step]
         assert [one["templateName"] for one in step["templates"]] == [analysis["metadata"]["name"]]
         assert {one["name"] for one in step["args"]} == {one["name"] for one in analysis["spec"]["args"]}
-
-
-def test_what_agents_are_scaled_by_is_what_processes_count(overlays):
-    from prometheus_client import REGISTRY
-
-    from meshwright.core import telemetry
-
-    telemetry.TASKS_READY.labels("judged", "").set(3)
-    assert REGISTRY.get_sample_value("meshwright_tasks_ready", {"agent": "judged", "version": ""}) == 3
-    for scaler in of_kind(overlays["prod"], "ScaledObject"):
-        name = scaler["metadata"]["name"]
-        asked = f'sum(max by (version) (meshwright_tasks_ready{{agent="{name}"}}))'
-        assert scaler["spec"]["triggers"][0]["metadata"]["query"] == asked

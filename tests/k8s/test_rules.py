@@ -17,8 +17,10 @@ from tests.k8s.rules import (
     agreed,
     digests,
     disruption,
+    farewell,
     grace,
     metrics,
+    movable,
     probes,
     references,
     restricted,
@@ -65,6 +67,11 @@ def environment(objects, workload, name, value):
     container(objects, workload)["env"].append({"name": name, "value": value})
 
 
+def envoys(objects, words, others):
+    given = container(objects, "gateway", "envoy")
+    given["command"] = [word.replace(words, others) for word in given["command"]]
+
+
 def drop(objects, workload, name):
     given = container(objects, workload)["env"]
     given.remove(next(entry for entry in given if entry["name"] == name))
@@ -102,6 +109,11 @@ BREAKS = [
     (grace, lambda o: pod(workloads(o)["gateway"]).update(terminationGracePeriodSeconds=30)),
     (grace, lambda o: container(o, "gateway", "envoy")["lifecycle"]["preStop"]["sleep"].update(seconds=5)),
     (grace, lambda o: environment(o, "registry", "MESHWRIGHT_DRAIN_S", "60")),
+    (grace, lambda o: environment(o, "gateway", "MESHWRIGHT_DRAIN_S", "5")),
+    (grace, lambda o: envoys(o, "--drain-time-s 10", "--drain-time-s 12")),
+    (farewell, lambda o: container(o, "registry").pop("lifecycle")),
+    (farewell, lambda o: container(o, "gateway").pop("lifecycle")),
+    (farewell, lambda o: named(o, "Service", "planner")["spec"].pop("clusterIP")),
     (settings_exist, lambda o: environment(o, "registry", "MESHWRIGHT_CONCURRENCY", "8")),
     (settings_exist, lambda o: environment(o, "planner", "MESHWRIGHT_EDGE_PORT", "8443")),
     (settings_exist, lambda o: environment(o, "planner", "MESHWRIGHT_LEASE_S", "soon")),
@@ -122,6 +134,9 @@ BREAKS = [
     (disruption, lambda o: budget(o, "planner", 0)),
     (disruption, lambda o: budget(o, "planner", 2)),
     (disruption, lambda o: o.remove(named(o, "PodDisruptionBudget", "gateway"))),
+    (disruption, lambda o: named(o, "PodDisruptionBudget", "planner")["spec"].pop("unhealthyPodEvictionPolicy")),
+    (movable, lambda o: workloads(o)["planner"]["spec"]["template"]["metadata"].pop("annotations")),
+    (movable, lambda o: pod(workloads(o)["gateway"])["volumes"].append({"name": "more", "emptyDir": {}})),
     (scaling, lambda o: o.append(scaler("planner"))),
     (scaling, lambda o: o.extend([scaler("gateway"), scaler("gateway", "ScaledObject")])),
     (scaling, lambda o: o.append(scaler("gateway", of="Rollout"))),

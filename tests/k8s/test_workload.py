@@ -1,5 +1,6 @@
 """Pods of the rehearsal are started, probed, rolled, evicted and stopped as in a cluster."""
 
+import asyncio
 import math
 import time
 from pathlib import Path
@@ -74,6 +75,27 @@ async def test_a_pod_is_told_before_it_has_to_stop(tmp_path):
         assert toys.printed(pod).split() == ["before", "stops"]
         assert 3 < pod.spare_s < 5
         assert not pod.is_ready
+
+
+async def test_services_lead_to_a_pod_for_a_moment_after_its_end_was_decided(tmp_path):
+    script = "trap '' TERM; cd $FOLDER; touch ready; while true; do sleep 0.05; done"
+    async with Toys(tmp_path, deployment(container(script), grace_s=100)) as toys:
+        (pod,) = toys.workload.pods
+        assert toys.workload.led_to == [pod]
+        going = asyncio.create_task(pod.stop())
+        await until(lambda: pod.is_going)
+        assert not pod.is_ready
+        assert toys.workload.led_to == [pod]
+        await until(lambda: not toys.workload.led_to)
+        await pod.kill()
+        await going
+
+
+async def test_nobody_is_led_to_a_pod_that_was_killed(tmp_path):
+    async with Toys(tmp_path, deployment(container(SERVES))) as toys:
+        (pod,) = toys.workload.pods
+        await pod.kill()
+        assert toys.workload.led_to == []
 
 
 async def test_a_pod_that_does_not_stop_in_its_time_is_killed(tmp_path):

@@ -14,17 +14,20 @@ from meshwright.gateway.settings import GatewaySettings
 
 ADMIN_S = 2.0
 """How long one question to Envoy may take."""
+NOTICE_S = 10.0
+"""So long after its farewell a pod may still get new connections: not all of a cluster have heard of it at once."""
 LOOK_S = 0.1
 OPEN_CALLS = "http.edge.downstream_rq_active"
 MOST_BYTES = 65_536
 
 
-async def drain(folder: Path, wait_s: float) -> int:
+async def drain(folder: Path, wait_s: float, notice_s: float = 0.0) -> int:
     """Has balancers send nothing new, closes the listeners, and waits for the calls that are open.
 
     Args:
         folder: Where Envoy runs.
         wait_s: Seconds that open calls get.
+        notice_s: Seconds, of these, in which new calls may still come: they are waited for where none is open, too.
 
     Returns:
         How many calls were still open when the time was over.
@@ -35,11 +38,13 @@ async def drain(folder: Path, wait_s: float) -> int:
     admin = folder / ADMIN
     await ask(admin, "POST", "/healthcheck/fail")
     await ask(admin, "POST", "/drain_listeners?graceful")
-    ends = asyncio.get_running_loop().time() + wait_s
+    clock = asyncio.get_running_loop().time
+    ends, heard = clock() + wait_s, clock() + notice_s
     while True:
         stats = json.loads(await ask(admin, "GET", f"/stats?format=json&filter=^{OPEN_CALLS}$"))
         is_open = sum(int(one.get("value", 0)) for one in stats["stats"])
-        if not is_open or asyncio.get_running_loop().time() >= ends:
+        now = clock()
+        if now >= ends or (not is_open and now >= heard):
             return is_open
         await asyncio.sleep(LOOK_S)
 
@@ -79,7 +84,7 @@ def unchunked(body: bytes) -> bytes:
 async def main() -> int:
     """Drains as the environment says: `MESHWRIGHT_FOLDER`, and `MESHWRIGHT_DRAIN_S` for open calls."""
     settings = GatewaySettings.load()
-    left = await drain(settings.home, settings.drain_s)
+    left = await drain(settings.home, settings.drain_s, NOTICE_S)
     sys.stdout.write(f"drained: {left} calls are still open\n")
     return 0
 
