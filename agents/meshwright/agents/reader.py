@@ -202,4 +202,6 @@ def parse_ref(ref: str) -> TaskName:
 
 def not_found(name: TaskName) -> TaskNotFoundError:
     """Says that a holder has no such task, in words that tell nothing of other holders."""
-    return TaskNotFoundError(f"no task {name.task_id}: it was never accepted, it has expired, or is another principal's")
+    return TaskNotFoundError(
+        f"no task {name.task_id}: it was never accepted, it has expired, or is another principal's"
+    )

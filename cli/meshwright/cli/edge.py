@@ -98,7 +98,7 @@ class Edge:
         try:
             response: HealthResponse = await call
         except grpc.aio.AioRpcError as error:
-            raise MeshError.from_rpc(error) from None
+            raise channel.failure(error) from None
         return response
 
     async def submit(self, request: TaskRequest) -> TaskResponse:
