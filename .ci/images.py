@@ -268,7 +268,7 @@ def main() -> int:
     """Does what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("act", choices=("digests", "build", "publish", "lock", "affected"))
-    parser.add_argument("names", nargs="*", choices=[*(image.name for image in images()), []], help="by default all")
+    parser.add_argument("names", nargs="*", help="by default all")
     parser.add_argument("--base", default="", help="Python's image, pinned by digest")
     parser.add_argument("--prefix", default=PREFIX, help="registry and repository in front of names")
     parser.add_argument("--against", default="HEAD", help="revision that `affected` compares with")
@@ -286,6 +286,9 @@ def act(options: argparse.Namespace) -> int:
     Raises:
         ValueError: It cannot be done; says what to do.
     """
+    known = [image.name for image in images()]
+    for name in set(options.names) - set(known):
+        raise ValueError(f"no image is called {name!r}: name one of {', '.join(known)}")
     if options.act == "build":
         return build(options.names, options.base, options.prefix)
     if options.act == "publish":

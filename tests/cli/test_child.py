@@ -64,6 +64,18 @@ async def test_a_child_that_ends_at_once_says_why(child):
         await silent.start()
 
 
+async def test_a_child_that_has_run_and_says_nothing_is_told_with_its_log_and_not_as_one_that_never_ran(child):
+    sample = child(f"import os, time\n{READY}time.sleep(0.2)\nos._exit(139)")
+    await sample.start()
+    told = []
+    keeper = asyncio.create_task(sample.keep(told.append))
+    first = sample.pid
+    await until(lambda: told)
+    assert told[0] == f"sample (pid {first}) ended: exit code 139: see {sample.log}"
+    await sample.stop()
+    await keeper
+
+
 async def test_what_an_earlier_run_said_is_not_taken_for_the_reason(child):
     sample = child("raise SystemExit(3)")
     sample.log.write_text("error: of yesterday\n")

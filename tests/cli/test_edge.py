@@ -9,7 +9,7 @@ import pytest
 
 from meshwright.cli import edge as edge_module
 from meshwright.cli.edge import Edge
-from meshwright.core.errors import OverloadedError, QueueFullError, SetupError
+from meshwright.core.errors import DeadlineExceededError, OverloadedError, QueueFullError, SetupError
 from meshwright.core.server import Server, bound
 from meshwright.core.settings import Settings
 from meshwright.gen.agents.v1.step_event_pb2 import Heartbeat, StepEvent
@@ -24,11 +24,13 @@ class Tasks(TaskServiceServicer):
     def __init__(self):
         self.refusals = []
         self.asked = []
+        self.answers_after_s = 0.0
 
     async def GetTask(self, request, context):  # noqa: N802 - an RPC's name
         self.asked.append(request.task_id)
         if self.refusals:
             raise self.refusals.pop(0)
+        await asyncio.sleep(self.answers_after_s)
         return TaskResponse(task_id=request.task_id)
 
     async def WatchTask(self, request, context):  # noqa: N802 - an RPC's name
@@ -86,6 +88,13 @@ async def test_another_refusal_is_told_at_once(edge, tasks):
     with pytest.raises(QueueFullError):
         await edge.call(edge.tasks.GetTask, GetTaskRequest(task_id="a"))
     assert tasks.asked == ["a"]
+
+
+async def test_a_mesh_that_does_not_answer_in_time_is_told_with_what_to_do(edge, tasks):
+    tasks.answers_after_s = 30
+    with pytest.raises(DeadlineExceededError) as caught:
+        await edge.call(edge.tasks.GetTask, GetTaskRequest(task_id="t"), timeout_s=0.3)
+    assert caught.value.message.startswith(f"{edge.url} did not answer within 0.3 s: `meshwright doctor --production")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,13 @@ from hypothesis import strategies as st
 
 from meshwright.cli.trace import read, rows, told
 from meshwright.cli.trace_tree import Tree, nodes
-from meshwright.core.errors import InvalidRequestError, OutputSchemaViolatedError, TaskNotFoundError
+from meshwright.core.errors import (
+    InvalidRequestError,
+    ModelUnavailableError,
+    OutputSchemaViolatedError,
+    TaskNotFoundError,
+    ToolFailedError,
+)
 from meshwright.gen.agents.v1.step_event_pb2 import (
     NOTICE_KIND_FELL_BACK,
     NOTICE_KIND_PARKED,
@@ -16,6 +22,7 @@ from meshwright.gen.agents.v1.step_event_pb2 import (
     NOTICE_KIND_VERSION_CHANGED,
     RESERVATION_STATE_CHARGED,
     TOOL_OUTCOME_DENIED,
+    TOOL_OUTCOME_ERROR,
     TOOL_OUTCOME_OK,
     ChildStep,
     ContextCompacted,
@@ -248,6 +255,18 @@ def test_a_failure_is_told_by_its_reason():
     task, root = tree(at(5, started=TaskStarted(agent_id="chef")), at(90, result=failed))
     assert told(task, root)["tree"]["notes"] == ["OUTPUT_SCHEMA_VIOLATED"]
     assert next(rows(root, ORIGIN))[5] == "failed, OUTPUT_SCHEMA_VIOLATED"
+
+
+def test_a_tools_failure_is_told_by_its_reason_and_a_models_by_how_often_it_was_tried():
+    failed = result(0, FINISH_REASON_ERROR)
+    failed.status = TASK_STATUS_FAILED
+    failed.error.CopyFrom(ModelUnavailableError("it failed").to_status())
+    broken = ToolResult(call_id="c1", outcome=TOOL_OUTCOME_ERROR, error=ToolFailedError("no flour").to_status())
+    tried_again = at(60, notice=RunnerNotice(kind=NOTICE_KIND_RETRIED))
+    _, root = tree(at(10, tool_call=ToolCall(call_id="c1", tool="oven.heat")), at(20, tool_result=broken))
+    assert [*rows(root, ORIGIN)][1][5] == "error, TOOL_FAILED"
+    _, root = tree(tried_again, tried_again, at(90, result=failed))
+    assert next(rows(root, ORIGIN))[5] == "failed, MODEL_UNAVAILABLE, its last model call was tried 3 times"
 
 
 TRACE = "ab" * 16

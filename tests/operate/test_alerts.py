@@ -37,11 +37,18 @@ class Case:
     at: str = "20m"
 
 
-def calls(ok, failed, job="clerk"):
+def calls(ok, failed, job="clerk", method="/m"):
     return {
-        f'meshwright_calls_total{{job="{job}",method="/m",code="OK"}}': ok,
-        f'meshwright_calls_total{{job="{job}",method="/m",code="UNAVAILABLE"}}': failed,
+        f'meshwright_calls_total{{job="{job}",method="{method}",code="OK"}}': ok,
+        f'meshwright_calls_total{{job="{job}",method="{method}",code="UNAVAILABLE"}}': failed,
     }
+
+
+def probes(ok):
+    """Calls that ask each second how things are: good ones, and as many that say `not ready`."""
+    return calls(ok, "0x800", "clerk", "/grpc.health.v1.Health/Check") | calls(
+        "0x800", ok, "gateway", "/gateway.v1.EdgeService/GetReady"
+    )
 
 
 def buckets(metric, labels, bounds):
@@ -97,7 +104,9 @@ BURNT = "of calls failed within {}: at {} times the rate that the objective of 9
 CASES = {
     "MeshwrightErrorRate": Case(
         calls("0+80x400", "0+20x400") | calls("0+9000x400", "0+10x400", "another"),
-        calls("0+98x400", "0+2x400") | {'meshwright_calls_total{job="clerk",method="/m",code="NOT_FOUND"}': "0+50x400"},
+        calls("0+98x400", "0+2x400")
+        | probes("0+60x400")
+        | {'meshwright_calls_total{job="clerk",method="/m",code="NOT_FOUND"}': "0+50x400"},
         "20% of calls of /m at clerk fail by our doing",
         {"job": "clerk", "method": "/m"},
     ),
@@ -106,14 +115,15 @@ CASES = {
         | buckets("meshwright_call_seconds", 'job="another",method="/m"', {"1": 9000, "2.5": 9000, "+Inf": 9000}),
         buckets("meshwright_call_seconds", 'job="clerk",method="/m"', {"1": 99, "2.5": 100, "+Inf": 100})
         | buckets("meshwright_call_seconds", 'method="/a/WatchTask"', {"1": 0, "2.5": 100, "+Inf": 100})
-        | buckets("meshwright_call_seconds", 'method="/a/RunTask"', {"1": 0, "2.5": 100, "+Inf": 100}),
+        | buckets("meshwright_call_seconds", 'method="/a/RunTask"', {"1": 0, "2.5": 100, "+Inf": 100})
+        | buckets("meshwright_call_seconds", 'method="/a/GetReady"', {"1": 0, "2.5": 100, "+Inf": 100}),
         "One in twenty calls of /m at clerk takes longer than 2.35s",
         {"job": "clerk", "method": "/m"},
         "30m",
     ),
     "MeshwrightErrorBudgetBurnsFast": Case(
-        calls("0+98x400", "0+2x400"),
-        calls("0+99x60 5940+100x400", "0+2x60 120x400"),  # it was so for an hour, and is over
+        calls("0+98x400", "0+2x400") | calls("0+9000x400", "0x400", method="/grpc.health.v1.Health/Check"),
+        probes("0+60x400") | calls("0+99x60 5940+100x400", "0+2x60 120x400"),  # it was so for an hour, and is over
         "2% " + BURNT.format("1h", "14.4"),
         at="90m",
     ),
@@ -164,9 +174,9 @@ CASES = {
         {"agent": "clerk"},
     ),
     "MeshwrightTakeoverStorm": Case(
-        {'meshwright_takeovers_total{agent="clerk"}': "0+2x40"},
+        {'meshwright_takeovers_total{agent="clerk"}': "0+1.25x40"},
         {'meshwright_takeovers_total{agent="clerk"}': "0x14 1x20"},
-        "20 tasks of clerk were taken over from lost workers within 10 minutes",
+        "12 tasks of clerk were taken over from lost workers within 10 minutes",
         {"agent": "clerk"},
     ),
     "MeshwrightGuardrailViolations": Case(
@@ -196,23 +206,23 @@ CASES = {
     "MeshwrightToolCircuitOpen": Case(
         {'meshwright_tool_circuit{tool="tax.add@1.0.0",instance="a"}': "0x10 2x20"},
         {'meshwright_tool_circuit{tool="tax.add@1.0.0",instance="a"}': "0 2 1 0 1 0x20"},
-        "The tool tax.add@1.0.0 has failed so often that it is left alone (circuit 2)",
+        "The tool tax.add@1.0.0 has failed so often that it is left alone (circuit 2; 2: open, 1: on trial)",
         {"tool": "tax.add@1.0.0"},
     ),
     "MeshwrightModelCircuitOpen": Case(
-        {'meshwright_model_circuit{model="openai:m",instance="a"}': "0x10 2x20"},
+        {'meshwright_model_circuit{model="openai:m",instance="a"}': "0x10 2 1 1 2 1 1 2 1 1 2 1 1"},  # slow to fail
         {'meshwright_model_circuit{model="openai:m",instance="a"}': "0x18 1x20"},
-        "The model openai:m has failed so often that it is left alone (circuit 2)",
+        "The model openai:m has failed so often that it is left alone (circuit 2; 2: open, 1: on trial)",
         {"model": "openai:m"},
     ),
     "MeshwrightStoreAway": Case(
-        {'meshwright_store_failures_total{reason="STORE_UNAVAILABLE",instance="a"}': "0+10x40"},
+        {'meshwright_store_failures_total{reason="STORE_UNAVAILABLE",job="clerk",instance="a"}': "0+10x40"},
         {
-            'meshwright_store_failures_total{reason="STORE_UNAVAILABLE",instance="a"}': "0x18 1x20",
+            'meshwright_store_failures_total{reason="STORE_UNAVAILABLE",job="clerk",instance="a"}': "0x18 1x20",
             'meshwright_store_failures_total{reason="STORE_DENIED",instance="a"}': "0+10x40",
         },
-        "The store did not serve 20 requests of a within 2 minutes",
-        {"instance": "a"},
+        "The store did not serve 20 requests of clerk at a within 2 minutes",
+        {"job": "clerk", "instance": "a"},
     ),
     "MeshwrightWebhookGivenUp": Case(
         {'meshwright_webhooks_total{endpoint="crm",outcome="given_up"}': "_x20 2x90"},
@@ -225,10 +235,10 @@ CASES = {
         "70m",
     ),
     "MeshwrightLoopLag": Case(
-        buckets("meshwright_event_loop_lag_seconds", 'instance="a"', {"0.25": 0, "0.5": 60, "+Inf": 60}),
-        buckets("meshwright_event_loop_lag_seconds", 'instance="a"', {"0.25": 59, "0.5": 60, "+Inf": 60}),
-        "The event loop of a runs 475ms late",
-        {"instance": "a"},
+        buckets("meshwright_event_loop_lag_seconds", 'job="clerk",instance="a"', {"0.25": 0, "0.5": 60, "+Inf": 60}),
+        buckets("meshwright_event_loop_lag_seconds", 'job="clerk",instance="a"', {"0.25": 59, "0.5": 60, "+Inf": 60}),
+        "The event loop of clerk at a runs 475ms late",
+        {"job": "clerk", "instance": "a"},
     ),
     "MeshwrightEdgeErrors": Case(
         requests("0+90x40", "0+10x40"),
@@ -284,7 +294,7 @@ CASES = {
     "MeshwrightTargetDown": Case(
         up("agent", "planner", "1x5 0x40"),
         up("agent", "planner", "1x5 0x2 1x40") | {'up{job="other",instance="i"}': "0x40"},
-        "agent at planner-0 tells no metrics (up is 0)",
+        "planner at planner-0 (agent) tells no metrics (up is 0)",
         {"mesh_role": "agent", "job": "planner", "instance": "planner-0"},
     ),
     "MeshwrightRoleAbsent": (
@@ -311,33 +321,33 @@ CASES = {
                 f"process_start_time_seconds{{{OF_REGISTRY}}}": "100x5 400x20 900x40",
                 'process_start_time_seconds{job="other"}': "0+60x40",
             },
-            "registry at registry-0 has started anew 3 times within 30 minutes",
+            "registry at registry-0 (registry) has started anew 3 times within 30 minutes",
             {"mesh_role": "registry", "job": "registry", "instance": "registry-0"},
             "25m",
         ),
         Case(
             {f"envoy_server_uptime{{{OF_EDGE}}}": "0+60x5 0+60x5 0+60x5 0+60x20"},
             {f"envoy_server_uptime{{{OF_EDGE}}}": "0+60x10 0+60x40"},
-            "edge at gateway-0 has started anew 3 times within 30 minutes",
+            "gateway at gateway-0 (edge) has started anew 3 times within 30 minutes",
             {"mesh_role": "edge", "job": "gateway", "instance": "gateway-0"},
             "25m",
         ),
     ),
     "MeshwrightCertificateExpires": (
         Case(
-            {'meshwright_certificate_expires_seconds{instance="a"}': "87600x40"},
+            {'meshwright_certificate_expires_seconds{job="clerk",instance="a"}': "87600x40"},
             {
-                'meshwright_certificate_expires_seconds{instance="a"}': "6048000x40",
-                'meshwright_certificate_expires_seconds{instance="b"}': "0x40",
+                'meshwright_certificate_expires_seconds{job="clerk",instance="a"}': "6048000x40",
+                'meshwright_certificate_expires_seconds{job="clerk",instance="b"}': "0x40",
             },
-            "The certificate of a expires in 1d 0h 0m 0s",
-            {"instance": "a"},
+            "The certificate of clerk at a expires in 1d 0h 0m 0s",
+            {"job": "clerk", "instance": "a"},
         ),
         Case(
-            {'envoy_server_days_until_first_cert_expiring{instance="a"}': "6x40"},
-            {'envoy_server_days_until_first_cert_expiring{instance="a"}': "4294967295x40"},  # it shows none
-            "The certificate of a expires in 6d 0h 0m 0s",
-            {"instance": "a"},
+            {'envoy_server_days_until_first_cert_expiring{job="clerk",instance="a"}': "6x40"},
+            {'envoy_server_days_until_first_cert_expiring{job="clerk",instance="a"}': "4294967295x40"},  # it shows none
+            "The certificate of clerk at a expires in 6d 0h 0m 0s",
+            {"job": "clerk", "instance": "a"},
         ),
     ),
 }

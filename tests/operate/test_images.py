@@ -366,6 +366,14 @@ def test_images_are_built_on_a_base_that_is_pinned(capsys):
     assert line[-1] == str(REPO / images.LIBRARY / "planner")
 
 
+def test_an_image_that_is_none_is_told_in_one_line_with_those_that_are(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["images.py", "publish", "nobody"])
+    assert images.main() == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: no image is called 'nobody': name one of runtime, registry, gateway, ")
+    assert told.count("\n") == 1
+
+
 def test_locks_of_images_hold_what_the_whole_lock_holds():
     def pins(name):
         return set(re.findall(r"^([a-z0-9-]+)==(\S+)", (REPO / name).read_text(), re.MULTILINE))

@@ -39,7 +39,7 @@ class Reader:
         partition, ref = self._place(name)
         time, fields = await self.store.run(("TIME",), ("HGETALL", partition_key(partition, "task", ref)))
         if not fields:
-            raise TaskNotFoundError(f"no task {name.task_id}: it was never accepted, or it has expired")
+            raise not_found(name)
         return Record.parse(name, await self.sealing.opened_fields(name, fields), milliseconds(time))
 
     async def outline(self, name: TaskName) -> Record:
@@ -51,7 +51,7 @@ class Reader:
         partition, ref = self._place(name)
         time, fields = await self.store.run(("TIME",), ("HGETALL", partition_key(partition, "task", ref)))
         if not fields:
-            raise TaskNotFoundError(f"no task {name.task_id}: it was never accepted, or it has expired")
+            raise not_found(name)
         request = TaskRequest(session_id=fields.get(b"session", b"").decode())
         return Record.parse(name, fields | UNREADABLE | {b"request": request.SerializeToString()}, milliseconds(time))
 
@@ -104,7 +104,7 @@ class Reader:
         """
         found = await self.responses([name])
         if not found:
-            raise TaskNotFoundError(f"no task {name.task_id}: it was never accepted, or it has expired")
+            raise not_found(name)
         return found[0]
 
     async def read(self, name: TaskName, after: int, limit: int = PAGE) -> list[Entry]:
@@ -198,3 +198,10 @@ def milliseconds(time: Sequence[bytes]) -> int:
 def parse_ref(ref: str) -> TaskName:
     """Reads a task's name from a key."""
     return TaskName(*map(unquote, ref.split("/")))
+
+
+def not_found(name: TaskName) -> TaskNotFoundError:
+    """Says that a holder has no such task, in words that tell nothing of other holders."""
+    return TaskNotFoundError(
+        f"no task {name.task_id}: it was never accepted, it has expired, or is another principal's"
+    )

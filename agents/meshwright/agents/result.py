@@ -42,7 +42,7 @@ OUT_OF_BUDGET = frozenset(
 WORDS: dict[FinishReason.ValueType, str] = {
     FINISH_REASON_MAX_STEPS: "I stopped here: this task may take no more steps.",
     FINISH_REASON_TOKEN_BUDGET_EXCEEDED: "I stopped here: this task's budget of tokens is used up.",
-    FINISH_REASON_COST_BUDGET_EXCEEDED: "I stopped here: this task's budget of money is used up.",
+    FINISH_REASON_COST_BUDGET_EXCEEDED: "I stopped here: the money that this task may spend is used up.",
 }
 NOTHING = "There is nothing to show yet: no answer, nor a part of one."
 STATES: dict[TaskStatus.ValueType, str] = {

@@ -98,7 +98,7 @@ class Child:
         while not (facts := facts_in(line := await self._said(process.stdout))):
             if not line:
                 await process.wait()
-                raise SetupError(self.last_words())
+                raise self._unready()
         self.facts = facts
         self.target = str(facts["target"])
         self._copying = asyncio.create_task(self._copy(process.stdout))
@@ -108,7 +108,7 @@ class Child:
     ) -> None:
         while not await answers():
             if process.returncode is not None:
-                raise SetupError(self.last_words())
+                raise self._unready()
             await asyncio.sleep(POLL_S)
 
     async def _said(self, stdout: asyncio.StreamReader) -> bytes:
@@ -126,8 +126,12 @@ class Child:
         while await self._said(stdout):
             pass
 
+    def _unready(self) -> SetupError:
+        """Says why the process ended in place of being ready."""
+        return SetupError(self.last_words() or f"{self.name} ended at once: see {self.log}")
+
     def last_words(self) -> str:
-        """Returns the line in which the process said why it ended."""
+        """Returns the line in which the process said why it ended; empty: it said nothing."""
         with self.log.open("rb") as log:
             log.seek(max(self._log_start, log.seek(0, 2) - 8192))
             tail = log.read().decode(errors="replace").splitlines()
@@ -135,7 +139,7 @@ class Child:
             said = next((found["why"] for line in reversed(tail) if (found := pattern.search(line))), "")
             if said:
                 return said.strip().rstrip(".") + (DISK if "AOF write error" in said else "")
-        return f"{self.name} ended at once: see {self.log}"
+        return ""
 
     async def keep(self, on_change: Callable[[str], None]) -> None:
         """Waits for the process to end and starts it again, until it is stopped; tells what happened each time.
@@ -175,7 +179,7 @@ class Child:
         if not code or code < 0:
             return ending(code)
         with contextlib.suppress(OSError):
-            return f"{ending(code)}: {self.last_words()}"
+            return f"{ending(code)}: {self.last_words() or f'see {self.log}'}"
         return ending(code)
 
     async def stop(self) -> None:

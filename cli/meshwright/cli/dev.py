@@ -68,7 +68,7 @@ async def serve(plan: MeshPlan, ready_file: Path | None) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
     console = Console(stderr=True)
-    mesh = Mesh(plan, ready_file, lambda what: console.print(what, style="yellow", markup=False, highlight=False))
+    mesh = Mesh(plan, ready_file, lambda what: tell(console, what))
     starting = asyncio.create_task(mesh.start())
     waiting = asyncio.create_task(stopping.wait())
     with console.status("starting store, registry, agents, gateway and Envoy …"):
@@ -84,6 +84,11 @@ async def serve(plan: MeshPlan, ready_file: Path | None) -> None:
         await mesh.stop()
 
 
+def tell(console: Console, what: str) -> None:
+    """Prints what happens to a process, on one line however narrow the terminal, so that paths stay whole."""
+    console.print(what, style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
 def introduce(mesh: Mesh) -> None:
     """Prints what runs where, and what to try."""
     own = {"envoy": mesh.edge_url, "store": "socket in the data folder"}
@@ -91,12 +96,18 @@ def introduce(mesh: Mesh) -> None:
         ("PROCESS", "WHERE", "TRY TO KILL IT"),
         ((name, own.get(name, child.target), f"kill -9 {child.pid}") for name, child in mesh.children.items()),
     )
-    auth = Settings.load().auth
-    callers = "MESHWRIGHT_AUTH=none: whoever reaches the port may do everything" if auth == "none" else auth
     typer.echo(
         f'\nedge     {mesh.edge_url}   (open it in a browser, or: meshwright run "…" --stream --edge {mesh.edge_url})'
-        f"\nmetrics  http://127.0.0.1:{mesh.internal_port}/metrics"
-        f"\nauth     {callers}"
+        f"\nmetrics  http://127.0.0.1:{mesh.internal_port}/metrics   (Envoy's; others: docs/monitoring.md)"
+        f"\nauth     {callers(Settings.load().auth, mesh.plan.data)}"
         f"\nlogs     {mesh.plan.data / 'logs'}"
         "\nCtrl-C stops everything."
     )
+
+
+def callers(auth: str, data: Path) -> str:
+    """Says who may call, and how somebody becomes one of them."""
+    if auth == "none":
+        return "MESHWRIGHT_AUTH=none: whoever reaches the port may do everything"
+    made = f"   (make one: meshwright key create --name me --scopes tasks:read,tasks:write --expires 1d --data {data})"
+    return auth + (made if "keys" in auth else "")

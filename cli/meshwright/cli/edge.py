@@ -10,7 +10,14 @@ import grpc
 from meshwright.cli.credential import KeyedChannel
 from meshwright.cli.place import Place
 from meshwright.core import channel
-from meshwright.core.errors import AgentNotFoundError, InternalError, MeshError, TlsRefusedError, UnavailableError
+from meshwright.core.errors import (
+    AgentNotFoundError,
+    DeadlineExceededError,
+    InternalError,
+    MeshError,
+    TlsRefusedError,
+    UnavailableError,
+)
 from meshwright.core.ids import AGENT_ID, uuid7
 from meshwright.gen.agents.v1.agent_service_pb2 import HealthRequest, HealthResponse
 from meshwright.gen.agents.v1.agent_service_pb2_grpc import AgentServiceStub
@@ -69,6 +76,9 @@ class Edge:
         try:
             return await channel.patient(method, request, timeout_s=timeout_s)
         except MeshError as error:
+            if type(error) is DeadlineExceededError:
+                hint = f"`meshwright doctor --production {self.url}` says what is away; often it is the store"
+                raise DeadlineExceededError(f"{self.url} did not answer within {timeout_s:g} s: {hint}") from None
             raise self._explained(error) from None
 
     def _explained(self, error: MeshError) -> MeshError:
@@ -88,7 +98,7 @@ class Edge:
         try:
             response: HealthResponse = await call
         except grpc.aio.AioRpcError as error:
-            raise MeshError.from_rpc(error) from None
+            raise channel.failure(error) from None
         return response
 
     async def submit(self, request: TaskRequest) -> TaskResponse:

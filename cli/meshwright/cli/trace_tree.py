@@ -173,6 +173,7 @@ class Tree:
         node.start_ms = max(node.start_ms, end - result.latency_ms)
         node.end_ms, node.cost_micros = end, node.cost_micros + cost_of(result)
         node.status = ToolOutcome.Name(result.outcome).removeprefix("TOOL_OUTCOME_").lower()
+        node.notes += [MeshError.from_status(result.error).reason] if result.HasField("error") else []
         node.notes += ["replayed"] if result.replayed else []
 
     def _delegated(self, event: StepEvent, task: Node) -> None:
@@ -248,6 +249,8 @@ class Tree:
             task.notes.append(MeshError.from_status(result.error).reason)
         elif reason != "stop":
             task.notes.append(reason.replace("_", " "))
+        if retries := self._retries.pop(event.task_id, 0):
+            task.notes.append(f"its last model call was tried {retries + 1} times")
 
     def _missed(self, event: StepEvent, task: Node) -> None:
         gap = event.gap

@@ -89,6 +89,8 @@ CLOSED = "Socket closed"
 """What it says where the server did: after a handshake it refuses our certificate, in plain text it wants one."""
 
 
+SILENT = "Deadline Exceeded"
+"""What it says where the time of a call is over before the server has answered."""
 AUTHORITY_ADVICE = "name the file of the authorities that the edge's certificate may be of"
 
 
@@ -178,6 +180,8 @@ def outgoing(grant: bytes | None) -> list[tuple[str, str | bytes]]:
 def failure(error: grpc.aio.AioRpcError) -> MeshError:
     """Says in our own tree why a call failed; of a connection that was refused, what to do about it."""
     found = MeshError.from_rpc(error)
+    if type(found) is DeadlineExceededError and found.message == SILENT:
+        return DeadlineExceededError("no answer in time")
     if type(found) is not UnavailableError or not found.message.startswith("failed to connect"):
         return found
     why = next((told for said, told in REFUSALS.items() if said in found.message), "")

@@ -9,8 +9,12 @@ RUNBOOKS = "docs/runbooks"
 """Where runbooks are; who serves them elsewhere puts that in front."""
 OURS = 'code=~"UNKNOWN|INTERNAL|UNAVAILABLE|DATA_LOSS|DEADLINE_EXCEEDED"'
 """Statuses that are not the caller's doing."""
-PROMPT = 'method!~".*/(Watch|Stream|RunTask|Invoke|Export).*"'
-"""Calls that answer at once: no streams, and none that lasts as long as a task or a tool."""
+PROBES = "/grpc.health.v1.Health/.*|.*/GetReady"
+"""How a process is, or the mesh: asked each second, and `not ready` is an answer."""
+WORK = f'method!~"{PROBES}"'
+"""Calls that somebody wants something of; probes beside them would hide those that fail, or fail in their place."""
+PROMPT = f'method!~"{PROBES}|.*/(Watch|Stream|RunTask|Invoke|Export).*"'
+"""Calls that answer at once: no probes, no streams, and none that lasts as long as a task or a tool."""
 ERROR_BUDGET = 0.001
 """The objective is that 99.9 % of calls within 30 days do not fail by our doing."""
 WINDOWS = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
@@ -26,6 +30,11 @@ COUNTED = "sum by (instance) (rate(envoy_cluster_ratelimit_ok[5m]))"
 UNCOUNTED = "sum by (instance) (rate(envoy_cluster_ratelimit_error[5m]))"
 """Calls that the shared rate limits let pass, and those that passed since they did not answer; Envoy makes each counter
 when it first counts."""
+WHO = "{{ $labels.job }} at {{ $labels.instance }}"
+"""A process: an address alone tells nobody which."""
+LEFT_ALONE = "has failed so often that it is left alone (circuit {{ $value }}; 2: open, 1: on trial)"
+COUNT = '{{ $value | printf "%.0f" }}'
+"""The value of what is counted: Prometheus extrapolates growth to parts of one."""
 Severity = Literal["critical", "warning"]
 
 
@@ -70,8 +79,8 @@ def recorded() -> list[dict[str, str]]:
     return [
         {
             "record": failing(window),
-            "expr": f"(sum(rate(meshwright_calls_total{{{OURS}}}[{window}])) or vector(0)) "
-            f"/ sum(rate(meshwright_calls_total[{window}]))",
+            "expr": f"(sum(rate(meshwright_calls_total{{{OURS}, {WORK}}}[{window}])) or vector(0)) "
+            f"/ sum(rate(meshwright_calls_total{{{WORK}}}[{window}]))",
         }
         for window in WINDOWS
     ]
@@ -103,8 +112,8 @@ ALERTS: dict[str, tuple[Alert, ...]] = {
         Alert(
             "MeshwrightErrorRate",
             "error-rate",
-            f"sum by (job, method) (rate(meshwright_calls_total{{{OURS}}}[5m])) "
-            "/ sum by (job, method) (rate(meshwright_calls_total[5m])) > 0.05",
+            f"sum by (job, method) (rate(meshwright_calls_total{{{OURS}, {WORK}}}[5m])) "
+            f"/ sum by (job, method) (rate(meshwright_calls_total{{{WORK}}}[5m])) > 0.05",
             "{{ $value | humanizePercentage }} of calls of {{ $labels.method }} at {{ $labels.job }} fail by our doing",
             "critical",
             "5m",
@@ -144,21 +153,20 @@ ALERTS: dict[str, tuple[Alert, ...]] = {
             "MeshwrightDeadLetters",
             "dead-letters",
             grown("meshwright_dead_letters_total", "15m", "agent"),
-            "{{ $labels.agent }} gave up {{ $value | humanize }} tasks that took worker after worker down",
+            f"{{{{ $labels.agent }}}} gave up {COUNT} tasks that took worker after worker down",
         ),
         Alert(
             "MeshwrightTakeoverStorm",
             "takeovers",
             "sum by (agent) (increase(meshwright_takeovers_total[10m])) > 10",
-            "{{ $value | humanize }} tasks of {{ $labels.agent }} were taken over from lost workers within 10 minutes",
+            f"{COUNT} tasks of {{{{ $labels.agent }}}} were taken over from lost workers within 10 minutes",
             "critical",
         ),
         Alert(
             "MeshwrightGuardrailViolations",
             "guardrail-violations",
             'sum by (agent, rule) (increase(meshwright_guardrail_verdicts_total{action=~"block|ask"}[15m])) > 10',
-            "The guardrail {{ $labels.rule }} of {{ $labels.agent }} held {{ $value | humanize }} things within "
-            "15 minutes",
+            f"The guardrail {{{{ $labels.rule }}}} of {{{{ $labels.agent }}}} held {COUNT} things within 15 minutes",
         ),
     ),
     "money": (
@@ -172,7 +180,7 @@ ALERTS: dict[str, tuple[Alert, ...]] = {
             "MeshwrightBudgetExhausted",
             "budget-exhausted",
             grown('meshwright_budget_refusals_total{what=~"task|shared_step"}', "15m", "agent, tenant"),
-            "{{ $value | humanize }} tasks of {{ $labels.tenant }} for {{ $labels.agent }} were refused or cut short: "
+            f"{COUNT} tasks of {{{{ $labels.tenant }}}} for {{{{ $labels.agent }}}} were refused or cut short: "
             "a shared budget is used up",
         ),
     ),
@@ -180,23 +188,23 @@ ALERTS: dict[str, tuple[Alert, ...]] = {
         Alert(
             "MeshwrightToolCircuitOpen",
             "circuit-open",
-            "max by (tool) (meshwright_tool_circuit) == 2",
-            "The tool {{ $labels.tool }} has failed so often that it is left alone (circuit {{ $value }})",
+            "max by (tool) (meshwright_tool_circuit) > 0",  # a trial that fails slowly is no recovery
+            f"The tool {{{{ $labels.tool }}}} {LEFT_ALONE}",
             lasts="2m",
         ),
         Alert(
             "MeshwrightModelCircuitOpen",
             "circuit-open",
-            "max by (model) (meshwright_model_circuit) == 2",
-            "The model {{ $labels.model }} has failed so often that it is left alone (circuit {{ $value }})",
+            "max by (model) (meshwright_model_circuit) > 0",
+            f"The model {{{{ $labels.model }}}} {LEFT_ALONE}",
             "critical",
             "2m",
         ),
         Alert(
             "MeshwrightStoreAway",
             "store-away",
-            'sum by (instance) (increase(meshwright_store_failures_total{reason="STORE_UNAVAILABLE"}[2m])) > 5',
-            "The store did not serve {{ $value | humanize }} requests of {{ $labels.instance }} within 2 minutes",
+            'sum by (job, instance) (increase(meshwright_store_failures_total{reason="STORE_UNAVAILABLE"}[2m])) > 5',
+            f"The store did not serve {COUNT} requests of {WHO} within 2 minutes",
             "critical",
             "1m",
         ),
@@ -204,7 +212,7 @@ ALERTS: dict[str, tuple[Alert, ...]] = {
             "MeshwrightWebhookGivenUp",
             "webhook-given-up",
             grown('meshwright_webhooks_total{outcome=~"given_up|dropped|gone"}', "1h", "endpoint, outcome"),
-            "{{ $value | humanize }} events for the webhook {{ $labels.endpoint }} were never delivered "
+            f"{COUNT} events for the webhook {{{{ $labels.endpoint }}}} were never delivered "
             "({{ $labels.outcome }})",
         ),
     ),
@@ -263,7 +271,7 @@ ALERTS: dict[str, tuple[Alert, ...]] = {
             "MeshwrightEdgeConnections",
             "edge-overload",
             grown("envoy_listener_downstream_global_cx_overflow", "10m", "instance"),
-            "Envoy at {{ $labels.instance }} refused {{ $value | humanize }} connections: it has as many as it takes",
+            f"Envoy at {{{{ $labels.instance }}}} refused {COUNT} connections: it has as many as it takes",
             "critical",
         ),
     ),
@@ -272,7 +280,7 @@ ALERTS: dict[str, tuple[Alert, ...]] = {
             "MeshwrightTargetDown",
             "target-down",
             'min by (mesh_role, job, instance) (up{mesh_role!=""}) == 0',
-            "{{ $labels.mesh_role }} at {{ $labels.instance }} tells no metrics (up is {{ $value }})",
+            f"{WHO} ({{{{ $labels.mesh_role }}}}) tells no metrics (up is {{{{ $value }}}})",
             lasts="5m",
         ),
         Alert(
@@ -293,22 +301,22 @@ ALERTS: dict[str, tuple[Alert, ...]] = {
             "restarts",
             'max by (mesh_role, job, instance) (changes(process_start_time_seconds{mesh_role!=""}[30m])) > 2 '
             "or max by (mesh_role, job, instance) (resets(envoy_server_uptime[30m])) > 2",
-            "{{ $labels.mesh_role }} at {{ $labels.instance }} has started anew {{ $value }} times within 30 minutes",
+            f"{WHO} ({{{{ $labels.mesh_role }}}}) has started anew {{{{ $value }}}} times within 30 minutes",
         ),
         Alert(
             "MeshwrightLoopLag",
             "loop-lag",
-            "histogram_quantile(0.9, sum by (instance, le) "
+            "histogram_quantile(0.9, sum by (job, instance, le) "
             "(rate(meshwright_event_loop_lag_seconds_bucket[5m]))) > 0.25",
-            "The event loop of {{ $labels.instance }} runs {{ $value | humanizeDuration }} late",
+            f"The event loop of {WHO} runs {{{{ $value | humanizeDuration }}}} late",
             lasts="5m",
         ),
         Alert(
             "MeshwrightCertificateExpires",
             "certificate-expires",
-            "min by (instance) (meshwright_certificate_expires_seconds > 0) - time() < 7 * 86400 "
-            "or min by (instance) (envoy_server_days_until_first_cert_expiring) * 86400 < 7 * 86400",
-            "The certificate of {{ $labels.instance }} expires in {{ $value | humanizeDuration }}",
+            "min by (job, instance) (meshwright_certificate_expires_seconds > 0) - time() < 7 * 86400 "
+            "or min by (job, instance) (envoy_server_days_until_first_cert_expiring) * 86400 < 7 * 86400",
+            f"The certificate of {WHO} expires in {{{{ $value | humanizeDuration }}}}",
             "critical",
         ),
     ),

@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from k8s.components.monitoring.alerts import EDGE, OF_MESH, OURS, PROMPT, failing
+from k8s.components.monitoring.alerts import EDGE, OF_MESH, OURS, PROMPT, WORK, failing
 
 WIDTH, HEIGHT, COLUMNS = 8, 8, 3
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 RATE = "$__rate_interval"
 OF_AGENT = 'agent=~"$agent"'
+OF_JOB = 'job=~"$agent"'
+"""The agent's own processes: what models do is counted without its name."""
 Unit = Literal["short", "s", "reqps", "percentunit", "currencyUSD", "cps"]
 
 
@@ -119,7 +121,10 @@ DASHBOARDS = (
             Panel("Calls", line(rate("meshwright_calls_total", "method"), "{{method}}"), "reqps"),
             Panel(
                 "Calls that fail by our doing",
-                line(rate("meshwright_calls_total", "job, method, code", OURS), "{{job}} {{method}} {{code}}"),
+                line(
+                    rate("meshwright_calls_total", "job, method, code", f"{OURS}, {WORK}"),
+                    "{{job}} {{method}} {{code}}",
+                ),
                 "reqps",
             ),
             Panel("Share of calls that fail", line(failing("1h"), "1 h") + line(failing("6h"), "6 h"), "percentunit"),
@@ -146,7 +151,7 @@ DASHBOARDS = (
             Panel("Streams open", line("sum by (method) (meshwright_streams_open)", "{{method}}")),
             Panel(
                 "Lag of event loops (90 %)",
-                line(quantile(0.9, "meshwright_event_loop_lag_seconds", "instance"), "{{instance}}"),
+                line(quantile(0.9, "meshwright_event_loop_lag_seconds", "job, instance"), "{{job}} {{instance}}"),
                 "s",
             ),
             Panel(
@@ -174,18 +179,21 @@ DASHBOARDS = (
             Panel(
                 "Tokens", line(rate("meshwright_tokens_total", "model, kind", OF_AGENT), "{{model}} {{kind}}"), "cps"
             ),
-            Panel("Time of models", spread("meshwright_model_seconds", "model"), "s"),
+            Panel("Time of models", spread("meshwright_model_seconds", "model", OF_JOB), "s"),
             Panel(
                 "Tries of models",
-                line(rate("meshwright_model_tries_total", "model, outcome"), "{{model}} {{outcome}}"),
+                line(rate("meshwright_model_tries_total", "model, outcome", OF_JOB), "{{model}} {{outcome}}"),
                 "cps",
             ),
             Panel(
                 "Models that another one answered for",
-                line(rate("meshwright_model_fallbacks_total", "model"), "{{model}}"),
+                line(rate("meshwright_model_fallbacks_total", "model", OF_JOB), "{{model}}"),
                 "cps",
             ),
-            Panel("Circuits of models (2: open)", line("max by (model) (meshwright_model_circuit)", "{{model}}")),
+            Panel(
+                "Circuits of models (2: open)",
+                line(f"max by (model) (meshwright_model_circuit{{{OF_JOB}}})", "{{model}}"),
+            ),
             Panel(
                 "Verdicts of guardrails",
                 line(
@@ -250,8 +258,10 @@ DASHBOARDS = (
             Panel(
                 "Days until certificates expire",
                 line(
-                    "(min by (instance) (meshwright_certificate_expires_seconds > 0) - time()) / 86400", "{{instance}}"
-                ),
+                    "(min by (job, instance) (meshwright_certificate_expires_seconds > 0) - time()) / 86400",
+                    "{{job}} {{instance}}",
+                )
+                + line("min by (job, instance) (envoy_server_days_until_first_cert_expiring)", "Envoy {{instance}}"),
             ),
         ),
     ),
@@ -354,8 +364,8 @@ DASHBOARDS = (
                 "percentunit",
             ),
             Panel(
-                "Instances that take calls",
-                line("sum by (envoy_cluster_name) (envoy_cluster_membership_healthy)", "{{envoy_cluster_name}}"),
+                "Instances that take calls, as the edge that sees fewest",
+                line("min by (envoy_cluster_name) (envoy_cluster_membership_healthy)", "{{envoy_cluster_name}}"),
             ),
             Panel(
                 "Instances that are left out",

@@ -20,7 +20,7 @@ from meshwright.core.errors import (
 
 TOTAL_S = 60.0
 """Bounds everything; what is not known by then is missing."""
-CLEAR_UP = "see why, and look again"
+CLEAR_UP = "see the logs of what is asked, of registry and of store, and look again"
 LESS = "look again when there is less to do, or from an address that may ask more"
 
 
