@@ -524,8 +524,8 @@ async def test_a_call_that_ends_early_gives_its_place_back(serve, quiet, end):
                 raise ValueError("broken")
 
     served = await serve(health=wait, steps=steps, max_calls=5, max_streams=5)
-    for _ in range(4):
-        timeout = 0.3 if end == "deadline" else None
+    for turn in range(1, 5):
+        timeout = 1.5 if end == "deadline" else None
         calls = [served.stub.Health(HealthRequest(), timeout=timeout) for _ in range(5)]
         streams = [served.stub.StreamSteps(TaskRequest(), timeout=timeout) for _ in range(5)]
         assert [(await anext(aiter(stream))).sequence for stream in streams] == [1] * 5
@@ -534,7 +534,9 @@ async def test_a_call_that_ends_early_gives_its_place_back(serve, quiet, end):
             if end in ("cancel", "full window"):
                 call.cancel()
             await read_to_the_end(call)
-        await asyncio.sleep(0.2)
+        async with asyncio.timeout(20):
+            while events(quiet).count("call_answered") < turn * 10:
+                await asyncio.sleep(0.01)
 
 
 async def test_when_to_try_again_is_told_in_metadata_too(serve):
