@@ -88,7 +88,7 @@ class Dev:
         data = body
         if body is not None and not isinstance(body, str | bytes):
             data, sent = json.dumps(body), JSON | sent
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.request(method, path, data, sent)
             yield connection.getresponse()

@@ -134,7 +134,7 @@ def mesh(tmp_path_factory, place, collector):
 
 def meshwright(*arguments, **variables):
     done = subprocess.run(
-        [*MESHWRIGHT, *arguments], capture_output=True, text=True, timeout=30, check=False, env=os.environ | variables
+        [*MESHWRIGHT, *arguments], capture_output=True, text=True, timeout=60, check=False, env=os.environ | variables
     )
     return done.stdout + done.stderr
 
@@ -146,7 +146,7 @@ def stderr_of(module, **variables):
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | variables
     ) as process:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=20)
+            process.wait(timeout=60)
         process.kill()
         said = process.communicate()[1]
     assert said, variables

@@ -15,7 +15,7 @@ from tests.e2e.conftest import MESHWRIGHT
 def cli(dev):
     def run(*arguments):
         command = [*MESHWRIGHT, *arguments, "--edge", f"http://127.0.0.1:{dev.port}"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
     return run
 
@@ -123,7 +123,7 @@ def test_what_does_not_fit_a_tool_is_listed_line_by_line(cli, tool, arguments, s
 def test_without_a_mesh_the_command_says_how_to_start_one():
     edge = f"http://127.0.0.1:{ports.reserve('127.0.0.1', set())}"
     command = [*MESHWRIGHT, "run", "x", "--edge", edge]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 24
     assert "meshwright dev" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

@@ -68,7 +68,7 @@ def test_the_demo_makes_a_key_of_its_own_where_callers_have_to_say_who_they_are(
 
 def test_a_folder_that_is_not_there_is_one_line():
     command = [*MESHWRIGHT, "demo", "--docs", "/nowhere", "--question", "What?"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode != 0
     assert done.stderr.strip().startswith("error: the documents folder /nowhere")
     assert len(done.stderr.strip().splitlines()) == 1
@@ -76,7 +76,7 @@ def test_a_folder_that_is_not_there_is_one_line():
 
 def test_other_documents_need_a_question_of_their_own(tmp_path):
     command = [*MESHWRIGHT, "demo", "--docs", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 13
     assert done.stderr == 'error: ask something of your own files: --question "…" (make demo: Q="…")\n'
 

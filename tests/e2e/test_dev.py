@@ -161,7 +161,7 @@ def test_an_agent_without_a_store_says_so(tmp_path):
     settings = AgentSettings(store_url=f"unix://{tmp_path / 'none.sock'}")
     command = [MESHWRIGHT[0], "-m", "meshwright.agents", f"{HERE / 'agents.py'}:slow"]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=30, env=child_environment(settings), check=False
+        command, capture_output=True, text=True, timeout=60, env=child_environment(settings), check=False
     )
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1].startswith("error: the store at unix://")

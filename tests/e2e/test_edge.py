@@ -309,7 +309,7 @@ async def test_the_directory_cannot_be_changed_through_the_edge(dev):
 def buf_curl(url, *arguments):
     data = json.dumps({"prompt": "What is 2 + 3?"})
     command = [BUF, "curl", "--http2-prior-knowledge", *arguments, "-d", data, f"{url}/agents.v1.AgentService/RunTask"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

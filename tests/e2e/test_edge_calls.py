@@ -129,7 +129,7 @@ def by_buf(dev: Any, call: Call, task_id: str) -> Iterator[Any]:
     command = [BUF, "curl", "--http2-prior-knowledge", "--protocol", "grpc", "--schema", descriptors]
     command += [word for name, value in dev.headers.items() for word in ("--header", f"{name}: {value}")]
     command += ["--header", f"x-agent-id: {AGENT}", "-d", data, f"http://127.0.0.1:{dev.port}/{call.method}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     text, decoder = done.stdout.strip(), json.JSONDecoder()
     while text:
@@ -158,7 +158,7 @@ def keyed(tmp_path_factory, documents):
         try:
             running.start()
             made = ("key", "create", "--name", "six", "--scopes", "tasks,agents:read", "--data", str(folder / "data"))
-            done = subprocess.run([*MESHWRIGHT, *made], capture_output=True, text=True, timeout=30, check=True)
+            done = subprocess.run([*MESHWRIGHT, *made], capture_output=True, text=True, timeout=60, check=True)
             running.headers = {"x-api-key": done.stdout.strip()}
             yield running
         finally:

@@ -189,12 +189,12 @@ def test_the_command_drains_the_envoy_of_its_folder(edge, tmp_path):
     command = [sys.executable, "-m", "meshwright.gateway.drain"]
     settings = GatewaySettings(folder=str(edge.folder), drain_s=1)
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=30, env=child_environment(settings), check=False
+        command, capture_output=True, text=True, timeout=60, env=child_environment(settings), check=False
     )
     assert (done.returncode, done.stdout) == (0, "drained: 0 calls are still open\n")
     assert edge.request("GET", "/health").status == 503
     missing = child_environment(GatewaySettings(folder=str(tmp_path)))
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, env=missing, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=missing, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("error: no Envoy answers at ")
 

@@ -283,7 +283,7 @@ def test_shared_counters_that_do_not_answer_keep_nobody_waiting(tmp_path):
 
 def test_the_shared_counters_are_configured_by_the_same_settings():
     command = [sys.executable, "-m", "meshwright.gateway.limits"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     shown = yaml.safe_load(done.stdout)
     jsonschema.validate(shown, SHARED_SCHEMA)
     assert shown == shared_config(GatewaySettings())

@@ -110,7 +110,7 @@ def told(mesh, collector):
         "tasks": mesh.request("GET", "/v1/tasks").body.decode(),
         "session": mesh.request("GET", "/v1/sessions/talk?turns=5").body.decode(),
         "exported": mesh.request("GET", "/v1/sessions/talk:export").body.decode(),
-        "command": subprocess.run(ask, capture_output=True, text=True, timeout=30, check=True).stdout,
+        "command": subprocess.run(ask, capture_output=True, text=True, timeout=60, check=True).stdout,
         "edge metrics": read(mesh.facts["internal"]),
         **metrics(mesh, "reader"),
         **stored(mesh),

@@ -27,7 +27,7 @@ def keyed(tmp_path, monkeypatch, documents):
 
 def meshwright(*arguments, **settings):
     done = subprocess.run(
-        [*MESHWRIGHT, *arguments], capture_output=True, text=True, timeout=30, check=False, env=os.environ | settings
+        [*MESHWRIGHT, *arguments], capture_output=True, text=True, timeout=60, check=False, env=os.environ | settings
     )
     return done.returncode, done.stdout.strip(), done.stderr.strip()
 
@@ -81,6 +81,6 @@ def test_another_pair_of_eyes_decides_by_commands(keyed):
 def test_an_edge_that_asks_nobody_does_not_leave_this_machine(tmp_path):
     settings = {"MESHWRIGHT_EDGE_HOST": "0.0.0.0", "MESHWRIGHT_FOLDER": str(tmp_path)}
     command = [MESHWRIGHT[0], "-m", "meshwright.gateway"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, env=os.environ | settings)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=os.environ | settings)
     assert done.returncode == 1
     assert "set MESHWRIGHT_AUTH to keys or jwt" in done.stderr

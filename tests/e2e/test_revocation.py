@@ -88,7 +88,7 @@ def watch_grpc(dev, task_id, made, seen):
     """gRPC."""
     request = WatchTaskRequest(task_id=task_id)
     with grpc.insecure_channel(f"127.0.0.1:{dev.port}") as channel:
-        stream = TaskServiceStub(channel).WatchTask(request, metadata=[("x-api-key", made)], timeout=30)
+        stream = TaskServiceStub(channel).WatchTask(request, metadata=[("x-api-key", made)], timeout=60)
         try:
             for event in stream:
                 seen.numbers += [event.sequence] if event.sequence else []

@@ -12,7 +12,7 @@ from tests.e2e.conftest import MESHWRIGHT
 def cli(dev):
     def run(*arguments):
         command = [*MESHWRIGHT, "session", *arguments, "--edge", f"http://127.0.0.1:{dev.port}"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
     return run
 

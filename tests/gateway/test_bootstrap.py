@@ -38,7 +38,7 @@ def test_envoy_accepts_the_committed_bootstrap(tmp_path):
     (tmp_path / DESCRIPTORS).write_bytes(descriptors.read_bytes())
     EnvoyFiles(tmp_path).update({})
     command = [*envoy.command(), "--mode", "validate"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert "deprecated" not in done.stderr.lower()
 

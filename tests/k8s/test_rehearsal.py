@@ -72,7 +72,7 @@ async def test_whatever_ends_a_rehearsal_ends_all_that_it_has_started(number, co
         with subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             await until(lambda: len(left(folder)) > 8, 60)
             process.send_signal(number)
-            _, said = process.communicate(timeout=20)
+            _, said = process.communicate(timeout=60)
         assert process.returncode == code
         assert b"Traceback" not in said
         await until(lambda: not left(folder), 20)
@@ -81,7 +81,7 @@ async def test_whatever_ends_a_rehearsal_ends_all_that_it_has_started(number, co
 def test_a_folder_that_cannot_be_used_is_named(tmp_path):
     for folder, words in ((Path("/proc/new"), b"choose a new one"), (tmp_path / ("x" * 60), b"too long")):
         command = [sys.executable, "-m", "k8s.rehearsal", "--folder", str(folder)]
-        done = subprocess.run(command, cwd=REPO, capture_output=True, timeout=30, check=False)
+        done = subprocess.run(command, cwd=REPO, capture_output=True, timeout=60, check=False)
         assert done.returncode == 1
         assert done.stderr.startswith(b"error: ")
         assert words in done.stderr

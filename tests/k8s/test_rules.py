@@ -231,7 +231,7 @@ def test_an_operators_command_gets_the_admins_address_on_stdin(tmp_path):
         env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "URL": url},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=True,
     )
     assert done.stdout == f"{url} 3 store prune --dry-run\n"

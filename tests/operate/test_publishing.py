@@ -145,7 +145,7 @@ class TestAffected:
             ["add", "."],
             ["-c", "user.name=x", "-c", "user.email=x@x", "commit", "--quiet", "-m", "x"],
         ):
-            subprocess.run(["git", "-C", root, *words], check=True, timeout=30)
+            subprocess.run(["git", "-C", root, *words], check=True, timeout=60)
         return root
 
     @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ class TestAffected:
 @pytest.mark.parametrize("change", ["nothing", "tool", "tool and contract"])
 def test_a_contract_that_is_changed_with_its_tool_is_noticed(tmp_path, change):
     root = tmp_path / "mesh"
-    subprocess.run(["git", "clone", "--quiet", "--shared", REPO, root], check=True, timeout=30)
+    subprocess.run(["git", "clone", "--quiet", "--shared", REPO, root], check=True, timeout=60)
     shutil.copy(REPO / "Makefile", root / "Makefile")
     tool, contract = root / "examples/accountant.py", next((root / "contracts/add_vat").iterdir())
     if change != "nothing":

@@ -211,5 +211,5 @@ def covered(image):
 @cache
 def tracked_files():
     words = ["git", "-C", str(REPO), "ls-files", "--cached", "--others", "--exclude-standard"]
-    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=30)
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
     return set(done.stdout.split("\n")) - {""}

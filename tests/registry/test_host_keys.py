@@ -347,7 +347,7 @@ async def test_a_host_that_was_killed_while_it_paid_leaves_an_unknown_outcome(ot
 
 async def test_a_host_that_ended_after_it_had_paid_has_left_its_outcome(other_host, call):
     with other_host("fast") as other:
-        assert other.communicate(timeout=30)[0] == 'paying\n"paid" False\n'
+        assert other.communicate(timeout=60)[0] == 'paying\n"paid" False\n'
     outcome = await call("pay@1.0.0")
     assert (value(outcome), outcome.replayed) == ("paid", True)
     assert RUNS == []
