@@ -59,7 +59,8 @@ class Dev:
         ends = time.monotonic() + START_S
         while not self.ready_file.exists():
             if self.process.poll() is not None or time.monotonic() > ends:
-                out, err = self.process.communicate(timeout=5)
+                self.process.terminate()
+                out, err = self.process.communicate(timeout=25)
                 raise AssertionError(f"the mesh did not start: {out} {err}")
             time.sleep(0.05)
         return self
