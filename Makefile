@@ -198,8 +198,8 @@ image-digests: .venv/.runtime ## What decides what each image is: one digest a l
 	@$(BIN)/python .ci/images.py digests $(if $(BASE),--base $(BASE)) $(if $(PREFIX),--prefix $(PREFIX))
 
 .PHONY: images
-images: .venv/.runtime ## Build images with docker or podman: BASE=python:3.11-slim-bookworm@sha256:… PREFIX=registry.example/mesh ONLY="researcher"
-	@$(BIN)/python .ci/images.py build $(ONLY) --base "$(BASE)" $(if $(PREFIX),--prefix $(PREFIX))
+images: .venv/.runtime ## Build images with docker or podman: BASE=python:3.11-slim-bookworm@sha256:… PREFIX=registry.example/mesh ONLY="researcher" ENGINE=podman
+	@$(BIN)/python .ci/images.py build $(ONLY) --base "$(BASE)" $(if $(PREFIX),--prefix $(PREFIX)) $(if $(ENGINE),--engine $(ENGINE))
 
 .PHONY: affected
 affected: .venv/.runtime ## Which images a change is part of: AGAINST=REVISION
