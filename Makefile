@@ -98,6 +98,11 @@ test-operate: .venv/.dev ## Metrics, alerts and dashboards against promtool (ins
 	command -v promtool >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends prometheus)
 	$(BIN)/python -m pytest tests/operate
 
+.PHONY: test-images
+test-images: .venv/.dev ## Images as podman builds them, and a mesh of them (root, ten minutes; installs Debian's podman): BASE=…
+	type podman runc debootstrap >/dev/null 2>&1 || (apt-get update -qq && apt-get install -y -qq --no-install-recommends podman runc netavark aardvark-dns iptables debootstrap)
+	TEST_IMAGES=1 BASE="$(BASE)" $(BIN)/python -m pytest -n0 tests/images
+
 .PHONY: monitoring
 monitoring: .venv/.dev ## Render alerts and dashboards: k8s/components/monitoring
 	$(BIN)/python -m k8s.components.monitoring
