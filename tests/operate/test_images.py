@@ -1,6 +1,7 @@
 """The images: what is in each is enough to run, and a change in one agent's folder changes one of them.
 
-No engine builds them here (tests/images has one): what their Dockerfiles copy is put together as they say, and run as they say.
+No engine builds them here, as in tests/images: what their Dockerfiles copy is put together as they say, and run as they
+say.
 """
 
 import asyncio
