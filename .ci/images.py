@@ -169,9 +169,10 @@ def published(docker: str, name: str) -> str:
     Raises:
         ValueError: It does not answer, or does not let us ask.
     """
-    words = [docker, "buildx", "imagetools", "inspect", name, "--format", "{{.Manifest.Digest}}"]
+    # without `json` it prints a table for people, whatever is asked of the manifest
+    words = [docker, "buildx", "imagetools", "inspect", name, "--format", "{{json .Manifest.Digest}}"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=CALL_S, check=False)
-    found = done.stdout.strip()
+    found = done.stdout.strip().strip('"')
     if done.returncode == 0 and DIGEST.fullmatch(found):
         return found
     if done.returncode and "not found" in done.stderr:
