@@ -115,7 +115,10 @@ class Pod:
             time.sleep(0.5)
 
     def stop(self):
-        """Ends it as a kubelet does; returns its exit codes."""
+        """Ends it as a kubelet does, what goes before included; returns its exit codes."""
+        for name, spec in zip(self.containers, self.spec["containers"], strict=True):
+            if before := spec.get("lifecycle", {}).get("preStop", {}).get("exec"):
+                podman("exec", name, *before["command"])
         podman("stop", f"--time={self.spec.get('terminationGracePeriodSeconds', GRACE_S)}", *reversed(self.containers))
         return [state(name)["ExitCode"] for name in self.containers]
 
