@@ -1,5 +1,6 @@
 """Images as an engine builds them, and the mesh of the overlay `dev` in containers of them."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -89,7 +90,8 @@ class Mesh:
     def __init__(self, pods, network, authority):
         self.pods, self.network, self.authority = pods, network, authority
 
-    def __enter__(self):
+    def start(self):
+        """Starts all pods, and waits until they are ready."""
         for name in BEFORE:
             self.pods[name].start()
             self.pods[name].wait()
@@ -98,9 +100,9 @@ class Mesh:
             pod.start()
         for pod in others:
             pod.wait()
-        return self
 
-    def __exit__(self, *failure):
+    def remove(self):
+        """Ends all pods by force."""
         for pod in reversed(self.pods.values()):
             pod.remove()
 
@@ -109,17 +111,20 @@ class Mesh:
 def mesh(images, manifests, tmp_path_factory):
     """A running mesh of containers."""
     folder = tmp_path_factory.mktemp("mesh")
-    network = Network()
-    network.alias(EDGE, "gateway")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(secrets, "STORE_URL", "redis://{user}:{password}@store:6379/0")
-        made = secrets.Secrets(folder / "secrets", manifests, network)
-    try:
-        without_tls(manifests.named("StatefulSet", "store"))
-        found = {name_of(one): one for one in manifests.of_kind("StatefulSet", "Job", "Deployment")}
-        workloads = {name: found[name] for name in dict.fromkeys((*BEFORE, *found))}
-        pods = {name: Pod(one, folder / name, network, manifests, made, images) for name, one in workloads.items()}
-        with Mesh(pods, network, made.public_authority) as running:
-            yield running
-    finally:
-        network.remove()
+    without_tls(manifests.named("StatefulSet", "store"))
+    found = {name_of(one): one for one in manifests.of_kind("StatefulSet", "Job", "Deployment")}
+    with contextlib.ExitStack() as ends:
+        network = Network()
+        ends.callback(network.remove)
+        network.alias(EDGE, "gateway")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(secrets, "STORE_URL", "redis://{user}:{password}@store:6379/0")
+            made = secrets.Secrets(folder / "secrets", manifests, network)
+        pods = {
+            name: Pod(found[name], folder / name, network, manifests, made, images)
+            for name in dict.fromkeys((*BEFORE, *found))
+        }
+        running = Mesh(pods, network, made.public_authority)
+        ends.callback(running.remove)
+        running.start()
+        yield running
