@@ -98,6 +98,11 @@ test-operate: .venv/.dev ## Metrics, alerts and dashboards against promtool (ins
 	command -v promtool >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends prometheus)
 	$(BIN)/python -m pytest tests/operate
 
+.PHONY: test-images
+test-images: .venv/.dev ## Images as podman builds them, and a mesh of them (root, ten minutes; installs Debian's podman): BASE=…
+	type podman runc debootstrap >/dev/null 2>&1 || (apt-get update -qq && apt-get install -y -qq --no-install-recommends podman runc netavark aardvark-dns iptables debootstrap)
+	TEST_IMAGES=1 BASE="$(BASE)" $(BIN)/python -m pytest -n0 tests/images
+
 .PHONY: monitoring
 monitoring: .venv/.dev ## Render alerts and dashboards: k8s/components/monitoring
 	$(BIN)/python -m k8s.components.monitoring
@@ -198,8 +203,8 @@ image-digests: .venv/.runtime ## What decides what each image is: one digest a l
 	@$(BIN)/python .ci/images.py digests $(if $(BASE),--base $(BASE)) $(if $(PREFIX),--prefix $(PREFIX))
 
 .PHONY: images
-images: .venv/.runtime ## Build images with docker or podman: BASE=python:3.11-slim-bookworm@sha256:… PREFIX=registry.example/mesh ONLY="researcher"
-	@$(BIN)/python .ci/images.py build $(ONLY) --base "$(BASE)" $(if $(PREFIX),--prefix $(PREFIX))
+images: .venv/.runtime ## Build images with docker or podman: BASE=python:3.11-slim-bookworm@sha256:… PREFIX=registry.example/mesh ONLY="researcher" ENGINE=podman
+	@$(BIN)/python .ci/images.py build $(ONLY) --base "$(BASE)" $(if $(PREFIX),--prefix $(PREFIX)) $(if $(ENGINE),--engine $(ENGINE))
 
 .PHONY: affected
 affected: .venv/.runtime ## Which images a change is part of: AGAINST=REVISION

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ LOCK = K8S / "overlays/prod/images/kustomization.yaml"
 LIBRARY = "agents/meshwright/agents/library"
 PINNED = re.compile(r".+@sha256:[0-9a-f]{64}")
 PREFIX = "meshwright"
+ENGINES = ("docker", "podman")
 TAG_CHARS = 16
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 CALL_S = 120
@@ -82,7 +83,8 @@ def copies(image: Image, root: Path = REPO) -> list[tuple[list[str], str]]:
     """Lists what an image copies out of its context: patterns, and where to."""
     text = (root / image.dockerfile).read_text()
     found = [words for word, words in instructions(text) if word == "COPY" and not words[0].startswith("--from")]
-    return [(words[:-1], words[-1]) for words in found]
+    named = [[word for word in words if not word.startswith("--")] for words in found]
+    return [(words[:-1], words[-1]) for words in named]
 
 
 def files(image: Image, root: Path = REPO) -> list[Path]:
@@ -109,31 +111,24 @@ def tag(image: Image, base: str, prefix: str) -> str:
 
 def command(engine: str, image: Image, base: str, prefix: str) -> list[str]:
     """Returns what builds an image."""
-    below = ["--build-arg", f"RUNTIME={tag(image.below, base, prefix)}"] if image.below else []
+    values = {"BASE": base, "RUNTIME": tag(image.below, base, prefix) if image.below else ""}
+    asked = [word for name, (word, *_) in instructions((REPO / image.dockerfile).read_text()) if name == "ARG"]
+    given = [f"--build-arg={name}={values[name]}" for name in (word.partition("=")[0] for word in asked)]
     kept = ["--format", "docker"] if Path(engine).name == "podman" else []  # its own format leaves HEALTHCHECK out
     return [
-        *(
-            engine,
-            "build",
-            *kept,
-            "--pull=false",
-            "--file",
-            str(REPO / image.dockerfile),
-            "--build-arg",
-            f"BASE={base}",
-        ),
-        *(*below, "--tag", tag(image, base, prefix), str(REPO / image.context)),
+        *(engine, "build", *kept, "--pull=false", "--file", str(REPO / image.dockerfile)),
+        *(*given, "--tag", tag(image, base, prefix), str(REPO / image.context)),
     ]
 
 
-def build(names: list[str], base: str, prefix: str) -> int:
-    """Builds images, those that they are made on first; returns the exit code."""
+def build(names: list[str], base: str, prefix: str, engines: Sequence[str] = ENGINES) -> int:
+    """Builds images by the first engine that is there, those that they are made on first; returns the exit code."""
     if not PINNED.fullmatch(base):
         print("error: --base is pinned by digest: python:3.11-slim-bookworm@sha256:...", file=sys.stderr)
         return 2
-    engine = shutil.which("docker") or shutil.which("podman")
+    engine = next((found for name in engines if (found := shutil.which(name))), None)
     if engine is None:
-        print("error: neither docker nor podman is installed", file=sys.stderr)
+        print(f"error: {' or '.join(engines)} is not installed", file=sys.stderr)
         return 2
     for image in chain(names):
         done = subprocess.run(command(engine, image, base, prefix), check=False)
@@ -174,9 +169,10 @@ def published(docker: str, name: str) -> str:
     Raises:
         ValueError: It does not answer, or does not let us ask.
     """
-    words = [docker, "buildx", "imagetools", "inspect", name, "--format", "{{.Manifest.Digest}}"]
+    # without `json` it prints a table for people, whatever is asked of the manifest
+    words = [docker, "buildx", "imagetools", "inspect", name, "--format", "{{json .Manifest.Digest}}"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=CALL_S, check=False)
-    found = done.stdout.strip()
+    found = done.stdout.strip().strip('"')
     if done.returncode == 0 and DIGEST.fullmatch(found):
         return found
     if done.returncode and "not found" in done.stderr:
@@ -271,6 +267,9 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help="by default all")
     parser.add_argument("--base", default="", help="Python's image, pinned by digest")
     parser.add_argument("--prefix", default=PREFIX, help="registry and repository in front of names")
+    parser.add_argument(
+        "--engine", action="append", choices=ENGINES, help="what builds; by default docker, else podman"
+    )
     parser.add_argument("--against", default="HEAD", help="revision that `affected` compares with")
     options = parser.parse_args()
     try:
@@ -290,7 +289,7 @@ def act(options: argparse.Namespace) -> int:
     for name in set(options.names) - set(known):
         raise ValueError(f"no image is called {name!r}: name one of {', '.join(known)}")
     if options.act == "build":
-        return build(options.names, options.base, options.prefix)
+        return build(options.names, options.base, options.prefix, options.engine or ENGINES)
     if options.act == "publish":
         return publish(options.names, options.base, options.prefix)
     if options.act == "lock":

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from k8s.rehearsal.addresses import Addresses
 from k8s.rehearsal.container import Container
+from k8s.rehearsal.environment import environment
 from k8s.rehearsal.image import Images
 from k8s.rehearsal.manifests import Manifests, Thing
 from k8s.rehearsal.secrets import Secrets
@@ -134,44 +135,19 @@ class Pod:
         def written(text: str) -> str:
             return paths(self._node.addresses.resolved(text, self.address))
 
+        told = environment(spec, self._node.manifests, self._node.secrets, self.address)
         program, *words = self._node.images.command(spec)
         folder = paths(spec["workingDir"]) if "workingDir" in spec else str(self._node.images.folder)
         return Container(
             spec,
             [program, *map(written, words)],  # the program is of this machine, wherever that has it
-            {name: written(value) for name, value in self._told(spec).items()} | self._stand_ins(spec),
+            {name: written(value) for name, value in told.items()} | self._stand_ins(spec),
             Path(folder),
             self._folder / f"{spec['name']}.log",
             address=self.address,
             is_kept=self._spec.get("restartPolicy", "Always") == "Always",
             tell=lambda what: self._node.tell(f"{self.name}/{spec['name']} {what}"),
         )
-
-    def _told(self, spec: Thing) -> dict[str, str]:
-        """Returns a container's variables as the manifest has them; what stands in `env` wins."""
-        told: dict[str, str] = {}
-        for source in spec.get("envFrom", ()):
-            told |= self._node.manifests.named("ConfigMap", source["configMapRef"]["name"])["data"]
-        for entry in spec.get("env", ()):
-            told[entry["name"]] = self._value(entry)
-        return told
-
-    def _value(self, entry: Thing) -> str:
-        if "value" in entry:
-            return str(entry["value"])
-        source: Thing = entry["valueFrom"]
-        if "secretKeyRef" in source:
-            chosen = source["secretKeyRef"]
-            held = self._node.secrets.of(chosen["name"])
-            if chosen["key"] not in held:
-                raise SetupError(f"{self.name}: the secret {chosen['name']} has no key {chosen['key']}")
-            return held[chosen["key"]].decode()
-        if "configMapKeyRef" in source:
-            chosen = source["configMapKeyRef"]
-            return str(self._node.manifests.named("ConfigMap", chosen["name"])["data"][chosen["key"]])
-        if source.get("fieldRef", {}).get("fieldPath") == "status.podIP":
-            return self.address
-        raise SetupError(f"{self.name}: the variable {entry['name']} is of a kind that a rehearsal does not have")
 
     def _stand_ins(self, spec: Thing) -> dict[str, str]:
         """Returns what stands in for a network of the pod's own, and what programs have in place of an image's."""

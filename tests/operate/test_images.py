@@ -1,6 +1,7 @@
 """The images: what is in each is enough to run, and a change in one agent's folder changes one of them.
 
-No engine builds them here: what their Dockerfiles copy is put together as they say, and run as they say.
+No engine builds them here, as in tests/images: what their Dockerfiles copy is put together as they say, and run as they
+say.
 """
 
 import asyncio
@@ -158,6 +159,32 @@ def test_podman_keeps_the_health_command():
         assert ("--format" in images.command(engine, ALL["runtime"], base, "mesh")) == kept
 
 
+def test_who_has_docker_may_build_with_podman(tmp_path, monkeypatch):
+    for engine in ("docker", "podman"):
+        (tmp_path / engine).write_text(f'#!/bin/sh\necho {engine} "$@" >> {tmp_path}/asked\n')
+        (tmp_path / engine).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    base = f"python:3.11-slim-bookworm@sha256:{'0' * 64}"
+    for chosen in ([], ["--engine", "podman"]):
+        monkeypatch.setattr(sys, "argv", ["images.py", "build", "runtime", "--base", base, *chosen])
+        assert images.main() == 0
+    assert [line.split()[0] for line in (tmp_path / "asked").read_text().splitlines()] == ["docker", "podman"]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_an_image_is_given_what_its_dockerfile_asks_for(name):
+    asked = [
+        one.partition("=")[0]
+        for word, (one, *_) in images.instructions((REPO / ALL[name].dockerfile).read_text())
+        if word == "ARG"
+    ]
+    base = f"python:3.11-slim-bookworm@sha256:{'0' * 64}"
+    given = dict(word.split("=", 2)[1:] for word in images.command("docker", ALL[name], base, "mesh") if "-arg" in word)
+    assert list(given) == asked
+    assert given.get("BASE", base) == base
+    assert given.get("RUNTIME", "") in ("", images.tag(ALL["runtime"], base, "mesh"))
+
+
 def test_every_bundled_agent_is_an_image():
     assert set(ALL) == {"runtime", "registry", "gateway", *BUNDLED}
 
@@ -227,7 +254,8 @@ def test_an_image_is_no_danger(name):
     assert words.count("FROM") == (2 if name in ("runtime", "gateway") else 1)
     assert "ADD" not in words
     assert not [rest for word, rest in found if word == "FROM" and ":latest" in rest[0]]
-    for word, (rest, *_) in found:
+    for word, said in found:
+        rest = said[0]
         if word in ("ENTRYPOINT", "CMD"):
             assert json.loads(rest), "exec form"
         if word == "RUN" and "pip install" in rest:
@@ -235,6 +263,8 @@ def test_an_image_is_no_danger(name):
             assert "--only-binary=:all:" in rest
         if word == "USER":
             assert rest == "10001:10001"
+        if word == "COPY" and "--from=build" not in said:
+            assert "--chmod=755" in said, "it cannot be read where the checkout's umask is 077"
     if name == "runtime":
         assert words.index("USER") > max(i for i, word in enumerate(words) if word == "COPY")
     else:
@@ -297,6 +327,12 @@ async def test_a_new_projects_image_runs(tmp_path, store, project_image):
         async with running(project_image, root, **settings) as agent:
             assert await serves(await target_of(agent))
             assert await becomes_healthy(project_image, root, agent, port)
+
+
+@pytest.mark.parametrize("path", ["examples/lab/Dockerfile", "cli/meshwright/cli/project/Dockerfile.tmpl"])
+def test_what_others_copy_can_be_read_whatever_their_umask_is(path):
+    found = [said for word, said in images.instructions((REPO / path).read_text()) if word == "COPY"]
+    assert all("--chmod=755" in said for said in found)
 
 
 def test_a_new_projects_image_is_the_runtime_with_its_package(tmp_path, project_image):
@@ -362,7 +398,7 @@ def test_images_are_built_on_a_base_that_is_pinned(capsys):
     assert "pinned by digest" in capsys.readouterr().err
     base = f"python:3.11-slim-bookworm@sha256:{'0' * 64}"
     line = images.command("docker", ALL["planner"], base, "mesh")
-    assert f"RUNTIME={images.tag(ALL['runtime'], base, 'mesh')}" in line
+    assert f"--build-arg=RUNTIME={images.tag(ALL['runtime'], base, 'mesh')}" in line
     assert line[-1] == str(REPO / images.LIBRARY / "planner")
 
 

@@ -32,7 +32,9 @@ if words[:3] == ["buildx", "imagetools", "inspect"]:
         sys.exit("ERROR: 401 Unauthorized")
     if not place(words[3]).exists():
         sys.exit("ERROR: " + words[3] + ": not found")
-    print("sha256:" + hashlib.sha256(words[3].encode()).hexdigest())
+    digest = "sha256:" + hashlib.sha256(words[3].encode()).hexdigest()
+    of_manifest = words[5].startswith("{{{{.Manifest")  # as buildx has it: that is a table for people
+    print(f"Name:      {{words[3]}}\\nDigest:    {{digest}}" if of_manifest else f'"{{digest}}"')
 elif words[0] == "push":
     place(words[1]).touch()
 elif words[0] == "build" and (here / "broken").exists():
