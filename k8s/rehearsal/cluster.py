@@ -68,6 +68,8 @@ class Cluster:
             for one in self.manifests.of_kind("Deployment", "StatefulSet")
             if selects(service["spec"], one)
         )
+        if behind.kind == "StatefulSet":
+            return  # its one pod stands at the service's address
         port = service["spec"]["ports"][0]["targetPort"]
         behind.fill()
         number = behind.pods[0].port(port)

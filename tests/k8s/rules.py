@@ -264,6 +264,8 @@ def restricted(objects):
         security = spec.get("securityContext", {})
         if not security.get("runAsNonRoot") or security.get("seccompProfile") != {"type": "RuntimeDefault"}:
             yield f"{name} may run as root, or without seccomp"
+        if not security.get("runAsGroup"):
+            yield f"{name} runs in root's group"
         if spec.get("automountServiceAccountToken") is not False:
             yield f"{name} gets a token of the cluster"
         has_paths = any("hostPath" in volume for volume in spec.get("volumes", ()))

@@ -28,6 +28,8 @@ from tests.k8s.objects import (
 )
 
 OBJECTS = written()
+WAITS_S = 600
+"""Seconds that secrets may take until those who wait for what is made with them start again."""
 
 
 def folders():
@@ -94,8 +96,12 @@ def test_an_envoy_that_waits_for_its_configuration_is_not_killed_for_it():
     """The gateway's process writes it once the store has its functions, and ends until then."""
     _, envoy = pod(workloads(OBJECTS)["gateway"])["containers"]
     started = envoy["startupProbe"]
-    waits_s = started["periodSeconds"] * started["failureThreshold"]
-    assert waits_s >= workloads(OBJECTS)["install"]["spec"]["activeDeadlineSeconds"]
+    assert started["periodSeconds"] * started["failureThreshold"] >= WAITS_S
+
+
+def test_the_job_that_installs_waits_for_its_secrets_as_long_as_everybody():
+    """A deadline counts from when the job is made, and what is past it is not tried again."""
+    assert "activeDeadlineSeconds" not in workloads(OBJECTS)["install"]["spec"]
 
 
 def test_an_envoy_that_waits_ends_when_it_is_told_to():
@@ -177,6 +183,11 @@ def test_every_secret_is_explained():
         for volume in pod(workload).get("volumes", ()):
             assert volume.get("secret", {}).get("secretName", "") in told
     assert "`store-urls`" in told
+
+
+def test_the_store_keeps_its_address_where_its_pod_is_moved():
+    """A headless service is the pod's address, which the cluster's DNS still tells half a minute after the move."""
+    assert "clusterIP" not in named(OBJECTS, "Service", "store")["spec"]
 
 
 def test_the_store_is_as_production_wants_it():

@@ -95,6 +95,12 @@ def test_rules_hold_for_what_runs_before_a_pods_containers(lab, rule, broken):
     assert list(rule(objects))
 
 
+def test_a_store_that_is_not_there_yet_costs_the_lab_no_pod(lab):
+    """`kubectl logs job/lab` shows the first pod of a job, not the one that has come through."""
+    (first,) = pod(workloads(lab)["lab"])["initContainers"]
+    assert first["command"][-1].startswith("trap exit TERM; until ")
+
+
 def test_images_of_the_lab_are_those_that_are_built(lab):
     ours = {one["image"].partition(":")[0] for _, one in containers(lab) if one["image"].startswith("meshwright/")}
     assert "meshwright/lab" in ours

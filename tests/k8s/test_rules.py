@@ -126,6 +126,7 @@ BREAKS = [
     (references, lambda o: container(o, "planner")["volumeMounts"].append({"name": "documents", "mountPath": "/d"})),
     (restricted, lambda o: pod(workloads(o)["store"])["securityContext"].pop("runAsNonRoot")),
     (restricted, lambda o: pod(workloads(o)["store"])["securityContext"].pop("seccompProfile")),
+    (restricted, lambda o: pod(workloads(o)["planner"])["securityContext"].pop("runAsGroup")),
     (restricted, lambda o: pod(workloads(o)["install"]).pop("automountServiceAccountToken")),
     (restricted, lambda o: pod(workloads(o)["planner"]).update(hostNetwork=True)),
     (restricted, lambda o: pod(workloads(o)["planner"])["volumes"].append({"name": "h", "hostPath": {"path": "/"}})),
