@@ -19,9 +19,9 @@ def few(monkeypatch):
     first = next(number for number in range(20_000, 31_900, 10) if all(map(is_quiet, range(number, number + 10))))
     monkeypatch.setattr(ports, "FIRST", first)
     monkeypatch.setattr(ports, "LAST", first + 9)
-    monkeypatch.setattr(ports, "CLAIMS", claims := ports.deque())
+    monkeypatch.setattr(ports, "CLAIMS", claims := {})
     yield first
-    for claimed in claims:
+    for claimed in claims.values():
         os.close(claimed)
 
 

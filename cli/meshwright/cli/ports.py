@@ -3,15 +3,14 @@
 import os
 import random
 import socket
-from collections import deque
 
 from meshwright.core.errors import SetupError
 
 FIRST, LAST = 20_000, 32_000
 TRIES = 200
 MOST_CLAIMS = 256
-CLAIMS: deque[int] = deque()
-"""Descriptors of the newest claims; what a port was picked for has long begun to listen when its claim is given up."""
+CLAIMS: dict[int, int] = {}
+"""The newest claims, descriptors by ports; what a port was picked for has long begun to listen when it is given up."""
 
 
 def family_of(host: str) -> socket.AddressFamily:
@@ -40,9 +39,9 @@ def claim(host: str, port: int) -> bool:
             claimed.bind((host, port))
         except OSError:
             return False
-        CLAIMS.append(claimed.detach())
+        CLAIMS[port] = claimed.detach()
     if len(CLAIMS) > MOST_CLAIMS:
-        os.close(CLAIMS.popleft())
+        os.close(CLAIMS.pop(next(iter(CLAIMS))))
     return True
 
 
@@ -57,7 +56,7 @@ def reserve(host: str, taken: set[int], wish: int = 0) -> int:
     Raises:
         SetupError: None was found.
     """
-    if FIRST <= wish <= LAST and wish not in taken and is_free(host, wish) and claim(host, wish):
+    if FIRST <= wish <= LAST and wish not in taken and is_free(host, wish) and (wish in CLAIMS or claim(host, wish)):
         taken.add(wish)
         return wish
     for _ in range(TRIES):

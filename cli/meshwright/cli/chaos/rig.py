@@ -39,7 +39,7 @@ RETRY_S = 0.2
 SILENCE_S = 3.0
 LOOK_S = 0.01
 SWEEP_S = 1
-BUSY_S = 3
+BUSY_S = 10
 """What a takeover may take longer in the short form, which shares its machine with other scenarios and tests."""
 
 
