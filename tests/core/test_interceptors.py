@@ -227,6 +227,14 @@ async def test_a_caller_whose_time_is_over_before_the_server_knows_it_is_no_faul
     assert not [record for record in caplog.records if record.name.startswith("grpc") and record.levelname != "DEBUG"]
 
 
+async def test_what_grpc_itself_fails_at_is_told_to_a_caller_that_is_there(serve, quiet, is_tracing):
+    served = await serve(health=raising(grpc.aio.InternalError("a call of the handler's own")), tracing=is_tracing)
+    async with asyncio.timeout(20):
+        assert type(await refused(served.stub.Health(HealthRequest()))) is InternalError
+        while "call_failed" not in events(quiet):
+            await asyncio.sleep(0.01)
+
+
 async def test_a_caller_that_leaves_a_stream_closes_the_handlers_generator(serve):
     left = asyncio.Event()
 

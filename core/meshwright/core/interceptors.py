@@ -295,8 +295,6 @@ async def answer(error: BaseException, method: str, context: Context, *, is_late
     Raises:
         asyncio.CancelledError: The caller has gone, which gRPC notices where it sends before the handler is cancelled.
     """
-    if isinstance(error, grpc.aio.InternalError):
-        raise asyncio.CancelledError from error
     if isinstance(error, asyncio.CancelledError):
         task = asyncio.current_task()
         if not (task and task.cancelling()):
@@ -306,8 +304,19 @@ async def answer(error: BaseException, method: str, context: Context, *, is_late
     if is_told(error):
         await abort(context, error, is_late=is_late)
     error_id = secrets.token_hex(6)
-    log.error("call_failed", method=method, error_id=error_id, exc_info=error)
-    await abort(context, InternalError(f"internal error {error_id}: the server's log says more"), is_late=is_late)
+
+    def tell() -> None:
+        log.error("call_failed", method=method, error_id=error_id, exc_info=error)
+
+    may_be_gone = isinstance(error, grpc.aio.InternalError)  # with a caller that is there it is a failure like others
+    if not may_be_gone:
+        tell()
+    try:
+        await abort(context, InternalError(f"internal error {error_id}: the server's log says more"), is_late=is_late)
+    except grpc.aio.AbortError:
+        if may_be_gone:
+            tell()
+        raise
 
 
 async def abort(context: Context, error: MeshError, *, is_late: bool = False) -> None:
